@@ -1,0 +1,15 @@
+"""Machine unlearning: problems, methods, metrics. Knows nothing of Ray, MLflow, Optuna or YAML.
+
+Read in this order:
+
+* ``keys``: content keys and seeds derived by name; ``rng``: the same as torch generators.
+* ``data``: data sets as arrays, and ``Examples`` as tensors on a device; ``augment``: batched augmentation.
+* ``forget``: forget requests, and which samples each selects.
+* ``models``, ``training``: networks, and the one supervised loop.
+* ``problem``: data x model x recipe x forget request x seed; its split, its references, their content keys.
+* ``methods``: one file per unlearning method, found by file name; ``knobs``: their typed hyperparameters.
+* ``metrics``, ``attacks``: pure numpy; ``evaluate``: one pass per split, then arithmetic.
+* ``record``: what a trial leaves behind, as one JSON line.
+
+Importing this package imports nothing; ``keys``, ``metrics``, ``attacks`` and ``record`` need no torch.
+"""

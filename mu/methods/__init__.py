@@ -1,0 +1,143 @@
+"""Unlearning methods, found by file name. A new method is one file here and one YAML of ranges.
+
+A method is a module with
+
+``unlearn(model, split, generator, *, <knobs>)``
+    A generator that edits `model` in place and yields after each epoch (one-shot methods yield once). The
+    model arrives with the original's weights. `split` is a ``mu.split.Split``; `generator` is the only
+    source of randomness. Knobs are keyword-only, typed (see ``mu.knobs``) and have the authors' defaults.
+
+``NEEDS``
+    Which data it reads: some of `retain`, `forget`, `twin`, and `original` if it keeps a frozen copy of the
+    model it is given. A method without `retain` is zero-shot and is handed no retained data.
+
+``REQUESTS`` (optional)
+    Kinds of forget request it supports; all when absent.
+
+Its docstring opens with a one-line summary and says `Paper:`, `Reference:` and `Differs:`. At each yield the
+caller may evaluate, report or stop; only the time between yields is billed. No callback, logger or Ray.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from mu.forget import KINDS
+from mu.knobs import Knob, knobs_of
+
+NEEDS = ("retain", "forget", "original", "twin")
+
+
+@dataclass(frozen=True)
+class Method:
+    """A loaded method.
+
+    Args:
+        name: File name without suffix.
+        unlearn: The generator function.
+        knobs: Its hyperparameters, by name.
+        needs: Some of ``NEEDS``.
+        requests: Kinds of forget request it supports.
+        doc: The module's docstring.
+    """
+
+    name: str
+    unlearn: Callable[..., Iterator[None]]
+    knobs: Mapping[str, Knob]
+    needs: tuple[str, ...]
+    requests: tuple[str, ...]
+    doc: str
+
+    @property
+    def zero_shot(self) -> bool:
+        """Whether it works without retained data."""
+        return "retain" not in self.needs
+
+    @property
+    def data(self) -> tuple[str, ...]:
+        """The parts of a split it is handed."""
+        return tuple(need for need in self.needs if need != "original")
+
+    @property
+    def summary(self) -> str:
+        return self.doc.strip().splitlines()[0].rstrip(".")
+
+    def defaults(self) -> dict[str, Any]:
+        return {name: knob.default for name, knob in self.knobs.items()}
+
+    def check(self, knobs: Mapping[str, Any]) -> dict[str, Any]:
+        """All knobs with their values: those given, checked, and the defaults of the rest.
+
+        Raises:
+            ValueError: A name is not a knob of this method, or a value is not accepted.
+        """
+        for name in knobs:
+            if name not in self.knobs:
+                raise ValueError(
+                    f"unknown knob `{name}`; {self.name} has {', '.join(sorted(self.knobs)) or 'none'}"
+                )
+        return {
+            name: knob.check(knobs[name]) if name in knobs else knob.default
+            for name, knob in self.knobs.items()
+        }
+
+
+def names(folders: Sequence[Path] = ()) -> list[str]:
+    """All methods: files of this package, and of the user's `folders`, without a leading underscore."""
+    found = {
+        path.stem
+        for folder in (Path(__file__).parent, *folders)
+        for path in folder.glob("*.py")
+        if not path.stem.startswith("_")
+    }
+    return sorted(found)
+
+
+def load(name: str, folders: Sequence[Path] = ()) -> Method:
+    """Load a method by name; a file in one of `folders` comes before one of this package.
+
+    Raises:
+        ValueError: There is no such method, or its file breaks the contract.
+    """
+    if name not in names(folders):
+        raise ValueError(f"unknown method {name!r}; there are {', '.join(names(folders))}")
+    module = _module(name, folders)
+    if not inspect.isgeneratorfunction(getattr(module, "unlearn", None)):
+        raise ValueError(f"{module.__file__}: a method must define a generator `unlearn`")
+    needs, requests = (
+        tuple(getattr(module, attribute, default))
+        for attribute, default in (("NEEDS", ()), ("REQUESTS", tuple(KINDS)))
+    )
+    for attribute, given, allowed in (
+        ("NEEDS", needs, NEEDS),
+        ("REQUESTS", requests, tuple(KINDS)),
+    ):
+        if not given or not set(given) <= set(allowed):
+            raise ValueError(
+                f"{module.__file__}: {attribute} must hold some of {', '.join(allowed)}, "
+                f"but is {given!r}"
+            )
+    try:
+        knobs = knobs_of(module.unlearn)
+    except TypeError as error:
+        raise ValueError(f"{module.__file__}: {error}") from error
+    return Method(name, module.unlearn, knobs, needs, requests, module.__doc__ or "")
+
+
+def _module(name: str, folders: Sequence[Path]) -> ModuleType:
+    for folder in folders:
+        path = folder / f"{name}.py"
+        if path.is_file():
+            spec = importlib.util.spec_from_file_location(f"musweep_method_{name}", path)
+            assert spec is not None and spec.loader is not None
+            module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+            return module
+    return importlib.import_module(f"mu.methods.{name}")

@@ -1,0 +1,148 @@
+"""``Problem``: data x model x training recipe x forget request x seed, with its split and references."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from mu.augment import policy as augment_policy
+from mu.data import Dataset, Examples
+from mu.evaluate import Outputs, outputs, score
+from mu.forget import ForgetRequest, members, select
+from mu.keys import content_key, derive_seed
+from mu.models import build
+from mu.rng import generator
+from mu.split import Memo, Split
+from mu.training import Recipe, train
+
+TRAINING_VERSION = 1
+"""Raise when a change to models or training changes the weights that the same inputs give."""
+
+Role = Literal["original", "retrain"]
+Weights = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One forget request on one trained model.
+
+    Args:
+        data: The data set.
+        model: Name of the network.
+        recipe: How `original` and `retrain` are trained.
+        request: What must be forgotten.
+        seed: Of initial weights and of the order of samples; does not change what is forgotten.
+    """
+
+    data: Dataset
+    model: str
+    recipe: Recipe
+    request: ForgetRequest
+    seed: int
+
+    @cached_property
+    def forget_index(self) -> NDArray[np.int64]:
+        """Sorted positions of D_f in the training part."""
+        return select(self.request, self.data)
+
+    @cached_property
+    def retain_index(self) -> NDArray[np.int64]:
+        """Sorted positions of D_r in the training part."""
+        return np.setdiff1d(np.arange(len(self.data.parts["train"])), self.forget_index)
+
+    def reference_key(self, role: Role) -> str:
+        """Content key of a reference's weights: all that affects them. An original serves every request."""
+        retained = None if role == "original" else content_key(self.retain_index.tolist())
+        return content_key(
+            "reference",
+            TRAINING_VERSION,
+            self.data.fingerprint,
+            self.model,
+            self.recipe,
+            self.seed,
+            retained,
+        )
+
+    @cached_property
+    def key(self) -> str:
+        """Content key of the problem."""
+        return content_key(self.reference_key("original"), self.reference_key("retrain"))
+
+    def build(self) -> nn.Module:
+        """The network with initial weights, the same for `original` and `retrain` of a seed."""
+        mean, std = self.data.channel_stats
+        return build(
+            self.model,
+            self.data.input_shape,
+            len(self.data.classes),
+            mean,
+            std,
+            derive_seed("init", self.model, self.seed),
+        )
+
+    def load(self, weights: Weights) -> nn.Module:
+        """The network with the given weights, which are copied."""
+        model = self.build()
+        model.load_state_dict({name: torch.tensor(value) for name, value in weights.items()})
+        return model
+
+    def train(self, role: Role, model: nn.Module, device: str = "cpu") -> Iterator[None]:
+        """Train a freshly built `model` on D (`original`) or D_r (`retrain`); yields after each epoch."""
+        part = self.data.parts["train"]
+        if role == "retrain":
+            part = part.take(self.retain_index)
+        order = generator("order", role, self.reference_key(role))
+        return train(model, part.examples(device), self.recipe, order)
+
+    def split(self, device: str = "cpu") -> Split:
+        """What methods are handed, before it is narrowed to what each declares."""
+        train_part, target = self.data.parts["train"], None
+        forget = train_part.take(self.forget_index)
+        if self.request.whole_class:
+            target = int(forget.labels[0])
+        parts = {
+            "retain": train_part.take(self.retain_index).examples(device),
+            "forget": forget.examples(device),
+            "twin": self.data.parts["twin"].examples(device),
+        }
+        mean, std = self.data.channel_stats
+        return Split(
+            parts=parts,
+            num_classes=len(self.data.classes),
+            forget_class=target,
+            input_mean=mean,
+            input_std=std,
+            augment=augment_policy(self.recipe.augment),
+            memo=Memo(self.key),
+        )
+
+    def held_out(self, view: str, device: str = "cpu") -> tuple[Examples, NDArray[np.bool_] | None]:
+        """The held-out samples of a view (`val` or `test`), and which belong to a forgotten class."""
+        forgotten = members(self.request, self.data, view) if self.request.whole_class else None
+        return self.data.parts[view].examples(device), forgotten
+
+    def evaluate(
+        self, model: nn.Module, split: Split, views: tuple[str, ...], device: str = "cpu"
+    ) -> tuple[dict[str, dict[str, float]], Outputs]:
+        """Metrics of every view that need no retrained model, and the outputs on D_f.
+
+        Each set passes through the model once.
+        """
+        retain, forget = outputs(model, split.retain), outputs(model, split.forget)
+        scores = {
+            view: score(retain, forget, outputs(model, *self.held_out(view, device)))
+            for view in views
+        }
+        return scores, forget
+
+
+def weights_of(model: nn.Module) -> dict[str, NDArray[Any]]:
+    """A copy of a model's weights and buffers as arrays, cheap to send and share."""
+    return {name: value.cpu().numpy().copy() for name, value in model.state_dict().items()}

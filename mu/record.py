@@ -1,0 +1,137 @@
+"""``TrialRecord``: everything a trial leaves behind, as one JSON line. Needs neither torch nor Ray.
+
+A results file holds two kinds of line: `study` (what was asked for, written at each start; the last one
+counts) and `trial`. The report is made from these lines alone.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+SCHEMA = 1
+PHASES = ("reference", "search", "confirm", "sufficient", "transfer")
+STATUSES = ("finished", "stopped", "diverged", "failed")
+REFERENCES = ("original", "retrain")
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One ended trial.
+
+    Args:
+        key: Content key: problem, method, knobs, phase and number. A finished key never runs again.
+        phase: One of ``PHASES``.
+        forget: Name of the forget request.
+        method: Name of the method, or `original` / `retrain` in the reference phase.
+        seed: Seed of the problem.
+        status: `finished`; `stopped` (by early stopping); `diverged` (non-finite); `failed` (exception).
+        knobs: Every knob of the method with the value used.
+        number: Number of the trial within its search cell; None outside the search.
+        role: Of references: `search` or `report`, the seeds they serve; else empty.
+        source: Request whose tuned knobs were used; transfer phase only.
+        reason: Why the trial did not finish; the traceback of a failed one.
+        metrics: View (`val`, `test`) to metric to value; empty unless finished.
+        curve: One entry per epoch: `epoch` (1-based; 0 is the model before unlearning), `seconds` spent by the
+            method so far, `acc_retain`, `acc_forget`, `acc_test`, `avg_gap_natmu`, all on the `val` view.
+        time_unlearn: Seconds the method took, evaluation not counted.
+        time_total: Seconds the trial kept its slot.
+        samples_seen: Samples passed forward with gradient.
+        environment: Host, device and versions.
+        started, ended: Seconds since the epoch.
+    """
+
+    key: str
+    study: str
+    phase: str
+    forget: str
+    method: str
+    seed: int
+    status: str
+    knobs: dict[str, Any] = field(default_factory=dict)
+    number: int | None = None
+    role: str = ""
+    source: str | None = None
+    reason: str = ""
+    metrics: dict[str, dict[str, float]] = field(default_factory=dict)
+    curve: list[dict[str, float]] = field(default_factory=list)
+    time_unlearn: float = 0.0
+    time_total: float = 0.0
+    samples_seen: int = 0
+    environment: dict[str, str] = field(default_factory=dict)
+    started: float = 0.0
+    ended: float = 0.0
+
+    @property
+    def finished(self) -> bool:
+        return self.status == "finished"
+
+
+def to_line(kind: str, content: dict[str, Any]) -> str:
+    """One line of a results file, without the newline; numbers that are not finite become null."""
+    line = {"kind": kind, "schema": SCHEMA, **content}
+    return json.dumps(_finite(line), separators=(",", ":"), allow_nan=False)
+
+
+def trial_line(record: TrialRecord) -> str:
+    return to_line("trial", asdict(record))
+
+
+def read(path: Path) -> tuple[dict[str, Any], list[TrialRecord]]:
+    """Read a results file: the last `study` line and every trial, the first of each key.
+
+    A last line cut short by a crash is left out.
+
+    Raises:
+        ValueError: A line is not of a schema this version knows; the message names file and line.
+    """
+    study: dict[str, Any] = {}
+    trials: dict[str, TrialRecord] = {}
+    lines = path.read_text(encoding="utf-8").split("\n")
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            content = json.loads(line)
+        except json.JSONDecodeError as error:
+            if number == len(lines):
+                break
+            raise ValueError(f"{path}:{number}: not a JSON line: {error}") from error
+        if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+            raise ValueError(f"{path}:{number}: schema is not {SCHEMA}; use a matching musweep")
+        if content["kind"] == "study":
+            study = content
+        else:
+            record = from_content(content)
+            trials.setdefault(record.key, record)
+    return study, list(trials.values())
+
+
+def from_content(content: dict[str, Any]) -> TrialRecord:
+    """A record from a parsed line; null metrics become NaN."""
+    names = {f.name for f in fields(TrialRecord)}
+    record = TrialRecord(**{name: value for name, value in content.items() if name in names})
+    for values in (*record.metrics.values(), *record.curve):
+        for name, value in values.items():
+            if value is None:
+                values[name] = math.nan
+    return record
+
+
+def write(path: Path, lines: Iterable[str]) -> None:
+    """Write a whole results file; for tests and tools, the sweep itself appends."""
+    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return value

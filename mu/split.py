@@ -1,0 +1,134 @@
+"""``Split``: what a method is handed besides the model. Never validation, test or reference data."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+import torch
+
+from mu.augment import Augment
+from mu.data import Examples
+from mu.rng import generator
+
+T = TypeVar("T")
+DATA = ("retain", "forget", "twin")
+
+
+class Memo:
+    """Results that no knob changes, computed once per problem and kept for the trials that follow.
+
+    A kept result is billed as if it were computed again: `seconds` and `samples` grow by what computing it
+    took, so that a method's cost never depends on which trial ran first.
+
+    Args:
+        seed: Names the problem, so that randomness in a computation is the same whoever runs it.
+        limit_bytes: Results are kept until tensors worth this much memory are held.
+    """
+
+    def __init__(self, seed: str = "", limit_bytes: int = 2**30):
+        self.seed = seed
+        self.limit_bytes = limit_bytes
+        self.seconds = 0.0
+        self.samples = 0
+        self.counter = [0]
+        self._held = 0
+        self._results: dict[Hashable, tuple[Any, float, int]] = {}
+
+    def start(self, counter: list[int]) -> None:
+        """Begin a trial: bill from zero, and count samples with `counter` (see ``count_samples``)."""
+        self.seconds, self.samples, self.counter = 0.0, 0, counter
+
+    def once(self, name: Hashable, compute: Callable[[torch.Generator], T]) -> T:
+        if name in self._results:
+            value, seconds, samples = self._results[name]
+            self.seconds += seconds
+            self.samples += samples
+            return value
+        began, seen = time.perf_counter(), self.counter[0]
+        value = compute(generator("once", self.seed, repr(name)))
+        size = _tensor_bytes(value)
+        if self._held + size <= self.limit_bytes:
+            self._held += size
+            spent = time.perf_counter() - began
+            self._results[name] = (value, spent, self.counter[0] - seen)
+        return value
+
+
+def _tensor_bytes(value: Any) -> int:
+    if isinstance(value, torch.Tensor):
+        return value.element_size() * value.nelement()
+    if isinstance(value, torch.nn.Module):
+        return sum(map(_tensor_bytes, value.state_dict().values()))
+    if isinstance(value, Mapping):
+        return sum(map(_tensor_bytes, value.values()))
+    if isinstance(value, (list, tuple)):
+        return sum(map(_tensor_bytes, value))
+    return sum(map(_tensor_bytes, vars(value).values())) if hasattr(value, "__dict__") else 0
+
+
+@dataclass(frozen=True)
+class Split:
+    """Retain and forget sets of a problem, and facts about its data.
+
+    Args:
+        parts: `retain` (D_r), `forget` (D_f) and `twin` (held-out labelled data), as far as the method
+            declared that it needs them.
+        num_classes: Number of outputs K of the model.
+        forget_class: Label of the class that goes as a whole; None for other requests. For `sub_class` it is
+            the superclass, which other sub-classes share.
+        input_mean: Per-channel mean of the training inputs in [0, 1] units.
+        input_std: Per-channel standard deviation, likewise.
+        augment: The augmentation of the training recipe.
+        memo: Where ``once`` keeps its results.
+    """
+
+    parts: Mapping[str, Examples]
+    num_classes: int
+    forget_class: int | None = None
+    input_mean: tuple[float, ...] = (0.0,)
+    input_std: tuple[float, ...] = (1.0,)
+    augment: Augment = field(default_factory=Augment)
+    memo: Memo = field(default_factory=Memo)
+
+    def _part(self, name: str) -> Examples:
+        if name not in self.parts:
+            raise LookupError(f"no {name} data here: the method's NEEDS does not list {name!r}")
+        return self.parts[name]
+
+    @property
+    def retain(self) -> Examples:
+        """D_r. Raises LookupError for a method that does not declare it."""
+        return self._part("retain")
+
+    @property
+    def forget(self) -> Examples:
+        """D_f. Raises LookupError for a method that does not declare it."""
+        return self._part("forget")
+
+    @property
+    def twin(self) -> Examples:
+        """Held-out labelled data. Raises LookupError for a method that does not declare it."""
+        return self._part("twin")
+
+    @property
+    def device(self) -> torch.device:
+        return next(iter(self.parts.values())).device
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one input, such as [C, H, W]."""
+        return tuple(next(iter(self.parts.values())).inputs.shape[1:])
+
+    def only(self, needs: tuple[str, ...]) -> Split:
+        """This split with no other data than `needs`; zero-shot methods get no retain data at all."""
+        return replace(self, parts={name: self.parts[name] for name in needs if name in self.parts})
+
+    def once(self, name: Hashable, compute: Callable[[torch.Generator], T]) -> T:
+        """`compute(generator)`, or its result from an earlier trial on this problem.
+
+        `name` must hold every knob the result depends on; randomness comes from the generator passed in.
+        """
+        return self.memo.once(name, compute)

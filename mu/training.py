@@ -1,0 +1,194 @@
+"""The one supervised loop. References, finetuning and every relabelling method call ``fit``.
+
+Inputs already sit on the device; a step gathers a batch, augments it there and updates. Nothing in an
+epoch waits for the device.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mu.augment import Augment
+from mu.augment import policy as augment_policy
+from mu.data import Examples, batches
+
+Optimizer = Literal["sgd", "adam", "adamw"]
+Schedule = Literal["constant", "cosine", "onecycle", "step"]
+OPTIMIZERS = ("sgd", "adam", "adamw")
+SCHEDULES = ("constant", "cosine", "onecycle", "step")
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How original and retrained models are trained.
+
+    Args:
+        epochs: Passes over the training set.
+        optimizer: `sgd`, `adam` or `adamw`.
+        lr: Peak learning rate.
+        momentum: Of SGD; ignored by Adam.
+        weight_decay: L2 for `sgd` and `adam`, decoupled for `adamw`.
+        batch_size: Examples a step.
+        schedule: `constant`; `cosine` to zero; `onecycle` (30% linear warm-up, then cosine to zero); `step`
+            (a tenth after 80% and again after 90% of the steps). All are per step.
+        warmup_epochs: Linear warm-up before `cosine` and `step`.
+        augment: `none`, `crop` (zero padding of 4 pixels) or `crop_flip`.
+    """
+
+    epochs: int = 30
+    optimizer: str = "sgd"
+    lr: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    batch_size: int = 128
+    schedule: str = "onecycle"
+    warmup_epochs: float = 0.0
+    augment: str = "none"
+
+    def __post_init__(self) -> None:
+        for name, choices in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
+            if getattr(self, name) not in choices:
+                raise ValueError(
+                    f"{name} must be one of {', '.join(choices)}, but got {getattr(self, name)!r}"
+                )
+        augment_policy(self.augment)
+        for name, low in (("epochs", 1), ("batch_size", 1)):
+            if getattr(self, name) < low:
+                raise ValueError(f"{name} must be at least {low}, but got {getattr(self, name)}")
+        if not self.lr > 0:
+            raise ValueError(f"lr must be > 0, but got {self.lr}")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum must be in [0, 1), but got {self.momentum}")
+        if self.weight_decay < 0 or self.warmup_epochs < 0:
+            raise ValueError("weight_decay and warmup_epochs must not be negative")
+
+
+def learning_rate_factor(
+    schedule: str,
+    step: int,
+    total: int,
+    warmup: int = 0,
+    milestones: tuple[float, float] = (0.8, 0.9),
+) -> float:
+    """Multiple of the peak learning rate at a 0-based step of `total`.
+
+    `cosine` reaches exactly 0 on the last step, as NatMU's per-batch schedule does.
+    """
+    if schedule == "constant":
+        return 1.0
+    if schedule == "step":
+        if step < warmup:
+            return step / warmup
+        return 0.1 ** sum(step >= int(share * total) for share in milestones)
+    if schedule == "onecycle":
+        warmup = max(1, int(0.3 * total))
+    done = step + 1
+    if done < warmup:
+        return done / warmup
+    return 0.5 * (1 + math.cos(math.pi * (done - warmup) / max(1, total - warmup)))
+
+
+def make_optimizer(
+    model: nn.Module, name: str, lr: float, momentum: float = 0.9, weight_decay: float = 0.0
+) -> torch.optim.Optimizer:
+    """`sgd` (L2 decay), `adam` (L2 decay) or `adamw` (decoupled decay) over the weights that need gradients."""
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    options: dict[str, Any] = {"lr": lr, "weight_decay": weight_decay, "fused": True}
+    if name == "sgd":
+        return torch.optim.SGD(weights, momentum=momentum, **options)
+    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[name](weights, **options)
+
+
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+
+
+def fit(
+    model: nn.Module,
+    examples: Examples,
+    generator: torch.Generator,
+    *,
+    epochs: int,
+    batch_size: int,
+    lr: float,
+    optimizer: str = "sgd",
+    momentum: float = 0.9,
+    weight_decay: float = 0.0,
+    schedule: str = "constant",
+    warmup_epochs: float = 0.0,
+    augment: Augment | None = None,
+    augmentable: Tensor | None = None,
+    loss: Loss = F.cross_entropy,
+) -> Iterator[None]:
+    """Train in place on shuffled batches, in train mode; yields after each epoch.
+
+    Args:
+        augment: Applied to every batch anew; None leaves the inputs as they are.
+        augmentable: bool [N], which examples `augment` may change; None is all.
+        loss: From logits [B, K] and labels [B] to a scalar.
+    """
+    stepper = make_optimizer(model, optimizer, lr, momentum, weight_decay)
+    per_epoch = sum(1 for _ in batches(len(examples), batch_size))
+    total, warmup = epochs * per_epoch, round(warmup_epochs * per_epoch)
+    step = 0
+    for _ in range(epochs):
+        model.train()
+        for index in batches(len(examples), batch_size, generator):
+            inputs, labels = examples.batch(index.to(examples.device))
+            if augment:
+                changed = augment(inputs, generator)
+                if augmentable is not None:
+                    chosen = augmentable[index].to(inputs.device)[:, None, None, None]
+                    changed = torch.where(chosen, changed, inputs)
+                inputs = changed
+            set_lr(stepper, lr * learning_rate_factor(schedule, step, total, warmup))
+            stepper.zero_grad(set_to_none=True)
+            loss(model(inputs), labels).backward()
+            stepper.step()
+            step += 1
+        yield
+
+
+def train(
+    model: nn.Module, examples: Examples, recipe: Recipe, generator: torch.Generator
+) -> Iterator[None]:
+    """Train from the weights the model has, by a recipe; yields after each epoch."""
+    return fit(
+        model,
+        examples,
+        generator,
+        epochs=recipe.epochs,
+        batch_size=recipe.batch_size,
+        lr=recipe.lr,
+        optimizer=recipe.optimizer,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        schedule=recipe.schedule,
+        warmup_epochs=recipe.warmup_epochs,
+        augment=augment_policy(recipe.augment),
+    )
+
+
+def count_samples(model: nn.Module) -> list[int]:
+    """Count the samples that pass forward with gradient through `model` or any copy made of it.
+
+    Returns:
+        A one-element list that holds the running count; copies of the model share it.
+    """
+    counter = [0]
+
+    def count(module: nn.Module, args: tuple[Any, ...]) -> None:
+        if torch.is_grad_enabled() and any(w.requires_grad for w in module.parameters()):
+            counter[0] += len(args[0])
+
+    model.register_forward_pre_hook(count)
+    return counter
