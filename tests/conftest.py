@@ -1,0 +1,42 @@
+"""Fixtures the suites share: the toy problem of ``toy.py``, trained once per session."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from toy import toy_data, toy_problem, toy_reference
+
+from mu.data import Dataset
+from mu.problem import Problem, Weights
+from mu.split import Split
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def data() -> Dataset:
+    return toy_data()
+
+
+@pytest.fixture(scope="session")
+def problem() -> Problem:
+    """The toy problem with a whole class to forget."""
+    return toy_problem("full_class")
+
+
+@pytest.fixture(scope="session")
+def original() -> Weights:
+    """Weights of the toy problem's original model, which every request shares."""
+    return toy_reference("original")
+
+
+@pytest.fixture
+def model(problem: Problem, original: Weights) -> torch.nn.Module:
+    """A fresh copy of the original model."""
+    return problem.load(original)
+
+
+@pytest.fixture
+def split(problem: Problem) -> Split:
+    """Everything the toy problem could hand to a method, with an empty memo."""
+    return problem.split()
