@@ -98,6 +98,11 @@ class Split:
             raise LookupError(f"no {name} data here: the method's NEEDS does not list {name!r}")
         return self.parts[name]
 
+    def _any_part(self) -> Examples:
+        for examples in self.parts.values():
+            return examples
+        raise LookupError("no data here at all: the method's NEEDS lists no part")
+
     @property
     def retain(self) -> Examples:
         """D_r. Raises LookupError for a method that does not declare it."""
@@ -115,12 +120,12 @@ class Split:
 
     @property
     def device(self) -> torch.device:
-        return next(iter(self.parts.values())).device
+        return self._any_part().device
 
     @property
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one input, such as [C, H, W]."""
-        return tuple(next(iter(self.parts.values())).inputs.shape[1:])
+        return tuple(self._any_part().inputs.shape[1:])
 
     def only(self, needs: tuple[str, ...]) -> Split:
         """This split with no other data than `needs`; zero-shot methods get no retain data at all."""
