@@ -28,6 +28,7 @@ REQUESTS = {
     "sub_class": ForgetRequest("sub_class", target="blue-rows"),
     "random": ForgetRequest("random", fraction=0.2),
     "class_subset": ForgetRequest("class_subset", target="red", count=12),
+    "uneven": ForgetRequest("random", fraction=0.5, stratified=False),
 }
 
 
