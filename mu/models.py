@@ -135,6 +135,24 @@ def reinitialize_head(model: nn.Module, generator: torch.Generator) -> None:
         weight.copy_(fresh)
 
 
+def reinitialize(model: nn.Module, generator: torch.Generator) -> None:
+    """Redraw all weights in place and reset batch-norm statistics, each layer as it draws its own.
+
+    Weights outside such layers (class tokens, position embeddings) are drawn from N(0, 0.02^2).
+    """
+    fresh = copy.deepcopy(model).cpu()
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+        for module in fresh.modules():
+            reset = getattr(module, "reset_parameters", getattr(module, "_reset_parameters", None))
+            if reset is not None:
+                reset()
+            else:
+                for weight in module.parameters(recurse=False):
+                    nn.init.normal_(weight, std=0.02)
+    model.load_state_dict(fresh.state_dict())
+
+
 def logits_and_features(model: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor]:
     """One forward pass: logits [B, K] and penultimate activations [B, D] (the input of the head)."""
     seen: list[Tensor] = []

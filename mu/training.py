@@ -158,6 +158,25 @@ def fit(
         yield
 
 
+def one_pass(
+    model: nn.Module,
+    stepper: torch.optim.Optimizer,
+    examples: Examples,
+    generator: torch.Generator,
+    batch_size: int,
+    loss: Loss = F.cross_entropy,
+) -> None:
+    """One shuffled pass with an optimizer of the caller's, in the mode the model is in.
+
+    For methods that choose that mode, or carry the optimizer's state over several phases; ``fit`` does both itself.
+    """
+    for index in batches(len(examples), batch_size, generator):
+        inputs, labels = examples.batch(index.to(examples.device))
+        stepper.zero_grad(set_to_none=True)
+        loss(model(inputs), labels).backward()
+        stepper.step()
+
+
 def train(
     model: nn.Module, examples: Examples, recipe: Recipe, generator: torch.Generator
 ) -> Iterator[None]:
