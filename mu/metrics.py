@@ -120,8 +120,12 @@ AVG_GAP_NATMU = {
 
 
 def log_softmax(logits: ArrayLike) -> Array:
-    """Log-probabilities [N, K] in float64, so that over-confident outputs do not saturate."""
+    """Log-probabilities [N, K] in float64, so that over-confident outputs do not saturate.
+
+    A row with a logit that is not finite is NaN throughout.
+    """
     z = np.asarray(logits, np.float64)
+    z = np.where(np.isfinite(z).all(axis=1, keepdims=True), z, np.nan)
     z = z - z.max(axis=1, keepdims=True)
     return z - np.log(np.exp(z).sum(axis=1, keepdims=True))
 
