@@ -193,6 +193,9 @@ def load(spec: DataSpec, cache: Path | None = None) -> Dataset:
     """
     if spec.name not in LOADERS:
         raise ValueError(f"data.name must be one of {', '.join(LOADERS)}, but got {spec.name!r}")
+    for key, share in (("val", spec.val), ("twin", spec.twin)):
+        if not 0 <= share < 1:
+            raise ValueError(f"data.{key} must be in [0, 1), but got {share}")
     raw = LOADERS[spec.name](spec, cache or default_cache())
     labels, classes = _superclass_labels(spec, raw.classes)
     train, test = (
@@ -350,21 +353,18 @@ def open_source(root: Path) -> Source:
         ValueError: Nothing is there, or it is neither a folder nor a .zip file.
     """
     if root.is_dir():
-        paths = sorted(p for p in root.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-        names = tuple(p.relative_to(root).as_posix() for p in paths)
-        stats = [(p.stat().st_size, p.stat().st_mtime_ns) for p in paths]
-        return Source(root, names, str(stats), lambda name: (root / name).read_bytes())
+        names = tuple(
+            sorted(filter(_is_image, (p.relative_to(root).as_posix() for p in root.rglob("*"))))
+        )
+        stats = ((root / name).stat() for name in names)
+        identity = str([(stat.st_size, stat.st_mtime_ns) for stat in stats])
+        return Source(root, names, identity, lambda name: (root / name).read_bytes())
     if not root.exists():
         raise ValueError(f"data.root: {root} does not exist")
     if not zipfile.is_zipfile(root):
         raise ValueError(f"data.root: {root} is neither a folder nor a .zip file")
     archive = zipfile.ZipFile(root)
-    entries = [
-        info
-        for info in archive.infolist()
-        if info.filename.lower().endswith(IMAGE_SUFFIXES)
-        and not re.search(r"(^|/)(\.|__MACOSX)", info.filename)
-    ]
+    entries = [info for info in archive.infolist() if _is_image(info.filename)]
     entries.sort(key=lambda info: info.filename)
     return Source(
         root,
@@ -372,6 +372,11 @@ def open_source(root: Path) -> Source:
         str([(info.file_size, info.CRC) for info in entries]),
         archive.read,
     )
+
+
+def _is_image(name: str) -> bool:
+    """Whether a relative name is that of an image, and not hidden or a leftover of macOS."""
+    return name.lower().endswith(IMAGE_SUFFIXES) and not re.search(r"(^|/)(\.|__MACOSX)", name)
 
 
 def _layout(source: Source) -> tuple[tuple[str, ...], dict[str, list[tuple[str, int]]]]:
