@@ -123,4 +123,10 @@ def select(request: ForgetRequest, data: Dataset) -> NDArray[np.int64]:
         raise ValueError(
             f"the request selects all {len(train)} training samples; none would be retained"
         )
+    gone = np.setdiff1d(train.labels, np.delete(train.labels, chosen))
+    if len(gone) and not request.whole_class:
+        raise ValueError(
+            f"the request leaves no training sample of class {data.classes[gone[0]]!r}; "
+            "forget fewer, or the full_class"
+        )
     return chosen
