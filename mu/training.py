@@ -80,14 +80,15 @@ def learning_rate_factor(
 ) -> float:
     """Multiple of the peak learning rate at a 0-based step of `total`.
 
-    `cosine` reaches exactly 0 on the last step, as NatMU's per-batch schedule does.
+    As NatMU's per-batch schedules: `cosine` reaches exactly 0 on the last step, `step` falls on the step that
+    follows a milestone.
     """
     if schedule == "constant":
         return 1.0
     if schedule == "step":
         if step < warmup:
             return step / warmup
-        return 0.1 ** sum(step >= int(share * total) for share in milestones)
+        return 0.1 ** sum(step > int(share * total) for share in milestones)
     if schedule == "onecycle":
         warmup = max(1, int(0.3 * total))
     done = step + 1
