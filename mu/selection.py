@@ -56,7 +56,7 @@ def best_objective(found: Sequence[Candidate]) -> Candidate | None:
 
 
 def objective_value(record: TrialRecord, objective: str) -> float:
-    """The objective of a finished search trial, read from its `val` view; `time_unlearn` from the clock."""
-    if objective == "time_unlearn":
-        return record.time_unlearn
+    """The objective of a finished search trial: its cost, or a metric of its `val` view."""
+    if objective in ("time_unlearn", "samples_seen"):
+        return float(getattr(record, objective))
     return record.metrics.get("val", {}).get(objective, math.nan)

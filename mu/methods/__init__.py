@@ -23,7 +23,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -49,7 +49,7 @@ class Method:
     """
 
     name: str
-    unlearn: Callable[..., Iterator[None]]
+    unlearn: Callable[..., Generator[None, None, None]]
     knobs: Mapping[str, Knob]
     needs: tuple[str, ...]
     requests: tuple[str, ...]

@@ -1,0 +1,364 @@
+"""The command line: parse, call, print. ``musweep`` and ``python -m sweeps`` are the same program."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from mu import methods, record
+from sweeps import files, results, study
+from sweeps.files import StudyError
+
+DONE, SOME_FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns its exit code: 0 done, 1 some trials failed, 2 the input is wrong."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.command(options))
+    except StudyError as error:
+        print(f"musweep: {error}", file=sys.stderr)
+        return WRONG
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="musweep", description="Hyperparameter sweeps for machine unlearning."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="run a study, or continue it")
+    run.add_argument("study", help="study file, or the name of one that ships with musweep")
+    run.add_argument("--results", default="results", help="folder of all results (results)")
+    run.add_argument("--storage", default="storage", help="folder or URL of models (storage)")
+    run.add_argument("--tracking-uri", help="MLflow store (mlflow.db in the study's results)")
+    run.add_argument("--optuna-storage", help="Optuna storage URL (a journal in the results)")
+    run.add_argument("--address", help="running Ray cluster to join, or auto (start one here)")
+    run.add_argument("--methods-path", type=Path, help="folder with methods of your own")
+    run.add_argument("--dry-run", action="store_true", help="print what would run, and stop")
+    run.add_argument(
+        "-o", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
+        help="replace a part of the study, such as search.trials=5",
+    )  # fmt: skip
+    run.set_defaults(command=_run)
+
+    report = commands.add_parser("report", help="write the report of a study again")
+    report.add_argument("folder", type=Path, metavar="STUDY_DIR")
+    report.add_argument("--out", type=Path, help="where to write it (STUDY_DIR/report)")
+    report.set_defaults(command=_report)
+
+    listing = commands.add_parser("methods", help="list the unlearning methods")
+    listing.add_argument("--json", action="store_true", help="as JSON")
+    listing.add_argument("--methods-path", type=Path, help="folder with methods of your own")
+    listing.set_defaults(command=_methods)
+
+    status = commands.add_parser("status", help="show how far a study is")
+    status.add_argument("folder", type=Path, metavar="STUDY_DIR")
+    status.set_defaults(command=_status)
+
+    ui = commands.add_parser("ui", help="serve the MLflow UI of a study")
+    ui.add_argument("folder", type=Path, metavar="STUDY_DIR", nargs="?")
+    ui.add_argument("--tracking-uri", help="MLflow store (mlflow.db in STUDY_DIR)")
+    ui.add_argument("--host", default="127.0.0.1")
+    ui.add_argument("--port", type=int, default=5000)
+    ui.set_defaults(command=_ui)
+
+    sync = commands.add_parser("sync", help="send records to MLflow that it does not have yet")
+    sync.add_argument("folder", type=Path, metavar="STUDY_DIR")
+    sync.add_argument("--tracking-uri", help="MLflow store (mlflow.db in STUDY_DIR)")
+    sync.set_defaults(command=_sync)
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    from sweeps.plan import Plan
+    from sweeps.run import Places, Sweep, open_results
+
+    console = Console()
+    path = files.find_study(options.study)
+    folders = _folders(options.methods_path)
+    wanted = study.read(path, options.overrides, folders)
+    if options.address is None:
+        _check_gpus(wanted)
+    plan = Plan(wanted, study.load_data(wanted, str(path)))
+    if options.dry_run:
+        _print_plan(plan, console)
+        return DONE
+    places = Places(
+        Path(options.results) / wanted.name,
+        options.storage,
+        options.tracking_uri,
+        options.optuna_storage,
+    )
+    _stop_on_sigterm()
+    found = open_results(plan, places)
+    again = f"musweep run {shlex.quote(options.study)}"
+    try:
+        sweep = Sweep(plan, found, places, console)
+        if sweep.done:
+            console.print(
+                f"{wanted.name}: nothing to do, all {len(found.records)} trials are there"
+            )
+        else:
+            _sweep(sweep, options, console)
+    except KeyboardInterrupt:
+        console.print(
+            f"\n{wanted.name}: stopped; {len(found.records)} trials are kept. "
+            f"Continue with the same command: {again} ..."
+        )
+        return INTERRUPTED
+    finally:
+        found.close()
+    return _finish(places.folder, found, options, console)
+
+
+def _sweep(sweep: Any, options: argparse.Namespace, console: Console) -> None:
+    from sweeps.store import Store
+    from sweeps.tracker import Tracker, describe, local_uri
+
+    folder = sweep.places.folder
+    store = Store(options.storage)
+    try:
+        store.check()
+    except OSError as error:
+        raise StudyError(f"--storage {options.storage}: cannot be written to: {error}") from error
+    local = options.tracking_uri is None
+    uri = options.tracking_uri or local_uri(folder)
+    try:
+        artifacts = (folder / "mlartifacts").resolve().as_uri() if local else None
+        tracker = Tracker(uri, sweep.study, artifacts)
+        tracker.facts = describe(sweep.results.study)
+        tracker.sync(sweep.results.records.values())
+    except Exception as error:
+        raise StudyError(
+            f"--tracking-uri {uri}: MLflow cannot be written to: {str(error).splitlines()[0]}"
+        ) from error
+    from sweeps import tuner
+
+    tracker.start()
+    sweep.tracker = tracker
+    try:
+        with tuner.cluster(options.address, sweep.plan.study.resources) as cluster:
+            began = time.monotonic()
+            try:
+                sweep.run(tuner.Workers(sweep.plan, cluster), store)
+            finally:
+                if sweep.slots:
+                    results.write_summary(folder, sweep.summary(time.monotonic() - began))
+    finally:
+        unsent = tracker.close()
+        if unsent:
+            console.print(
+                f"MLflow did not take {unsent} records; send them with: musweep sync {folder}"
+            )
+
+
+def _finish(
+    folder: Path, found: results.Results, options: argparse.Namespace, console: Console
+) -> int:
+    """Write the report, print the main table, and say where everything is."""
+    from reports import page
+
+    index = page.build(folder)
+    table = index.parent / "tables" / "main.md"
+    console.print()
+    console.print(table.read_text(encoding="utf-8"), markup=False, highlight=False, soft_wrap=True)
+    console.print(f"Report: {index}")
+    uri = f" --tracking-uri {options.tracking_uri}" if options.tracking_uri else ""
+    console.print(f"MLflow: musweep ui {folder}{uri}")
+    failed = sum(r.status == "failed" for r in found.records.values())
+    if failed:
+        console.print(f"{failed} trials failed; the report says which and why")
+        return SOME_FAILED
+    return DONE
+
+
+def _print_plan(plan: Any, console: Console) -> None:
+    from sweeps.estimate import seconds_per_sample
+    from sweeps.progress import duration
+
+    wanted = plan.study
+    console.print(f"{wanted.name}: {len(plan.cells)} cells (forget request x method)")
+    cells = Table("method", *wanted.forget, "searched knobs", box=None, padding=(0, 2, 0, 0))
+    for tuned in wanted.methods:
+        spans = ", ".join(span.knob for span in tuned.ranges) or "none"
+        cells.add_row(tuned.name, *[str(wanted.search.trials)] * len(wanted.forget), spans)
+    console.print(cells)
+    rate = seconds_per_sample(plan)
+    phases = Table("phase", "trials", "estimate", box=None, padding=(0, 2, 0, 0))
+    total = 0.0
+    for phase, count in plan.counts.items():
+        seconds = plan.samples[phase] * rate
+        total += seconds
+        phases.add_row(phase, str(count), duration(seconds))
+    phases.add_row("all", str(sum(plan.counts.values())), duration(total))
+    console.print(phases)
+    console.print(
+        "Estimates are of compute on one slot of this machine, an epoch of a method counted as one "
+        "pass over the training data; divide by the number of slots."
+    )
+
+
+def _report(options: argparse.Namespace) -> int:
+    from reports import page
+
+    try:
+        print(page.build(options.folder, options.out))
+    except ValueError as error:
+        raise StudyError(str(error)) from error
+    return DONE
+
+
+def _methods(options: argparse.Namespace) -> int:
+    found = []
+    for name in methods.names(folders := _folders(options.methods_path)):
+        try:
+            found.append(methods.load(name, folders))
+        except ValueError as error:
+            raise StudyError(str(error)) from error
+    if options.json:
+        content = [
+            {
+                "name": method.name,
+                "summary": method.summary,
+                "needs": method.needs,
+                "requests": method.requests,
+                "knobs": {
+                    knob.name: {"default": knob.default, "accepts": knob.accepts}
+                    for knob in method.knobs.values()
+                },
+            }
+            for method in found
+        ]
+        print(json.dumps(content, indent=2))
+        return DONE
+    table = Table("method", "what it does", "needs", "knobs", box=None, padding=(0, 2, 1, 0))
+    for method in found:
+        knobs = ", ".join(f"{k.name}={k.default}" for k in method.knobs.values())
+        summary = method.summary.partition(": ")[2] or method.summary
+        table.add_row(method.name, summary, ", ".join(method.needs), knobs)
+    Console().print(table)
+    return DONE
+
+
+def _status(options: argparse.Namespace) -> int:
+    line, found = _read(options.folder)
+    console = Console()
+    counts = results.counts({r.key: r for r in found})
+    console.print(f"{line['study']}: {len(found)} trials recorded")
+    table = Table("phase", *record.STATUSES, box=None, padding=(0, 2, 0, 0))
+    for phase, statuses in counts.items():
+        table.add_row(phase, *(str(statuses.get(status, 0)) for status in record.STATUSES))
+    console.print(table)
+    objective = line["definition"]["search"]["objective"][0]
+    seeds = line["definition"]["seeds"]["search"]
+    console.print(_best_table(line, found, objective, seeds))
+    for trial in found:
+        if trial.status == "failed":
+            last = trial.reason.strip().splitlines()[-1] if trial.reason.strip() else ""
+            console.print(f"failed: {trial.phase} {trial.forget} {trial.method}: {last}")
+    return DONE
+
+
+def _best_table(line: Any, found: Any, objective: str, seeds: Sequence[int]) -> Table:
+    from mu.selection import best_objective, candidates
+
+    requests = list(line["requests"])
+    table = Table(f"best {objective} (val)", *requests, box=None, padding=(0, 2, 0, 0))
+    budget = line["definition"]["search"]["trials"]
+    for method in line["methods"]:
+        cells = []
+        for forget in requests:
+            tried = candidates(found, forget, method, objective, seeds)
+            best = best_objective(tried)
+            cells.append(f"{best.value:.4f} ({len(tried)}/{budget})" if best else f"0/{budget}")
+        table.add_row(method, *cells)
+    return table
+
+
+def _ui(options: argparse.Namespace) -> int:
+    from sweeps.tracker import local_uri, ui_command
+
+    if options.tracking_uri is None and options.folder is None:
+        raise StudyError("ui: give STUDY_DIR or --tracking-uri")
+    if options.tracking_uri is None and not (options.folder / "mlflow.db").is_file():
+        raise StudyError(f"{options.folder}: there is no mlflow.db; give --tracking-uri")
+    uri = options.tracking_uri or local_uri(options.folder)
+    command = ui_command(uri, options.host, options.port)
+    print(f"MLflow UI on http://{options.host}:{options.port} (Ctrl-C ends it)", flush=True)
+    os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
+    os.execv(sys.executable, [sys.executable, "-m", *command])
+
+
+def _sync(options: argparse.Namespace) -> int:
+    from sweeps.tracker import Tracker, describe, local_uri
+
+    line, found = _read(options.folder)
+    uri = options.tracking_uri or local_uri(options.folder)
+    try:
+        tracker = Tracker(uri, line["study"])
+        tracker.facts = describe(line)
+        sent = tracker.sync(found)
+        tracker.close()
+    except Exception as error:
+        raise StudyError(f"{uri}: MLflow cannot be written to: {error}") from error
+    print(f"{line['study']}: sent {sent} of {len(found)} records, the others were there")
+    return DONE
+
+
+def _read(folder: Path) -> tuple[dict[str, Any], list[record.TrialRecord]]:
+    path = folder / results.TRIALS
+    if not path.is_file():
+        raise StudyError(f"{folder}: there is no {results.TRIALS}; give the folder of a study")
+    try:
+        line, found = record.read(path)
+    except ValueError as error:
+        raise StudyError(str(error)) from error
+    if not line:
+        raise StudyError(f"{path}: no study has been started here")
+    return line, found
+
+
+def _folders(path: Path | None) -> list[Path]:
+    if path is not None and not path.is_dir():
+        raise StudyError(f"--methods-path {path}: is not a folder")
+    return [path] if path is not None else []
+
+
+def _check_gpus(wanted: study.Study) -> None:
+    import torch
+
+    there = torch.cuda.device_count()
+    if wanted.resources.gpus > there:
+        raise StudyError(
+            f"resources: gpus: {wanted.resources.gpus:g} are asked for each trial, this machine has "
+            f"{there}; set resources.gpus=0, or --address of a cluster"
+        )
+
+
+def _stop_on_sigterm() -> None:
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

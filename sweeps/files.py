@@ -1,0 +1,79 @@
+"""YAML as data: numbers as people write them, no duplicate keys, errors that name the file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+class StudyError(ValueError):
+    """What the user wrote is wrong: file, key, what was given and what is allowed. Exit code 2."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain data only; a key given twice is an error, and `1e-5` is the number it means."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                line = key_node.start_mark.line + 1
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key!r} is given twice (line {line})", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
+
+
+def parse(text: str, where: str) -> Any:
+    """Parse YAML text.
+
+    Raises:
+        StudyError: It is not YAML; the message names `where` and the line.
+    """
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}:" if mark else ""
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise StudyError(f"{where}:{line} not valid YAML: {problem}") from error
+
+
+def read(path: Path) -> Any:
+    """Parse a YAML file. Raises StudyError when it cannot be read or parsed."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise StudyError(f"{path}: cannot be read: {error}") from error
+    return parse(text, str(path))
+
+
+def find_study(name: str) -> Path:
+    """A study file: a path, or the name of one that ships with musweep.
+
+    Raises:
+        StudyError: There is no such file.
+    """
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path
+    shipped = Path(str(resources.files("sweeps.studies")))
+    for candidate in (shipped / path.name, shipped / f"{path.name}.yaml"):
+        if path.parent == Path(".") and candidate.is_file():
+            return candidate
+    names = ", ".join(sorted(p.stem for p in shipped.glob("*.yaml")))
+    raise StudyError(f"{name}: no such study file; musweep ships {names}")

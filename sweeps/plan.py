@@ -1,0 +1,196 @@
+"""What a study will run: problems, cells and jobs, each named by its content."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import metadata
+from typing import Any
+
+from mu.data import PARTS, Dataset
+from mu.keys import content_key
+from mu.problem import Problem
+from sweeps.study import Study
+
+EPOCHS = "epochs"
+"""The knob that sufficient training extends; methods without it have nothing to extend."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One trial to run.
+
+    Args:
+        key: Content key of everything below, and of the problem.
+        phase: `search`, `confirm`, `sufficient` or `transfer`.
+        forget: Name of the forget request.
+        method: Name of the method.
+        seed: Seed of the problem.
+        knobs: Every knob with its value.
+        number: Number of the configuration within its cell; search only.
+        source: Request whose knobs these are; transfer only.
+    """
+
+    key: str
+    phase: str
+    forget: str
+    method: str
+    seed: int
+    knobs: Mapping[str, Any]
+    number: int | None = None
+    source: str | None = None
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """The views it is scored on: the search never sees `test`."""
+        return ("val",) if self.phase == "search" else ("val", "test")
+
+    @property
+    def role(self) -> str:
+        """Which seeds it runs on."""
+        return "search" if self.phase == "search" else "report"
+
+
+class Plan:
+    """A study with its data: the problems and jobs that follow from both."""
+
+    def __init__(self, study: Study, data: Dataset):
+        self.study = study
+        self.data = data
+        self._problems: dict[tuple[str, int], Problem] = {}
+
+    def problem(self, forget: str, seed: int) -> Problem:
+        if (forget, seed) not in self._problems:
+            study = self.study
+            self._problems[forget, seed] = Problem(
+                self.data, study.model, study.training, study.forget[forget], seed
+            )
+        return self._problems[forget, seed]
+
+    @property
+    def cells(self) -> list[tuple[str, str]]:
+        """Every (forget request, method)."""
+        return [(f, tuned.name) for f in self.study.forget for tuned in self.study.methods]
+
+    @property
+    def seeds(self) -> dict[str, tuple[int, ...]]:
+        return {"search": self.study.search_seeds, "report": self.study.report_seeds}
+
+    def job(
+        self,
+        phase: str,
+        forget: str,
+        method: str,
+        seed: int,
+        knobs: Mapping[str, Any],
+        number: int | None = None,
+        source: str | None = None,
+    ) -> Job:
+        problem = self.problem(forget, seed).key
+        key = content_key(problem, phase, forget, method, knobs, number, source)
+        return Job(key, phase, forget, method, seed, knobs, number, source)
+
+    def final_jobs(self, best: Mapping[tuple[str, str], Mapping[str, Any]]) -> list[Job]:
+        """The fixed list after the search: confirm, sufficient and transfer, on every report seed.
+
+        Args:
+            best: The knobs chosen for each cell; cells without any are left out.
+        """
+        jobs = []
+        experiments = self.study.experiments
+        for (forget, method), knobs in best.items():
+            wanted: list[tuple[str, str, str | None, Mapping[str, Any]]]
+            wanted = [("confirm", forget, None, knobs)]
+            if experiments.sufficient and EPOCHS in knobs:
+                longer = {**knobs, EPOCHS: experiments.sufficient}
+                wanted.append(("sufficient", forget, None, longer))
+            wanted += [
+                ("transfer", target, source, knobs)
+                for source, target in experiments.transfer
+                if source == forget
+            ]
+            for phase, target, source, used in wanted:
+                jobs += [
+                    self.job(phase, target, method, seed, used, source=source)
+                    for seed in self.study.report_seeds
+                ]
+        return sorted(jobs, key=lambda job: -job.knobs.get(EPOCHS, 1))
+
+    @cached_property
+    def counts(self) -> dict[str, int]:
+        """Trials of each phase, and references, when nothing fails."""
+        study, cells = self.study, len(self.cells)
+        extended = sum(EPOCHS in tuned.fixed for tuned in study.methods) * len(study.forget)
+        seeds = len(study.report_seeds)
+        every_seed = len(study.search_seeds) + seeds
+        return {
+            "reference": every_seed * (1 + len(study.forget)),
+            "search": cells * study.search.trials * len(study.search_seeds),
+            "confirm": cells * seeds,
+            "sufficient": extended * seeds if study.experiments.sufficient else 0,
+            "transfer": len(study.experiments.transfer) * len(study.methods) * seeds,
+        }
+
+    @cached_property
+    def samples(self) -> dict[str, float]:
+        """Rough number of samples trained on in each phase, an epoch of a method counted as one of D."""
+        study, train = self.study, len(self.data.parts["train"])
+        epochs = [float(tuned.fixed.get(EPOCHS, 1)) for tuned in study.methods]
+        mean = sum(epochs) / len(epochs)
+        weights = {
+            "reference": float(study.training.epochs),
+            "search": mean,
+            "confirm": mean,
+            "sufficient": float(study.experiments.sufficient or 0),
+            "transfer": mean,
+        }
+        return {phase: count * weights[phase] * train for phase, count in self.counts.items()}
+
+    def study_line(self, versions: Mapping[str, str], started: float) -> dict[str, Any]:
+        """The `study` line of the results file: all the report needs to know beside the trials."""
+        study = self.study
+        requests = {}
+        for name, request in study.forget.items():
+            problem = self.problem(name, study.report_seeds[0])
+            requests[name] = {
+                "kind": request.kind,
+                "forget": len(problem.forget_index),
+                "retain": len(problem.retain_index),
+                "whole_class": request.whole_class,
+            }
+        return {
+            "study": study.name,
+            "definition": dict(study.definition),
+            "data": {
+                "name": self.data.name,
+                "fingerprint": self.data.fingerprint,
+                "parts": {part: len(self.data.parts[part]) for part in PARTS},
+                "classes": len(self.data.classes),
+                "input_shape": list(self.data.input_shape),
+            },
+            "requests": requests,
+            "methods": {
+                tuned.name: {
+                    "summary": tuned.method.summary,
+                    "zero_shot": tuned.method.zero_shot,
+                    "has_epochs": EPOCHS in tuned.fixed,
+                    "knobs": dict(tuned.fixed),
+                }
+                for tuned in study.methods
+            },
+            "versions": dict(versions),
+            "started": started,
+        }
+
+
+def versions() -> dict[str, str]:
+    """Versions of this program, Python, and the libraries that decide results."""
+    found = {"python": platform.python_version()}
+    for name in ("musweep", "torch", "numpy", "ray", "optuna", "mlflow", "scikit-learn"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found

@@ -1,0 +1,155 @@
+"""The records of a study on disk: one fsynced line per ended trial. The truth that everything else follows."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+import time
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+import yaml
+
+from mu import record as records
+from mu.record import TrialRecord
+from sweeps.files import StudyError
+from sweeps.store import write_atomically
+
+TRIALS = "trials.jsonl"
+
+
+class Results:
+    """The folder of one study, held by one driver at a time.
+
+    Args:
+        folder: ``results/<study>``; made when absent.
+
+    Raises:
+        StudyError: Another driver holds the folder, or it cannot be written to.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.path = folder / TRIALS
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._lock = _lock(folder / ".lock")
+            self.study, found = records.read(self.path) if self.path.exists() else ({}, [])
+            _drop_partial_line(self.path)
+            self._file = self.path.open("a", encoding="utf-8")
+        except OSError as error:
+            raise StudyError(f"{folder}: cannot be written to: {error}") from error
+        self.records = {record.key: record for record in found}
+
+    def begin(self, study_line: Mapping[str, Any]) -> None:
+        """Note what is asked for now, as a line and as ``study.yaml``."""
+        definition = study_line["definition"]
+        text = yaml.safe_dump(definition, sort_keys=False, allow_unicode=True)
+        write_atomically(self.folder / "study.yaml", text.encode())
+        self._write(records.to_line("study", dict(study_line)))
+        self.study = dict(study_line)
+
+    def append(self, record: TrialRecord) -> bool:
+        """Add a record; False when its key is already there."""
+        if record.key in self.records:
+            return False
+        self._write(records.trial_line(record))
+        self.records[record.key] = record
+        return True
+
+    def _write(self, line: str) -> None:
+        self._file.write(line + "\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
+        self._lock.close()
+
+
+def incompatible(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """What differs between two study lines so that their trials must not be mixed.
+
+    Requests, methods, report seeds, trials, experiments and resources may be added or changed; data, model,
+    training, and the meaning of names that are already in use may not.
+
+    Returns:
+        Texts such as ``training.epochs: was 30, is 40``; empty when the study can continue.
+    """
+    before, after = _comparable(old), _comparable(new)
+    return [
+        f"{key}: was {before[key]!r}, is {after[key]!r}"
+        for key in before
+        if key in after and before[key] != after[key]
+    ]
+
+
+def _comparable(line: Mapping[str, Any]) -> dict[str, Any]:
+    definition = line["definition"]
+    search = definition["search"]
+    flat: dict[str, Any] = {
+        "data.fingerprint": line["data"]["fingerprint"],
+        "model": definition["model"],
+        "seeds.search": definition["seeds"]["search"],
+        "search.sampler": search["sampler"],
+        "search.objective": search["objective"],
+        "search.early_stop": search["early_stop"],
+    }
+    flat |= {f"training.{key}": value for key, value in definition["training"].items()}
+    flat |= {f"forget.{key}": value for key, value in definition["forget"].items()}
+    for method in definition["methods"]:
+        flat |= {
+            f"methods.{method['name']}.{kind}.{key}": value
+            for kind in ("fix", "space")
+            for key, value in method[kind].items()
+        }
+        flat[f"methods.{method['name']}.space"] = sorted(method["space"])
+    return json.loads(json.dumps(flat))
+
+
+def counts(found: Mapping[str, TrialRecord]) -> dict[str, dict[str, int]]:
+    """Phase to status to number of trials."""
+    table = {phase: Counter[str]() for phase in records.PHASES}
+    for record in found.values():
+        table[record.phase][record.status] += 1
+    return {phase: dict(counter) for phase, counter in table.items() if counter}
+
+
+def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
+    text = json.dumps(summary, indent=2, sort_keys=True)
+    write_atomically(folder / "summary.json", text.encode())
+
+
+def _drop_partial_line(path: Path) -> None:
+    """Cut off a last line that a crash left without its end."""
+    if not path.exists():
+        return
+    content = path.read_bytes()
+    if content and not content.endswith(b"\n"):
+        with path.open("r+b") as file:
+            file.truncate(content.rfind(b"\n") + 1)
+
+
+def _lock(path: Path) -> TextIO:
+    """Hold a study against a second driver.
+
+    Raises:
+        StudyError: Another driver holds it; the message names its host and process.
+    """
+    handle = path.open("a+")
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        handle.seek(0)
+        owner = handle.read().strip() or "another driver"
+        handle.close()
+        raise StudyError(f"{path.parent}: the study is being run by {owner}") from None
+    handle.truncate(0)
+    started = time.strftime("%Y-%m-%d %H:%M:%S")
+    handle.write(f"process {os.getpid()} on {platform.node()}, started {started}\n")
+    handle.flush()
+    return handle

@@ -1,0 +1,358 @@
+"""The flow of a study: references, search, then confirm, sufficient and transfer. Continues where it stopped."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.console import Console
+
+from mu import metrics
+from mu.evaluate import mean_of
+from mu.keys import content_key
+from mu.problem import Role
+from mu.record import REFERENCES, TrialRecord
+from mu.selection import best_objective, candidates
+from sweeps import results
+from sweeps.cells import Cells
+from sweeps.files import StudyError
+from sweeps.plan import Job, Plan, versions
+from sweeps.progress import Progress
+from sweeps.results import Results
+from sweeps.store import Store
+from sweeps.trial import Curve, Reference, complete
+
+if TYPE_CHECKING:
+    from sweeps.tracker import Tracker
+    from sweeps.tuner import Scored, Workers
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a study keeps its state.
+
+    Args:
+        folder: Its results folder, ``results/<study>``.
+        storage: Folder or fsspec URL of trained models, shared by studies.
+        tracking_uri: MLflow; None is ``mlflow.db`` in the results folder.
+        optuna: Optuna storage; None is ``optuna.journal`` in the results folder.
+    """
+
+    folder: Path
+    storage: str
+    tracking_uri: str | None = None
+    optuna: str | None = None
+
+
+class Sweep:
+    """One run of a study over its results.
+
+    Args:
+        plan: What to run.
+        found: The results of the study so far.
+        places: Where state lives.
+        console: Where progress is shown.
+    """
+
+    def __init__(self, plan: Plan, found: Results, places: Places, console: Console):
+        self.plan = plan
+        self.study = plan.study.name
+        self.results = found
+        self.places = places
+        self.progress = Progress(self.study, plan.study.search.objective[0], console)
+        self.tracker: Tracker | None = None
+        self.seconds: dict[str, float] = {}
+        self.slots = 0
+        self.compute: dict[str, float] = defaultdict(float)
+        for record in found.records.values():
+            self.progress.note(record)
+        location = places.optuna or str(places.folder / "optuna.journal")
+        self.cells = Cells(plan, location, found.records.values())
+
+    def best(self) -> dict[tuple[str, str], Mapping[str, Any]]:
+        """The chosen knobs of every cell that has a finished configuration."""
+        study = self.plan.study
+        chosen: dict[tuple[str, str], Mapping[str, Any]] = {}
+        for forget, method in self.plan.cells:
+            found = best_objective(
+                candidates(
+                    self.results.records.values(),
+                    forget,
+                    method,
+                    study.search.objective[0],
+                    study.search_seeds,
+                )
+            )
+            if found is not None:
+                chosen[forget, method] = found.knobs
+        return chosen
+
+    def final_jobs(self) -> list[Job]:
+        """Jobs after the search that have no record yet."""
+        jobs = self.plan.final_jobs(self.best())
+        return [job for job in jobs if job.key not in self.results.records]
+
+    def reference_keys(self) -> dict[tuple[str, str, int], str]:
+        """Record key of every reference on every problem: (role of its seed, request, seed) and method."""
+        return {
+            (f"{role}/{method}", forget, seed): content_key(
+                self.plan.problem(forget, seed).key, "reference", method, role
+            )
+            for role, seeds in self.plan.seeds.items()
+            for forget in self.plan.study.forget
+            for seed in seeds
+            for method in REFERENCES
+        }
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to run."""
+        known = self.results.records
+        return (
+            all(key in known for key in self.reference_keys().values())
+            and self.cells.remaining() == 0
+            and not self.final_jobs()
+        )
+
+    def run(self, workers: Workers, store: Store) -> None:
+        """All phases, one after the other."""
+        self.slots = workers.cluster.slots
+        with self.progress:
+            references = self._timed("reference", lambda: self._references(workers, store))
+            count = self.cells.remaining()
+            self._phase(workers, "search", _Search(self), count, references["search"])
+            jobs = self.final_jobs()
+            self._phase(workers, "final", _Fixed(self, jobs), len(jobs), references["report"])
+
+    def _timed(self, name: str, action: Callable[[], Any]) -> Any:
+        began = time.monotonic()
+        try:
+            return action()
+        finally:
+            self.seconds[name] = time.monotonic() - began
+
+    def _phase(
+        self,
+        workers: Workers,
+        name: str,
+        source: _Source,
+        count: int,
+        references: Mapping[tuple[str, int], Reference],
+    ) -> None:
+        self.progress.start_phase(name, count)
+        if count == 0:
+            return
+        early_stop = self.plan.study.search.early_stop
+        self._timed(name, lambda: workers.run(source, count, references, early_stop))
+
+    def take(self, record: TrialRecord) -> None:
+        """A trial ended: first the results file, then everything that follows it."""
+        if self.results.append(record):
+            self.compute[record.phase] += record.time_total
+            if self.tracker is not None:
+                self.tracker.put(record)
+            self.progress.ended(record)
+
+    def _references(
+        self, workers: Workers, store: Store
+    ) -> dict[str, dict[tuple[str, int], Reference]]:
+        """Train what the store lacks, score it on every problem, and record it."""
+        plan = self.plan
+        wanted: dict[str, tuple[Any, Role]] = {}
+        roles: tuple[Role, Role] = ("retrain", "original")
+        for role in roles:
+            for seeds in plan.seeds.values():
+                for seed in seeds:
+                    for forget in plan.study.forget:
+                        problem = plan.problem(forget, seed)
+                        wanted[problem.reference_key(role)] = (problem, role)
+        self.progress.start_phase("reference", len(wanted))
+        trained = {}
+        for key in list(wanted):
+            arrays = store.get(key)
+            if arrays is not None:
+                trained[key] = float(arrays["seconds"])
+                workers.share(key, arrays)
+                self.progress.ended()
+        missing = {key: wanted[key] for key in wanted if key not in trained}
+        for key, arrays in workers.train(missing):
+            store.put(key, arrays)
+            trained[key] = float(arrays["seconds"])
+            self.compute["reference"] += trained[key]
+            workers.share(key, arrays)
+            self.progress.ended()
+        views = {"search": ("val",), "report": ("val", "test")}
+        scored = workers.score(
+            {
+                (forget, seed): (plan.problem(forget, seed), views[role])
+                for role, seeds in plan.seeds.items()
+                for forget in plan.study.forget
+                for seed in seeds
+            }
+        )
+        references: dict[str, dict[tuple[str, int], Reference]] = {}
+        for purpose, seeds in plan.seeds.items():
+            references[purpose] = {}
+            for forget in plan.study.forget:
+                group = {seed: scored[forget, seed] for seed in seeds}
+                references[purpose] |= self._compare(purpose, forget, group, trained)
+        return references
+
+    def _compare(
+        self,
+        role: str,
+        forget: str,
+        group: Mapping[int, Mapping[Role, Scored]],
+        trained: Mapping[str, float],
+    ) -> dict[tuple[str, int], Reference]:
+        """Record the references of one request and role, compared with the mean of its retrained models."""
+        views = next(iter(group.values()))["retrain"].metrics
+        mean = {
+            view: mean_of([scored["retrain"].metrics[view] for scored in group.values()])
+            for view in views
+        }
+        whole_class = self.plan.study.forget[forget].whole_class
+        recipe = self.plan.study.training
+        references = {}
+        for seed, scored in group.items():
+            problem = self.plan.problem(forget, seed)
+            reference = Reference(mean, scored["original"].metrics, scored["retrain"].forget_logits)
+            references[forget, seed] = reference
+            for method, own in scored.items():
+                key = content_key(problem.key, "reference", method, role)
+                if key in self.results.records:
+                    continue
+                values = complete(own.metrics, reference, own.forget_logits, whole_class)
+                cost = {}
+                if method == "retrain":
+                    others = [g["retrain"].forget_logits for s, g in group.items() if s != seed]
+                    for view in values.values():
+                        _replace_distance(view, own.forget_logits, others)
+                    cost = {
+                        "time_unlearn": trained[problem.reference_key("retrain")],
+                        "samples_seen": recipe.epochs * len(problem.retain_index),
+                    }
+                self.take_reference(
+                    TrialRecord(
+                        key=key,
+                        study=self.study,
+                        phase="reference",
+                        forget=forget,
+                        method=method,
+                        seed=seed,
+                        status="finished",
+                        role=role,
+                        metrics=values,
+                        environment=own.environment,
+                        time_total=cost.get("time_unlearn", 0.0),
+                        started=time.time(),
+                        ended=time.time(),
+                        **cost,  # type: ignore[arg-type]
+                    )
+                )
+        return references
+
+    def take_reference(self, record: TrialRecord) -> None:
+        """Record a reference; its training was counted when it ended."""
+        if self.results.append(record) and self.tracker is not None:
+            self.tracker.put(record)
+
+    def summary(self, wall_seconds: float) -> dict[str, Any]:
+        """Counts of all runs of the study; times and efficiency of this one.
+
+        `efficiency` is the time trials and trainings kept their slots, divided by wall time x slots.
+        """
+        compute = sum(self.compute.values())
+        return {
+            "study": self.study,
+            "counts": results.counts(self.results.records),
+            "wall_seconds": wall_seconds,
+            "seconds_by_phase": self.seconds,
+            "slots": self.slots,
+            "compute_seconds": compute,
+            "compute_seconds_by_phase": dict(self.compute),
+            "efficiency": compute / (wall_seconds * self.slots),
+        }
+
+
+def _replace_distance(
+    values: dict[str, float], logits: np.ndarray, others: Sequence[np.ndarray]
+) -> None:
+    """A retrained model's distance is to the other retrained models of its request; absent without any."""
+    del values["activation_distance"]
+    if others:
+        values["activation_distance"] = float(
+            np.mean([metrics.activation_distance(logits, other) for other in others])
+        )
+
+
+class _Source:
+    """Jobs of one phase; see ``tuner.JobSource``."""
+
+    def __init__(self, sweep: Sweep):
+        self.sweep = sweep
+        self.study = sweep.study
+
+    def next(self) -> Job | None:
+        raise NotImplementedError
+
+    def ended(self, record: TrialRecord) -> None:
+        self.sweep.take(record)
+
+    def behind(self, job: Job, point: Curve) -> bool:
+        return False
+
+
+class _Search(_Source):
+    def next(self) -> Job | None:
+        job = self.sweep.cells.next()
+        if job is not None:
+            self.sweep.progress.started()
+        return job
+
+    def ended(self, record: TrialRecord) -> None:
+        self.sweep.take(record)
+        self.sweep.cells.ended(record)
+
+    def behind(self, job: Job, point: Curve) -> bool:
+        search = self.sweep.plan.study.search
+        if search.early_stop != "asha":
+            return False
+        return self.sweep.cells.behind(job, int(point["epoch"]), point["avg_gap_natmu"])
+
+
+class _Fixed(_Source):
+    def __init__(self, sweep: Sweep, jobs: Sequence[Job]):
+        super().__init__(sweep)
+        self.waiting = list(reversed(jobs))
+
+    def next(self) -> Job | None:
+        if not self.waiting:
+            return None
+        self.sweep.progress.started()
+        return self.waiting.pop()
+
+
+def open_results(plan: Plan, places: Places) -> Results:
+    """Open the results of a study and note what is asked for now.
+
+    Raises:
+        StudyError: The folder holds trials that may not be mixed with this study's, or is held by another driver.
+    """
+    line = plan.study_line(versions(), time.time())
+    found = Results(places.folder)
+    changes = results.incompatible(found.study, line) if found.study else []
+    if changes:
+        found.close()
+        raise StudyError(
+            f"{places.folder} holds trials of a different study; {'; '.join(changes[:3])}. "
+            "Use another study name or --results"
+        )
+    if not found.study or found.study["definition"] != line["definition"]:
+        found.begin(line)
+    return found

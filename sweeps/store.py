@@ -1,0 +1,90 @@
+"""Trained models by content key, under a folder or any fsspec URL. Written whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+from numpy.typing import NDArray
+
+logger = logging.getLogger(__name__)
+Arrays = Mapping[str, NDArray[Any]]
+
+
+class Store:
+    """Named arrays by key, each a checksum followed by an .npz.
+
+    A file that is cut short or corrupted counts as absent, so that it is made again.
+
+    Args:
+        location: Local folder or fsspec URL (such as ``s3://bucket/models``).
+    """
+
+    def __init__(self, location: str):
+        self.location = location
+        self.files, self.root = fsspec.core.url_to_fs(os.path.expanduser(location))
+        self.local = "file" in self.files.protocol or "local" in self.files.protocol
+
+    def _path(self, key: str) -> str:
+        return f"{self.root}/{key[:2]}/{key}.npz"
+
+    def get(self, key: str) -> dict[str, NDArray[Any]] | None:
+        """The arrays of a key; None when there is no intact file."""
+        try:
+            content = self.files.cat_file(self._path(key))
+        except FileNotFoundError:
+            return None
+        checksum, _, payload = content.partition(b"\n")
+        if hashlib.sha256(payload).hexdigest().encode() != checksum:
+            logger.warning("%s is damaged and will be made again", self._path(key))
+            return None
+        with np.load(io.BytesIO(payload), allow_pickle=False) as arrays:
+            return dict(arrays)
+
+    def put(self, key: str, arrays: Arrays) -> None:
+        """Store arrays under a key: on a local disk written, synced and renamed; elsewhere one upload."""
+        buffer = io.BytesIO()
+        np.savez(buffer, **arrays)  # type: ignore[arg-type]
+        payload = buffer.getvalue()
+        content = hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload
+        path = self._path(key)
+        if not self.local:
+            self.files.pipe_file(path, content)
+            return
+        write_atomically(Path(path), content)
+
+    def check(self) -> None:
+        """Raise OSError unless something can be written and read here."""
+        key = "0" * 32
+        self.put(key, {"check": np.zeros(1)})
+        if self.get(key) is None:
+            raise OSError(f"{self.location}: what was written cannot be read back")
+        self.files.rm_file(self._path(key))
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file that is either whole or not there: temporary file, fsync, rename, fsync of the folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".writing-{path.name}-{os.getpid()}")
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

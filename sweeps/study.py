@@ -1,0 +1,477 @@
+"""The study file as frozen dataclasses. Every error in it is found here, before anything starts."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import types
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from mu import forget, methods, metrics, models
+from mu.data import Dataset, DataSpec, load
+from mu.forget import ForgetRequest
+from mu.methods import Method
+from mu.training import Recipe
+from sweeps import files, space
+from sweeps.files import StudyError
+from sweeps.space import Range
+
+SAMPLERS = ("tpe", "random")
+EARLY_STOPS = ("collapse", "none", "asha")
+OBJECTIVES = (*(name for name, m in metrics.METRICS.items() if m.better == "lower"),)
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A method as a study uses it.
+
+    Args:
+        method: The method.
+        fixed: Every knob with the value it has where no range applies.
+        ranges: What the search may change.
+    """
+
+    method: Method
+    fixed: Mapping[str, Any]
+    ranges: tuple[Range, ...]
+
+    @property
+    def name(self) -> str:
+        return self.method.name
+
+
+@dataclass(frozen=True)
+class Search:
+    """How each cell is searched.
+
+    Args:
+        trials: Configurations per cell, the same for every method.
+        sampler: `tpe` or `random`.
+        objective: Metrics to minimise on the `val` view; the first decides which knobs are best.
+        early_stop: `collapse` ends a trial whose model is destroyed; `asha` ends also those that are behind
+            others of their cell, for methods that improve steadily; `none` only ends what diverged.
+    """
+
+    trials: int = 30
+    sampler: str = "tpe"
+    objective: tuple[str, ...] = ("avg_gap_natmu",)
+    early_stop: str = "collapse"
+
+
+@dataclass(frozen=True)
+class Experiments:
+    """What is tried with the tuned knobs, beyond confirming them.
+
+    Args:
+        sufficient: Number of epochs of the sufficient-training experiment; None leaves it out.
+        transfer: Pairs (source, target) of forget requests: knobs tuned on the one, used on the other.
+    """
+
+    sufficient: int | None = None
+    transfer: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one trial occupies.
+
+    Args:
+        cpus: CPU cores.
+        gpus: Share of a GPU, or a whole number of them.
+        concurrent: Most trials at once; None is as many as the cluster holds.
+    """
+
+    cpus: float = 1.0
+    gpus: float = 0.0
+    concurrent: int | None = None
+
+
+@dataclass(frozen=True)
+class Study:
+    """A whole study, validated. ``definition`` is the same as plain data."""
+
+    name: str
+    data: DataSpec
+    model: str
+    training: Recipe
+    forget: Mapping[str, ForgetRequest]
+    methods: tuple[Tuned, ...]
+    search_seeds: tuple[int, ...]
+    report_seeds: tuple[int, ...]
+    search: Search
+    experiments: Experiments
+    resources: Resources
+    definition: Mapping[str, Any] = field(repr=False)
+
+    def tuned(self, name: str) -> Tuned:
+        return next(tuned for tuned in self.methods if tuned.name == name)
+
+
+KEYS = (
+    "study",
+    "data",
+    "model",
+    "training",
+    "forget",
+    "methods",
+    "seeds",
+    "search",
+    "experiments",
+    "resources",
+)
+
+
+def read(path: Path, overrides: Sequence[str] = (), folders: Sequence[Path] = ()) -> Study:
+    """Read and validate a study file.
+
+    Args:
+        overrides: ``key.subkey=value`` texts that replace parts of it.
+        folders: Where else methods are looked for.
+
+    Raises:
+        StudyError: Something in it is wrong; the message names file, key, value and what is allowed.
+    """
+    raw = files.read(path)
+    if not isinstance(raw, dict):
+        raise StudyError(f"{path}: must be a mapping with {', '.join(KEYS)}")
+    for text in overrides:
+        _override(raw, text)
+    return parse(raw, str(path), folders)
+
+
+def _override(raw: dict[str, Any], text: str) -> None:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise StudyError(f"-o {text}: must be key=value, such as search.trials=5")
+    *path, last = key.split(".")
+    target = raw
+    for part in path:
+        target = target.setdefault(part, {})
+        if not isinstance(target, dict):
+            raise StudyError(f"-o {text}: `{part}` is not a mapping")
+    target[last] = files.parse(value, f"-o {text}")
+
+
+def parse(raw: Mapping[str, Any], where: str, folders: Sequence[Path] = ()) -> Study:
+    """Validate a study given as plain data. Raises StudyError."""
+    _known(raw, KEYS, where)
+    name = raw.get("study")
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise StudyError(
+            f"{where}: study: must be a name of letters, digits, `.`, `_`, `-`, but got {name!r}"
+        )
+    data = raw.get("data", "digits")
+    data_spec = _build(
+        DataSpec, {"name": data} if isinstance(data, str) else data, f"{where}: data"
+    )
+    model = raw.get("model", "small_cnn")
+    try:
+        models.check_name(model)
+    except ValueError as error:
+        raise StudyError(f"{where}: {error}") from error
+    recipe = _build(Recipe, raw.get("training", {}), f"{where}: training")
+    requests = _requests(raw.get("forget"), f"{where}: forget")
+    tuned = _methods(raw.get("methods"), requests, f"{where}: methods", folders)
+    search_seeds, report_seeds = _seeds(raw.get("seeds", {}), f"{where}: seeds")
+    search = _search(raw.get("search", {}), f"{where}: search")
+    experiments = _experiments(raw.get("experiments", {}), requests, f"{where}: experiments")
+    resources = _build(Resources, raw.get("resources", {}), f"{where}: resources")
+    for key in ("cpus", "gpus"):
+        value = getattr(resources, key)
+        if value < 0 or (value > 1 and value != int(value)):
+            raise StudyError(
+                f"{where}: resources: {key} must be in [0, 1] or a whole number, but got {value}"
+            )
+    if resources.concurrent is not None and resources.concurrent < 1:
+        raise StudyError(f"{where}: resources: concurrent must be at least 1")
+    definition = {
+        "study": name,
+        "data": _plain(data_spec),
+        "model": model,
+        "training": _plain(recipe),
+        "forget": {key: _plain_request(request) for key, request in requests.items()},
+        "methods": [_plain_method(t) for t in tuned],
+        "seeds": {"search": list(search_seeds), "report": list(report_seeds)},
+        "search": _plain(search),
+        "experiments": {
+            "sufficient": {"epochs": experiments.sufficient} if experiments.sufficient else None,
+            "transfer": _plain(experiments.transfer),
+        },
+        "resources": _plain(resources),
+    }
+    return Study(
+        name,
+        data_spec,
+        model,
+        recipe,
+        requests,
+        tuned,
+        search_seeds,
+        report_seeds,
+        search,
+        experiments,
+        resources,
+        definition,
+    )
+
+
+def load_data(study: Study, where: str, cache: Path | None = None) -> Dataset:
+    """Load the study's data and check every forget request against it.
+
+    Raises:
+        StudyError: The data cannot be loaded, or a request selects nothing, everything, or an unknown class.
+    """
+    try:
+        data = load(study.data, cache)
+    except ValueError as error:
+        raise StudyError(f"{where}: {error}") from error
+    for name, request in study.forget.items():
+        try:
+            forget.select(request, data)
+        except ValueError as error:
+            raise StudyError(f"{where}: forget: {name}: {error}") from error
+    for tuned in study.methods:
+        if "twin" in tuned.method.needs and len(data.parts["twin"]) == 0:
+            raise StudyError(
+                f"{where}: methods: {tuned.name} needs held-out data of its own; set data.twin, "
+                "such as 0.1"
+            )
+    return data
+
+
+def _requests(raw: Any, where: str) -> dict[str, ForgetRequest]:
+    if not isinstance(raw, dict) or not raw:
+        raise StudyError(f"{where}: must name at least one forget request, but got {raw!r}")
+    requests = {}
+    for name, content in raw.items():
+        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+            raise StudyError(f"{where}: {name!r}: must be a name of letters, digits, `.`, `_`, `-`")
+        if isinstance(content, dict) and "class" in content:
+            # YAML reads the class `3` as a number; classes are names.
+            content = {key: value for key, value in content.items() if key != "class"} | {
+                "target": str(content["class"])
+            }
+        requests[name] = _build(
+            ForgetRequest, content, f"{where}: {name}", renamed={"target": "class"}
+        )
+    return requests
+
+
+def _methods(
+    raw: Any, requests: Mapping[str, ForgetRequest], where: str, folders: Sequence[Path]
+) -> tuple[Tuned, ...]:
+    if not isinstance(raw, list) or not raw:
+        raise StudyError(f"{where}: must list at least one method, but got {raw!r}")
+    tuned: list[Tuned] = []
+    for entry in raw:
+        content = {"name": entry} if isinstance(entry, str) else entry
+        if not isinstance(content, dict) or not isinstance(content.get("name"), str):
+            raise StudyError(f"{where}: must be a name or {{name, fix, space}}, but got {entry!r}")
+        here = f"{where}: {content['name']}"
+        _known(content, ("name", "fix", "space"), here)
+        try:
+            method = methods.load(content["name"], folders)
+        except ValueError as error:
+            raise StudyError(f"{where}: {error}") from error
+        if method.name in [t.name for t in tuned]:
+            raise StudyError(f"{here}: is listed twice")
+        for name, request in requests.items():
+            if request.kind not in method.requests:
+                raise StudyError(
+                    f"{here}: does not support the {request.kind} request `{name}`; it supports "
+                    f"{', '.join(method.requests)}"
+                )
+        tuned.append(_tuned(method, content, here, folders))
+    return tuple(tuned)
+
+
+def _tuned(
+    method: Method, content: Mapping[str, Any], where: str, folders: Sequence[Path]
+) -> Tuned:
+    fix, own = content.get("fix") or {}, content.get("space") or {}
+    for key, value in (("fix", fix), ("space", own)):
+        if not isinstance(value, dict):
+            raise StudyError(f"{where}: {key}: must be a mapping, but got {value!r}")
+    try:
+        fixed = method.check(fix)
+    except ValueError as error:
+        raise StudyError(f"{where}: fix: {error}") from error
+    both = sorted(set(fix) & set(own))
+    if both:
+        raise StudyError(f"{where}: `{both[0]}` is in both `fix` and `space`")
+    shipped, source = space.shipped(method, folders)
+    ranges = {r.knob: r for r in space.parse(shipped, method, source)}
+    ranges |= {r.knob: r for r in space.parse(own, method, f"{where}: space")}
+    kept = tuple(r for name, r in ranges.items() if name not in fix)
+    return Tuned(method, fixed, kept)
+
+
+def _seeds(raw: Any, where: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    if not isinstance(raw, dict):
+        raise StudyError(f"{where}: must be {{search: [...], report: [...]}}, but got {raw!r}")
+    _known(raw, ("search", "report"), where)
+    found = []
+    for key, default in (("search", [0]), ("report", [1, 2, 3])):
+        seeds = raw.get(key, default)
+        whole = isinstance(seeds, list) and all(type(s) is int and s >= 0 for s in seeds)
+        if not whole or not seeds or len(set(seeds)) < len(seeds):
+            raise StudyError(
+                f"{where}: {key}: must be a list of different whole numbers, but got {seeds!r}"
+            )
+        found.append(tuple(seeds))
+    shared = sorted(set(found[0]) & set(found[1]))
+    if shared:
+        raise StudyError(
+            f"{where}: seed {shared[0]} is in both `search` and `report`; knobs must be reported on "
+            "seeds they were not tuned on"
+        )
+    return found[0], found[1]
+
+
+def _search(raw: Any, where: str) -> Search:
+    if isinstance(raw, dict) and isinstance(raw.get("objective"), str):
+        raw = {**raw, "objective": [raw["objective"]]}
+    search = _build(Search, raw, where)
+    if search.trials < 1:
+        raise StudyError(f"{where}: trials must be at least 1, but got {search.trials}")
+    for key, allowed in (("sampler", SAMPLERS), ("early_stop", EARLY_STOPS)):
+        if getattr(search, key) not in allowed:
+            raise StudyError(
+                f"{where}: {key} must be one of {', '.join(allowed)}, "
+                f"but got {getattr(search, key)!r}"
+            )
+    for name in search.objective:
+        if name not in OBJECTIVES:
+            raise StudyError(
+                f"{where}: objective must be one of {', '.join(OBJECTIVES)}, but got {name!r}"
+            )
+    if not search.objective:
+        raise StudyError(f"{where}: objective must name at least one metric")
+    if search.early_stop == "asha" and len(search.objective) > 1:
+        raise StudyError(f"{where}: early_stop asha compares one objective, but there are several")
+    return search
+
+
+def _experiments(raw: Any, requests: Mapping[str, ForgetRequest], where: str) -> Experiments:
+    if not isinstance(raw, dict):
+        raise StudyError(f"{where}: must be a mapping, but got {raw!r}")
+    _known(raw, ("sufficient", "transfer"), where)
+    epochs = None
+    if raw.get("sufficient") is not None:
+        sufficient = raw["sufficient"]
+        epochs = sufficient.get("epochs") if isinstance(sufficient, dict) else sufficient
+        if type(epochs) is not int or epochs < 1:
+            raise StudyError(
+                f"{where}: sufficient: must be {{epochs: n}} with n at least 1, but got {sufficient!r}"
+            )
+    pairs = raw.get("transfer") or []
+    if pairs == "all":
+        pairs = [[s, t] for s in requests for t in requests if s != t]
+    if not isinstance(pairs, list):
+        raise StudyError(f"{where}: transfer: must be `all` or a list of [source, target]")
+    for pair in pairs:
+        if not isinstance(pair, list) or len(pair) != 2:
+            raise StudyError(f"{where}: transfer: must hold [source, target], but got {pair!r}")
+        for name in pair:
+            if name not in requests:
+                raise StudyError(
+                    f"{where}: transfer: unknown request {name!r}; there are {', '.join(requests)}"
+                )
+        if pair[0] == pair[1]:
+            raise StudyError(f"{where}: transfer: source and target are both {pair[0]!r}")
+    return Experiments(epochs, tuple((str(source), str(target)) for source, target in pairs))
+
+
+def _known(raw: Mapping[str, Any], allowed: Sequence[str], where: str) -> None:
+    for key in raw:
+        if key not in allowed:
+            raise StudyError(f"{where}: unknown key `{key}`; allowed are {', '.join(allowed)}")
+
+
+def _build(cls: type[Any], raw: Any, where: str, renamed: Mapping[str, str] | None = None) -> Any:
+    """A dataclass from a mapping, with every value checked against its field's type."""
+    renamed = renamed or {}
+    if not isinstance(raw, dict):
+        raise StudyError(f"{where}: must be a mapping, but got {raw!r}")
+    hints = get_type_hints(cls)
+    allowed = [renamed.get(f.name, f.name) for f in dataclasses.fields(cls)]
+    _known({renamed.get(key, key): None for key in raw}, allowed, where)
+    missing = [
+        f.name
+        for f in dataclasses.fields(cls)
+        if f.default is dataclasses.MISSING
+        and f.default_factory is dataclasses.MISSING
+        and f.name not in raw
+    ]
+    if missing:
+        raise StudyError(f"{where}: `{missing[0]}` is required")
+    values = {
+        key: _typed(value, hints[key], f"{where}: {renamed.get(key, key)}")
+        for key, value in raw.items()
+    }
+    try:
+        return cls(**values)
+    except ValueError as error:
+        raise StudyError(f"{where}: {error}") from error
+
+
+def _typed(value: Any, hint: Any, where: str) -> Any:
+    origin, args = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        if value is None and type(None) in args:
+            return None
+        return _typed(value, next(arg for arg in args if arg is not type(None)), where)
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise StudyError(f"{where}: must be a list, but got {value!r}")
+        return tuple(_typed(item, args[0], where) for item in value)
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        if not isinstance(value, dict):
+            raise StudyError(f"{where}: must be a mapping, but got {value!r}")
+        return {str(key): _typed(item, args[1], where) for key, item in value.items()}
+    if isinstance(origin, type) and issubclass(origin, Sequence):
+        if not isinstance(value, list):
+            raise StudyError(f"{where}: must be a list, but got {value!r}")
+        return tuple(str(item) for item in value)
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if hint is float and number:
+        return float(value)
+    if hint is int and number and value == int(value):
+        return int(value)
+    if hint in (bool, str) and isinstance(value, hint):
+        return value
+    names = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}
+    raise StudyError(f"{where}: must be {names[hint]}, but got {value!r}")
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _plain_request(request: ForgetRequest) -> dict[str, Any]:
+    plain = {"class" if key == "target" else key: item for key, item in _plain(request).items()}
+    return {key: item for key, item in plain.items() if item is not None}
+
+
+def _plain_method(tuned: Tuned) -> dict[str, Any]:
+    spans = {}
+    for span in tuned.ranges:
+        if span.choices:
+            content: dict[str, Any] = {"choices": list(span.choices)}
+        else:
+            content = {"low": span.low, "high": span.high}
+            content |= {"log": True} if span.log else {}
+            content |= {"step": span.step} if span.step is not None else {}
+        spans[span.knob] = content | ({"when": dict(span.when)} if span.when else {})
+    searched = {span.knob for span in tuned.ranges}
+    fix = {name: value for name, value in tuned.fixed.items() if name not in searched}
+    return {"name": tuned.name, "fix": fix, "space": spans}

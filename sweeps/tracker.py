@@ -1,0 +1,233 @@
+"""MLflow: a parent run per cell and phase, a nested run per trial. The only module that imports MLflow.
+
+Records are sent from a background thread, one batch a trial; the sweep never waits for the server. Whatever
+did not arrive is in the results file and is sent by the next start or by ``musweep sync``.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
+
+import mlflow
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.tracking import MlflowClient
+
+from mu.record import TrialRecord
+
+logger = logging.getLogger(__name__)
+KEY = "musweep.key"
+PARENT = "musweep.parent"
+STATUS = {"finished": "FINISHED", "stopped": "KILLED", "diverged": "FAILED", "failed": "FAILED"}
+MAX_METRICS, MAX_PARAMS, MAX_TEXT = 1000, 100, 5000
+"""What MLflow accepts in one batch, and in one tag."""
+
+
+def local_uri(folder: Path) -> str:
+    """The default store of a study: ``mlflow.db`` in its results folder."""
+    return f"sqlite:///{(folder / 'mlflow.db').resolve()}"
+
+
+class Tracker:
+    """Sends the records of one study to MLflow.
+
+    Args:
+        uri: Tracking URI: an MLflow server or a database.
+        study: Name of the study, which is the experiment's.
+        artifacts: Where artifacts of a new experiment go; None leaves it to the server.
+
+    Raises:
+        mlflow.exceptions.MlflowException, OSError: The store cannot be written to.
+    """
+
+    def __init__(self, uri: str, study: str, artifacts: str | None = None):
+        logging.getLogger("mlflow").setLevel(logging.ERROR)
+        logging.getLogger("alembic").setLevel(logging.ERROR)
+        self.study = study
+        self.client = MlflowClient(uri)
+        experiment = self.client.get_experiment_by_name(study)
+        if experiment is None:
+            self.experiment = self.client.create_experiment(study, artifact_location=artifacts)
+        else:
+            self.experiment = experiment.experiment_id
+        self.client.set_experiment_tag(self.experiment, "musweep", "study")
+        self._parents: dict[tuple[str, str, str], str] = {}
+        self._queue: queue.Queue[TrialRecord | None] = queue.Queue()
+        self._thread: threading.Thread | None = None
+        self.unsent = 0
+
+    def start(self) -> None:
+        """Start the background thread."""
+        self._thread = threading.Thread(target=self._work, name="tracker", daemon=True)
+        self._thread.start()
+
+    def put(self, record: TrialRecord) -> None:
+        """Queue a record; returns at once."""
+        self._queue.put(record)
+
+    def close(self, timeout_seconds: float = 60.0) -> int:
+        """Wait for what is queued, end the parent runs; returns how many records did not arrive."""
+        if self._thread is not None:
+            self._queue.put(None)
+            self._thread.join(timeout_seconds)
+            if self._thread.is_alive():
+                return self.unsent + self._queue.qsize()
+        try:
+            for run in self._parents.values():
+                self.client.set_terminated(run)
+        except Exception as error:
+            logger.warning("MLflow: parent runs could not be ended: %s", error)
+        return self.unsent
+
+    def _work(self) -> None:
+        while (record := self._queue.get()) is not None:
+            try:
+                self.send(record)
+            except Exception as error:
+                self.unsent += 1
+                if self.unsent == 1:
+                    logger.warning("MLflow does not answer, the sweep goes on: %s", error)
+
+    def sync(self, records: Iterable[TrialRecord]) -> int:
+        """Send every record that MLflow does not have yet; returns how many were sent."""
+        sent = 0
+        known = self._known()
+        for record in records:
+            if record.key not in known:
+                self.send(record)
+                sent += 1
+        return sent
+
+    def _known(self) -> set[str]:
+        """Keys of trials that arrived whole, and on the way the parent runs there are."""
+        known, token = set(), None
+        while True:
+            page = self.client.search_runs([self.experiment], max_results=5000, page_token=token)
+            for run in page:
+                tags = run.data.tags
+                if PARENT in tags:
+                    phase, forget, method = tags[PARENT].split("|")
+                    self._parents[phase, forget, method] = run.info.run_id
+                elif KEY in tags and run.info.status == "RUNNING":
+                    self.client.delete_run(run.info.run_id)  # cut short: it is sent again
+                elif KEY in tags:
+                    known.add(tags[KEY])
+            token = page.token
+            if not token:
+                return known
+
+    def send(self, record: TrialRecord) -> None:
+        """Write one record as a nested run, in one batch."""
+        parent = self._parent(record)
+        tags = {
+            KEY: record.key,
+            "mlflow.parentRunId": parent,
+            **self._tags(record.phase, record.forget, record.method),
+            "seed": str(record.seed),
+            "status": record.status,
+            **({"source": record.source} if record.source else {}),
+            **({"number": str(record.number)} if record.number is not None else {}),
+            **({"reason": record.reason[-MAX_TEXT:]} if record.reason else {}),
+            **{f"env.{name}": value for name, value in record.environment.items()},
+        }
+        name = f"#{record.number} seed {record.seed}" if record.number is not None else None
+        run = self.client.create_run(
+            self.experiment,
+            start_time=_milliseconds(record.started),
+            run_name=name or f"{record.method} seed {record.seed}",
+        ).info.run_id
+        metrics = _metrics(record)
+        params = [Param(key, str(value)) for key, value in record.knobs.items()][:MAX_PARAMS]
+        for start in range(0, max(1, len(metrics)), MAX_METRICS):
+            first = start == 0
+            self.client.log_batch(
+                run,
+                metrics[start : start + MAX_METRICS],
+                params if first else [],
+                [RunTag(key, value) for key, value in tags.items()] if first else [],
+            )
+        self.client.set_terminated(run, STATUS[record.status], _milliseconds(record.ended))
+
+    def _tags(self, phase: str, forget: str, method: str) -> dict[str, str]:
+        return {"study": self.study, "phase": phase, "forget": forget, "method": method}
+
+    def _parent(self, record: TrialRecord) -> str:
+        names = (record.phase, record.forget, record.method)
+        if names not in self._parents:
+            tags = {PARENT: "|".join(names), **self._tags(*names), **self.facts}
+            run = self.client.create_run(
+                self.experiment,
+                start_time=_milliseconds(record.started),
+                tags=tags,
+                run_name=f"{record.phase} {record.forget} {record.method}",
+            )
+            self._parents[names] = run.info.run_id
+        return self._parents[names]
+
+    facts: Mapping[str, str] = {}
+    """Tags of every parent run: data, model and versions."""
+
+
+def _metrics(record: TrialRecord) -> list[Metric]:
+    """Final metrics as ``<view>/<metric>``, the curve as ``curve/<metric>`` by epoch, and the cost."""
+    ended = _milliseconds(record.ended)
+    metrics = [
+        Metric(f"{view}/{name}", value, ended, 0)
+        for view, values in record.metrics.items()
+        for name, value in values.items()
+    ]
+    metrics += [
+        Metric(f"curve/{name}", value, _milliseconds(record.started + point["seconds"]), epoch)
+        for point in record.curve
+        if (epoch := int(point["epoch"])) >= 0
+        for name, value in point.items()
+        if name not in ("epoch", "seconds")
+    ]
+    costs = {
+        "time_unlearn": record.time_unlearn,
+        "time_total": record.time_total,
+        "samples_seen": float(record.samples_seen),
+    }
+    return metrics + [Metric(name, value, ended, 0) for name, value in costs.items()]
+
+
+def _milliseconds(seconds: float) -> int:
+    return int((seconds or time.time()) * 1000)
+
+
+def version() -> str:
+    return str(mlflow.__version__)
+
+
+def ui_command(uri: str, host: str, port: int) -> list[str]:
+    """The command that serves the UI of a store, with one worker: more only slow it down."""
+    return [
+        "mlflow",
+        "server",
+        "--backend-store-uri",
+        uri,
+        "--host",
+        host,
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+    ]
+
+
+def describe(study_line: Mapping[str, Any]) -> dict[str, str]:
+    """Facts of a study as tags."""
+    return {
+        "data": f"{study_line['data']['name']} {study_line['data']['fingerprint']}",
+        "model": str(study_line["definition"]["model"]),
+        **{f"version.{name}": value for name, value in study_line["versions"].items()},
+    }

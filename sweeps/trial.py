@@ -1,0 +1,198 @@
+"""One trial: a method runs on a problem, is timed, evaluated and scored. No Ray: tests call it directly."""
+
+from __future__ import annotations
+
+import math
+import platform
+import time
+import traceback
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mu import metrics
+from mu.evaluate import outputs, score
+from mu.methods import Method
+from mu.problem import Problem, Weights
+from mu.rng import generator, seed_process
+from mu.split import Split
+from mu.training import count_samples
+from sweeps.plan import Job
+
+CURVE_RETAIN = 2000
+"""Most retained samples used for the per-epoch curve; final metrics always use all of them."""
+COLLAPSED = 1.5
+"""A model is destroyed when its accuracy on held-out data it should keep is below this multiple of chance..."""
+PATIENCE = 2
+"""...at this many evaluations in a row: methods that impair first and repair later get time to."""
+
+Curve = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What a trial is compared with.
+
+    Args:
+        retrain: View to the retrained models' mean metrics.
+        original: View to the original model's metrics on this problem.
+        retrain_logits: The retrained model's outputs on D_f, float32 [N, K].
+    """
+
+    retrain: Mapping[str, Mapping[str, float]]
+    original: Mapping[str, Mapping[str, float]]
+    retrain_logits: NDArray[np.float32]
+
+
+@dataclass
+class Outcome:
+    """How a trial ended; the fields of a record that the worker knows."""
+
+    status: str = "finished"
+    reason: str = ""
+    metrics: dict[str, dict[str, float]] = field(default_factory=dict)
+    curve: list[Curve] = field(default_factory=list)
+    time_unlearn: float = 0.0
+    samples_seen: int = 0
+
+
+def run_trial(
+    problem: Problem,
+    split: Split,
+    method: Method,
+    job: Job,
+    weights: Weights,
+    reference: Reference,
+    early_stop: str = "collapse",
+    device: str = "cpu",
+) -> Generator[Curve, None, Outcome]:
+    """Run a job; yields a point of its curve after each epoch, and returns how it ended.
+
+    The method's exceptions are caught and make it `failed`: they are results, and are not retried. Its
+    randomness depends on problem and method alone, so that trials of a cell differ by their knobs only.
+
+    Args:
+        split: The problem's split on `device`; shared by trials, so that they share its ``once`` results.
+        weights: The original model.
+    """
+    whole_class = problem.request.whole_class
+    seed_process("trial", problem.key, method.name)
+    draws = generator("method", problem.key, method.name)
+    model = problem.load(weights).to(device)
+    counter = count_samples(model)
+    split.memo.start(counter)
+    watch = _Watch(problem, split, reference, device)
+    outcome = Outcome(curve=[watch.start()])
+    steps = method.unlearn(model, split.only(method.data), draws, **job.knobs)
+    clock, low = 0.0, 0
+    while True:
+        began = time.perf_counter()
+        try:
+            next(steps)
+            ended = False
+        except StopIteration:
+            ended = True
+        except Exception as error:
+            outcome.status, outcome.reason = "failed", _traceback(error)
+        _synchronize(device)
+        clock += time.perf_counter() - began
+        outcome.time_unlearn = clock + split.memo.seconds
+        outcome.samples_seen = counter[0] + split.memo.samples
+        if outcome.status == "failed" or ended:
+            break
+        point = watch.point(model, len(outcome.curve), outcome.time_unlearn)
+        outcome.curve.append(point)
+        yield point
+        if not math.isfinite(point["acc_test"]):
+            outcome.status = "diverged"
+            outcome.reason = f"outputs are not finite after epoch {int(point['epoch'])}"
+            break
+        kept = point.get("acc_test_retain", point["acc_test"])
+        low = low + 1 if kept < COLLAPSED / split.num_classes else 0
+        if early_stop != "none" and low >= PATIENCE:
+            outcome.status = "stopped"
+            outcome.reason = f"collapsed: held-out accuracy {kept:.3f} is near chance"
+            break
+    steps.close()
+    if outcome.status == "finished":
+        scores, forget = problem.evaluate(model, split, job.views, device)
+        if not np.isfinite(forget.logits).all() or any(
+            math.isnan(value) for values in scores.values() for value in values.values()
+        ):
+            outcome.status, outcome.reason = "diverged", "outputs are not finite"
+        else:
+            outcome.metrics = complete(scores, reference, forget.logits, whole_class)
+    return outcome
+
+
+def complete(
+    scores: Mapping[str, Mapping[str, float]],
+    reference: Reference,
+    forget_logits: NDArray[np.float32],
+    whole_class: bool,
+) -> dict[str, dict[str, float]]:
+    """Add to each view the metrics that need the retrained model."""
+    distance = metrics.activation_distance(forget_logits, reference.retrain_logits)
+    names = metrics.AVG_GAP_NATMU[whole_class]
+    return {
+        view: {
+            **values,
+            "activation_distance": distance,
+            "avg_gap_natmu": metrics.mean_gap(values, reference.retrain[view], names),
+        }
+        for view, values in scores.items()
+    }
+
+
+class _Watch:
+    """Evaluates a model on the `val` view between epochs; never billed to the method."""
+
+    def __init__(self, problem: Problem, split: Split, reference: Reference, device: str):
+        count = len(split.retain)
+        sample = torch.linspace(0, count - 1, min(count, CURVE_RETAIN), device=split.device).long()
+        self.retain = split.retain.take(sample)
+        self.forget = split.forget
+        self.held_out = problem.held_out("val", device)
+        self.names = metrics.AVG_GAP_NATMU[problem.request.whole_class]
+        self.reference = reference
+
+    def start(self) -> Curve:
+        """The point before the first epoch: the original model, already scored."""
+        return self._point(0, 0.0, self.reference.original["val"])
+
+    def point(self, model: torch.nn.Module, epoch: int, seconds: float) -> Curve:
+        parts = (outputs(model, self.retain), outputs(model, self.forget))
+        return self._point(epoch, seconds, score(*parts, outputs(model, *self.held_out)))
+
+    def _point(self, epoch: int, seconds: float, scores: Mapping[str, float]) -> Curve:
+        kept = ("acc_retain", "acc_forget", "acc_test", "acc_test_retain")
+        return {
+            "epoch": epoch,
+            "seconds": seconds,
+            **{name: scores[name] for name in kept if name in scores},
+            "avg_gap_natmu": metrics.mean_gap(scores, self.reference.retrain["val"], self.names),
+        }
+
+
+def environment(device: str) -> dict[str, str]:
+    """Where a trial ran."""
+    name = torch.cuda.get_device_name() if device.startswith("cuda") else platform.machine()
+    return {
+        "host": platform.node(),
+        "device": f"{device} ({name})",
+        "threads": str(torch.get_num_threads()),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def _synchronize(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+
+
+def _traceback(error: Exception) -> str:
+    return "".join(traceback.format_exception(type(error), error, error.__traceback__))

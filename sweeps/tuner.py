@@ -1,0 +1,422 @@
+"""Ray: reference tasks, and Tune runs over a stream of jobs. The only module that imports Ray.
+
+Data and original weights travel once per node through the object store, as numpy arrays; actors are re-used
+between trials and keep the data of recent problems on their device. Only the driver talks to Optuna, to
+MLflow and to the disk.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import tempfile
+import time
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+# Tune reads these when it is imported or started: no files per trial, no Ctrl-C handler of its own, no
+# change of the working directory, and no rewriting of an experiment state that is never restored.
+os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
+os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", str(10**9))
+os.environ.setdefault("TUNE_WARN_THRESHOLD_S", "60")
+os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import ray
+from ray import tune
+from ray.tune.schedulers import FIFOScheduler
+from ray.tune.search import Searcher
+
+from mu.data import Dataset
+from mu.methods import Method
+from mu.problem import Problem, Role, weights_of
+from mu.record import TrialRecord
+from mu.split import Split
+from sweeps.plan import Job, Plan
+from sweeps.study import Resources
+from sweeps.trial import Curve, Outcome, Reference, environment, run_trial
+
+Weights = dict[str, NDArray[Any]]
+REPORT_SECONDS = 2.0
+"""How often at most a running trial reports; shorter epochs are reported together."""
+KEPT_PROBLEMS = 4
+"""Problems whose data an actor keeps on its device."""
+RETRIES = 3
+"""How often a trial is started again after its worker or node was lost."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A running Ray.
+
+    Args:
+        local: Whether this process started it, on this machine alone.
+        slots: Trials that fit at once, as the cluster is now.
+        cpus, gpus: What it has in all.
+    """
+
+    local: bool
+    slots: int
+    cpus: float
+    gpus: float
+
+
+@contextmanager
+def cluster(address: str | None, resources: Resources) -> Iterator[Cluster]:
+    """Start Ray on this machine, or join a running cluster at `address`; leaves it at the end."""
+    ray.init(
+        address=address or "local",
+        include_dashboard=False if address is None else None,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        namespace="musweep",
+    )
+    try:
+        for name in ("ray", "ray.tune", "ray.data"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        total = ray.cluster_resources()
+        cpus, gpus = total.get("CPU", 0.0), total.get("GPU", 0.0)
+        fits = [
+            int(have / need + 1e-9)
+            for have, need in ((cpus, resources.cpus), (gpus, resources.gpus))
+            if need
+        ]
+        slots = max(1, min([*fits, *([resources.concurrent] if resources.concurrent else [])]))
+        yield Cluster(address is None, slots, cpus, gpus)
+    finally:
+        ray.shutdown()
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A reference on one problem.
+
+    Args:
+        metrics: View to metrics that need no retrained model.
+        forget_logits: Outputs on D_f, float32 [N, K].
+        environment: Where it was scored.
+    """
+
+    metrics: dict[str, dict[str, float]]
+    forget_logits: NDArray[np.float32]
+    environment: dict[str, str]
+
+
+def _without_data(problem: Problem) -> tuple[Any, ...]:
+    return problem.model, problem.recipe, problem.request, problem.seed
+
+
+def _prepare(resources: Resources) -> str:
+    """Fit this worker to its share of the machine; returns its device."""
+    torch.set_num_threads(max(1, int(resources.cpus)))
+    return "cuda" if resources.gpus and torch.cuda.is_available() else "cpu"
+
+
+@ray.remote(max_retries=RETRIES)
+def _train(data: Dataset, parts: tuple[Any, ...], role: Role, resources: Resources) -> Weights:
+    """Train one reference; its weights, and under `seconds` what that took."""
+    device = _prepare(resources)
+    problem = Problem(data, *parts)
+    model = problem.build().to(device)
+    began = time.perf_counter()
+    for _ in problem.train(role, model, device):
+        pass
+    return {**weights_of(model), "seconds": np.array(time.perf_counter() - began)}
+
+
+@ray.remote(max_retries=RETRIES)
+def _score(
+    data: Dataset,
+    parts: tuple[Any, ...],
+    weights: Sequence[ray.ObjectRef],
+    views: tuple[str, ...],
+    resources: Resources,
+) -> list[Scored]:
+    """Score references on one problem, each view once."""
+    device = _prepare(resources)
+    problem = Problem(data, *parts)
+    split = problem.split(device)
+    scored = []
+    for arrays in ray.get(list(weights)):
+        model = problem.load(arrays).to(device)
+        metrics, forget = problem.evaluate(model, split, views, device)
+        scored.append(Scored(metrics, forget.logits, environment(device)))
+    return scored
+
+
+class Workers:
+    """References and trials of one plan, on a running cluster."""
+
+    def __init__(self, plan: Plan, cluster: Cluster):
+        self.plan = plan
+        self.cluster = cluster
+        self.resources = plan.study.resources
+        self._data = ray.put(plan.data)
+        self._weights: dict[str, ray.ObjectRef] = {}
+        options = {"num_cpus": self.resources.cpus, "num_gpus": self.resources.gpus}
+        self._train = _train.options(**options)
+        self._score = _score.options(**options)
+
+    def share(self, key: str, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Put the weights of a reference into the object store."""
+        self._weights[key] = ray.put({k: v for k, v in arrays.items() if k != "seconds"})
+
+    def train(
+        self, wanted: Mapping[str, tuple[Problem, Role]]
+    ) -> Iterator[tuple[str, dict[str, NDArray[Any]]]]:
+        """Train references in parallel; yields (key, arrays) as each ends."""
+        running = {
+            self._train.remote(self._data, _without_data(problem), role, self.resources): key
+            for key, (problem, role) in wanted.items()
+        }
+        while running:
+            done, _ = ray.wait(list(running))
+            for future in done:
+                yield running.pop(future), ray.get(future)
+
+    def score(
+        self, wanted: Mapping[tuple[str, int], tuple[Problem, tuple[str, ...]]]
+    ) -> dict[tuple[str, int], dict[Role, Scored]]:
+        """Score `original` and `retrain` on every wanted problem; their weights must be shared."""
+        roles: tuple[Role, Role] = ("original", "retrain")
+        futures = {
+            name: self._score.remote(
+                self._data,
+                _without_data(problem),
+                [self._weights[problem.reference_key(role)] for role in roles],
+                views,
+                self.resources,
+            )
+            for name, (problem, views) in wanted.items()
+        }
+        return {
+            name: dict(zip(roles, scored))
+            for name, scored in zip(futures, ray.get(list(futures.values())))
+        }
+
+    def run(
+        self,
+        jobs: JobSource,
+        count: int,
+        references: Mapping[tuple[str, int], Reference],
+        early_stop: str,
+    ) -> None:
+        """One Tune run: draws `count` jobs from the source and returns when all have ended."""
+        shared = Shared(
+            plan_data=self._data,
+            problems={name: _without_data(self.plan.problem(*name)) for name in references},
+            originals={
+                name: self._weights[self.plan.problem(*name).reference_key("original")]
+                for name in references
+            },
+            references=dict(references),
+            methods={tuned.name: tuned.method for tuned in self.plan.study.methods},
+            resources=self.resources,
+            early_stop=early_stop,
+        )
+        trainable = tune.with_resources(
+            tune.with_parameters(UnlearningTrial, shared=shared),
+            {"cpu": self.resources.cpus, "gpu": self.resources.gpus},
+        )
+        concurrent = self.cluster.slots
+        if not self.cluster.local and self.resources.concurrent is None:
+            concurrent = max(64, 2 * concurrent)  # waiting trials are what an autoscaler grows for
+        with tempfile.TemporaryDirectory(prefix="musweep-") as folder:
+            tune.Tuner(
+                trainable,
+                tune_config=tune.TuneConfig(
+                    search_alg=_Feed(jobs),
+                    scheduler=_Behind(jobs),
+                    num_samples=count,
+                    max_concurrent_trials=concurrent,
+                    reuse_actors=True,
+                    trial_dirname_creator=lambda trial: trial.trial_id,
+                ),
+                run_config=tune.RunConfig(
+                    name="study",
+                    storage_path=folder,
+                    verbose=0,
+                    failure_config=tune.FailureConfig(max_failures=RETRIES),
+                    checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                ),
+            ).fit()
+
+
+class JobSource(Protocol):
+    """Where a Tune run gets its jobs, and where their records go."""
+
+    study: str
+
+    def next(self) -> Job | None:
+        """The next job; None when there are no more."""
+
+    def ended(self, record: TrialRecord) -> None:
+        """Take the record of a job that ended."""
+
+    def behind(self, job: Job, point: Curve) -> bool:
+        """Whether a running job should be stopped."""
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What every trial of a Tune run needs; sent to each actor once."""
+
+    plan_data: ray.ObjectRef
+    problems: dict[tuple[str, int], tuple[Any, ...]]
+    originals: dict[tuple[str, int], ray.ObjectRef]
+    references: dict[tuple[str, int], Reference]
+    methods: dict[str, Method]
+    resources: Resources
+    early_stop: str
+
+
+class UnlearningTrial(tune.Trainable):
+    """A job as a Tune trainable. Its actor lives on and takes the next job."""
+
+    def setup(self, config: dict[str, Any], shared: Shared | None = None) -> None:
+        assert shared is not None
+        self.shared = shared
+        self.device = _prepare(shared.resources)
+        self.data: Dataset = ray.get(shared.plan_data)
+        self.problems: OrderedDict[tuple[str, int], tuple[Problem, Split]] = OrderedDict()
+        self.reset_config(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self.job: Job = new_config["job"]
+        self.started = time.time()
+        self.running: Any = None
+        self.curve: list[Curve] = []
+        return True
+
+    def _problem(self, name: tuple[str, int]) -> tuple[Problem, Split]:
+        if name not in self.problems:
+            problem = Problem(self.data, *self.shared.problems[name])
+            self.problems[name] = problem, problem.split(self.device)
+            while len(self.problems) > KEPT_PROBLEMS:
+                self.problems.popitem(last=False)
+        self.problems.move_to_end(name)
+        return self.problems[name]
+
+    def step(self) -> dict[str, Any]:
+        name = (self.job.forget, self.job.seed)
+        if self.running is None:
+            problem, split = self._problem(name)
+            self.running = run_trial(
+                problem,
+                split,
+                self.shared.methods[self.job.method],
+                self.job,
+                ray.get(self.shared.originals[name]),
+                self.shared.references[name],
+                self.shared.early_stop,
+                self.device,
+            )
+        until = time.monotonic() + REPORT_SECONDS
+        try:
+            while True:
+                self.curve.append(next(self.running))
+                if time.monotonic() >= until:
+                    return self._result(
+                        Outcome("stopped", "behind others", curve=self.curve), False
+                    )
+        except StopIteration as end:
+            return self._result(end.value, True)
+
+    def _result(self, outcome: Outcome, done: bool) -> dict[str, Any]:
+        if not done:
+            outcome.time_unlearn = self.curve[-1]["seconds"]
+        ended = time.time()
+        ending = {
+            **asdict(outcome),
+            "time_total": ended - self.started,
+            "environment": environment(self.device),
+            "started": self.started,
+            "ended": ended,
+        }
+        return {"done": done, "ending": json.dumps(ending)}
+
+
+class _Feed(Searcher):
+    """Hands jobs to Tune as if they were suggestions, and turns their results into records."""
+
+    def __init__(self, jobs: JobSource):
+        super().__init__()
+        self.jobs = jobs
+        self.running: dict[str, Job] = {}
+
+    def suggest(self, trial_id: str) -> Any:
+        job = self.jobs.next()
+        if job is None:
+            return Searcher.FINISHED
+        self.running[trial_id] = job
+        return {"job": job}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        pass
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        job = self.running.pop(trial_id)
+        if error or not result or "ending" not in result:
+            reason = f"infrastructure: its worker was lost {RETRIES + 1} times"
+            ending: dict[str, Any] = {"status": "failed", "reason": reason, "ended": time.time()}
+        else:
+            ending = json.loads(result["ending"])
+        self.jobs.ended(to_record(self.jobs.study, job, ending))
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the state of a search lives in the records and in Optuna's storage."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing; see ``save``."""
+
+    def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
+        """Nothing; see ``save``."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class _Behind(FIFOScheduler):
+    """Stops the trials that their source calls behind; decides nothing itself."""
+
+    def __init__(self, jobs: JobSource):
+        super().__init__()
+        self.jobs = jobs
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        if not result.get("done") and "ending" in result:
+            curve = json.loads(result["ending"])["curve"]
+            if curve and self.jobs.behind(trial.config["job"], curve[-1]):
+                return self.STOP
+        return self.CONTINUE
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+def to_record(study: str, job: Job, ending: Mapping[str, Any]) -> TrialRecord:
+    """The record of a job from how it ended."""
+    return TrialRecord(
+        key=job.key,
+        study=study,
+        phase=job.phase,
+        forget=job.forget,
+        method=job.method,
+        seed=job.seed,
+        knobs=dict(job.knobs),
+        number=job.number,
+        source=job.source,
+        **ending,
+    )
