@@ -23,6 +23,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import sys
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,6 +139,7 @@ def _module(name: str, folders: Sequence[Path]) -> ModuleType:
             spec = importlib.util.spec_from_file_location(f"musweep_method_{name}", path)
             assert spec is not None and spec.loader is not None
             module = importlib.util.module_from_spec(spec)
+            sys.modules[spec.name] = module  # dataclasses look their module up there
             spec.loader.exec_module(module)
             return module
     return importlib.import_module(f"mu.methods.{name}")
