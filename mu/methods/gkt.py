@@ -1,0 +1,176 @@
+"""GKT: distil the model into a fresh one on generated images that it does not see as the forgotten class. Zero-shot.
+
+Paper: Chundawat et al., Zero-Shot Machine Unlearning, TIFS 2023 (arXiv:2201.05629), gated knowledge transfer;
+    generator and losses after Micaelli and Storkey, NeurIPS 2019, and Zagoruyko and Komodakis, ICLR 2017.
+Reference: `ayushkumartarun/zero-shot-unlearning` e888197; `jwf40/Information-Theoretic-Unlearning` c967614.
+Differs: learning rates are constant; the notebook halves them when losses on its test images stall, which no
+    method here may see. A batch that the filter leaves with fewer than two images is passed over, and its
+    latent vectors with it; the notebook retries, and rewinds the generator after a hundred failures. The
+    teacher is in eval mode (the notebook leaves it as found), student and generator in train mode. Attention
+    is compared at activation layers that give maps. The generator's size follows the input's. JiT's copy
+    starts the student from the trained model and redraws its convolutions alone; here the whole of it is
+    fresh. No data is read: `forget` is declared for the shape of an input alone.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mu.knobs import Count, CountOrZero, NonNegative, Positive, UnitInterval
+from mu.methods.activation_prune import ACTIVATIONS
+from mu.methods.unsir import to_pixels
+from mu.models import frozen_copy, reinitialize
+from mu.split import Split
+from mu.training import make_optimizer
+
+NEEDS = ("forget", "original")
+REQUESTS = ("full_class",)
+logger = logging.getLogger(__name__)
+
+
+def unlearn(
+    model: nn.Module,
+    split: Split,
+    generator: torch.Generator,
+    *,
+    epochs: Count = 4,
+    rounds: Count = 1000,
+    generator_steps: CountOrZero = 1,
+    student_steps: Count = 10,
+    lr: Positive = 1e-3,
+    generator_lr: Positive = 1e-3,
+    epsilon: UnitInterval = 0.01,
+    beta: NonNegative = 250.0,
+    temperature: Positive = 1.0,
+    clip_norm: Positive | None = 5.0,
+    batch_size: Count = 256,
+    latent_size: Count = 128,
+    generator_width: Count = 128,
+) -> Iterator[None]:
+    """Redraw the model and train it as the student of its former self; yields after each epoch.
+
+    Args:
+        rounds: Batches of latent vectors in an epoch.
+        generator_steps: Steps of the generator, away from the student's agreement, in a round.
+        student_steps: Steps of the student, towards the teacher, in a round.
+        lr: Of the student.
+        epsilon: Largest probability of the forgotten class, by the teacher, of an image that is used; 1 uses
+            all.
+        beta: Weight of the difference of attention maps; 0 leaves it out.
+        temperature: Of both softmaxes.
+        clip_norm: Largest norm of a step's whole gradient; None does not clip.
+        batch_size: Images before the filter.
+        generator_width: Channels of the generator's first layers.
+    """
+    assert split.forget_class is not None
+    device, shape = split.forget.device, tuple(split.forget.inputs.shape[1:])
+    teacher = frozen_copy(model)
+    reinitialize(model, generator)
+    with torch.device("meta"):  # layers draw from the global generator when built
+        painter = image_generator(latent_size, generator_width, shape)
+    reinitialize(painter.to_empty(device=device), generator)
+    student_stepper = make_optimizer(model, "adam", lr)
+    painter_stepper = make_optimizer(painter, "adam", generator_lr)
+
+    def step(stepper: torch.optim.Optimizer, weights: nn.Module, loss: Tensor) -> None:
+        stepper.zero_grad(set_to_none=True)
+        loss.backward()
+        if clip_norm is not None:
+            nn.utils.clip_grad_norm_(weights.parameters(), clip_norm)
+        stepper.step()
+
+    for _ in range(epochs):
+        model.train()
+        painter.train()
+        passed_over = 0
+        for _ in range(rounds):
+            latent = torch.randn((batch_size, latent_size), generator=generator).to(device)
+            for _ in range(generator_steps):
+                images = to_pixels(painter(latent), split)
+                wanted = teacher(images)
+                kept = gate(wanted, split.forget_class, epsilon)
+                if kept.sum() < 2:
+                    break
+                loss = -divergence(model(images[kept]), wanted[kept], temperature)
+                step(painter_stepper, painter, loss)
+            with torch.no_grad():
+                images = to_pixels(painter(latent), split)
+                wanted = teacher(images)
+                kept = gate(wanted, split.forget_class, epsilon)
+                if kept.sum() < 2:
+                    passed_over += 1
+                    continue
+                images = images[kept]
+                wanted, wanted_maps = logits_and_attention(teacher, images)
+            for _ in range(student_steps):
+                logits, maps = logits_and_attention(model, images)
+                loss = divergence(logits, wanted, temperature)
+                loss = loss + beta * attention_difference(maps, wanted_maps)
+                step(student_stepper, model, loss)
+        logger.info("the filter left nothing in %d of %d rounds", passed_over, rounds)
+        yield
+
+
+def gate(teacher_logits: Tensor, forget_class: int, epsilon: float) -> Tensor:
+    """Which samples pass: those that the teacher gives the class at most `epsilon` probability: bool [B]."""
+    return teacher_logits.detach().softmax(1)[:, forget_class] <= epsilon
+
+
+def divergence(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
+    """KL(teacher || student) over logits [B, K], as a mean over all B * K terms; no temperature factor."""
+    target = (teacher / temperature).softmax(1)
+    total = F.kl_div((student / temperature).log_softmax(1), target, reduction="sum")
+    return total / student.numel()
+
+
+def attention(activation: Tensor) -> Tensor:
+    """Mean square over channels at each location, normalised to length one: [B, C, H, W] -> [B, H * W]."""
+    return F.normalize(activation.square().mean(1).flatten(1))
+
+
+def attention_difference(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor | float:
+    """Mean squared difference of attention maps [B, H * W], summed over layers."""
+    return sum(F.mse_loss(ours, theirs) for ours, theirs in zip(student, teacher))
+
+
+def logits_and_attention(model: nn.Module, inputs: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """One forward pass: logits, and the attention map of each call of an activation layer that gives maps."""
+    maps: list[Tensor] = []
+
+    def keep(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        if output.ndim == 4:
+            maps.append(attention(output))
+
+    with ExitStack() as hooks:
+        for module in model.modules():
+            if isinstance(module, ACTIVATIONS):
+                hooks.callback(module.register_forward_hook(keep).remove)
+        logits = model(inputs)
+    return logits, maps
+
+
+def image_generator(latent_size: int, width: int, shape: Sequence[int]) -> nn.Module:
+    """From latent vectors [B, Z] to normalised images [B, C, H, W], upsampled twice from a quarter of the size."""
+    channels, height, width_in_pixels = shape
+    start = (-(-height // 4), -(-width_in_pixels // 4))
+    return nn.Sequential(
+        nn.Linear(latent_size, width * start[0] * start[1]),
+        nn.Unflatten(1, (width, *start)),
+        nn.BatchNorm2d(width),
+        nn.Upsample(scale_factor=2),
+        nn.Conv2d(width, width, 3, padding=1),
+        nn.BatchNorm2d(width),
+        nn.LeakyReLU(0.2),
+        nn.Upsample(size=(height, width_in_pixels)),
+        nn.Conv2d(width, max(1, width // 2), 3, padding=1),
+        nn.BatchNorm2d(max(1, width // 2)),
+        nn.LeakyReLU(0.2),
+        nn.Conv2d(max(1, width // 2), channels, 3, padding=1),
+        nn.BatchNorm2d(channels),
+    )
