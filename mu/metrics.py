@@ -75,7 +75,8 @@ METRICS: dict[str, Metric] = {
         "target",
         "accuracy on the forgotten training images",
         {
-            "NatMU": "FA, FATrain",
+            "NatMU (random)": "FA",
+            "NatMU (class)": "FATrain",
             "JiT (random)": "D_f acc",
             "TMU": "ACC_Df",
             "Akbari": "UA",

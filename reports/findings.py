@@ -1,0 +1,126 @@
+"""The plain summary: sentences formed from the results by simple rules."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from reports.load import Request, Study
+from reports.outcomes import TOLERANCE, changes, outcome, retrained
+from reports.tables import percent
+
+
+def sentences(study: Study) -> list[str]:
+    """Who is closest, who over-forgets, whose knobs do not transfer, and what did not finish."""
+    found = [closest(study, request) for request in study.requests]
+    if not any(found):
+        found = ["No method has a gap to retraining yet."]
+    found += [over_forgetting(study), transfer(study), unfinished(study)]
+    return [sentence for sentence in found if sentence]
+
+
+def closest(study: Study, request: Request) -> str:
+    """The method with the smallest AvgGap on a request, beside noise floor and runner-up; empty without one."""
+    averages = {
+        method.name: average
+        for method in study.methods
+        if (average := outcome(study, request, method.name).average) is not None
+    }
+    if not averages:
+        return ""
+    (name, best), *others = sorted(averages.items(), key=lambda item: item[1])
+    floor = retrained(study, request).average
+    if floor is None:
+        standing = "the noise floor is unknown with fewer than two retrained models"
+    elif best <= floor + TOLERANCE:
+        standing = f"within the noise floor of {percent(floor)}"
+    else:
+        standing = f"above the noise floor of {percent(floor)}"
+    text = f"On {request.name}, {name} comes closest to retraining: AvgGap {percent(best)} points, {standing}"
+    if others:
+        second, value = others[0]
+        text += f"; {second} follows with {percent(value)}"
+        if floor is not None and value - best <= floor + TOLERANCE:
+            text += ", a difference that is itself within the noise floor"
+    return text + "."
+
+
+def over_forgetting(study: Study) -> str:
+    """Methods whose forget accuracy falls below the retrained models' by more than the noise floor."""
+    drops: list[tuple[float, str]] = []
+    tried, floors = False, True
+    for request in study.requests:
+        reference = retrained(study, request)
+        level = reference.means.get("acc_forget")
+        for method in study.methods:
+            value = outcome(study, request, method.name, "sufficient").spreads.get("acc_forget")
+            if value is None or level is None:
+                continue
+            tried, floors = True, floors and "acc_forget" in reference.floors
+            drop = level - value.mean
+            if drop > reference.floors.get("acc_forget", 0.0) + TOLERANCE:
+                drops.append((drop, f"{method.name} on {request.name} ({percent(drop)} points)"))
+    if not tried:
+        return ""
+    start = f"With {study.sufficient_epochs} epochs"
+    measure = "by more than the noise floor" if floors else "(the noise floor is unknown)"
+    if not drops:
+        return f"{start}, no method's forget accuracy falls below that of retraining {measure}."
+    named = [text for _, text in sorted(drops, reverse=True)]
+    return f"{start}, forget accuracy falls below that of retraining {measure} for {_listed(named, 4)}."
+
+
+def transfer(study: Study) -> str:
+    """Whose metrics change most, and least, when knobs come from another request."""
+    by_method: dict[str, list[float]] = {}
+    for source, target in study.transfers:
+        request = study.request(target)
+        for method in study.methods:
+            _, average = changes(
+                outcome(study, request, method.name, "transfer", source),
+                outcome(study, request, method.name),
+                request.metrics,
+            )
+            if average is not None:
+                by_method.setdefault(method.name, []).append(average)
+    if not by_method:
+        return ""
+    means = {name: sum(values) / len(values) for name, values in by_method.items()}
+    worst, best = max(means, key=means.__getitem__), min(means, key=means.__getitem__)
+    if worst == best:
+        return f"Knobs of {worst} used on another request change metrics by {percent(means[worst])} points."
+    return (
+        f"Knobs of {worst} transfer worst to another request (AvgChange {percent(means[worst])} points), "
+        f"those of {best} best ({percent(means[best])})."
+    )
+
+
+def unfinished(study: Study) -> str:
+    """How many trials gave no result, and how much is still to run."""
+    ended = Counter(record.status for record in study.records)
+    parts = [
+        f"{ended[status]:,} {word}"
+        for status, word in (
+            ("failed", "failed"),
+            ("diverged", "diverged"),
+            ("stopped", "stopped early"),
+        )
+        if ended[status]
+    ]
+    total = len(study.records)
+    text = f"Of {total:,} trials, {_listed(parts, 3)}; they give no numbers." if parts else ""
+    missing = sum(
+        max(0, (study.planned(phase) or 0) - sum(counter.values()))
+        for phase, counter in study.counts().items()
+    )
+    if missing:
+        text += f" {missing:,} planned trials have not run."
+    return text.strip()
+
+
+def _listed(items: Iterable[str], most: int) -> str:
+    """Items as a sentence has them; those beyond `most` are counted."""
+    texts = list(items)
+    if len(texts) > most:
+        texts = [*texts[:most], f"{len(texts) - most} more"]
+    return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}"

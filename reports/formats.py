@@ -1,0 +1,165 @@
+"""Tables as CSV, Markdown and LaTeX (booktabs), and ``results.csv``, every result in full precision."""
+
+# ruff: noqa: RUF001 (typographic signs are meant)
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Iterator
+from io import StringIO
+from pathlib import Path
+
+from reports.load import Study
+from reports.outcomes import is_target, retrained
+from reports.tables import Cell, Table
+
+RESULTS = (
+    "study",
+    "phase",
+    "forget",
+    "source",
+    "method",
+    "seed",
+    "view",
+    "metric",
+    "value",
+    "retrain",
+    "gap",
+)
+LATEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+    "†": r"$^\dagger$",
+    "‡": r"$^\ddagger$",
+    "*": r"$^*$",
+    "×": r"$\times$",
+    "→": r"$\to$",
+    "−": r"$-$",
+    "√": r"$\surd$",
+    "–": "--",
+    "|": r"$|$",
+    "<": r"$<$",
+    ">": r"$>$",
+}
+
+
+def write(folder: Path, study: Study, tables: Iterable[Table]) -> None:
+    """Write every table as ``<name>.csv``, ``.md`` and ``.tex``, and ``results.csv``."""
+    for table in tables:
+        for suffix, text in (
+            ("csv", to_csv(table)),
+            ("md", to_markdown(table)),
+            ("tex", to_latex(table)),
+        ):
+            (folder / f"{table.name}.{suffix}").write_text(text, encoding="utf-8")
+    (folder / "results.csv").write_text(results_csv(study), encoding="utf-8")
+
+
+def to_csv(table: Table) -> str:
+    """One line per row, the group's name first; cells as printed."""
+    return _csv(
+        [(table.of, *table.columns)]
+        + [
+            (group.name, *(cell.text for cell in row))
+            for group in table.groups
+            for row in group.rows
+        ]
+    )
+
+
+def to_markdown(table: Table) -> str:
+    """A pipe table under its caption; the group's name once, the best of a row in bold."""
+
+    def line(texts: Iterable[str]) -> str:
+        return "| " + " | ".join(_plain(text).replace("|", "\\|") for text in texts) + " |"
+
+    def cell(content: Cell) -> str:
+        text = content.text.replace("*", "\\*")
+        return f"**{text}**" if content.best else text
+
+    lines = [f"**{_plain(table.title)}.** {_plain(table.caption)}", ""]
+    lines += [line((table.of, *table.columns)), line(["---"] * (len(table.columns) + 1))]
+    for group in table.groups:
+        for position, row in enumerate(group.rows):
+            name = group.name if position == 0 else ""
+            lines.append(line((name, *(cell(content) for content in row))))
+    notes = "; ".join(table.notes).replace("*", "\\*")
+    return "\n".join([*lines, *(["", notes] if notes else [])]) + "\n"
+
+
+def to_latex(table: Table) -> str:
+    """A floating table; needs the package booktabs."""
+    width = len(table.columns)
+
+    def cell(content: Cell) -> str:
+        text = latex(content.text)
+        return rf"\textbf{{{text}}}" if content.best else text
+
+    lines = [
+        "% needs \\usepackage{booktabs}",
+        r"\begin{table*}[t]",
+        r"\centering\small",
+        rf"\caption{{{latex(table.title)}. {latex(' '.join([table.caption, *_sentences(table.notes)]))}}}",
+        rf"\label{{tab:{table.name}}}",
+        rf"\begin{{tabular}}{{{'l' * table.texts}{'r' * (width - table.texts)}}}",
+        r"\toprule",
+        " & ".join(latex(column) for column in table.columns) + r" \\",
+    ]
+    for group in table.groups:
+        lines += [r"\midrule", rf"\multicolumn{{{width}}}{{l}}{{\emph{{{latex(group.title)}}}}} \\"]
+        lines += [" & ".join(cell(c) for c in row) + r" \\" for row in group.rows]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table*}"]) + "\n"
+
+
+def latex(text: str) -> str:
+    """Text with what LaTeX would read as commands, and our signs, written out."""
+    return "".join(LATEX.get(character, character) for character in _plain(text))
+
+
+def results_csv(study: Study) -> str:
+    """Every metric of every run that counts, tidy and in full precision, fractions in [0, 1].
+
+    `retrain` is the mean of the retrained models on the report seeds, `gap` the run's own distance to it;
+    empty where there is no such model, and for metrics that are themselves distances. References are those
+    of the report seeds; of methods, runs with knobs that are still the chosen ones.
+    """
+    return _csv([RESULTS, *_results(study)])
+
+
+def _results(study: Study) -> Iterator[tuple[str, ...]]:
+    requests = {request.name: request for request in study.requests}
+    for (phase, forget, method, source), runs in study.runs.items():
+        for record in runs.finished:
+            for view, metrics in record.metrics.items():
+                means = retrained(study, requests[forget], view).means
+                for name, value in metrics.items():
+                    mean = means.get(name)
+                    gap = abs(value - mean) if mean is not None and is_target(name) else None
+                    yield (
+                        *(study.name, phase, forget, source, method, str(record.seed), view, name),
+                        *("" if number is None else repr(number) for number in (value, mean, gap)),
+                    )
+
+
+def _csv(rows: Iterable[Iterable[str]]) -> str:
+    text = StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def _plain(text: str) -> str:
+    """Text on one line."""
+    return " ".join(text.split())
+
+
+def _sentences(notes: Iterable[str]) -> list[str]:
+    return [f"{note}." for note in notes]

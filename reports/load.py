@@ -1,0 +1,340 @@
+"""``Study``: everything a report is made from, read from ``trials.jsonl`` and the summary beside it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mu import record, selection
+from mu.metrics import AVG_GAP_NATMU
+from mu.record import TrialRecord
+from mu.selection import Candidate
+
+EPOCHS = "epochs"
+"""The knob that sufficient training extends."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A forget request.
+
+    Args:
+        name: Its name in the study.
+        kind: Such as `random` or `full_class`; empty when not recorded.
+        forget, retain: Number of training samples; None when not recorded.
+        whole_class: Whether a whole class or sub-class goes, which decides the list of metrics.
+        details: The request as the study file has it.
+    """
+
+    name: str
+    kind: str
+    forget: int | None
+    retain: int | None
+    whole_class: bool
+    details: Mapping[str, Any]
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The metrics of AvgGap."""
+        return AVG_GAP_NATMU[self.whole_class]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method of the study.
+
+    Args:
+        name: Its name.
+        position: Its place in the study; decides its colour.
+        summary: One line on what it does; empty when not recorded.
+        zero_shot: Whether it works without retained data.
+        has_epochs: Whether more epochs can be asked of it.
+    """
+
+    name: str
+    position: int
+    summary: str
+    zero_shot: bool
+    has_epochs: bool
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The runs of one cell in one phase that count now, at most one per report seed.
+
+    Args:
+        records: Ended runs, by seed; all with the same knobs.
+        outdated: Whether the search has found better knobs since.
+    """
+
+    records: tuple[TrialRecord, ...] = ()
+    outdated: bool = False
+
+    @property
+    def finished(self) -> tuple[TrialRecord, ...]:
+        return tuple(r for r in self.records if r.finished)
+
+
+@dataclass(frozen=True)
+class Study:
+    """What was asked for, and what came of it.
+
+    Args:
+        name: Name of the study.
+        line: The last study line as written; empty when there is none.
+        requests, methods: In the order of the study file.
+        search_seeds, report_seeds: Seeds of tuning and of reporting.
+        objective: Metric by which knobs are chosen, on the `val` view.
+        trials: Configurations per cell; None when not recorded.
+        sufficient_epochs: Epochs of the sufficient-training experiment; None when it is not asked for.
+        transfers: (source, target) requests of the transfer experiment.
+        records: Every ended trial.
+        candidates: (request, method) to the configurations that finished on all search seeds.
+        runs: (phase, request, method, source) to the runs that count; source is empty but in `transfer`.
+        summary: Content of ``summary.json``; empty when there is none.
+    """
+
+    name: str
+    line: Mapping[str, Any]
+    requests: tuple[Request, ...]
+    methods: tuple[Method, ...]
+    search_seeds: tuple[int, ...]
+    report_seeds: tuple[int, ...]
+    objective: str
+    trials: int | None
+    sufficient_epochs: int | None
+    transfers: tuple[tuple[str, str], ...]
+    records: tuple[TrialRecord, ...]
+    candidates: Mapping[tuple[str, str], Sequence[Candidate]]
+    runs: Mapping[tuple[str, str, str, str], Runs]
+    summary: Mapping[str, Any]
+
+    @property
+    def definition(self) -> Mapping[str, Any]:
+        """The study file as it was resolved; empty when not recorded."""
+        return _mapping(self.line.get("definition"))
+
+    def request(self, name: str) -> Request:
+        return next(request for request in self.requests if request.name == name)
+
+    def cell(self, phase: str, forget: str, method: str, source: str = "") -> Runs:
+        return self.runs.get((phase, forget, method, source), Runs())
+
+    def chosen(self, forget: str, method: str) -> Candidate | None:
+        """The configuration that stands for a cell; None when none has finished."""
+        return selection.best_objective(self.candidates.get((forget, method), ()))
+
+    def searched(self, forget: str, method: str) -> list[TrialRecord]:
+        """Every search trial of a cell."""
+        return [
+            r for r in self.records if (r.phase, r.forget, r.method) == ("search", forget, method)
+        ]
+
+    def counts(self) -> dict[str, Counter[str]]:
+        """Phase to status to number of trials, in the order of the phases."""
+        table: dict[str, Counter[str]] = {phase: Counter() for phase in record.PHASES}
+        for r in self.records:
+            table.setdefault(r.phase, Counter())[r.status] += 1
+        return table
+
+    def planned(self, phase: str) -> int | None:
+        """Number of trials that a phase has when it is complete; None when that is not recorded."""
+        cells, seeds = len(self.requests) * len(self.methods), len(self.report_seeds)
+        if phase == "search":
+            return None if self.trials is None else cells * self.trials * len(self.search_seeds)
+        if phase == "confirm":
+            return cells * seeds
+        if phase == "sufficient":
+            extended = sum(m.has_epochs for m in self.methods) * len(self.requests)
+            return extended * seeds if self.sufficient_epochs else 0
+        if phase == "transfer":
+            return len(self.transfers) * len(self.methods) * seeds
+        return None
+
+
+def read(study_dir: Path) -> Study:
+    """Read a study's folder.
+
+    Raises:
+        ValueError: ``trials.jsonl`` is missing, empty or not readable; the message names the file.
+    """
+    path = study_dir / "trials.jsonl"
+    if not path.is_file():
+        raise ValueError(f"{path}: there is no such file; a study's folder must hold one")
+    line, records = record.read(path)
+    if not line and not records:
+        raise ValueError(f"{path}: is empty; it must hold at least the line of a started study")
+    return assemble(line, records, _summary(study_dir / "summary.json"), study_dir.resolve().name)
+
+
+def assemble(
+    line: Mapping[str, Any],
+    records: Sequence[TrialRecord],
+    summary: Mapping[str, Any],
+    fallback_name: str = "study",
+) -> Study:
+    """A ``Study`` from parsed lines. What a study line does not say is derived from the records."""
+    definition = _mapping(line.get("definition"))
+    seeds, search = _mapping(definition.get("seeds")), _mapping(definition.get("search"))
+    search_seeds = seeds.get("search") or _seeds(r for r in records if r.phase == "search")
+    report_seeds = seeds.get("report") or _seeds(
+        r for r in records if r.phase not in ("search", "reference") or r.role == "report"
+    )
+    objective = search.get("objective") or "avg_gap_natmu"
+    objective = objective if isinstance(objective, str) else objective[0]
+    requests, methods = _requests(line, records), _methods(line, records)
+    epochs, transfers = _experiments(definition, records, [request.name for request in requests])
+    candidates = {
+        (request.name, method.name): tuple(
+            selection.candidates(records, request.name, method.name, objective, search_seeds)
+        )
+        for request in requests
+        for method in methods
+    }
+    return Study(
+        name=str(line.get("study") or (records[0].study if records else fallback_name)),
+        line=line,
+        requests=requests,
+        methods=methods,
+        search_seeds=tuple(search_seeds),
+        report_seeds=tuple(report_seeds),
+        objective=objective,
+        trials=search.get("trials"),
+        sufficient_epochs=epochs,
+        transfers=transfers,
+        records=tuple(records),
+        candidates=candidates,
+        runs=_runs(records, report_seeds, candidates, epochs),
+        summary=summary,
+    )
+
+
+def _runs(
+    records: Iterable[TrialRecord],
+    seeds: Sequence[int],
+    candidates: Mapping[tuple[str, str], Sequence[Candidate]],
+    epochs: int | None,
+) -> dict[tuple[str, str, str, str], Runs]:
+    """The runs that count: a search that goes on may choose other knobs, and leave runs with the old ones.
+
+    Args:
+        seeds: The report seeds.
+        candidates: Of every cell of the study; runs of other cells are left out.
+        epochs: Epochs of sufficient training.
+    """
+    requests = {forget for forget, _ in candidates}
+    cells: dict[tuple[str, str, str, str], list[TrialRecord]] = defaultdict(list)
+    for r in records:
+        if r.phase == "reference":
+            known = r.forget in requests and r.role == "report"
+        else:
+            known = (r.forget, r.method) in candidates and r.phase != "search"
+        if known and r.seed in seeds:
+            cells[r.phase, r.forget, r.method, r.source or ""].append(r)
+    return {
+        (phase, forget, method, source): _current(
+            ended,
+            None
+            if phase == "reference"
+            else selection.best_objective(candidates.get((source or forget, method), ())),
+            {EPOCHS: epochs} if phase == "sufficient" else {},
+        )
+        for (phase, forget, method, source), ended in cells.items()
+    }
+
+
+def _current(
+    ended: Sequence[TrialRecord], chosen: Candidate | None, changed: Mapping[str, Any]
+) -> Runs:
+    """The runs of a cell with the chosen knobs, or while there are none those with the latest knobs."""
+    knobs = max(ended, key=lambda r: r.ended).knobs
+    wanted = {**chosen.knobs, **changed} if chosen else knobs
+    outdated = not any(r.knobs == wanted for r in ended)
+    by_seed: dict[int, TrialRecord] = {}
+    for r in sorted(ended, key=lambda r: (r.finished, r.ended)):
+        if r.knobs == (knobs if outdated else wanted):
+            by_seed[r.seed] = r
+    return Runs(tuple(by_seed[seed] for seed in sorted(by_seed)), outdated)
+
+
+def _requests(line: Mapping[str, Any], records: Sequence[TrialRecord]) -> tuple[Request, ...]:
+    facts, definition = _mapping(line.get("requests")), _mapping(line.get("definition"))
+    details = _mapping(definition.get("forget"))
+    found: list[Request] = []
+    for name in [*details, *facts] if details or facts else [r.forget for r in records]:
+        if name in [request.name for request in found]:
+            continue
+        fact, detail = _mapping(facts.get(name)), _mapping(details.get(name))
+        split = any(
+            "acc_test_retain" in view
+            for r in records
+            if r.forget == name
+            for view in r.metrics.values()
+        )
+        found.append(
+            Request(
+                name,
+                str(fact.get("kind", detail.get("kind", ""))),
+                fact.get("forget"),
+                fact.get("retain"),
+                bool(fact.get("whole_class", split)),
+                detail,
+            )
+        )
+    return tuple(found)
+
+
+def _methods(line: Mapping[str, Any], records: Sequence[TrialRecord]) -> tuple[Method, ...]:
+    facts, definition = _mapping(line.get("methods")), _mapping(line.get("definition"))
+    listed = [_mapping(entry).get("name", entry) for entry in definition.get("methods") or []]
+    names = [*listed, *facts] or [r.method for r in records if r.phase != "reference"]
+    found: list[Method] = []
+    for position, name in enumerate(dict.fromkeys(names)):
+        fact = _mapping(facts.get(name))
+        extends = any(EPOCHS in r.knobs for r in records if r.method == name)
+        found.append(
+            Method(
+                name,
+                position,
+                str(fact.get("summary", "")),
+                bool(fact.get("zero_shot", False)),
+                bool(fact.get("has_epochs", extends)),
+            )
+        )
+    return tuple(found)
+
+
+def _experiments(
+    definition: Mapping[str, Any], records: Iterable[TrialRecord], requests: Sequence[str]
+) -> tuple[int | None, tuple[tuple[str, str], ...]]:
+    """Epochs of sufficient training, and the pairs of the transfer; from the records without a definition."""
+    if definition:
+        experiments = _mapping(definition.get("experiments"))
+        asked, listed = experiments.get("sufficient"), experiments.get("transfer")
+        epochs = asked.get(EPOCHS) if isinstance(asked, dict) else asked
+        pairs = [(str(pair[0]), str(pair[1])) for pair in listed or [] if len(pair) == 2]
+    else:
+        ran = [r.knobs.get(EPOCHS, 0) for r in records if r.phase == "sufficient"]
+        epochs = max(ran, default=None)
+        pairs = [(r.source, r.forget) for r in records if r.phase == "transfer" and r.source]
+    return epochs, tuple(pair for pair in dict.fromkeys(pairs) if pair[1] in requests)
+
+
+def _seeds(records: Iterable[TrialRecord]) -> list[int]:
+    return sorted({r.seed for r in records})
+
+
+def _summary(path: Path) -> dict[str, Any]:
+    """The summary, which only adds to a report: one that cannot be read is as good as none."""
+    try:
+        return dict(_mapping(json.loads(path.read_text(encoding="utf-8"))))
+    except (OSError, ValueError):
+        return {}
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}

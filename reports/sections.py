@@ -1,0 +1,288 @@
+"""The parts of the page that are words: what was run, how to read it, what did not finish, the glossary."""
+
+# ruff: noqa: RUF001 (typographic signs are meant)
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from mu.metrics import METRICS
+from mu.record import PHASES, REFERENCES, STATUSES, TrialRecord
+from reports import markup
+from reports.load import Study
+from reports.tables import knob_text, label
+
+HOW_TO_READ = (
+    (
+        "Gap",
+        "A method is good when it ends where retraining without the forgotten data ends, so every number is "
+        "compared with that of the retrained models: gap = |mean − mean of the retrained models|, formed "
+        "before rounding. An accuracy above that of retraining is not better.",
+    ),
+    (
+        "Noise floor",
+        "Retrained models differ among themselves by their seed. The floor is the mean distance of one of them "
+        "from the mean of the others; a gap that is not above it may be chance, and is marked. With a single "
+        "seed there is no floor.",
+    ),
+    (
+        "AvgGap",
+        "The mean of the gaps over NatMU's list of metrics: three where single samples are forgotten, four "
+        "where a whole class is. Of means: gaps of the means over seeds. Per run: each run's own gaps, "
+        "averaged; never smaller.",
+    ),
+    (
+        "Views and seeds",
+        "Knobs were chosen on the validation view with the search seeds; tables show the test view on other "
+        "seeds. Choosing by the distance to retrained models needs such models: what becomes of a method "
+        "without them is in the tables on sufficient training and on transfer.",
+    ),
+    (
+        "No number",
+        "A cell without a number says why: the runs failed, diverged or were stopped, no search trial "
+        "finished, or nothing was run. Where seeds are missing, n says how many there are.",
+    ),
+)
+BEST = {"target": "as retrained", "lower": "low", "higher": "high"}
+
+
+def what_was_run(study: Study) -> str:
+    """The setting: data, model, budget, machines; then requests, methods, and how trials ended."""
+    return "\n".join(
+        [
+            markup.facts(_setting(study)),
+            "<h3>Forget requests</h3>",
+            markup.listing(
+                ("Request", "Kind", "Forgotten", "Retained", "Details"),
+                [
+                    (
+                        request.name,
+                        request.kind.replace("_", " "),
+                        _count(request.forget),
+                        _count(request.retain),
+                        _pairs({k: v for k, v in request.details.items() if k != "kind"}),
+                    )
+                    for request in study.requests
+                ],
+                numbers=(2, 3),
+                wrap=(4,),
+            ),
+            "<h3>Methods</h3>",
+            _methods(study),
+            "<h3>Trials</h3>",
+            markup.listing(
+                ("Phase", "Planned", *(status.capitalize() for status in STATUSES)),
+                [
+                    (phase, _count(study.planned(phase)), *(str(ended[s]) for s in STATUSES))
+                    for phase, ended in study.counts().items()
+                ],
+                numbers=range(1, 2 + len(STATUSES)),
+            ),
+        ]
+    )
+
+
+def unfinished(study: Study) -> str:
+    """Every trial without a result; those of a cell whose reasons differ by numbers only stand together."""
+    groups: dict[tuple[str, ...], list[TrialRecord]] = defaultdict(list)
+    for record in sorted((r for r in study.records if not r.finished), key=_place(study)):
+        place = f"{record.source} → {record.forget}" if record.source else record.forget
+        reason = re.sub(r"[0-9.]+", "#", _last_line(record))
+        groups[record.status, record.phase, place, record.method, reason].append(record)
+    if not groups:
+        return markup.paragraph("Every trial that has ended has finished.")
+    parts, status = [], ""
+    for key, records in groups.items():
+        if key[0] != status:
+            status = key[0]
+            total = sum(len(group) for other, group in groups.items() if other[0] == status)
+            parts.append(f"<h3>{markup.escape(status.capitalize())} ({total})</h3>")
+        cell = " · ".join(key[1:4]) + (f" ×{len(records)}" if len(records) > 1 else "")
+        lines = [_last_line(record) for record in records]
+        such_as = "such as " if len(set(lines)) > 1 else ""
+        body = "".join(_detail(record) for record in records)
+        parts.append(markup.details(f"{cell}: {such_as}{lines[0]}", body))
+    return "\n".join(parts)
+
+
+def glossary() -> str:
+    """Every metric: label, key, definition, unit, direction, and what the papers call it."""
+    return markup.listing(
+        ("Metric", "Key", "Unit", "Best", "Definition", "In the papers"),
+        [
+            (
+                metric.label,
+                name,
+                metric.unit or "–",
+                BEST[metric.better],
+                metric.source,
+                "; ".join(f"{paper}: {theirs}" for paper, theirs in metric.names.items()) or "–",
+            )
+            for name, metric in METRICS.items()
+        ],
+        wrap=(4, 5),
+    )
+
+
+def duration(value: float) -> str:
+    """Seconds as people say them."""
+    whole = round(value)
+    if whole < 60:
+        return f"{value:.1f} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def _setting(study: Study) -> list[tuple[str, str]]:
+    line, definition = study.line, study.definition
+    data, search = _mapping(line.get("data")), _mapping(definition.get("search"))
+    versions = _mapping(line.get("versions"))
+    parts = _mapping(data.get("parts"))
+    objectives = search.get("objective") or [study.objective]
+    shape = "×".join(str(size) for size in data.get("input_shape") or [])
+    classes = f"{data['classes']} classes" if "classes" in data else ""
+    objectives = [objectives] if isinstance(objectives, str) else objectives
+    sufficient = f"{study.sufficient_epochs} epochs" if study.sufficient_epochs else ""
+    return [
+        ("Data", _join([data.get("name"), shape, classes])),
+        ("Samples", _join(f"{part} {n:,}" for part, n in parts.items() if n)),
+        ("Fingerprint", str(data.get("fingerprint", ""))),
+        ("Model", str(definition.get("model", ""))),
+        ("Training", _pairs(_mapping(definition.get("training")))),
+        ("Budget", f"{study.trials} configurations per method and request" if study.trials else ""),
+        ("Search", _pairs({k: search[k] for k in ("sampler", "early_stop") if k in search})),
+        ("Objective", _join(label(name) for name in objectives)),
+        ("Seeds", f"search {_join(study.search_seeds)}; report {_join(study.report_seeds)}"),
+        ("Sufficient training", sufficient),
+        ("Transfer", _join(f"{source} → {target}" for source, target in study.transfers)),
+        ("Resources of a trial", _pairs(_mapping(definition.get("resources")))),
+        *_machines(study, versions),
+        ("Versions", _join(f"{name} {version}" for name, version in versions.items())),
+        *_clock(study),
+    ]
+
+
+def _machines(study: Study, versions: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What trials say of where they ran, without what the study's versions say already."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for record in study.records:
+        for name, value in record.environment.items():
+            found[name].add(str(value))
+    return [
+        (name.capitalize(), _join(sorted(values)))
+        for name, values in sorted(found.items())
+        if values != {versions.get(name)}
+    ]
+
+
+def _clock(study: Study) -> list[tuple[str, str]]:
+    """When it started, and from the summary how long it took and how busy the slots were."""
+    summary = {key: value for key, value in study.summary.items() if _is_number(value)}
+    started = study.line.get("started", math.nan)
+    texts = {
+        "wall_seconds": lambda value: f"{duration(value)} wall",
+        "compute_seconds": lambda value: f"{duration(value)} compute",
+        "slots": lambda value: f"{value:g} slots",
+        "efficiency": lambda value: f"efficiency {100 * value:.1f} % (compute / (wall × slots))",
+    }
+    return [
+        (
+            "Last start",
+            time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(started))
+            if _is_number(started)
+            else "",
+        ),
+        ("Time", _join(text(summary[key]) for key, text in texts.items() if key in summary)),
+    ]
+
+
+def _methods(study: Study) -> str:
+    listed = {
+        entry["name"]: entry
+        for entry in study.definition.get("methods") or []
+        if isinstance(entry, dict) and "name" in entry
+    }
+    rows = []
+    for method in study.methods:
+        entry = _mapping(listed.get(method.name))
+        spans = [f"{knob} {_span(span)}" for knob, span in _mapping(entry.get("space")).items()]
+        fixed = knob_text(entry.get("fix"))
+        rows.append(
+            (
+                method.name,
+                method.summary,
+                "zero-shot" if method.zero_shot else "retained data",
+                "; ".join([*spans, *([f"fixed: {fixed}"] if fixed else [])]) or "–",
+            )
+        )
+    return markup.listing(("Method", "What it does", "Uses", "Knobs searched"), rows, wrap=(1, 3))
+
+
+def _span(span: Any) -> str:
+    """A range of a knob as text."""
+    content = _mapping(span)
+    if "choices" in content:
+        return "{" + _join(content["choices"]) + "}"
+    if "low" not in content or "high" not in content:
+        return str(span)
+    ends = (
+        f"{value:.4g}" if isinstance(value, float) else str(value)
+        for value in (content["low"], content["high"])
+    )
+    return f"[{_join(ends)}]" + (" log" if content.get("log") else "")
+
+
+def _detail(record: TrialRecord) -> str:
+    number = "" if record.number is None else f", trial {record.number}"
+    knobs = f": {knob_text(record.knobs)}" if record.knobs else ""
+    text = f"seed {record.seed}{number}{knobs}\n{record.reason.strip()}"
+    return f"<pre>{markup.escape(text)}</pre>"
+
+
+def _last_line(record: TrialRecord) -> str:
+    lines = [line.strip() for line in record.reason.splitlines() if line.strip()]
+    return lines[-1] if lines else "no reason recorded"
+
+
+def _place(study: Study) -> Callable[[TrialRecord], tuple[int, ...]]:
+    """Order of trials without a result: failures first, then as phases, requests and methods come."""
+    methods = [*REFERENCES, *(method.name for method in study.methods)]
+    orders = (
+        ("status", ["failed", "diverged", "stopped"]),
+        ("phase", list(PHASES)),
+        ("forget", [request.name for request in study.requests]),
+        ("method", methods),
+    )
+
+    def place(record: TrialRecord) -> tuple[int, ...]:
+        values = ((getattr(record, name), known) for name, known in orders)
+        return tuple(known.index(v) if v in known else len(known) for v, known in values)
+
+    return place
+
+
+def _pairs(values: Mapping[str, Any]) -> str:
+    return knob_text({name: value for name, value in values.items() if value is not None})
+
+
+def _join(items: Iterable[Any]) -> str:
+    return ", ".join(str(item) for item in items if item not in (None, ""))
+
+
+def _count(n: int | None) -> str:
+    return "–" if n is None else f"{n:,}"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
