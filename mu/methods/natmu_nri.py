@@ -1,0 +1,70 @@
+"""NatMU-NRI: NatMU whose instances hold no retained image: the masked forgotten image, wrongly labelled.
+
+Paper: He et al., arXiv:2405.15495, ablation of section 4.3, Eq. A3.
+Reference: `ZhengbaoHe/NatMU` f7b977e; the ablation itself is not in the code.
+Differs: as ``natmu``. The retained images still give the labels, so that both methods train on the same ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+import torch
+from torch import Tensor, nn
+
+from mu.knobs import Bounds, Count, CountOrZero, NonNegative, Positive
+from mu.methods.natmu import finetune_on_instances, hybrids, weight_masks
+from mu.split import Split
+from mu.training import Optimizer, Schedule
+
+NEEDS = ("retain", "forget", "original")
+
+
+def unlearn(
+    model: nn.Module,
+    split: Split,
+    generator: torch.Generator,
+    *,
+    epochs: Count = 5,
+    lr: Positive = 4e-4,
+    weight_decay: NonNegative = 5e-4,
+    delta: Annotated[float, Bounds(-1, 1)] = 0.0,
+    batch_size: Count = 128,
+    optimizer: Optimizer = "adamw",
+    schedule: Schedule = "cosine",
+    masks: Literal["paper", "code"] = "paper",
+    pad: CountOrZero = 2,
+    reinit_head: bool = False,
+) -> Iterator[None]:
+    """Fine-tune on retained data and four masked copies of every forgotten sample; yields after each epoch.
+
+    Args:
+        delta: Added to every mask before clipping to [0, 1]: 1 keeps the forgotten image whole, -1 blackens it.
+        pad: Pixels of the random crop, where the training recipe crops; never applied to masked images.
+    """
+
+    def blend(forget: Tensor, retain: Tensor) -> Tensor:
+        shares = weight_masks(forget.shape[-2:], delta, masks).to(forget.device)
+        return masked(forget, shares)
+
+    yield from finetune_on_instances(
+        model,
+        split,
+        generator,
+        blend=blend,
+        epochs=epochs,
+        lr=lr,
+        weight_decay=weight_decay,
+        batch_size=batch_size,
+        optimizer=optimizer,
+        schedule=schedule,
+        pad=pad,
+        reinit_head=reinit_head,
+    )
+
+
+def masked(forget: Tensor, masks: Tensor) -> Tensor:
+    """x_f * m_j for each forgotten image and mask (Eq. A3): float [4 N, C, H, W]."""
+    nothing = torch.zeros((), dtype=forget.dtype, device=forget.device)
+    return hybrids(forget, nothing, masks)

@@ -1,0 +1,69 @@
+"""UGradSL: ascend on forgotten data with negatively smoothed labels, descending on as much retained data.
+
+Paper: UGradSL, ICLR 2026 submission, Eqs. 6 and 8, Algorithm 1.
+Reference: none obtainable; the snippet printed in appendix D.4 counts neighbours over the wrong axis.
+Differs: as ``ugradsl_plus``. Although the paper presents it as a relative of gradient ascent, every step also
+    draws retained data, so that it costs twice as much.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated
+
+import torch
+from torch import nn
+
+from mu.knobs import Bounds, Count, Fraction, Momentum, NonNegative, Positive, UnitInterval
+from mu.methods.ugradsl_plus import Distance, Reduction, Sign, descend_and_ascend
+from mu.split import Split
+
+NEEDS = ("retain", "forget")
+
+
+def unlearn(
+    model: nn.Module,
+    split: Split,
+    generator: torch.Generator,
+    *,
+    epochs: Count = 10,
+    p: UnitInterval = 0.9,
+    alpha: Annotated[float, Bounds(high=1)] = -0.4,
+    lr: Positive = 0.01,
+    momentum: Momentum = 0.9,
+    weight_decay: NonNegative = 5e-4,
+    batch_size: Count = 64,
+    adaptive: bool = False,
+    beta: Fraction | None = None,
+    distance: Distance = "cosine",
+    adaptive_sign: Sign = "negative",
+    reduction: Reduction = "mean",
+) -> Iterator[None]:
+    """One epoch passes once over the forgotten data, with as many retained samples; yields after each epoch.
+
+    Args:
+        p: Weight of descent on retained data; 1 - p weighs ascent on forgotten data.
+        alpha: Smoothing rate; the more negative, the further labels are pushed past one-hot. Unused if
+            `adaptive`.
+        batch_size: Samples of each set in a step.
+        adaptive: Choose alpha for each forgotten sample from its density among retained features.
+        beta: Distance below which a retained sample is a neighbour; None is the median of the batch.
+    """
+    yield from descend_and_ascend(
+        model,
+        split,
+        generator,
+        iterate="forget",
+        epochs=epochs,
+        p=p,
+        alpha=alpha,
+        lr=lr,
+        momentum=momentum,
+        weight_decay=weight_decay,
+        batch_size=batch_size,
+        adaptive=adaptive,
+        beta=beta,
+        distance=distance,
+        adaptive_sign=adaptive_sign,
+        reduction=reduction,
+    )
