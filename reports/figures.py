@@ -113,8 +113,8 @@ def over_forgetting(study: Study) -> Drawing | None:
             axes.plot(epochs, means, color=colour, marker=_marker(method), markersize=3.5)
             axes.fill_between(
                 epochs,
-                [m - s for m, s in zip(means, stds)],
-                [m + s for m, s in zip(means, stds)],
+                [max(0.0, m - s) for m, s in zip(means, stds)],
+                [min(100.0, m + s) for m, s in zip(means, stds)],
                 color=colour,
                 alpha=0.15,
                 linewidth=0,
@@ -137,6 +137,9 @@ def over_forgetting(study: Study) -> Drawing | None:
             axes.axhline(100 * level, color=INK, linestyle="--", linewidth=1.2)
         if not any(curves[request.name, method.name] for method in study.methods):
             _say(axes, "no finished run")
+        low, high = axes.get_ylim()
+        high = min(high, 101.9)  # no tick above 100
+        axes.set_ylim(min(low, high - 10), high)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("Epoch")
     panels[0].set_ylabel("Forget accuracy (%)")
@@ -285,7 +288,8 @@ def cost(study: Study) -> Drawing | None:
         _floor(axes.axhline, reference.average)
         if shown:
             _log_seconds(axes)
-            axes.set_ylim(bottom=0)
+            _, high = axes.get_ylim()
+            axes.set_ylim(-0.05 * high, 1.05 * high)
         else:
             _say(axes, "no finished run")
         axes.set_xlabel("Unlearning time (s)")
@@ -416,7 +420,9 @@ def _legend(
     handles += extra
     longest = max(len(str(handle.get_label())) for handle in handles)
     fitting = int(figure.get_figwidth() / (0.6 + 0.075 * longest))  # inches of handle and letters
-    figure.legend(handles=handles, loc="outside lower center", ncols=max(1, min(7, fitting)))
+    rows = math.ceil(len(handles) / max(1, fitting))
+    columns = math.ceil(len(handles) / rows)
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns)
 
 
 def _floor(line: Callable[..., object], floor: float | None) -> None:

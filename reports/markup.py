@@ -58,7 +58,7 @@ details { margin: .25rem 0; } summary { cursor: pointer; }
 pre { font: .78rem/1.4 ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; background: #f6f6f4;
   padding: .7rem .9rem; margin: .4rem 0; overflow-x: auto; white-space: pre-wrap; overflow-wrap: anywhere; }
 @media print {
-  body { max-width: none; padding: 0; font-size: 9.5pt; }
+  html { font-size: 9.3pt; } body { max-width: none; padding: 0; }
   nav, .files { display: none; }
   .scroll { overflow: visible; } table { font-size: 6.8pt; } th, td { padding: .12rem .3rem; }
   td .gap { display: block; }
@@ -83,15 +83,14 @@ def facts(pairs: Iterable[tuple[str, str]]) -> str:
     return "<dl>" + "".join(rows) + "</dl>"
 
 
-def section(anchor: str, title: str, *parts: str) -> str:
-    body = "\n".join(part for part in parts if part)
+def section(anchor: str, title: str, body: str) -> str:
+    """A part of the page; `body` is markup already."""
     return f'<section id="{escape(anchor)}">\n<h2>{escape(title)}</h2>\n{body}\n</section>'
 
 
-def details(summary: str, body: str, opened: bool = False) -> str:
-    """A part that can be folded; `body` is markup already."""
-    start = "<details open>" if opened else "<details>"
-    return f"{start}<summary>{escape(summary)}</summary>{body}</details>"
+def details(summary: str, body: str) -> str:
+    """A part that is folded at first; `body` is markup already."""
+    return f"<details><summary>{escape(summary)}</summary>{body}</details>"
 
 
 def listing(

@@ -199,7 +199,7 @@ def _clock(study: Study) -> list[tuple[str, str]]:
             if _is_number(started)
             else "",
         ),
-        ("Time", _join(text(summary[key]) for key, text in texts.items() if key in summary)),
+        ("Last run", _join(text(summary[key]) for key, text in texts.items() if key in summary)),
     ]
 
 

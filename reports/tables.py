@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mu.metrics import METRICS
@@ -15,6 +15,7 @@ from reports.load import Request, Study
 from reports.outcomes import (
     DISTANCE,
     GAP,
+    TOLERANCE,
     UNEXTENDABLE,
     Outcome,
     Retrained,
@@ -197,15 +198,19 @@ def cost(study: Study) -> Table:
             result = outcome(study, request, method.name)
             trials = study.searched(request.name, method.name)
             ended = Counter(trial.status for trial in trials)
+            taken, faster, samples = BLANK, BLANK, BLANK
+            if result.seconds is not None and result.samples is not None:
+                taken = Cell(seconds(result.seconds))
+                samples = Cell(f"{result.samples:,.0f}")
+            if retrain_seconds and result.seconds:
+                faster = Cell(f"{retrain_seconds / result.seconds:.3g}×")
             rows.append(
                 (
                     Cell(method.name),
-                    _known(result.seconds, seconds, result.reason),
-                    _known(retrain_seconds, seconds, NONE),
-                    Cell(f"{retrain_seconds / result.seconds:.3g}×")
-                    if retrain_seconds and result.seconds
-                    else Cell(NONE, words=True),
-                    _known(result.samples, lambda n: f"{n:,.0f}", result.reason),
+                    _shown(result, taken),
+                    BLANK if retrain_seconds is None else Cell(seconds(retrain_seconds)),
+                    faster,
+                    _shown(result, samples),
                     *(Cell(str(ended[status])) for status in STATUSES),
                     Cell(seconds(sum(trial.time_total for trial in trials))),
                 )
@@ -396,9 +401,10 @@ def _row(
 ) -> Row:
     """A row, with the lowest score and its equals marked where there is something to compare."""
     found = [score for cell, score in zip(cells, scores) if score is not None and not cell.words]
-    if len(found) > 1 and min(found) < max(found):
+    if len(found) > 1 and max(found) - min(found) > TOLERANCE:
+        limit = min(found) + TOLERANCE
         cells = [
-            dataclasses.replace(cell, best=score == min(found) and not cell.words)
+            dataclasses.replace(cell, best=score is not None and score <= limit and not cell.words)
             for cell, score in zip(cells, scores)
         ]
     return (Cell(head), *before, *cells)
@@ -466,10 +472,6 @@ def _of_means(result: Outcome) -> Spread | None:
 
 def _runs(value: Spread, seeds: int) -> str:
     return f"n={value.n}" if value.n < seeds else ""
-
-
-def _known(value: float | None, text: Callable[[float], str], reason: str) -> Cell:
-    return Cell(reason or NONE, words=True) if value is None else Cell(text(value))
 
 
 def _count(n: int, noun: str) -> str:

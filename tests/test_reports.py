@@ -192,6 +192,24 @@ def test_smallest_gap_of_a_row_is_best(study):
     }
 
 
+def test_equal_gaps_are_equally_best(lines):
+    forget = {"beta": 0.85, "gamma": 0.5}
+
+    def level(record):
+        """`beta` gets the gap of `alpha`, from the other side of retraining; `gamma` a larger one."""
+        cell = (record.phase, record.forget)
+        if cell != ("confirm", "random10") or record.method not in forget:
+            return record
+        metrics = {"test": {"acc_forget": forget[record.method]}}
+        return dataclasses.replace(record, status="finished", metrics=metrics)
+
+    row = tables.main(remade(lines, level)).groups[0].rows[1]
+    assert [cell.text for cell in row if cell.best] == [
+        "95.00 ± 5.00 (5.00)",
+        "85.00 ± 0.00 (5.00)",
+    ]
+
+
 def test_no_cell_is_blank(study):
     for table in tables.all_tables(study):
         for group in table.groups:
