@@ -6,7 +6,6 @@ name such as `momentum` serves every method that has it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,29 +26,66 @@ CAP = 4
 CONDITIONS: dict[str, dict[str, Any]] = {
     "momentum": {"optimizer": "sgd"},
     "optimizer": {"weight_decay": 0.01},  # decay is all that tells adam from adamw
-    "ugradsl_plus.beta": {"adaptive": True},
-    "ugradsl_plus.distance": {"adaptive": True, "beta": 0.01},  # at the median both order alike
-    "ugradsl_plus.adaptive_sign": {"adaptive": True},
+    "schedule": {"epochs": 4},  # a step schedule first falls after 80% of the steps
+    "beta": {"adaptive": True},
+    "distance": {"adaptive": True, "beta": 0.01},  # about their median both distances order alike
+    "adaptive_sign": {"adaptive": True},
+    "activation_prune.reset_mask": {
+        "prune_epochs": 1
+    },  # masks are lifted in epochs that do not prune
+    "pabi.undecayed": {"shrink": 0.0},
+    "scrub.decay": {"epochs": 4},  # the first milestone is the end of epoch 3
+    "ssd.batches": {"alpha": 1.0},  # so that weights are selected however D is cut
+    # Most of its knobs decide which samples are hard, and show where that is decided for many on both sides.
+    "tmu.*": {"threshold": 0.2, "twin_epochs": 20, "classifier_epochs": 20},
 }
-"""By knob, or method.knob: other knobs to set where it can only then matter. YAML says `when:` for the same."""
+"""By knob, method.knob or method.*: other knobs to set where it can only then matter. YAML says `when:` for the same."""
 
 REQUEST_FOR: dict[str, str] = {
     "amnesiac.labels": "uneven",  # a class less leaves the others equally frequent
+    "soft_relabel.exclude_own_class": "random",  # of a forgotten class no sample is retained
+    "tmu.*": "uneven",
 }
-"""By method.knob: a request on which it matters, where it cannot on the usual one."""
+"""By method.knob or method.*: a request on which it matters, where it cannot on the usual one."""
 
-VALUES: dict[str, tuple[Any, Any]] = {}
+VALUES: dict[str, tuple[Any, Any]] = {
+    "activation_prune.q_shallow": (0.5, 0.95),  # of four channels, as the first layer has here
+    "tmu.classifier_epochs": (4, 20),
+}
 """By method.knob: two values to tell apart, where the ends of its range or the derived ones do not serve."""
 
 DEAD: dict[str, str] = {}
 """By method.knob: why it cannot change the weights of the toy problem."""
 
-FORGETTING: dict[str, dict[str, Any]] = {
-    "amnesiac": {"lr": 1e-3, "epochs": 10},  # the defaults are for thousands of steps
-    "jit": {"lr": 1e-2, "batch_size": 4, "accumulate": True},  # one pass is few steps of 32 samples
-    "natmu": {"lr": 3e-3, "epochs": 5},
+REBUILDS: dict[str, str] = {
+    "activation_prune": "its activation masks are part of the network; see its `restore`",
 }
-"""By method: knobs, within their ranges, with which it forgets visibly within a test's budget."""
+"""By method: why its result does not load into a freshly built network."""
+
+FORGETTING: dict[str, dict[str, Any]] = {
+    "amnesiac": {"lr": 1e-3, "epochs": 20},  # published rates are for thousands of steps
+    "badteacher": {"lr": 1e-3, "epochs": 40, "retain_fraction": 1.0},
+    "boundary_expand": {"lr": 1e-2, "epochs": 8},
+    "boundary_shrink": {"lr": 1e-2, "epochs": 8},
+    "cf_k": {"lr": 0.1, "k": 4, "epochs": 5},
+    "ga": {"lr": 1e-2, "epochs": 4},
+    "jit": {"lr": 1e-2, "batch_size": 4, "stop_gradient": True},  # the released code's gradient
+    "natmu": {"lr": 3e-3, "epochs": 5},
+    "natmu_nri": {"lr": 3e-3, "epochs": 10},
+    "natmu_rl": {"lr": 3e-3, "epochs": 10},
+    "neggrad_plus": {"lr": 0.05},
+    "scrub": {"lr": 1e-2},
+    "soft_relabel": {"relabel_lr": 1e-3, "relabel_epochs": 20, "lr": 1e-2},
+    "tmu": {"lr": 1e-2, "epochs": 5, "threshold": 0.2, "twin_epochs": 20, "classifier_epochs": 20},
+    "ugradsl": {"lr": 3e-2},
+    "unsir": {"retain_per_class": 32, "noise_samples": 20, "noise_images": 16, "noise_steps": 40},
+}
+"""By method: knobs with which it forgets visibly within a test's budget; all but counts within their ranges."""
+
+DRIFTING: dict[str, str] = {
+    "emmn": "trained on noise alone, four rounds of it, the toy network calls everything by the forgotten class",
+}
+"""By method: why its outputs on the forgotten data move away from the original's, but not to a higher loss."""
 
 
 def search_space(name: str) -> dict[str, dict[str, Any]]:
@@ -82,8 +118,9 @@ def values_to_tell_apart(method: Method, name: str) -> list[Any]:
         return list(knob.choices) + ([None] if knob.optional else [])
     if knob.kind == "bool":
         return [False, True]
-    if "choices" in space:
-        return [shorten(knob, knob.check(value)) for value in space["choices"]]
+    choices = {shorten(knob, knob.check(value)) for value in space.get("choices", ())}
+    if len(choices) > 1:
+        return sorted(choices)
     if "low" in space:
         low, high = (knob.check(space[end]) for end in ("low", "high"))
         if knob.kind == "int":
@@ -101,11 +138,16 @@ def values_to_tell_apart(method: Method, name: str) -> list[Any]:
 def conditions(method: Method, name: str) -> dict[str, Any]:
     """What must be set for a knob to matter, of the knobs that the method has."""
     found: dict[str, Any] = dict(search_space(method.name).get(name, {}).get("when", {}))
-    needed: Mapping[str, Any] = {
-        **CONDITIONS.get(name, {}),
-        **CONDITIONS.get(f"{method.name}.{name}", {}),
-    }
+    needed: dict[str, Any] = {}
+    for key in (name, f"{method.name}.*", f"{method.name}.{name}"):
+        needed |= CONDITIONS.get(key, {})
     return {**found, **{other: v for other, v in needed.items() if other in method.knobs}}
+
+
+def request_for(method: Method, name: str) -> str:
+    """The kind of forget request on which a knob is tested."""
+    default = REQUEST_FOR.get(f"{method.name}.*", request_kind(method))
+    return REQUEST_FOR.get(f"{method.name}.{name}", default)
 
 
 def request_kind(method: Method) -> str:
