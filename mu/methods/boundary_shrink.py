@@ -75,7 +75,7 @@ def nearest_labels(
                 logits = model(attacked.mul(255).round() / 255)
             hits += int((logits.argmax(1) != labels).sum())
             if exclude_own_class:
-                logits[torch.arange(len(labels)), labels] = -torch.inf
+                logits.scatter_(1, labels[:, None], -torch.inf)
             found.append(logits.argmax(1))
     logger.info("the attack changed the label of %d of %d samples", hits, len(examples))
     return torch.cat(found)

@@ -147,6 +147,17 @@ def test_model_keeps_its_outputs_and_shape_at_each_yield(model: nn.Module, split
     assert {name: value.shape for name, value in model.state_dict().items()} == shapes
 
 
+@pytest.mark.parametrize("method", [boundary_shrink, boundary_expand])
+def test_raises_the_forgotten_loss(method: Any, model: nn.Module, split: Split) -> None:
+    inputs, labels = split.forget.batch(slice(None))
+    losses = []
+    for epochs in (0, 5):
+        for _ in method.unlearn(model, split, generator(0), epochs=epochs, lr=1e-3, mode="eval"):
+            pass
+        losses.append(float(nn.functional.cross_entropy(model.eval()(inputs), labels).detach()))
+    assert losses[1] > losses[0] + 0.1
+
+
 def test_training_moves_forgotten_samples_into_the_extra_class(
     model: nn.Module, split: Split
 ) -> None:
@@ -154,7 +165,7 @@ def test_training_moves_forgotten_samples_into_the_extra_class(
     inputs = split.forget.batch(slice(None))[0]
 
     def share(probabilities: Tensor) -> float:
-        return float(probabilities.softmax(1)[:, -1].mean())
+        return float(probabilities.detach().softmax(1)[:, -1].mean())
 
     with eval_mode(widened):
         before = share(widened(inputs))
