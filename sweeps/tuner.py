@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sys
 import tempfile
 import time
 from collections import OrderedDict
@@ -212,8 +213,12 @@ class Workers:
         early_stop: str,
     ) -> None:
         """One Tune run: draws `count` jobs from the source and returns when all have ended."""
+        for tuned in self.plan.study.methods:
+            module = sys.modules[tuned.method.unlearn.__module__]
+            if not module.__name__.startswith("mu.methods."):
+                ray.cloudpickle.register_pickle_by_value(module)  # workers do not have its file
         shared = Shared(
-            plan_data=self._data,
+            data=self._data,
             problems={name: _without_data(self.plan.problem(*name)) for name in references},
             originals={
                 name: self._weights[self.plan.problem(*name).reference_key("original")]
@@ -271,7 +276,7 @@ class JobSource(Protocol):
 class Shared:
     """What every trial of a Tune run needs; sent to each actor once."""
 
-    plan_data: ray.ObjectRef
+    data: ray.ObjectRef
     problems: dict[tuple[str, int], tuple[Any, ...]]
     originals: dict[tuple[str, int], ray.ObjectRef]
     references: dict[tuple[str, int], Reference]
@@ -287,7 +292,7 @@ class UnlearningTrial(tune.Trainable):
         assert shared is not None
         self.shared = shared
         self.device = _prepare(shared.resources)
-        self.data: Dataset = ray.get(shared.plan_data)
+        self.data: Dataset = ray.get(shared.data)
         self.problems: OrderedDict[tuple[str, int], tuple[Problem, Split]] = OrderedDict()
         self.reset_config(config)
 

@@ -1,0 +1,67 @@
+"""A study that runs through Ray, Optuna and MLflow in seconds, and a command line to run it with."""
+
+from __future__ import annotations
+
+import copy
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parent.parent
+TINY: dict[str, Any] = {
+    "study": "tiny",
+    "data": {"name": "digits", "subset": 300},
+    "model": "small_cnn",
+    "training": {"epochs": 3, "lr": 0.1, "batch_size": 64, "schedule": "onecycle"},
+    "forget": {
+        "some": {"kind": "random", "fraction": 0.1},
+        "three": {"kind": "full_class", "class": 3},
+    },
+    "methods": [{"name": "finetune", "fix": {"epochs": 2}}, "jit"],
+    "seeds": {"search": [0], "report": [1, 2]},
+    "search": {"trials": 3, "sampler": "random", "objective": "avg_gap_natmu"},
+    "experiments": {"sufficient": {"epochs": 3}, "transfer": [["some", "three"]]},
+}
+TINY_COUNTS = {"reference": 12, "search": 12, "confirm": 8, "sufficient": 4, "transfer": 4}
+"""Records of each phase of the tiny study: references count twice, once as original and once as retrained."""
+
+
+def tiny(**changes: Any) -> dict[str, Any]:
+    """The tiny study with parts replaced; a dotted key is written with two underscores."""
+    study = copy.deepcopy(TINY)
+    for name, value in changes.items():
+        *path, last = name.split("__")
+        target = study
+        for part in path:
+            target = target[part]
+        target[last] = value
+    return study
+
+
+def write(folder: Path, study: dict[str, Any]) -> Path:
+    path = folder / "study.yaml"
+    path.write_text(yaml.safe_dump(study, sort_keys=False), encoding="utf-8")
+    return path
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "PYTHONUNBUFFERED": "1"}
+
+
+def musweep(
+    folder: Path, *arguments: str, timeout_seconds: float = 240
+) -> subprocess.CompletedProcess[str]:
+    """Run the command line in `folder`."""
+    return subprocess.run(
+        [sys.executable, "-m", "sweeps", *arguments],
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=timeout_seconds,
+        check=False,
+    )

@@ -1,0 +1,223 @@
+"""Study files: what is valid, and the one clear line for what is not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import studies
+
+from sweeps import files, space, study
+from sweeps.__main__ import main
+from sweeps.files import StudyError
+
+FINETUNE = {"name": "finetune"}
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "unknown key": ({"metods": []}, "unknown key `metods`"),
+    "unknown nested key": ({"training__lrr": 1}, "training: unknown key `lrr`; allowed are epochs"),
+    "no name": ({"study": None}, "study: must be a name"),
+    "name with a path": ({"study": "../x"}, "study: must be a name"),
+    "unknown data": ({"data": "cifar11"}, "data.name must be one of digits"),
+    "data without a name": ({"data": {"subset": 3}}, "data: `name` is required"),
+    "unknown model": ({"model": "resnet19"}, "model must be one of small_cnn"),
+    "no requests": ({"forget": {}}, "forget: must name at least one"),
+    "unknown kind": ({"forget": {"a": {"kind": "some"}}}, "forget: a: kind must be one of"),
+    "missing fraction": (
+        {"forget": {"a": {"kind": "random"}}},
+        "forget: a: random needs `fraction`",
+    ),
+    "fraction of one": (
+        {"forget__some": {"kind": "random", "fraction": 1}},
+        "forget: some: `fraction` must be in (0, 1), but got 1",
+    ),
+    "fraction as text": (
+        {"forget__some": {"kind": "random", "fraction": "much"}},
+        "forget: some: fraction: must be a number, but got 'much'",
+    ),
+    "unknown class": (
+        {"forget__three": {"kind": "full_class", "class": 30}},
+        "forget: three: unknown class '30'; digits has 0, 1",
+    ),
+    "sub-class of flat data": (
+        {"forget__three": {"kind": "sub_class", "class": 3}},
+        "sub_class needs data with superclasses",
+    ),
+    "selects nothing": (
+        {"forget__some": {"kind": "random", "fraction": 0.0001}},
+        "forget: some: the request selects nothing",
+    ),
+    "selects too much": (
+        {"forget__some": {"kind": "class_subset", "class": 3, "count": 4000}},
+        "forget: some: `count` must be at most",
+    ),
+    "no methods": ({"methods": []}, "methods: must list at least one"),
+    "unknown method": (
+        {"methods": ["forgetnet"]},
+        "methods: unknown method 'forgetnet'; there are",
+    ),
+    "method twice": ({"methods": ["jit", "jit"]}, "methods: jit: is listed twice"),
+    "unknown knob": (
+        {"methods": [{**FINETUNE, "fix": {"lrr": 1}}]},
+        "methods: finetune: fix: unknown knob `lrr`; finetune has augment, batch_size",
+    ),
+    "knob of the wrong type": (
+        {"methods": [{**FINETUNE, "fix": {"epochs": 2.5}}]},
+        "fix: knob `epochs` must be an int >= 1, but got 2.5",
+    ),
+    "unknown knob in space": (
+        {"methods": [{**FINETUNE, "space": {"x": {"low": 0, "high": 1}}}]},
+        "methods: finetune: space: unknown knob `x`",
+    ),
+    "reversed range": (
+        {"methods": [{**FINETUNE, "space": {"lr": {"low": 1, "high": 0.1}}}]},
+        "space: lr: `low` must be less than `high`, but got 1.0 and 0.1",
+    ),
+    "range outside the knob": (
+        {"methods": [{**FINETUNE, "space": {"momentum": {"low": 0.5, "high": 1.5}}}]},
+        "space: momentum: knob `momentum` must be a float in [0, 1), but got 1.5",
+    ),
+    "log range from zero": (
+        {"methods": [{**FINETUNE, "space": {"weight_decay": {"low": 0, "high": 1, "log": True}}}]},
+        "a log range needs `low` > 0",
+    ),
+    "choice outside the knob": (
+        {"methods": [{**FINETUNE, "space": {"optimizer": {"choices": ["sgd", "lion"]}}}]},
+        "knob `optimizer` must be one of sgd, adam, adamw, but got 'lion'",
+    ),
+    "knob fixed and searched": (
+        {"methods": [{**FINETUNE, "fix": {"lr": 0.1}, "space": {"lr": {"low": 0.1, "high": 1}}}]},
+        "`lr` is in both `fix` and `space`",
+    ),
+    "request a method does not support": (
+        {"methods": ["unsir"]},
+        "methods: unsir: does not support the random request `some`; it supports full_class",
+    ),
+    "held-out data a method needs": ({"methods": ["tmu"]}, "tmu needs held-out data of its own"),
+    "shared seed": ({"seeds": {"search": [1], "report": [1]}}, "seeds: seed 1 is in both"),
+    "no report seeds": ({"seeds": {"report": []}}, "seeds: report: must be a list"),
+    "zero trials": ({"search__trials": 0}, "search: trials must be at least 1, but got 0"),
+    "unknown sampler": ({"search__sampler": "grid"}, "search: sampler must be one of tpe, random"),
+    "unknown objective": ({"search__objective": "acc"}, "search: objective must be one of"),
+    "unknown early stop": ({"search": {"early_stop": "soon"}}, "early_stop must be one of"),
+    "unknown target": (
+        {"experiments__transfer": [["some", "four"]]},
+        "transfer: unknown request 'four'; there are some, three",
+    ),
+    "transfer to itself": ({"experiments__transfer": [["some", "some"]]}, "are both 'some'"),
+    "zero epochs": ({"experiments__sufficient": {"epochs": 0}}, "sufficient: must be {epochs: n}"),
+    "more GPUs than there are": ({"resources": {"gpus": 64}}, "gpus: 64 are asked for each trial"),
+    "a GPU and a half": ({"resources": {"gpus": 1.5}}, "gpus must be in [0, 1] or a whole number"),
+    "missing image folder": (
+        {"data": {"name": "image_folder", "root": "no/such/place"}},
+        "data.root: no/such/place does not exist",
+    ),
+    "nothing to train on": ({"data": {"name": "digits", "val": 0.999}}, "no training image is left"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_study_ends_with_one_clear_line_and_nothing_written(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes, expected = WRONG[name]
+    path = studies.write(tmp_path, studies.tiny(**changes))
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", str(path)]) == 2
+    message = capsys.readouterr().err
+    assert expected in message
+    assert message.startswith("musweep: ")
+    assert len(message.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_tiny_study_is_valid_and_its_definition_reads_back_the_same(tmp_path: Path) -> None:
+    first = study.read(studies.write(tmp_path, studies.tiny()))
+    again = study.parse(first.definition, "again")
+    assert again.definition == first.definition
+    assert again.tuned("jit") == first.tuned("jit")
+
+
+def test_every_shipped_study_is_valid() -> None:
+    folder = Path(study.__file__).parent / "studies"
+    for path in folder.rglob("*.yaml"):
+        assert study.read(path).name
+
+
+def test_overrides_replace_parts_and_are_checked(tmp_path: Path) -> None:
+    path = studies.write(tmp_path, studies.tiny())
+    changed = study.read(path, ["search.trials=7", "training.lr=1e-2", "seeds.report=[5]"])
+    assert (changed.search.trials, changed.training.lr) == (7, 0.01)
+    assert changed.report_seeds == (5,)
+    for text, expected in (
+        ("search.trials", "must be key=value"),
+        ("search.trails=3", "unknown key `trails`"),
+        ("model.x=3", "`model` is not a mapping"),
+    ):
+        with pytest.raises(StudyError, match=expected):
+            study.read(path, [text])
+
+
+def test_numbers_as_people_write_them() -> None:
+    assert files.parse("[1e-5, 1E3, -2e2, 1.5e-3, 12, 0.5]", "x") == [
+        1e-5,
+        1e3,
+        -200,
+        1.5e-3,
+        12,
+        0.5,
+    ]
+    assert files.parse("e5", "x") == "e5"
+
+
+def test_yaml_that_is_not_plain_data_is_refused() -> None:
+    with pytest.raises(StudyError, match="x: line 2: not valid YAML: key 'a' is given twice"):
+        files.parse("a: 1\na: 2\n", "x")
+    with pytest.raises(StudyError, match="not valid YAML"):
+        files.parse("!!python/object/apply:os.system [ls]", "x")
+    with pytest.raises(StudyError, match="x: line"):
+        files.parse("a: [1", "x")
+
+
+def test_missing_study_file_names_the_shipped_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "nothing.yaml"]) == 2
+    assert "no such study file; musweep ships" in capsys.readouterr().err
+    assert files.find_study("demo").name == "demo.yaml"
+
+
+def test_a_transfer_of_all_pairs_every_two_requests(tmp_path: Path) -> None:
+    path = studies.write(tmp_path, studies.tiny(experiments={"transfer": "all"}))
+    assert study.read(path).experiments.transfer == (("some", "three"), ("three", "some"))
+
+
+def test_a_range_matters_only_under_its_condition() -> None:
+    from mu import methods
+
+    method = methods.load("ugradsl_plus")
+    ranges = space.parse(
+        {
+            "adaptive": {"choices": [True, False]},
+            "beta": {"low": 0.1, "high": 0.6, "when": {"adaptive": True}},
+        },
+        method,
+        "here",
+    )
+    assert ranges[1].applies({"adaptive": True})
+    assert not ranges[1].applies({"adaptive": False})
+    with pytest.raises(
+        StudyError, match="`when` names `adaptive`, which is no knob searched before"
+    ):
+        space.parse({"beta": {"low": 0.1, "high": 0.6, "when": {"adaptive": True}}}, method, "here")
+
+
+def test_dry_run_prints_the_plan_and_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = studies.write(tmp_path, studies.tiny())
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", str(path), "--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    assert "tiny: 4 cells" in shown
+    for phase, count in {"reference": 9, "search": 12, "confirm": 8, "transfer": 4}.items():
+        assert any(line.split()[:2] == [phase, str(count)] for line in shown.splitlines())
+    assert list(tmp_path.iterdir()) == [path]

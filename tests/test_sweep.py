@@ -1,0 +1,327 @@
+"""Whole studies through real Ray, Optuna and MLflow: run, continue, kill, join a cluster, install."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import studies
+from mlflow.tracking import MlflowClient
+
+from mu import record
+from mu.record import TrialRecord
+from sweeps.tracker import KEY, local_uri
+
+pytestmark = pytest.mark.slow
+OWN_METHOD = '''"""Broken: raises at the second epoch.
+
+Paper: none.
+"""
+from dataclasses import dataclass
+
+NEEDS = ("retain",)
+
+
+@dataclass
+class Mishap:
+    epoch: int
+
+
+def unlearn(model, split, generator, *, epochs: int = 2):
+    """Yields once, then raises."""
+    yield
+    raise RuntimeError(f"told to fail {Mishap(2)}")
+'''
+
+
+def records(folder: Path) -> dict[str, TrialRecord]:
+    _, found = record.read(folder / "trials.jsonl")
+    return {r.key: r for r in found}
+
+
+def counts(found: dict[str, TrialRecord]) -> dict[str, int]:
+    return dict(Counter(r.phase for r in found.values()))
+
+
+def numbers(found: dict[str, TrialRecord]) -> dict[str, Any]:
+    """What must not depend on how often a study was interrupted."""
+    return {key: (r.status, r.knobs, r.metrics, r.samples_seen) for key, r in found.items()}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny study, run once without disturbance; its folder holds study.yaml and results/."""
+    folder = tmp_path_factory.mktemp("finished")
+    studies.write(folder, studies.tiny())
+    done = studies.musweep(folder, "run", "study.yaml")
+    assert done.returncode == 0, done.stderr
+    (folder / "output.txt").write_text(done.stdout + done.stderr)
+    return folder
+
+
+def test_every_planned_trial_is_there_once_and_finished(finished: Path) -> None:
+    found = records(finished / "results/tiny")
+    assert counts(found) == studies.TINY_COUNTS
+    assert {r.status for r in found.values()} == {"finished"}
+    lines = (finished / "results/tiny/trials.jsonl").read_text().splitlines()
+    assert len(lines) == len(found) + 1
+
+
+def test_search_never_looks_at_test_and_seeds_are_apart(finished: Path) -> None:
+    for r in records(finished / "results/tiny").values():
+        if r.phase == "search":
+            assert (set(r.metrics), r.seed) == ({"val"}, 0)
+        elif r.phase != "reference":
+            assert set(r.metrics) == {"val", "test"}
+            assert r.seed in (1, 2)
+
+
+def test_later_phases_use_the_best_knobs_of_the_search(finished: Path) -> None:
+    found = records(finished / "results/tiny").values()
+    for forget in ("some", "three"):
+        for method in ("finetune", "jit"):
+            cell = [r for r in found if (r.forget, r.method) == (forget, method)]
+            tried = [r for r in cell if r.phase == "search"]
+            best = min(tried, key=lambda r: (r.metrics["val"]["avg_gap_natmu"], r.number))
+            for r in cell:
+                if r.phase == "confirm":
+                    assert r.knobs == best.knobs
+                if r.phase == "sufficient":
+                    assert r.knobs == {**best.knobs, "epochs": 3}
+            for r in found:
+                if (r.phase, r.source, r.method) == ("transfer", forget, method):
+                    assert (r.knobs, r.forget) == (best.knobs, "three")
+
+
+def test_optuna_and_mlflow_hold_what_the_records_say(finished: Path) -> None:
+    folder = finished / "results/tiny"
+    found = records(folder)
+    client = MlflowClient(local_uri(folder))
+    (experiment,) = [e for e in client.search_experiments() if e.name == "tiny"]
+    runs = client.search_runs([experiment.experiment_id], max_results=1000)
+    by_key = {run.data.tags[KEY]: run for run in runs if KEY in run.data.tags}
+    assert set(by_key) == set(found)
+    parents = {run.info.run_id for run in runs if KEY not in run.data.tags}
+    assert len(parents) == 4 + 4 + 4 + 2 + 2  # cells of each phase; references have two methods
+    for key, run in by_key.items():
+        assert run.data.tags["mlflow.parentRunId"] in parents
+        for view, scores in found[key].metrics.items():
+            for name, value in scores.items():
+                assert run.data.metrics[f"{view}/{name}"] == pytest.approx(value)
+    backend = optuna.storages.journal.JournalFileBackend(str(folder / "optuna.journal"))
+    storage = optuna.storages.JournalStorage(backend)
+    for r in found.values():
+        if r.phase == "search":
+            told = optuna.load_study(study_name=f"tiny/{r.forget}/{r.method}", storage=storage)
+            assert told.trials[r.number or 0].value == r.metrics["val"]["avg_gap_natmu"]
+
+
+def test_the_end_prints_the_table_and_says_where_things_are(finished: Path) -> None:
+    shown = (finished / "output.txt").read_text()
+    for text in ("AvgGap", "Report: ", "report/index.html", "MLflow: musweep ui results/tiny"):
+        assert text in shown
+    assert "pid=" not in shown  # no log lines of workers
+    summary = json.loads((finished / "results/tiny/summary.json").read_text())
+    assert summary["counts"]["search"] == {"finished": 12}
+    assert 0 < summary["efficiency"] <= 1
+    for name in ("main", "sufficient", "transfer", "cost"):
+        for suffix in ("csv", "md", "tex"):
+            assert (finished / f"results/tiny/report/tables/{name}.{suffix}").stat().st_size > 0
+    assert (finished / "results/tiny/report/index.html").stat().st_size > 0
+    assert not list((finished / "results").rglob("*.tmp"))
+
+
+def test_running_it_again_does_nothing_and_says_so_in_seconds(finished: Path) -> None:
+    before = (finished / "results/tiny/trials.jsonl").read_bytes()
+    began = time.monotonic()
+    again = studies.musweep(finished, "run", "study.yaml")
+    assert again.returncode == 0
+    assert "nothing to do, all 40 trials are there" in again.stdout
+    assert time.monotonic() - began < 30
+    assert (finished / "results/tiny/trials.jsonl").read_bytes() == before
+
+
+def test_another_study_of_the_same_name_is_refused(finished: Path) -> None:
+    other = studies.musweep(finished, "run", "study.yaml", "-o", "training.epochs=4")
+    assert other.returncode == 2
+    assert "training.epochs: was 3, is 4" in other.stderr
+
+
+def test_status_and_report_work_from_the_records_alone(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "copied"
+    folder.mkdir()
+    (folder / "trials.jsonl").write_bytes((finished / "results/tiny/trials.jsonl").read_bytes())
+    shown = studies.musweep(tmp_path, "status", "copied")
+    assert shown.returncode == 0
+    assert "tiny: 40 trials recorded" in shown.stdout
+    assert studies.musweep(tmp_path, "report", "copied").returncode == 0
+    assert (folder / "report/index.html").is_file()
+    assert studies.musweep(tmp_path, "status", "nowhere").returncode == 2
+
+
+def test_references_are_shared_by_studies(finished: Path) -> None:
+    """A second study over the same problems trains nothing."""
+    other = studies.tiny(study="other", methods=["jit"], experiments={})
+    (finished / "other.yaml").write_text(json.dumps(other))
+    models = set((finished / "storage").rglob("*.npz"))
+    done = studies.musweep(finished, "run", "other.yaml")
+    assert done.returncode == 0, done.stderr
+    assert set((finished / "storage").rglob("*.npz")) == models
+    summary = json.loads((finished / "results/other/summary.json").read_text())
+    assert summary["compute_seconds_by_phase"].get("reference", 0) == 0
+
+
+def test_a_killed_driver_continues_without_loss_or_repetition(
+    finished: Path, tmp_path: Path
+) -> None:
+    studies.write(tmp_path, studies.tiny())
+    path = tmp_path / "results/tiny/trials.jsonl"
+    for phase in ("search", "confirm"):
+        driver = subprocess.Popen(
+            [sys.executable, "-m", "sweeps", "run", "study.yaml"],
+            cwd=tmp_path,
+            env=studies.environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        deadline = time.monotonic() + 200
+        while driver.poll() is None and time.monotonic() < deadline:
+            if path.exists() and path.read_text().count(f'"phase":"{phase}"') >= 3:
+                break
+            time.sleep(0.05)
+        assert driver.poll() is None, "the study ended before it could be killed"
+        os.kill(driver.pid, signal.SIGKILL)
+        driver.wait()
+    done = studies.musweep(tmp_path, "run", "study.yaml")
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    keys = [line["key"] for line in lines if line["kind"] == "trial"]
+    assert len(keys) == len(set(keys))
+    undisturbed = records(finished / "results/tiny")
+    assert numbers(records(tmp_path / "results/tiny")) == numbers(undisturbed)
+
+
+def test_ctrl_c_ends_cleanly_and_says_how_to_continue(tmp_path: Path) -> None:
+    studies.write(tmp_path, studies.tiny(search__trials=50))
+    driver = subprocess.Popen(
+        [sys.executable, "-m", "sweeps", "run", "study.yaml"],
+        cwd=tmp_path,
+        env=studies.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    path = tmp_path / "results/tiny/trials.jsonl"
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline:
+        if path.exists() and path.read_text().count('"phase":"search"') >= 3:
+            break
+        time.sleep(0.05)
+    driver.send_signal(signal.SIGINT)
+    shown, _ = driver.communicate(timeout=120)
+    assert driver.returncode == 130
+    assert "Continue with the same command" in shown
+    assert "Traceback" not in shown
+
+
+def test_a_user_method_that_raises_is_recorded_and_the_rest_goes_on(tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "broken.py").write_text(OWN_METHOD)
+    study = studies.tiny(methods=["broken", "jit"], search__trials=1, experiments={})
+    studies.write(tmp_path, study)
+    done = studies.musweep(tmp_path, "run", "study.yaml", "--methods-path", "own")
+    assert done.returncode == 1, done.stderr
+    assert "2 trials failed" in done.stdout
+    found = records(tmp_path / "results/tiny").values()
+    broken = [r for r in found if r.method == "broken"]
+    assert [(r.phase, r.status) for r in broken] == [("search", "failed")] * 2
+    assert "RuntimeError: told to fail Mishap(epoch=2)" in broken[0].reason
+    assert sum(r.method == "jit" and r.finished for r in found) == 2 + 4
+
+
+def test_a_store_that_cannot_be_written_ends_before_the_sweep(tmp_path: Path) -> None:
+    studies.write(tmp_path, studies.tiny())
+    (tmp_path / "file").write_text("")
+    for option, value in (
+        ("--tracking-uri", f"sqlite:///{tmp_path}/file/mlflow.db"),
+        ("--storage", str(tmp_path / "file/storage")),
+    ):
+        done = studies.musweep(tmp_path, "run", "study.yaml", option, value)
+        assert done.returncode == 2
+        assert option in done.stderr
+        assert "cannot be written to" in done.stderr
+
+
+def test_run_joins_a_cluster_that_is_already_there(finished: Path, tmp_path: Path) -> None:
+    """Two worker nodes besides a head without CPUs; the numbers are those of one machine."""
+    code = f"""
+import subprocess, sys
+from ray.cluster_utils import Cluster
+import sys
+sys.path.insert(0, {str(studies.ROOT / "tests")!r})
+import studies
+from pathlib import Path
+cluster = Cluster(initialize_head=True, head_node_args={{"num_cpus": 0, "include_dashboard": False}})
+for _ in range(2):
+    cluster.add_node(num_cpus=1)
+cluster.wait_for_nodes()
+done = studies.musweep(Path({str(tmp_path)!r}), "run", "study.yaml", "--address", cluster.address)
+print(done.stdout[-2000:], done.stderr[-2000:])
+cluster.shutdown()
+sys.exit(done.returncode)
+"""
+    studies.write(tmp_path, studies.tiny())
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=studies.environment(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    undisturbed = records(finished / "results/tiny")
+    assert numbers(records(tmp_path / "results/tiny")) == numbers(undisturbed)
+    hosts = {r.environment.get("host") for r in undisturbed.values()}
+    assert len(hosts) == 1
+
+
+def test_the_wheel_carries_spaces_and_studies(tmp_path: Path) -> None:
+    """Installed elsewhere, the command works from an empty folder."""
+    wheels, site, empty = tmp_path / "wheels", tmp_path / "site", tmp_path / "empty"
+    empty.mkdir()
+    source = tmp_path / "source"
+    subprocess.run(
+        ["git", "clone", "--quiet", str(studies.ROOT), str(source)], check=True, timeout=60
+    )
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, "wheel", "--no-deps", "-w", str(wheels), str(source)], check=True)
+    (wheel,) = wheels.glob("musweep-*.whl")
+    subprocess.run([*pip, "install", "--no-deps", "--target", str(site), str(wheel)], check=True)
+    environment = {**os.environ, "PYTHONPATH": str(site)}
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-P" if sys.version_info >= (3, 11) else "-s",
+             str(site / "bin/musweep"), *arguments],
+            cwd=empty, env=environment, capture_output=True, text=True, check=False, timeout=240,
+        )  # fmt: skip
+
+    listed = run("methods", "--json")
+    assert listed.returncode == 0, listed.stderr
+    assert "natmu" in [m["name"] for m in json.loads(listed.stdout)]
+    small = ["-o", "search.trials=1", "-o", "methods=[jit]", "-o", "training.epochs=2"]
+    small += ["-o", "experiments={}", "-o", "seeds.report=[1]", "-o", "data.subset=300"]
+    done = run("run", "demo", *small)
+    assert done.returncode == 0, done.stderr
+    assert (empty / "results/demo/report/index.html").is_file()

@@ -1,0 +1,207 @@
+"""One trial in-process: how it ends, what is billed, and what a method gets to see."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from toy import toy_problem, toy_reference
+
+from mu import methods
+from mu.methods import Method
+from mu.problem import Problem, Weights
+from mu.split import Split
+from sweeps.plan import Job
+from sweeps.trial import Curve, Outcome, Reference, run_trial
+
+
+@pytest.fixture(scope="module")
+def reference(problem: Problem, original: Weights) -> Reference:
+    split = problem.split()
+    before, _ = problem.evaluate(problem.load(original), split, ("val", "test"))
+    retrained = problem.load(toy_reference("retrain"))
+    after, forget = problem.evaluate(retrained, split, ("val", "test"))
+    return Reference(after, before, forget.logits)
+
+
+def method(unlearn: Callable[..., Iterator[None]], *needs: str) -> Method:
+    return Method("own", unlearn, {}, needs or ("retain", "forget"), ("full_class",), "Own.")  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def run(
+    problem: Problem, original: Weights, reference: Reference
+) -> Callable[..., tuple[list[Curve], Outcome]]:
+    def run(method: Method, phase: str = "search", **options: Any) -> tuple[list[Curve], Outcome]:
+        knobs = {**method.defaults(), **options.pop("knobs", {})}
+        job = Job("key", phase, "green", method.name, 0, knobs, 0)
+        split = options.pop("split", problem.split())
+        trial = run_trial(problem, split, method, job, original, reference, **options)
+        points = []
+        while True:
+            try:
+                points.append(next(trial))
+            except StopIteration as end:
+                return points, end.value
+
+    return run
+
+
+def test_a_finished_trial_has_a_point_per_epoch_and_metrics_of_its_views(run: Any) -> None:
+    points, outcome = run(methods.load("finetune"), knobs={"epochs": 3})
+    assert outcome.status == "finished"
+    assert [p["epoch"] for p in outcome.curve] == [0, 1, 2, 3]
+    assert points == outcome.curve[1:]
+    assert set(outcome.metrics) == {"val"}
+    _, confirmed = run(methods.load("finetune"), "confirm", knobs={"epochs": 3})
+    assert set(confirmed.metrics) == {"val", "test"}
+    assert confirmed.metrics["val"] == outcome.metrics["val"]
+
+
+def test_an_untouched_model_scores_as_the_original(run: Any, reference: Reference) -> None:
+    def unlearn(model: Any, split: Split, generator: Any) -> Iterator[None]:
+        yield
+
+    _, outcome = run(method(unlearn))
+    for name, value in reference.original["val"].items():
+        assert outcome.metrics["val"][name] == value
+    assert outcome.samples_seen == 0
+    names = ("acc_test_retain", "acc_forget", "acc_test_forget", "mia_lr_entropy")
+    gaps = [abs(reference.original["val"][n] - reference.retrain["val"][n]) for n in names]
+    assert outcome.metrics["val"]["avg_gap_natmu"] == pytest.approx(np.mean(gaps))
+
+
+def test_the_same_trial_gives_the_same_numbers(run: Any) -> None:
+    outcomes = []
+    for disturb in (0, 1):
+        torch.manual_seed(disturb)
+        _, outcome = run(methods.load("natmu"), knobs={"epochs": 2})
+        outcomes.append(outcome)
+    assert outcomes[0].metrics == outcomes[1].metrics
+
+
+def test_non_finite_outputs_are_diverged_and_leave_no_number(run: Any) -> None:
+    def unlearn(model: Any, split: Split, generator: Any) -> Iterator[None]:
+        yield
+        for weight in model.parameters():
+            weight.data.fill_(math.nan)
+        yield
+        raise AssertionError("a diverged trial goes on")
+
+    _, outcome = run(method(unlearn))
+    assert (outcome.status, outcome.metrics) == ("diverged", {})
+    assert outcome.reason == "outputs are not finite after epoch 2"
+
+
+def test_divergence_after_the_last_epoch_is_found_too(run: Any) -> None:
+    def unlearn(model: Any, split: Split, generator: Any) -> Iterator[None]:
+        yield
+        for weight in model.parameters():
+            weight.data.fill_(math.inf)
+
+    _, outcome = run(method(unlearn))
+    assert (outcome.status, outcome.metrics) == ("diverged", {})
+
+
+def test_an_exception_is_a_failure_with_its_traceback(run: Any) -> None:
+    def unlearn(model: Any, split: Split, generator: Any) -> Iterator[None]:
+        yield
+        raise ZeroDivisionError("no such thing")
+
+    _, outcome = run(method(unlearn))
+    assert (outcome.status, outcome.metrics) == ("failed", {})
+    assert outcome.reason.endswith("ZeroDivisionError: no such thing\n")
+    assert "in unlearn" in outcome.reason
+
+
+def _destroy(model: Any, split: Split, generator: Any) -> Iterator[None]:
+    for _ in range(6):
+        for weight in model.parameters():
+            weight.data.zero_()
+        yield
+
+
+def test_a_destroyed_model_is_stopped_after_two_evaluations(run: Any) -> None:
+    points, outcome = run(method(_destroy))
+    assert (outcome.status, len(points), outcome.metrics) == ("stopped", 2, {})
+    assert "near chance" in outcome.reason
+
+
+def test_early_stopping_can_be_switched_off(run: Any) -> None:
+    points, outcome = run(method(_destroy), early_stop="none")
+    assert (outcome.status, len(points)) == ("finished", 6)
+
+
+def test_evaluation_is_not_billed_and_the_method_is(run: Any, monkeypatch: Any) -> None:
+    from sweeps import trial
+
+    def unlearn(model: Any, split: Split, generator: Any) -> Iterator[None]:
+        time.sleep(0.05)
+        yield
+        time.sleep(0.05)
+
+    evaluate = trial.outputs
+
+    def slowly(*arguments: Any) -> Any:
+        time.sleep(0.3)
+        return evaluate(*arguments)
+
+    monkeypatch.setattr(trial, "outputs", slowly)
+    _, outcome = run(method(unlearn))
+    assert 0.1 <= outcome.time_unlearn < 0.3
+
+
+def test_work_kept_from_an_earlier_trial_is_billed_again(run: Any, problem: Problem) -> None:
+    def unlearn(model: Any, split: Split, generator: Any) -> Iterator[None]:
+        def compute(draws: torch.Generator) -> torch.Tensor:
+            time.sleep(0.1)
+            return model(split.forget.batch(slice(0, 4))[0]).detach()
+
+        split.once("costly", compute)
+        yield
+
+    split = problem.split()
+    first, second = (run(method(unlearn), split=split)[1] for _ in range(2))
+    assert first.samples_seen == second.samples_seen == 4
+    assert second.time_unlearn >= 0.1
+
+
+def test_a_method_sees_only_what_it_declares(run: Any) -> None:
+    seen = []
+
+    def unlearn(model: Any, split: Split, generator: Any) -> Iterator[None]:
+        seen.append(set(split.parts))
+        yield
+        split.retain  # noqa: B018
+
+    _, outcome = run(method(unlearn, "forget"))
+    assert seen == [{"forget"}]
+    assert outcome.status == "failed"
+    assert "NEEDS does not list 'retain'" in outcome.reason
+
+
+def test_requests_without_a_class_gap_over_three_metrics(original: Weights) -> None:
+    problem = toy_problem("random")
+    split = problem.split()
+    scores, forget = problem.evaluate(problem.load(original), split, ("val",))
+    shifted = {n: v + 0.3 if n == "acc_test" else v for n, v in scores["val"].items()}
+    reference = Reference({"val": shifted}, scores, forget.logits)
+    job = Job("key", "search", "random", "own", 0, {}, 0)
+
+    def unlearn(model: Any, split: Split, generator: Any) -> Iterator[None]:
+        yield
+
+    trial = run_trial(problem, split, method(unlearn), job, original, reference)
+    next(trial)
+    with pytest.raises(StopIteration) as end:
+        next(trial)
+    outcome = end.value.value
+    assert outcome.metrics["val"]["avg_gap_natmu"] == pytest.approx(0.1)
+    assert outcome.metrics["val"]["activation_distance"] == 0
+    assert replace(job, phase="confirm").views == ("val", "test")
