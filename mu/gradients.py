@@ -44,13 +44,9 @@ def weighted_gradient(
     """sum_i coefficients_i * gradient of sample i: [P], by one backward pass."""
     with eval_mode(model):
         losses = F.cross_entropy(model(inputs), labels, reduction="none")
-    return flatten(
-        list(
-            torch.autograd.grad(
-                (coefficients * losses).sum(), list(model.parameters()), materialize_grads=True
-            )
-        )
-    )
+    combined = (coefficients.to(losses) * losses).sum()
+    weights = list(model.parameters())
+    return flatten(list(torch.autograd.grad(combined, weights, materialize_grads=True)))
 
 
 def batch_gradients(
@@ -59,7 +55,7 @@ def batch_gradients(
     """Size of each batch and the gradient of its mean cross-entropy [P]; shuffled when a generator is given."""
     for index in batches(len(examples), batch_size, generator):
         inputs, labels = examples.batch(index.to(examples.device))
-        share = torch.full((len(index),), 1 / len(index), device=examples.device)
+        share = torch.full((len(index),), 1 / len(index), dtype=torch.float64)
         yield len(index), weighted_gradient(model, inputs, labels, share)
 
 

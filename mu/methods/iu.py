@@ -111,8 +111,7 @@ def combined_gradient(
     total = torch.zeros((), device=examples.device)
     for index in torch.arange(len(examples)).split(batch_size):
         inputs, labels = examples.batch(index.to(examples.device))
-        share = coefficients[index].to(examples.device, inputs.dtype)
-        total = total + weighted_gradient(model, inputs, labels, share)
+        total = total + weighted_gradient(model, inputs, labels, coefficients[index])
     return total
 
 
