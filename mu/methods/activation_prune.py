@@ -3,12 +3,12 @@
 Paper: Akbari, Gaudi and Morshed, section 3.3 (Michigan State University report).
 Reference: `sachit3022/unlearning` a58b04f, `unl_algorithms/pruning`.
 Differs: quantiles fall linearly over the activation layers in order of registration; the code names ResNet18's
-    by hand, in the same range. Prune epochs are spread evenly, which for 2 of 4 are the code's. In a prune
-    epoch one forgotten batch comes before each equal share of the retained ones; the code's condition is
-    inverted, so that nearly all forgotten batches come first (`interleave="code"`). The cosine reaches zero;
-    the code counts only one step in each of its other epochs and ends at two thirds of the rate. Masks are
-    made in eval mode. `quantile_over` offers the text's reading, one quantile over the whole activation, and
-    one over the locations of each channel.
+    by hand, in the same range. Every second epoch prunes until all have, as in the code; where that needs more
+    epochs than there are, they follow one another. In such an epoch one forgotten batch comes before each equal
+    share of the retained ones; the code's condition is inverted, so that nearly all forgotten batches come
+    first (`interleave="code"`). The cosine reaches zero; the code counts only one step in each of its other
+    epochs and ends at two thirds of the rate. Masks are made in eval mode. `quantile_over` offers the text's
+    reading, one quantile over the whole activation, and one over the locations of each channel.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def unlearn(
     """
     layers = mask_activations(model)
     quantiles = torch.linspace(q_shallow, q_deep, len(layers), dtype=torch.float64).tolist()
-    pruning = {index * epochs // prune_epochs for index in range(prune_epochs)}
+    pruning = pruning_epochs(epochs, prune_epochs)
     stepper = make_optimizer(model, "adamw", lr, weight_decay=weight_decay)
     total, step = epochs * sum(1 for _ in batches(len(split.retain), batch_size)), 0
     for epoch in range(epochs):
@@ -95,6 +95,11 @@ def unlearn(
             for layer in layers:
                 layer.reset()
         yield
+
+
+def pruning_epochs(epochs: int, prune_epochs: int) -> set[int]:
+    """Which epochs, from 0, prune: every second one from the first, or closer if there are too few."""
+    return {int(index * min(2, epochs / prune_epochs)) for index in range(prune_epochs)}
 
 
 class MaskedActivation(nn.Module):

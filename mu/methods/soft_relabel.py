@@ -1,16 +1,16 @@
 """Soft-Relabeling: label forgotten samples by their similarity to retained ones, train, then fine-tune.
 
 Paper: Akbari, Gaudi and Morshed, section 3.1 (Michigan State University report).
-Reference: `sachit3022/unlearning` a58b04f, class `NNTrainer`.
+Reference: `sachit3022/unlearning` a58b04f, class `NNTrainer` of `trainer.py`.
 Differs: this is the method as described. The released first phase steps a deep copy of the optimizer, which
     owns copies of the weights, so that only batch-norm statistics ever move; its 20 passes were not tuned
     for a phase that works, and fewer and smaller steps are the default here. The original model is in eval
     mode (in train mode there), its logits are taken once of unaugmented images, and similarity is a softmax
     over the retained samples alone (a mask of +-1e5 in float32 there, good to 1/128). A retained set that is
     used up starts again; the code goes on with forgotten samples. Fine-tuning runs all its epochs, and its
-    cosine reaches zero; the code stops two short. No label smoothing, as in their CelebA setting; 0.1 is
-    their CIFAR-10 setting. `exclude_own_class` is ours: in a random request the nearest retained samples
-    mostly share the label, so that little is forgotten without it.
+    cosine reaches zero; the code stops two short. Labels are not smoothed, as the models here are trained
+    without; on CIFAR-10 theirs train and unlearn with 0.1. `exclude_own_class` is ours: in a random request
+    the nearest retained samples mostly share the label, so that little is forgotten without it.
 """
 
 from __future__ import annotations

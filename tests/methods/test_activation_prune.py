@@ -174,6 +174,16 @@ def test_quantiles_fall_with_depth_in_order_of_registration(
 
 
 @pytest.mark.parametrize(
+    ("epochs", "prune_epochs", "expected"),
+    [(4, 2, {0, 2}), (20, 2, {0, 2}), (4, 3, {0, 1, 2}), (4, 4, {0, 1, 2, 3}), (2, 4, {0, 1})],
+)
+def test_every_second_epoch_prunes_where_there_are_enough(
+    epochs: int, prune_epochs: int, expected: set[int]
+) -> None:
+    assert activation_prune.pruning_epochs(epochs, prune_epochs) == expected
+
+
+@pytest.mark.parametrize(
     ("interleave", "expected"), [("even", "FRRRRFRRRR"), ("code", "RFFRRRRRRR")]
 )
 def test_order_of_batches(interleave: activation_prune.Interleave, expected: str) -> None:
