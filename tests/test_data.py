@@ -129,6 +129,12 @@ def test_fingerprint_changes_with_every_array(data: Dataset, name: str, field: s
     assert changed.fingerprint != data.fingerprint
 
 
+def test_fingerprint_changes_with_the_shape_of_the_images(data: Dataset) -> None:
+    test = data.parts["test"]
+    wide = replace(test, inputs=test.inputs.reshape(len(test), 3, 4, 16))
+    assert replace(data, parts={**data.parts, "test": wide}).fingerprint != data.fingerprint
+
+
 def test_fingerprint_changes_with_class_names_and_not_with_the_name(data: Dataset) -> None:
     assert replace(data, name="other").fingerprint == data.fingerprint
     for field in ("classes", "fine_classes"):

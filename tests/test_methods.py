@@ -148,16 +148,25 @@ def test_yields_after_each_epoch(name: str) -> None:
 
 
 @each_method
-def test_result_depends_on_the_generator_alone(name: str) -> None:
+def test_result_depends_on_the_generator_alone(name: str, undisturbed: None) -> None:
     method = load(name)
-    state = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    seed_process("something else", name)
-    torch.rand(7)
-    again = run(method, request_kind(method), short_knobs(method))
-    random.setstate(state[0])
-    np.random.set_state(state[1])
-    torch.set_rng_state(state[2])
-    assert same(again.weights, usual(method).weights)
+    flags = {n: not knob.default for n, knob in method.knobs.items() if knob.kind == "bool"}
+    for given in ({}, flags):
+        expected = usual(method, **given).weights
+        seed_process("something else", name)
+        torch.rand(7)
+        again = run(method, request_kind(method), short_knobs(method, **given))
+        assert same(again.weights, expected), given
+
+
+@pytest.fixture
+def undisturbed() -> Iterator[None]:
+    """Puts the global generators back as they were."""
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    yield
+    random.setstate(states[0])
+    np.random.set_state(states[1])
+    torch.set_rng_state(states[2])
 
 
 @each_method

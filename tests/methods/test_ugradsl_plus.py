@@ -164,6 +164,13 @@ def test_beta_is_the_median_of_all_pairs_by_default() -> None:
     np.testing.assert_allclose(by_default, z["alpha_abs_median_avg"], **TIGHT)
 
 
+def test_neighbours_are_strictly_nearer_than_beta() -> None:
+    """Orthogonal features are exactly 0.5 apart."""
+    forget, retain = torch.tensor([[0.0, 2.0]]), torch.tensor([[3.0, 0.0]])
+    assert adaptive_alpha(forget, retain, 0.5, sign="literal").tolist() == [0.0]
+    assert adaptive_alpha(forget, retain, 0.51, sign="literal").tolist() == [1.0]
+
+
 def test_neighbours_are_counted_for_each_forgotten_sample() -> None:
     """The snippet printed in the paper counts over the other axis; unequal sizes tell them apart."""
     z = golden("b_adaptive_alpha")
