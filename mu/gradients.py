@@ -6,24 +6,20 @@ A vector holds the weights [P] in the order of ``model.parameters()``. Everythin
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad, vmap
+from torch.func import functional_call, vjp, vmap
 from torch.nn import functional as F
 
 from mu.data import Examples, batches
 from mu.models import eval_mode
 
-T = TypeVar("T")
-Weights = dict[str, Tensor]
-Forward = Callable[[Weights], Tensor]
+Pull = Callable[[Tensor], Tensor]
+Combine = Callable[[Tensor, Tensor, Pull], Tensor]
 
 MEMORY = 2**30
 """Bytes that the gradients of single samples may take at once."""
-AT_ONCE = 256
-"""Largest number of samples in one vectorised pass."""
 
 
 def flatten(tensors: list[Tensor]) -> Tensor:
@@ -50,10 +46,10 @@ def weighted_gradient(
 
 
 def batch_gradients(
-    model: nn.Module, examples: Examples, batch_size: int, generator: torch.Generator | None = None
+    model: nn.Module, examples: Examples, batch_size: int
 ) -> Iterator[tuple[int, Tensor]]:
-    """Size of each batch and the gradient of its mean cross-entropy [P]; shuffled when a generator is given."""
-    for index in batches(len(examples), batch_size, generator):
+    """Size of each batch, in the order given, and the gradient of its mean cross-entropy [P]."""
+    for index in batches(len(examples), batch_size):
         inputs, labels = examples.batch(index.to(examples.device))
         share = torch.full((len(index),), 1 / len(index), dtype=torch.float64)
         yield len(index), weighted_gradient(model, inputs, labels, share)
@@ -62,11 +58,10 @@ def batch_gradients(
 def sample_gradients(model: nn.Module, examples: Examples) -> Tensor:
     """Gradient of every sample's cross-entropy: [N, P]. For few samples at a time, see ``chunks``."""
 
-    def gradient(forward: Forward, weights: Weights, label: Tensor) -> Weights:
-        return grad(lambda w: F.cross_entropy(forward(w), label))(weights)
+    def gradient(logits: Tensor, label: Tensor, pull: Pull) -> Tensor:
+        return pull(logits.softmax(0) - F.one_hot(label, len(logits)))
 
-    found = per_sample(model, examples, gradient)
-    return torch.cat([part.flatten(1) for part in found.values()], dim=1)
+    return per_sample(model, examples, gradient)
 
 
 def chunks(model: nn.Module, count: int) -> tuple[Tensor, ...]:
@@ -75,34 +70,59 @@ def chunks(model: nn.Module, count: int) -> tuple[Tensor, ...]:
     return torch.arange(count).split(max(1, MEMORY // size))
 
 
-def per_sample(
-    model: nn.Module, examples: Examples, compute: Callable[[Forward, Weights, Tensor], T]
-) -> T:
-    """What `compute` gives for every sample, stacked along a first axis of samples.
+def per_sample(model: nn.Module, examples: Examples, combine: Combine) -> Tensor:
+    """What `combine` makes of every sample, stacked along a first axis of samples.
+
+    On a GPU all samples are taken at once by vmap; on a CPU, whose grouped convolutions are slow, one by one.
 
     Args:
-        compute: From a function of the weights (by name) to the sample's logits [K], the weights and the
-            sample's label, to tensors. Runs once, under vmap.
+        combine: From a sample's logits [K], its label and a function that takes weights [K] of the logits to
+            the gradient [P] of their weighted sum, to a tensor.
     """
     inputs, labels = examples.batch(slice(None))
+    every = at_once if inputs.is_cuda else one_by_one
+    with eval_mode(model):
+        return every(model, inputs, labels, combine)
+
+
+def one_by_one(model: nn.Module, inputs: Tensor, labels: Tensor, combine: Combine) -> Tensor:
+    weights = list(model.parameters())
+
+    def single(sample: Tensor, label: Tensor) -> Tensor:
+        logits = model(sample[None])[0]
+
+        def pull(cotangent: Tensor) -> Tensor:
+            parts = torch.autograd.grad(
+                logits, weights, cotangent, retain_graph=True, materialize_grads=True
+            )
+            return flatten(list(parts))
+
+        return combine(logits.detach(), label, pull)
+
+    return torch.stack([single(*row) for row in zip(inputs, labels)])
+
+
+def at_once(model: nn.Module, inputs: Tensor, labels: Tensor, combine: Combine) -> Tensor:
     bare = _Bare(model)
     weights = {name: weight.detach() for name, weight in bare.named_parameters()}
     buffers = dict(bare.named_buffers())
 
-    def single(sample: Tensor, label: Tensor) -> T:
-        def forward(w: Weights) -> Tensor:
+    def single(sample: Tensor, label: Tensor) -> Tensor:
+        def forward(w: dict[str, Tensor]) -> Tensor:
             return functional_call(bare, (w, buffers), (sample[None],))[0]
 
-        return compute(forward, weights, label)
+        logits, pull_back, *_ = vjp(forward, weights)
+        return combine(
+            logits, label, lambda cotangent: flatten([*pull_back(cotangent)[0].values()])
+        )
 
-    with eval_mode(model):
-        for hook in model._forward_pre_hooks.values():
-            hook(model, (inputs,))
-        return vmap(single, chunk_size=AT_ONCE)(inputs, labels)
+    for hook in model._forward_pre_hooks.values():
+        hook(model, (inputs,))
+    return vmap(single, chunk_size=256)(inputs, labels)
 
 
 class _Bare(nn.Module):
-    """A model without the hooks on it: under vmap they would see, and count, one sample for all."""
+    """A model without the hooks on it, which would see, and count, one sample for all under vmap."""
 
     def __init__(self, model: nn.Module):
         super().__init__()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -28,8 +30,14 @@ def test_unflatten_undoes_flatten(model: nn.Module) -> None:
     assert all(torch.equal(part, weight) for part, weight in zip(parts, weights))
 
 
+each_way = pytest.mark.parametrize("way", [gradients.one_by_one, gradients.at_once])
+
+
+@each_way
 @pytest.mark.parametrize("name", ["small_cnn", "resnet18"])
-def test_gradients_of_single_samples(name: str) -> None:
+def test_gradients_of_single_samples(name: str, way: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU they are computed one by one, on a GPU at once."""
+    monkeypatch.setattr(gradients, "one_by_one", way)
     model = build(name, (3, 8, 8), 4, (0.5,) * 3, (0.2,) * 3, seed=0)
     draws = torch.Generator().manual_seed(0)
     examples = Examples(torch.rand(3, 3, 8, 8, generator=draws), torch.tensor([0, 3, 1]))
@@ -60,10 +68,11 @@ def test_weighted_gradient_is_a_combination_of_single_ones(model: nn.Module, spl
     torch.testing.assert_close(combined, coefficients @ single, rtol=1e-4, atol=1e-5)
 
 
-def test_samples_are_counted_though_they_pass_one_by_one(
-    model: nn.Module, split: Split, monkeypatch: pytest.MonkeyPatch
+@each_way
+def test_samples_are_counted_once_each(
+    model: nn.Module, split: Split, way: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gradients, "AT_ONCE", 5)
+    monkeypatch.setattr(gradients, "one_by_one", way)
     counter = count_samples(model)
     rows = gradients.sample_gradients(model, split.forget)
     assert counter[0] == len(rows) == len(split.forget)

@@ -15,10 +15,9 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.func import vjp
 
 from mu.data import Examples
-from mu.gradients import Forward, Weights, chunks, flatten, per_sample, unflatten
+from mu.gradients import Pull, chunks, per_sample, unflatten
 from mu.knobs import Count, Positive
 from mu.models import head
 from mu.split import Split
@@ -85,13 +84,12 @@ def forgotten_class(split: Split) -> int | None:
 def fisher_diagonal(model: nn.Module, examples: Examples) -> Tensor:
     """Mean over samples x of sum_y p(y | x) * (d CE(x, y) / d weight)^2, in eval mode: [P]."""
 
-    def squares(forward: Forward, weights: Weights, label: Tensor) -> Tensor:
-        logits, pull_back, *_ = vjp(forward, weights)
+    def squares(logits: Tensor, label: Tensor, pull: Pull) -> Tensor:
         likely = logits.softmax(0)
-        total = torch.zeros((), dtype=logits.dtype, device=logits.device)
-        for onehot, share in zip(torch.eye(len(logits)).to(logits), likely):
-            (gradient,) = pull_back(likely - onehot)
-            total = total + share * flatten(list(gradient.values())).square()
+        total = torch.zeros((), dtype=likely.dtype, device=likely.device)
+        for onehot, share in zip(torch.eye(len(logits)).to(likely), likely):
+            gradient = pull(likely - onehot)
+            total = torch.addcmul(total, share * gradient, gradient)
         return total
 
     total = torch.zeros((), device=examples.device)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from golden_files import golden, tanh_mlp
 from torch import nn
 from toy import toy_problem
 
+from mu import gradients
 from mu.data import Examples
 from mu.gradients import unflatten
 from mu.methods import fisher
@@ -26,7 +29,11 @@ def golden_split(forget_class: int | None = None) -> Split:
     return Split({"retain": retain}, num_classes=len(z["fc2_bias"]), forget_class=forget_class)
 
 
-def test_information_is_expected_over_labels_and_of_single_samples() -> None:
+@pytest.mark.parametrize("way", [gradients.one_by_one, gradients.at_once])
+def test_information_is_expected_over_labels_and_of_single_samples(
+    way: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gradients, "one_by_one", way)
     z = golden("fisher_forgetting")
     model = tanh_mlp(z)
     information = fisher.fisher_diagonal(model, golden_split().retain)
