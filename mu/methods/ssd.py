@@ -6,8 +6,8 @@ Differs: the paper's importance is the mean of squared gradients of single sampl
     means, which is about `batch_size` times smaller and which all published alphas refer to: it is the default,
     and `batch_size` 1 is the paper's. The code never has forgotten and retained samples in one batch of D
     (`batches="apart"`), and for a class request sorts D by class, too (`by_class`). Importance for D then is at
-    least its share for D_f, as it is for single samples, so that an alpha of |D| / |D_f| or more selects
-    nothing: 10 does on ten classes. The default shuffles D as a whole, which is what makes NatMU's alphas of
+    least its share for D_f, as it is for single samples, so that an alpha of about |D| / |D_f| or more
+    selects nothing: 10 does on ten classes. The default shuffles D as a whole, which is what makes NatMU's alphas of
     200 to 550 possible. Where nothing is selected the code silently returns the original; this warns.
 """
 
