@@ -64,7 +64,7 @@ class Cells:
             study_name=f"{self.plan.study.name}/{forget}/{method}",
             directions=["minimize"] * len(self.search.objective),
             sampler=self._sampler(cell, 0),
-            pruner=optuna.pruners.SuccessiveHalvingPruner(),
+            pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=3),
             load_if_exists=True,
         )
         state = _Cell(study, self.plan.study.tuned(method))
