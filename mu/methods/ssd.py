@@ -4,7 +4,7 @@ Paper: Foster et al., AAAI 2024 (arXiv:2308.07707).
 Reference: `if-loops/selective-synaptic-dampening` cdfdc0e (`ssd.py`).
 Differs: the paper's importance is the mean of squared gradients of single samples, the code's that of batch
     means, which is about `batch_size` times smaller and which all published alphas refer to: it is the default,
-    and `batch_size` 1 is the paper's. The code never has forgotten and retained samples in one batch of D
+    and `batch_size` 1 is the paper's. The code has forgotten and retained samples in one batch of D only at their seam
     (`batches="apart"`), and for a class request sorts D by class, too (`by_class`). Importance for D then is at
     least its share for D_f, as it is for single samples, so that an alpha of about |D| / |D_f| or more
     selects nothing: 10 does on ten classes. The default shuffles D as a whole, which is what makes NatMU's alphas of
