@@ -415,7 +415,9 @@ def _decode_into(
     temporary = Path(tempfile.mkdtemp(prefix=".decoding-", dir=folder.parent))
     total = sum(map(len, files.values()))
     try:
-        with tqdm(total=total, desc=f"decoding {source.root.name}", unit="image") as progress:
+        with tqdm(
+            total=total, desc=f"decoding {source.root.name}", unit="image", mininterval=1
+        ) as progress:
             for split, entries in files.items():
                 _decode(temporary / f"{split}.npy", source, entries, size, progress.update)
         try:

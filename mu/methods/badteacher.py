@@ -7,6 +7,7 @@ Differs: the divergence is averaged over samples, as in NatMU's copy; the origin
     number of classes (`reduction="mean"`), which matters to SGD and hardly to Adam. There is no factor T^2, as
     in all of them. Teachers answer once, without augmentation. NatMU's class-wise script redraws the head
     first, which its paper grants to other methods only (`reinit_head`).
+Cost: epochs passes over D_f and the share of D_r + 2 forward passes of the teachers.
 """
 
 from __future__ import annotations

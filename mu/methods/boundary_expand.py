@@ -6,6 +6,7 @@ Differs: the extra output is a layer beside the head, not a wider head. The math
     model has its K outputs whenever it may be evaluated. SalUn's copy never removes the extra output and
     scores K + 1 logits. `mode` chooses what batch norm does on forgotten data alone; train mode, as in the
     code, pulls its statistics towards them.
+Cost: epochs passes over D_f.
 """
 
 from __future__ import annotations

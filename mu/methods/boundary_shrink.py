@@ -8,6 +8,7 @@ Differs: the nearest label is never the sample's own; the code takes the plain a
     that its bound is another. Attacked pixels are rounded to 1/255, as there. Labels are found once: the
     attacked model does not change. `mode` chooses what batch norm does on forgotten data alone; train mode,
     as in the code, pulls its statistics towards them. Curvature and reweighting extras are left out.
+Cost: 1 attack on D_f + epochs passes over D_f.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ Paper: Goel et al., arXiv:2201.06640.
 Reference: `shash42/Evaluating-Inexact-Unlearning` a45fe02 (`src/methods.py`); settings of `meghdadk/SCRUB` 98ffb11
     (10 epochs of SGD at 0.01, batches of 64).
 Differs: Goel fine-tunes for 30 epochs with warm restarts. With all layers this is ``finetune``.
+Cost: epochs passes over D_r, backward through the last k layers.
 """
 
 from __future__ import annotations

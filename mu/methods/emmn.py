@@ -8,6 +8,7 @@ Differs: the code's loader takes the number of channels for the number of noise 
     after the other, not all together. `mode` chooses what batch norm does while training on noise, which in
     train mode, as in the code, moves its statistics from images to noise. No data is read: `forget` is
     declared for the shape of an input alone.
+Cost: noise steps on one batch per class + epochs passes over the noise.
 """
 
 from __future__ import annotations

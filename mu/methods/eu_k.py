@@ -6,6 +6,7 @@ Reference: `shash42/Evaluating-Inexact-Unlearning` a45fe02 (`src/methods.py`); s
 Differs: layers are redrawn from Kaiming's normal distribution; the code can also return to the weights that the
     original training began with, which a method does not have. Goel trains with warm restarts between 0.1 and
     0.005 for 62 epochs, as the original there.
+Cost: epochs passes over D_r, backward through the last k layers.
 """
 
 from __future__ import annotations

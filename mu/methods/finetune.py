@@ -4,6 +4,7 @@ Paper: Warnecke et al., NDSS 2023, as the baseline of NatMU (arXiv:2405.15495) a
 Reference: SSD `if-loops/selective-synaptic-dampening` cdfdc0e (5 epochs of SGD at 0.02, momentum 0.9).
 Differs: the head can be redrawn first (`reinit_head`), which NatMU does for class requests; without it a
     forgotten class often stays. NatMU does not state its own learning rate.
+Cost: epochs passes over D_r.
 """
 
 from __future__ import annotations

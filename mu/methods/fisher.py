@@ -7,6 +7,7 @@ Differs: the head is the last linear layer, not every tensor whose first dimensi
     Fisher diagonal is of single samples and expected labels; Unlearn-Sparse squares gradients of whole batches,
     and Unlearn-Saliency takes the true label. It costs a backward pass for each class of each sample:
     `samples` limits it to a random subset of the retained data.
+Cost: K backward passes for each sample of D_r.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ Reference: `OPTML-Group/Unlearn-Sparse` 80ba55d (5 epochs of SGD at 1e-4); NatMU
 Differs: nothing in the steps. The objective has no lower bound and soon explodes: nothing is clipped or repaired
     unless `clip_norm` says so, and a run that ends in numbers that are not finite counts as diverged. Batch
     norm has a knob: in train mode, the code's, its statistics drift towards the forgotten data.
+Cost: epochs passes over D_f.
 """
 
 from __future__ import annotations

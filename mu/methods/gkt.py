@@ -10,6 +10,7 @@ Differs: learning rates are constant; the notebook halves them when losses on it
     is compared at activation layers that give maps. The generator's size follows the input's. JiT's copy
     starts the student from the trained model and redraws its convolutions alone; here the whole of it is
     fresh. No data is read: `forget` is declared for the shape of an input alone.
+Cost: rounds x epochs batches, each 1 generator and 10 student steps.
 """
 
 from __future__ import annotations

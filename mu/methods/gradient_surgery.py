@@ -8,6 +8,7 @@ Differs: Eq. 3 is what the section's introduction contradicts: the update is ort
     one, whatever its seed. The l1 term is the code's sum over tensors of the mean |w|, which hardly touches
     convolutions; `l1_reduction="sum"` is the text's norm, at far smaller `l1`. The l2 part is AdamW's decay, as
     in the code; `l2` puts it into the loss. `ascent_mode` chooses what batch norm does while ascending.
+Cost: ascent passes over D_f with as many of D_r + epochs passes over D_r.
 """
 
 from __future__ import annotations

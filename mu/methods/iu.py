@@ -7,6 +7,7 @@ Differs: the code's recursion never applies the inverse to the gradients it adds
     plain gradient v plus a multiple of the first sample's: in effect a first-order step, and what all published
     alphas refer to. The default solves (damping + mean of g g^T) x = v exactly, with a matrix of samples x samples
     instead of samples x weights in memory; `first_order_official` reproduces the code.
+Cost: 1 pass over D + the single gradients of its samples, twice.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ Differs: the default is the paper's objective in eval mode with gradients reset 
     never resets gradients between batches, and leaves the model in train mode: `stop_gradient`, `clamp`,
     `accumulate` and `mode="train"` reproduce it. Losses are summed over a batch as in the code, so that the
     published `lr` keep their meaning. `sigma` is in units of the inputs' standard deviation, as there.
+Cost: 1 pass over D_f, each sample forward and backward perturbations + 1 times.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ Paper: Jia et al., NeurIPS 2023 (arXiv:2304.04934), the sparsity-aware variant.
 Reference: `OPTML-Group/Unlearn-Sparse` 80ba55d (`FT_prune`, which prunes nothing).
 Differs: nothing. The README's `--alpha 0.2`, which its commands for all methods share, would wipe out the
     network; the default is from the middle of the range that the paper searches.
+Cost: epochs passes over D_r.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 Paper: He et al., arXiv:2405.15495, ablation of section 4.3, Eq. A3.
 Reference: `ZhengbaoHe/NatMU` f7b977e; the ablation itself is not in the code.
 Differs: as ``natmu``. The retained images still give the labels, so that both methods train on the same ones.
+Cost: as natmu.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ Paper: He et al., arXiv:2405.15495, ablation of section 4.3, Eq. A4.
 Reference: `ZhengbaoHe/NatMU` f7b977e, whose default `--delta 1.0` is this ablation.
 Differs: as ``natmu``. Appendix D.4 calls the mask a vector of zeros; Eq. A4 keeps the forgotten image, which
     only a mask of ones does.
+Cost: as natmu.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ Paper: Kurmanji et al., NeurIPS 2023 (arXiv:2302.09880), as the baseline of SCRU
 Reference: `meghdadk/SCRUB` 98ffb11, `thirdparty/repdistiller/helper/loops.py` (`train_negrad`).
 Differs: the code cycles the forgotten batches in the order of their first pass; here every pass is shuffled
     anew. The knob is the weight of the ascent, 1 - alpha there, so that it can be searched on a log scale.
+Cost: epochs passes over D_r and as many samples of D_f.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ Differs: without weight decay the code's noise variance is half of the limit of 
     removes, so that it does not change with `noisy_lr`. No guarantee is claimed: the code turns its Renyi
     budget into (epsilon, delta) as if it were the same at every order. The noise outweighs what the network
     knew: take it for a noisy restart.
+Cost: noisy steps until the norm is spent + epochs passes over D_r.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ Differs: labels are uniform over the other classes and drawn once, as the paper 
     in the paper and the code; NatMU masks gradients only, so that weight decay still shrinks them (`restore`).
     Epochs run over both sets shuffled together, as the code does for CIFAR-100; for CIFAR-10 it takes all
     forgotten samples first (`order`).
+Cost: 1 pass over D_f + epochs passes over D.
 """
 
 from __future__ import annotations

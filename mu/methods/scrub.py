@@ -6,6 +6,7 @@ Differs: the code's smoothing, `beta`, weight averaging and clipping are argumen
     `clip_norm` is JiT's full-class copy's. The teacher answers once, in eval mode, without augmentation. Batch
     norm in the max steps has a knob: in train mode, the code's, its statistics drift towards the forgotten
     data. SCRUB+R is not offered: its rewinding needs held-out labelled data of the forgotten distribution.
+Cost: epochs passes over D_r + max_epochs passes over D_f + teacher forwards.
 """
 
 from __future__ import annotations

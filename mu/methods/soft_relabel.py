@@ -11,6 +11,7 @@ Differs: this is the method as described. The released first phase steps a deep 
     cosine reaches zero; the code stops two short. Labels are not smoothed, as the models here are trained
     without; on CIFAR-10 theirs train and unlearn with 0.1. `exclude_own_class` is ours: in a random request
     the nearest retained samples mostly share the label, so that little is forgotten without it.
+Cost: relabel passes over D_f with as many of D_r, twice forward + fine-tuning passes over D_r.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ Differs: the twin set is held out from training and never the reported test set,
     bound: `hard_loss_cap` gives it one, ln K being safe. The classifier trains on the classes of D_f alone
     where 200 twin samples of them exist. Eq. 6 is read literally, the attacked prediction weighting the log of
     the clean one (`attack_feature="swapped"` is the other way round).
+Cost: twin and probe training, features of D_f and D_tw (2 to 4 passes over D) + epochs passes over D_f.
 """
 
 from __future__ import annotations

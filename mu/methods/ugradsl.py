@@ -4,6 +4,7 @@ Paper: UGradSL, ICLR 2026 submission, Eqs. 6 and 8, Algorithm 1.
 Reference: none obtainable; the snippet printed in appendix D.4 counts neighbours over the wrong axis.
 Differs: as ``ugradsl_plus``. Although the paper presents it as a relative of gradient ascent, every step also
     draws retained data, so that it costs twice as much.
+Cost: epochs x 2 |D_f| samples.
 """
 
 from __future__ import annotations

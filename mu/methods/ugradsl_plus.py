@@ -6,6 +6,7 @@ Differs: Eq. 8 sums over batches, while the stated learning rate of 0.01 is for 
     default (`reduction="sum"` for the letter). Adaptive smoothing is negative, which is what the paper's
     tables 7 and 16 show (`adaptive_sign`: `literal` as in the text, `complement` as in its intuition). The
     loop runs all epochs; Algorithm 1 stops one short.
+Cost: epochs x 2 |D_r| samples.
 """
 
 from __future__ import annotations

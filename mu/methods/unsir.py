@@ -7,6 +7,7 @@ Differs: the released loaders take the number of channels for the number of nois
     made with the model in eval mode; the code leaves it in the mode it happens to be in. Learning rates are
     the original notebook's; JiT's copy uses 1e-4 for both, with batches of 32. In a `sub_class` request the
     noise carries the superclass's label, as in JiT, at the expense of the sibling sub-classes.
+Cost: noise_steps on one noise batch + 1 pass to impair + epochs passes to repair, over the retain sample.
 """
 
 from __future__ import annotations

@@ -1,0 +1,104 @@
+"""What the documents say is what the code does."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import studies
+import torch
+from toy import toy_problem
+
+from mu import methods
+from mu.problem import Weights
+from mu.rng import generator
+from mu.split import Split
+from sweeps import catalogue, space
+from sweeps.__main__ import main
+
+DOCS = studies.ROOT / "docs"
+SUBMISSION = """
+def unlearning(net, retain_loader, forget_loader, val_loader):
+    import torch
+
+    assert len(val_loader.dataset) > 0
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.05)
+    net.train()
+    for inputs, labels in retain_loader:
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(net(inputs), labels).backward()
+        optimizer.step()
+"""
+
+
+def own_files(folder: Path) -> Path:
+    """The files that docs/own-methods.md shows, written as it says."""
+    text = (DOCS / "own-methods.md").read_text(encoding="utf-8")
+    for code in re.findall(r"```(?:python|yaml)\n(.*?)```", text, re.DOTALL):
+        match = re.match(r"# (own/\S+)\n", code)
+        assert match is not None
+        path = folder / match[1]
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(code)
+    return folder / "own"
+
+
+def test_the_table_of_methods_is_current() -> None:
+    assert (DOCS / "methods.md").read_text(encoding="utf-8") == catalogue.table()
+
+
+def test_every_method_states_its_cost_and_paper() -> None:
+    for name in methods.names():
+        method = methods.load(name)
+        assert catalogue.field(method, "Cost"), name
+        assert catalogue.field(method, "Paper"), name
+
+
+def test_the_method_of_the_documents_runs_and_has_its_ranges(
+    tmp_path: Path, original: Weights
+) -> None:
+    own = own_files(tmp_path)
+    method = methods.load("half_forget", [own])
+    raw, where = space.shipped(method, [own])
+    assert [r.knob for r in space.parse(raw, method, where)] == ["lr"]
+    problem = toy_problem("full_class")
+    model = problem.load(original)
+    steps = method.unlearn(model, problem.split().only(method.data), generator("x"), lr=0.1)
+    assert len(list(steps)) == 3
+    changed = problem.load(original).state_dict()
+    assert any(not torch.equal(v, changed[k]) for k, v in model.state_dict().items())
+
+
+def test_a_challenge_submission_can_be_wrapped(
+    tmp_path: Path, original: Weights, split: Split
+) -> None:
+    own = own_files(tmp_path)
+    path = own / "challenge.py"
+    text = path.read_text()
+    start = text.index("def unlearning")
+    path.write_text(
+        text[:start] + SUBMISSION.strip() + "\n\n\n" + text[text.index("def unlearn(model") :]
+    )
+    method = methods.load("challenge", [own])
+    model = toy_problem("full_class").load(original)
+    before = [weight.clone() for weight in model.parameters()]
+    assert len(list(method.unlearn(model, split.only(method.data), generator("x")))) == 1
+    assert any(not torch.equal(a, b) for a, b in zip(before, model.parameters()))
+
+
+def test_own_methods_are_listed_beside_ours(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["methods", "--methods-path", str(own_files(tmp_path))]) == 0
+    shown = capsys.readouterr().out
+    assert "half_forget" in shown
+    assert "natmu" in shown
+
+
+def test_the_readme_names_commands_and_files_that_exist() -> None:
+    text = (studies.ROOT / "README.md").read_text(encoding="utf-8")
+    for target in re.findall(r"^make (\w+)", text, re.MULTILINE):
+        assert re.search(rf"^{target}:", (studies.ROOT / "Makefile").read_text(), re.MULTILINE)
+    for link in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (studies.ROOT / link).exists(), link
