@@ -199,7 +199,8 @@ def _print_plan(plan: Any, console: Console) -> None:
     cells = Table("method", *wanted.forget, "searched knobs", box=None, padding=(0, 2, 0, 0))
     for tuned in wanted.methods:
         spans = ", ".join(span.knob for span in tuned.ranges) or "none"
-        cells.add_row(tuned.name, *[str(wanted.search.trials)] * len(wanted.forget), spans)
+        trials = [str(wanted.search.trials) if f in tuned.forget else "-" for f in wanted.forget]
+        cells.add_row(tuned.name, *trials, spans)
     console.print(cells)
     rate = seconds_per_sample(plan)
     phases = Table("phase", "trials", "estimate", box=None, padding=(0, 2, 0, 0))

@@ -24,7 +24,7 @@ class Job:
 
     Args:
         key: Content key of everything below, and of the problem.
-        phase: `search`, `confirm`, `sufficient` or `transfer`.
+        phase: `search`, `default`, `confirm`, `sufficient` or `transfer`.
         forget: Name of the forget request.
         method: Name of the method.
         seed: Seed of the problem.
@@ -72,7 +72,12 @@ class Plan:
     @property
     def cells(self) -> list[tuple[str, str]]:
         """Every (forget request, method)."""
-        return [(f, tuned.name) for f in self.study.forget for tuned in self.study.methods]
+        return [
+            (forget, tuned.name)
+            for forget in self.study.forget
+            for tuned in self.study.methods
+            if forget in tuned.forget
+        ]
 
     @property
     def seeds(self) -> dict[str, tuple[int, ...]]:
@@ -93,13 +98,19 @@ class Plan:
         return Job(key, phase, forget, method, seed, knobs, number, source)
 
     def final_jobs(self, best: Mapping[tuple[str, str], Mapping[str, Any]]) -> list[Job]:
-        """The fixed list after the search: confirm, sufficient and transfer, on every report seed.
+        """The fixed list after the search: default, confirm, sufficient and transfer, on every report seed.
 
         Args:
-            best: The knobs chosen for each cell; cells without any are left out.
+            best: The knobs chosen for each cell; cells without any keep their defaults only.
         """
         jobs = []
         experiments = self.study.experiments
+        if experiments.defaults:
+            jobs += [
+                self.job("default", forget, method, seed, self.study.tuned(method).fixed)
+                for forget, method in self.cells
+                for seed in self.study.report_seeds
+            ]
         for (forget, method), knobs in best.items():
             wanted: list[tuple[str, str, str | None, Mapping[str, Any]]]
             wanted = [("confirm", forget, None, knobs)]
@@ -109,7 +120,7 @@ class Plan:
             wanted += [
                 ("transfer", target, source, knobs)
                 for source, target in experiments.transfer
-                if source == forget
+                if source == forget and (target, method) in best
             ]
             for phase, target, source, used in wanted:
                 jobs += [
@@ -122,15 +133,21 @@ class Plan:
     def counts(self) -> dict[str, int]:
         """Trials of each phase, and references, when nothing fails."""
         study, cells = self.study, len(self.cells)
-        extended = sum(EPOCHS in tuned.fixed for tuned in study.methods) * len(study.forget)
+        extended = sum(EPOCHS in study.tuned(method).fixed for _, method in self.cells)
         seeds = len(study.report_seeds)
         every_seed = len(study.search_seeds) + seeds
         return {
             "reference": every_seed * (1 + len(study.forget)),
             "search": cells * study.search.trials * len(study.search_seeds),
+            "default": cells * seeds if study.experiments.defaults else 0,
             "confirm": cells * seeds,
             "sufficient": extended * seeds if study.experiments.sufficient else 0,
-            "transfer": len(study.experiments.transfer) * len(study.methods) * seeds,
+            "transfer": seeds
+            * sum(
+                {source, target} <= set(tuned.forget)
+                for source, target in study.experiments.transfer
+                for tuned in study.methods
+            ),
         }
 
     @cached_property
@@ -142,6 +159,7 @@ class Plan:
         weights = {
             "reference": float(study.training.epochs),
             "search": mean,
+            "default": mean,
             "confirm": mean,
             "sufficient": float(study.experiments.sufficient or 0),
             "transfer": mean,

@@ -32,11 +32,13 @@ class Tuned:
         method: The method.
         fixed: Every knob with the value it has where no range applies.
         ranges: What the search may change.
+        forget: Names of the forget requests it is used on.
     """
 
     method: Method
     fixed: Mapping[str, Any]
     ranges: tuple[Range, ...]
+    forget: tuple[str, ...]
 
     @property
     def name(self) -> str:
@@ -68,10 +70,12 @@ class Experiments:
     Args:
         sufficient: Number of epochs of the sufficient-training experiment; None leaves it out.
         transfer: Pairs (source, target) of forget requests: knobs tuned on the one, used on the other.
+        defaults: Whether the authors' knobs (or those the study fixes) are run beside the tuned ones.
     """
 
     sufficient: int | None = None
     transfer: tuple[tuple[str, str], ...] = ()
+    defaults: bool = True
 
 
 @dataclass(frozen=True)
@@ -199,6 +203,7 @@ def parse(raw: Mapping[str, Any], where: str, folders: Sequence[Path] = ()) -> S
         "experiments": {
             "sufficient": {"epochs": experiments.sufficient} if experiments.sufficient else None,
             "transfer": _plain(experiments.transfer),
+            "defaults": experiments.defaults,
         },
         "resources": _plain(resources),
     }
@@ -269,27 +274,41 @@ def _methods(
     for entry in raw:
         content = {"name": entry} if isinstance(entry, str) else entry
         if not isinstance(content, dict) or not isinstance(content.get("name"), str):
-            raise StudyError(f"{where}: must be a name or {{name, fix, space}}, but got {entry!r}")
+            raise StudyError(
+                f"{where}: must be a name or {{name, fix, space, forget}}, but got {entry!r}"
+            )
         here = f"{where}: {content['name']}"
-        _known(content, ("name", "fix", "space"), here)
+        _known(content, ("name", "fix", "space", "forget"), here)
         try:
             method = methods.load(content["name"], folders)
         except ValueError as error:
             raise StudyError(f"{where}: {error}") from error
         if method.name in [t.name for t in tuned]:
             raise StudyError(f"{here}: is listed twice")
-        for name, request in requests.items():
-            if request.kind not in method.requests:
+        used = content.get("forget", list(requests))
+        if not isinstance(used, list) or not used:
+            raise StudyError(f"{here}: forget: must list forget requests, but got {used!r}")
+        for name in used:
+            if name not in requests:
                 raise StudyError(
-                    f"{here}: does not support the {request.kind} request `{name}`; it supports "
-                    f"{', '.join(method.requests)}"
+                    f"{here}: forget: unknown request {name!r}; there are {', '.join(requests)}"
                 )
-        tuned.append(_tuned(method, content, here, folders))
+            if requests[name].kind not in method.requests:
+                raise StudyError(
+                    f"{here}: does not support the {requests[name].kind} request `{name}`; it "
+                    f"supports {', '.join(method.requests)} (limit it with `forget: [...]`)"
+                )
+        names = tuple(name for name in requests if name in used)
+        tuned.append(_tuned(method, content, names, here, folders))
     return tuple(tuned)
 
 
 def _tuned(
-    method: Method, content: Mapping[str, Any], where: str, folders: Sequence[Path]
+    method: Method,
+    content: Mapping[str, Any],
+    requests: tuple[str, ...],
+    where: str,
+    folders: Sequence[Path],
 ) -> Tuned:
     fix, own = content.get("fix") or {}, content.get("space") or {}
     for key, value in (("fix", fix), ("space", own)):
@@ -306,7 +325,7 @@ def _tuned(
     ranges = {r.knob: r for r in space.parse(shipped, method, source)}
     ranges |= {r.knob: r for r in space.parse(own, method, f"{where}: space")}
     kept = tuple(r for name, r in ranges.items() if name not in fix)
-    return Tuned(method, fixed, kept)
+    return Tuned(method, fixed, kept, requests)
 
 
 def _seeds(raw: Any, where: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -358,7 +377,7 @@ def _search(raw: Any, where: str) -> Search:
 def _experiments(raw: Any, requests: Mapping[str, ForgetRequest], where: str) -> Experiments:
     if not isinstance(raw, dict):
         raise StudyError(f"{where}: must be a mapping, but got {raw!r}")
-    _known(raw, ("sufficient", "transfer"), where)
+    _known(raw, ("sufficient", "transfer", "defaults"), where)
     epochs = None
     if raw.get("sufficient") is not None:
         sufficient = raw["sufficient"]
@@ -382,7 +401,11 @@ def _experiments(raw: Any, requests: Mapping[str, ForgetRequest], where: str) ->
                 )
         if pair[0] == pair[1]:
             raise StudyError(f"{where}: transfer: source and target are both {pair[0]!r}")
-    return Experiments(epochs, tuple((str(source), str(target)) for source, target in pairs))
+    defaults = raw.get("defaults", True)
+    if not isinstance(defaults, bool):
+        raise StudyError(f"{where}: defaults: must be true or false, but got {defaults!r}")
+    transfer = tuple((str(source), str(target)) for source, target in pairs)
+    return Experiments(epochs, transfer, defaults)
 
 
 def _known(raw: Mapping[str, Any], allowed: Sequence[str], where: str) -> None:
@@ -474,4 +497,4 @@ def _plain_method(tuned: Tuned) -> dict[str, Any]:
         spans[span.knob] = content | ({"when": dict(span.when)} if span.when else {})
     searched = {span.knob for span in tuned.ranges}
     fix = {name: value for name, value in tuned.fixed.items() if name not in searched}
-    return {"name": tuned.name, "fix": fix, "space": spans}
+    return {"name": tuned.name, "fix": fix, "space": spans, "forget": list(tuned.forget)}

@@ -158,7 +158,8 @@ class Tracker:
         self.client.set_terminated(run, STATUS[record.status], _milliseconds(record.ended))
 
     def _tags(self, phase: str, forget: str, method: str) -> dict[str, str]:
-        return {"study": self.study, "phase": phase, "forget": forget, "method": method}
+        shared = {name: self.facts[name] for name in ("data", "model") if name in self.facts}
+        return {"study": self.study, "phase": phase, "forget": forget, "method": method, **shared}
 
     def _parent(self, record: TrialRecord) -> str:
         names = (record.phase, record.forget, record.method)
@@ -178,7 +179,10 @@ class Tracker:
 
 
 def _metrics(record: TrialRecord) -> list[Metric]:
-    """Final metrics as ``<view>/<metric>``, the curve as ``curve/<metric>`` by epoch, and the cost."""
+    """Final metrics as ``<view>/<metric>``, the curve as ``curve/<metric>`` by epoch, and the cost.
+
+    Held-out accuracy in a curve is always on the `val` view, and is called so.
+    """
     ended = _milliseconds(record.ended)
     metrics = [
         Metric(f"{view}/{name}", value, ended, 0)
@@ -186,7 +190,12 @@ def _metrics(record: TrialRecord) -> list[Metric]:
         for name, value in values.items()
     ]
     metrics += [
-        Metric(f"curve/{name}", value, _milliseconds(record.started + point["seconds"]), epoch)
+        Metric(
+            f"curve/{name.replace('acc_test', 'acc_val')}",
+            value,
+            _milliseconds(record.started + point["seconds"]),
+            epoch,
+        )
         for point in record.curve
         if (epoch := int(point["epoch"])) >= 0
         for name, value in point.items()

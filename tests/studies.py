@@ -24,9 +24,20 @@ TINY: dict[str, Any] = {
     "methods": [{"name": "finetune", "fix": {"epochs": 2}}, "jit"],
     "seeds": {"search": [0], "report": [1, 2]},
     "search": {"trials": 3, "sampler": "random", "objective": "avg_gap_natmu"},
-    "experiments": {"sufficient": {"epochs": 3}, "transfer": [["some", "three"]]},
+    "experiments": {
+        "sufficient": {"epochs": 3},
+        "transfer": [["some", "three"]],
+        "defaults": True,
+    },
 }
-TINY_COUNTS = {"reference": 12, "search": 12, "confirm": 8, "sufficient": 4, "transfer": 4}
+TINY_COUNTS = {
+    "reference": 12,
+    "search": 12,
+    "default": 8,
+    "confirm": 8,
+    "sufficient": 4,
+    "transfer": 4,
+}
 """Records of each phase of the tiny study: references count twice, once as original and once as retrained."""
 
 

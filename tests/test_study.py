@@ -11,6 +11,7 @@ import studies
 from sweeps import files, space, study
 from sweeps.__main__ import main
 from sweeps.files import StudyError
+from sweeps.plan import Plan
 
 FINETUNE = {"name": "finetune"}
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
@@ -93,6 +94,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"methods": ["unsir"]},
         "methods: unsir: does not support the random request `some`; it supports full_class",
     ),
+    "method on an unknown request": (
+        {"methods": [{"name": "jit", "forget": ["four"]}]},
+        "methods: jit: forget: unknown request 'four'; there are some, three",
+    ),
     "held-out data a method needs": ({"methods": ["tmu"]}, "tmu needs held-out data of its own"),
     "shared seed": ({"seeds": {"search": [1], "report": [1]}}, "seeds: seed 1 is in both"),
     "no report seeds": ({"seeds": {"report": []}}, "seeds: report: must be a list"),
@@ -112,7 +117,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"data": {"name": "image_folder", "root": "no/such/place"}},
         "data.root: no/such/place does not exist",
     ),
-    "nothing to train on": ({"data": {"name": "digits", "val": 0.999}}, "no training image is left"),
+    "nothing to train on": (
+        {"data": {"name": "digits", "val": 0.999}},
+        "no training image is left",
+    ),
 }
 
 
@@ -188,6 +196,17 @@ def test_missing_study_file_names_the_shipped_ones(capsys: pytest.CaptureFixture
 def test_a_transfer_of_all_pairs_every_two_requests(tmp_path: Path) -> None:
     path = studies.write(tmp_path, studies.tiny(experiments={"transfer": "all"}))
     assert study.read(path).experiments.transfer == (("some", "three"), ("three", "some"))
+
+
+def test_a_method_can_be_limited_to_requests_it_supports(tmp_path: Path) -> None:
+    methods = ["jit", {"name": "unsir", "forget": ["three"]}]
+    wanted = study.read(studies.write(tmp_path, studies.tiny(methods=methods)))
+    plan = Plan(wanted, study.load_data(wanted, "x"))
+    assert plan.cells == [("some", "jit"), ("three", "jit"), ("three", "unsir")]
+    assert (plan.counts["confirm"], plan.counts["transfer"]) == (6, 2)
+    best = {cell: wanted.tuned(cell[1]).fixed for cell in plan.cells}
+    moved = [job for job in plan.final_jobs(best) if job.phase == "transfer"]
+    assert {job.method for job in moved} == {"jit"}
 
 
 def test_a_range_matters_only_under_its_condition() -> None:

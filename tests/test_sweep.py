@@ -95,6 +95,8 @@ def test_later_phases_use_the_best_knobs_of_the_search(finished: Path) -> None:
             for r in cell:
                 if r.phase == "confirm":
                     assert r.knobs == best.knobs
+                if r.phase == "default":
+                    assert r.knobs == next(t.knobs for t in tried if t.number == 0)
                 if r.phase == "sufficient":
                     assert r.knobs == {**best.knobs, "epochs": 3}
             for r in found:
@@ -111,7 +113,7 @@ def test_optuna_and_mlflow_hold_what_the_records_say(finished: Path) -> None:
     by_key = {run.data.tags[KEY]: run for run in runs if KEY in run.data.tags}
     assert set(by_key) == set(found)
     parents = {run.info.run_id for run in runs if KEY not in run.data.tags}
-    assert len(parents) == 4 + 4 + 4 + 2 + 2  # cells of each phase; references have two methods
+    assert len(parents) == 4 + 4 + 4 + 4 + 2 + 2  # cells of each phase; references have two methods
     for key, run in by_key.items():
         assert run.data.tags["mlflow.parentRunId"] in parents
         for view, scores in found[key].metrics.items():
@@ -145,7 +147,7 @@ def test_running_it_again_does_nothing_and_says_so_in_seconds(finished: Path) ->
     began = time.monotonic()
     again = studies.musweep(finished, "run", "study.yaml")
     assert again.returncode == 0
-    assert "nothing to do, all 40 trials are there" in again.stdout
+    assert "nothing to do, all 48 trials are there" in again.stdout
     assert time.monotonic() - began < 30
     assert (finished / "results/tiny/trials.jsonl").read_bytes() == before
 
@@ -162,7 +164,7 @@ def test_status_and_report_work_from_the_records_alone(finished: Path, tmp_path:
     (folder / "trials.jsonl").write_bytes((finished / "results/tiny/trials.jsonl").read_bytes())
     shown = studies.musweep(tmp_path, "status", "copied")
     assert shown.returncode == 0
-    assert "tiny: 40 trials recorded" in shown.stdout
+    assert "tiny: 48 trials recorded" in shown.stdout
     assert studies.musweep(tmp_path, "report", "copied").returncode == 0
     assert (folder / "report/index.html").is_file()
     assert studies.musweep(tmp_path, "status", "nowhere").returncode == 2
@@ -237,7 +239,9 @@ def test_a_user_method_that_raises_is_recorded_and_the_rest_goes_on(tmp_path: Pa
     own = tmp_path / "own"
     own.mkdir()
     (own / "broken.py").write_text(OWN_METHOD)
-    study = studies.tiny(methods=["broken", "jit"], search__trials=1, experiments={})
+    study = studies.tiny(
+        methods=["broken", "jit"], search__trials=1, experiments={"defaults": False}
+    )
     studies.write(tmp_path, study)
     done = studies.musweep(tmp_path, "run", "study.yaml", "--methods-path", "own")
     assert done.returncode == 1, done.stderr
