@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 SCHEMA = 1
-PHASES = ("reference", "search", "confirm", "sufficient", "transfer")
+PHASES = ("reference", "search", "default", "confirm", "sufficient", "transfer")
 STATUSES = ("finished", "stopped", "diverged", "failed")
 REFERENCES = ("original", "retrain")
 
@@ -71,6 +71,10 @@ class TrialRecord:
         return self.status == "finished"
 
 
+REQUIRED = tuple(f.name for f in fields(TrialRecord) if f.default is f.default_factory is MISSING)
+"""What every trial's line must say."""
+
+
 def to_line(kind: str, content: dict[str, Any]) -> str:
     """One line of a results file, without the newline; numbers that are not finite become null."""
     line = {"kind": kind, "schema": SCHEMA, **content}
@@ -87,7 +91,8 @@ def read(path: Path) -> tuple[dict[str, Any], list[TrialRecord]]:
     A last line cut short by a crash is left out.
 
     Raises:
-        ValueError: A line is not of a schema this version knows; the message names file and line.
+        ValueError: A line is not of a schema or kind this version knows, or a trial lacks a field; the
+            message names file and line.
     """
     study: dict[str, Any] = {}
     trials: dict[str, TrialRecord] = {}
@@ -103,11 +108,14 @@ def read(path: Path) -> tuple[dict[str, Any], list[TrialRecord]]:
             raise ValueError(f"{path}:{number}: not a JSON line: {error}") from error
         if not isinstance(content, dict) or content.get("schema") != SCHEMA:
             raise ValueError(f"{path}:{number}: schema is not {SCHEMA}; use a matching musweep")
-        if content["kind"] == "study":
+        if content.get("kind") == "study":
             study = content
-        else:
-            record = from_content(content)
+        elif content.get("kind") == "trial":
+            record = _trial(content, f"{path}:{number}")
             trials.setdefault(record.key, record)
+        else:
+            kind = content.get("kind")
+            raise ValueError(f"{path}:{number}: kind must be `study` or `trial`, but got {kind!r}")
     return study, list(trials.values())
 
 
@@ -120,6 +128,17 @@ def from_content(content: dict[str, Any]) -> TrialRecord:
             if value is None:
                 values[name] = math.nan
     return record
+
+
+def _trial(content: dict[str, Any], where: str) -> TrialRecord:
+    """A record from a parsed line, or a ValueError that says what is wrong with it, and where."""
+    missing = [name for name in REQUIRED if name not in content]
+    if missing:
+        raise ValueError(f"{where}: a trial without {', '.join(f'`{name}`' for name in missing)}")
+    try:
+        return from_content(content)
+    except (AttributeError, TypeError) as error:
+        raise ValueError(f"{where}: not a trial: {error}") from error
 
 
 def write(path: Path, lines: Iterable[str]) -> None:

@@ -139,6 +139,38 @@ def test_unknown_schema_is_refused_by_file_and_line(path: Path, line: str) -> No
         read(path)
 
 
+@pytest.mark.parametrize("kind", [None, "tracial"])
+def test_line_of_no_known_kind_is_refused_by_file_and_line(path: Path, kind: str | None) -> None:
+    content = {**json.loads(trial_line(RECORD)), "kind": kind}
+    if kind is None:
+        del content["kind"]
+    path.write_text(trial_line(RECORD) + "\n\n" + json.dumps(content) + "\n")
+    with pytest.raises(ValueError, match=rf"trials\.jsonl:3: kind must be .* got {kind!r}"):
+        read(path)
+
+
+@pytest.mark.parametrize("name", ["key", "study", "phase", "forget", "method", "seed", "status"])
+def test_trial_that_lacks_a_field_is_refused_by_file_and_line(path: Path, name: str) -> None:
+    content = json.loads(trial_line(RECORD))
+    del content[name]
+    path.write_text(json.dumps(content) + "\n" + trial_line(RECORD))
+    with pytest.raises(ValueError, match=rf"trials\.jsonl:1: a trial without `{name}`"):
+        read(path)
+
+
+def test_other_fields_may_be_missing(path: Path) -> None:
+    line = {"kind": "trial", "schema": SCHEMA, "key": "k", "study": "s", "phase": "default"}
+    line |= {"forget": "f", "method": "m", "seed": 0, "status": "failed"}
+    path.write_text(json.dumps(line))
+    assert read(path)[1] == [TrialRecord("k", "s", "default", "f", "m", 0, "failed")]
+
+
+def test_field_of_another_form_is_refused_by_file_and_line(path: Path) -> None:
+    path.write_text(json.dumps({**json.loads(trial_line(RECORD)), "metrics": [1]}) + "\n\n")
+    with pytest.raises(ValueError, match=r"trials\.jsonl:1: not a trial: "):
+        read(path)
+
+
 def test_fields_of_a_later_version_of_the_schema_are_ignored() -> None:
     content = {**json.loads(trial_line(RECORD)), "new_field": 1}
     assert from_content(content).key == "k1"
