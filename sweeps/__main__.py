@@ -96,7 +96,7 @@ def _run(options: argparse.Namespace) -> int:
     folders = _folders(options.methods_path)
     wanted = study.read(path, options.overrides, folders)
     if options.address is None:
-        _check_gpus(wanted)
+        _check_machine(wanted)
     plan = Plan(wanted, study.load_data(wanted, str(path)))
     if options.dry_run:
         _print_plan(plan, console)
@@ -343,15 +343,18 @@ def _folders(path: Path | None) -> list[Path]:
     return [path] if path is not None else []
 
 
-def _check_gpus(wanted: study.Study) -> None:
+def _check_machine(wanted: study.Study) -> None:
+    """Refuse trials that this machine can never hold; a cluster may still grow."""
     import torch
 
-    there = torch.cuda.device_count()
-    if wanted.resources.gpus > there:
-        raise StudyError(
-            f"resources: gpus: {wanted.resources.gpus:g} are asked for each trial, this machine has "
-            f"{there}; set resources.gpus=0, or --address of a cluster"
-        )
+    there = {"cpus": os.cpu_count() or 1, "gpus": torch.cuda.device_count()}
+    for name, count in there.items():
+        asked = getattr(wanted.resources, name)
+        if asked > count:
+            raise StudyError(
+                f"resources: {name}: {asked:g} are asked for each trial, this machine has {count}; "
+                f"set resources.{name}, or --address of a cluster"
+            )
 
 
 def _stop_on_sigterm() -> None:

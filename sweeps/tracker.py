@@ -59,7 +59,9 @@ class Tracker:
             self.experiment = self.client.create_experiment(study, artifact_location=artifacts)
         else:
             self.experiment = experiment.experiment_id
-        self.client.set_experiment_tag(self.experiment, "musweep", "study")
+        # Opens the experiment in the view for training runs, with their curves.
+        kind = ("mlflow.experimentKind", "custom_model_development")
+        self.client.set_experiment_tag(self.experiment, *kind)
         self._parents: dict[tuple[str, str, str], str] = {}
         self._queue: queue.Queue[TrialRecord | None] = queue.Queue()
         self._thread: threading.Thread | None = None

@@ -112,6 +112,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "transfer to itself": ({"experiments__transfer": [["some", "some"]]}, "are both 'some'"),
     "zero epochs": ({"experiments__sufficient": {"epochs": 0}}, "sufficient: must be {epochs: n}"),
     "more GPUs than there are": ({"resources": {"gpus": 64}}, "gpus: 64 are asked for each trial"),
+    "more cores than there are": ({"resources": {"cpus": 4096}}, "cpus: 4096 are asked for each"),
     "a GPU and a half": ({"resources": {"gpus": 1.5}}, "gpus must be in [0, 1] or a whole number"),
     "missing image folder": (
         {"data": {"name": "image_folder", "root": "no/such/place"}},
