@@ -63,12 +63,13 @@ def run(
     memo: Memo | None = None,
     seed: str = "usual",
     train_mode: bool = True,
+    device: str = "cpu",
     at_yield: Callable[[nn.Module], object] = lambda model: None,
 ) -> Run:
     """Run a method as a trial does: on a copy of the original, with the data it declares."""
     problem = toy_problem(kind)
-    model = problem.load(toy_reference("original")).train(train_mode)
-    split = (split or problem.split()).only(method.data)
+    model = problem.load(toy_reference("original")).train(train_mode).to(device)
+    split = (split or problem.split(device)).only(method.data)
     if memo is not None:
         split = replace(split, memo=memo)
     counter = count_samples(model)
@@ -130,6 +131,15 @@ def test_runs_on_every_request_it_supports(name: str) -> None:
         assert result.yields >= 1
         for key, value in result.weights.items():
             assert np.isfinite(value).all(), f"{kind}: {key}"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no accelerator")
+@each_method
+def test_runs_on_an_accelerator(name: str) -> None:
+    method = load(name)
+    for kind in method.requests:
+        result = run(method, kind, short_knobs(method), device="cuda")
+        assert all(np.isfinite(value).all() for value in result.weights.values())
 
 
 @each_method
