@@ -11,7 +11,7 @@ Cost: epochs x 2 |D_r| samples.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated, Literal
 
 import torch
@@ -99,18 +99,16 @@ def descend_and_ascend(
 ) -> Iterator[None]:
     """Algorithm 1; `iterate` names the set whose end is an epoch's, the other is cycled."""
     optimizer = make_optimizer(model, "sgd", lr, momentum, weight_decay)
-    length = len(getattr(split, iterate))
-    other = cycle(len(split.forget if iterate == "retain" else split.retain), batch_size, generator)
+    sets = {"retain": split.retain, "forget": split.forget}
+    followed = stream(len(sets["forget" if iterate == "retain" else "retain"]), generator)
     for _ in range(epochs):
         model.train()
-        for led in batches(length, batch_size, generator):
-            followed = next(other)
-            size = min(len(led), len(followed))
-            index = {"retain": led, "forget": followed}
-            if iterate == "forget":
-                index = {"retain": followed, "forget": led}
-            retain, retain_labels = split.retain.batch(index["retain"][:size].to(split.device))
-            forget, forget_labels = split.forget.batch(index["forget"][:size].to(split.device))
+        for led in batches(len(sets[iterate]), batch_size, generator):
+            index = {name: led if name == iterate else followed(len(led)) for name in sets}
+            (retain, retain_labels), (forget, forget_labels) = (
+                part.batch(index[name].to(split.device)) for name, part in sets.items()
+            )
+            size = len(led)
             optimizer.zero_grad()
             retain_logits, retain_features = logits_and_features(model, retain)
             forget_logits, forget_features = logits_and_features(model, forget)
@@ -125,6 +123,20 @@ def descend_and_ascend(
             loss.backward()
             optimizer.step()
         yield
+
+
+def stream(count: int, generator: torch.Generator) -> Callable[[int], Tensor]:
+    """Indices without end, shuffled anew at each pass; each call takes as many as it is asked for."""
+    left = torch.empty(0, dtype=torch.int64)
+
+    def take(size: int) -> Tensor:
+        nonlocal left
+        while len(left) < size:
+            left = torch.cat([left, *batches(count, count, generator)])
+        taken, left = left[:size], left[size:]
+        return taken
+
+    return take
 
 
 def cycle(count: int, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:

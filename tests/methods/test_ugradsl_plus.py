@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -228,6 +229,22 @@ def test_an_epoch_is_one_pass_over_the_retained_data(model: nn.Module, split: Sp
     for _ in ugradsl_plus.unlearn(model, split, generator(0), epochs=1, batch_size=16):
         pass
     assert counter[0] == 2 * len(split.retain)
+
+
+def test_an_epoch_reads_all_retained_data_however_few_samples_are_forgotten(
+    model: nn.Module, split: Split
+) -> None:
+    few = replace(split, parts={**split.parts, "forget": split.forget.take(torch.arange(3))})
+    counter = count_samples(model)
+    for _ in ugradsl_plus.unlearn(model, few, generator(0), epochs=1, batch_size=16):
+        pass
+    assert counter[0] == 2 * len(split.retain)
+
+
+def test_a_stream_shuffles_every_pass_and_gives_what_it_is_asked_for() -> None:
+    take = ugradsl_plus.stream(5, generator(0))
+    taken = torch.cat([take(size) for size in (3, 4, 8)]).tolist()
+    assert [sorted(taken[i : i + 5]) for i in (0, 5, 10)] == [list(range(5))] * 3
 
 
 def test_forgotten_batches_cycle_for_ever() -> None:
