@@ -1,4 +1,4 @@
-"""Which search trial stands for a cell: small named rules that read the `val` view only. Needs no torch.
+"""Which search trial stands for a cell: small named rules over the view the search saw. Needs no torch.
 
 The rules of ``RULES`` differ in what they may know. An oracle compares with models retrained without the
 forgotten data, as the papers do; a user who could retrain would have no need to unlearn, so there are rules
@@ -74,9 +74,18 @@ class Rule:
 
 
 def candidates(
-    records: Iterable[TrialRecord], forget: str, method: str, objective: str, seeds: Sequence[int]
+    records: Iterable[TrialRecord],
+    forget: str,
+    method: str,
+    objective: str,
+    seeds: Sequence[int],
+    view: str = "val",
 ) -> list[Candidate]:
-    """Configurations of a cell that finished, with a finite value, on all search seeds, by number."""
+    """Configurations of a cell that finished, with a finite value, on all search seeds, by number.
+
+    Args:
+        view: What the search looked at; `test` only where a study selects as the papers do.
+    """
     runs: dict[int, dict[int, TrialRecord]] = defaultdict(dict)
     for record in records:
         if (record.phase, record.forget, record.method) != ("search", forget, method):
@@ -87,8 +96,8 @@ def candidates(
         Candidate(
             number,
             list(by_seed.values())[-1].knobs,
-            sum(objective_value(r, objective) for r in by_seed.values()) / len(by_seed),
-            _means(by_seed.values()),
+            sum(objective_value(r, objective, view) for r in by_seed.values()) / len(by_seed),
+            _means(by_seed.values(), view),
         )
         for number, by_seed in sorted(runs.items())
         if set(by_seed) == set(seeds)
@@ -96,14 +105,16 @@ def candidates(
     return [candidate for candidate in found if math.isfinite(candidate.value)]
 
 
-def references(records: Iterable[TrialRecord], forget: str, seeds: Sequence[int]) -> References:
+def references(
+    records: Iterable[TrialRecord], forget: str, seeds: Sequence[int], view: str = "val"
+) -> References:
     """The reference models of a request on the search seeds, those that were recorded."""
     runs: dict[str, dict[int, TrialRecord]] = {name: {} for name in REFERENCES}
     for record in records:
         here = (record.phase, record.forget, record.role) == ("reference", forget, "search")
         if here and record.finished and record.seed in seeds and record.method in runs:
             runs[record.method][record.seed] = record
-    return References(*(_means(runs[name].values()) for name in ("original", "retrain")))
+    return References(*(_means(runs[name].values(), view) for name in ("original", "retrain")))
 
 
 def best_objective(found: Sequence[Candidate]) -> Candidate | None:
@@ -122,11 +133,11 @@ def choose(rule: Rule, found: Sequence[Candidate], known: References) -> Candida
     return min(told, key=lambda item: item[0], default=(None, None))[1]
 
 
-def objective_value(record: TrialRecord, objective: str) -> float:
-    """The objective of a finished search trial: its cost, or a metric of its `val` view."""
+def objective_value(record: TrialRecord, objective: str, view: str = "val") -> float:
+    """The objective of a finished search trial: its cost, or a metric of the view it was searched on."""
     if objective in COSTS:
         return float(getattr(record, objective))
-    return record.metrics.get("val", {}).get(objective, math.nan)
+    return record.metrics.get(view, {}).get(objective, math.nan)
 
 
 def _lowest_objective(candidate: Candidate, known: References) -> tuple[float, ...]:
@@ -198,8 +209,8 @@ def _rounded(value: float) -> float:
     return round(value, 9)
 
 
-def _means(runs: Iterable[TrialRecord]) -> dict[str, float]:
-    """Mean of each metric of the `val` view that all the runs have."""
-    views = [run.metrics.get("val", {}) for run in runs]
+def _means(runs: Iterable[TrialRecord], view: str) -> dict[str, float]:
+    """Mean of each metric of a view that all the runs have."""
+    views = [run.metrics.get(view, {}) for run in runs]
     shared = [name for name in (views[0] if views else {}) if all(name in view for view in views)]
     return {name: sum(view[name] for view in views) / len(views) for name in shared}

@@ -282,12 +282,13 @@ def _best_table(line: Any, found: Any, objective: str, seeds: Sequence[int]) -> 
     from mu.selection import best_objective, candidates
 
     requests = list(line["requests"])
-    table = Table(f"best {objective} (val)", *requests, box=None, padding=(0, 2, 0, 0))
+    view = "test" if line["definition"].get("selection") == "paper" else "val"
+    table = Table(f"best {objective} ({view})", *requests, box=None, padding=(0, 2, 0, 0))
     budget = line["definition"]["search"]["trials"]
     for method in line["methods"]:
         cells = []
         for forget in requests:
-            tried = candidates(found, forget, method, objective, seeds)
+            tried = candidates(found, forget, method, objective, seeds, view)
             best = best_objective(tried)
             cells.append(f"{best.value:.4f} ({len(tried)}/{budget})" if best else f"0/{budget}")
         table.add_row(method, *cells)

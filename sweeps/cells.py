@@ -159,11 +159,11 @@ class Cells:
         return {record.seed for record in records} >= set(self.plan.study.search_seeds)
 
     def _tell(self, state: _Cell, number: int) -> None:
-        records = state.ended[number]
+        records, view = state.ended[number], self.plan.study.search_view
         outcome = TrialState.FAIL
         if all(record.finished for record in records):
             values = [
-                sum(objective_value(record, name) for record in records) / len(records)
+                sum(objective_value(record, name, view) for record in records) / len(records)
                 for name in self.search.objective
             ]
             if all(map(math.isfinite, values)):

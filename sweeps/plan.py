@@ -31,6 +31,8 @@ class Job:
         knobs: Every knob with its value.
         number: Number of the configuration within its cell; search only.
         source: Request whose knobs these are; transfer only.
+        views: The views it is scored on: an honest search never sees `test`.
+        costly: Whether the costly attacks are run as well.
     """
 
     key: str
@@ -41,11 +43,8 @@ class Job:
     knobs: Mapping[str, Any]
     number: int | None = None
     source: str | None = None
-
-    @property
-    def views(self) -> tuple[str, ...]:
-        """The views it is scored on: the search never sees `test`."""
-        return ("val",) if self.phase == "search" else ("val", "test")
+    views: tuple[str, ...] = ("val", "test")
+    costly: bool = False
 
     @property
     def role(self) -> str:
@@ -95,7 +94,9 @@ class Plan:
     ) -> Job:
         problem = self.problem(forget, seed).key
         key = content_key(problem, phase, forget, method, knobs, number, source)
-        return Job(key, phase, forget, method, seed, knobs, number, source)
+        views = (self.study.search_view,) if phase == "search" else ("val", "test")
+        costly = phase in self.study.metrics.costly
+        return Job(key, phase, forget, method, seed, knobs, number, source, views, costly)
 
     def final_jobs(self, best: Mapping[tuple[str, str], Mapping[str, Any]]) -> list[Job]:
         """The fixed list after the search: default, confirm, sufficient and transfer, on every report seed.

@@ -36,12 +36,14 @@ class Progress:
     Args:
         study: Name of the study.
         objective: Metric whose best value is shown for each cell.
+        view: The view it is read from.
         console: Where to show it.
     """
 
-    def __init__(self, study: str, objective: str, console: Console):
+    def __init__(self, study: str, objective: str, view: str, console: Console):
         self.study = study
         self.objective = objective
+        self.search_view = view
         self.console = console
         self.phase = _Phase("starting", 0)
         self.running = 0
@@ -90,7 +92,7 @@ class Progress:
             if record.phase == "search" and record.finished:
                 cell = (record.forget, record.method)
                 best, tried = self.best.get(cell, (math.inf, 0))
-                value = objective_value(record, self.objective)
+                value = objective_value(record, self.objective, self.search_view)
                 best = min(best, value) if math.isfinite(value) else best
                 self.best[cell] = (best, tried + 1)
 
@@ -130,7 +132,7 @@ class Progress:
             if self.best:
                 requests = list(dict.fromkeys(forget for forget, _ in self.best))
                 table = Table(box=None, padding=(0, 2, 0, 0))
-                table.add_column(f"best {self.objective} (val) x100")
+                table.add_column(f"best {self.objective} ({self.search_view}) x100")
                 for request in requests:
                     table.add_column(request, justify="right")
                 for method in dict.fromkeys(method for _, method in self.best):

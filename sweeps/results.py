@@ -98,6 +98,8 @@ def _comparable(line: Mapping[str, Any]) -> dict[str, Any]:
         "search.sampler": search["sampler"],
         "search.objective": search["objective"],
         "search.early_stop": search["early_stop"],
+        "search.mean_gap": search["mean_gap"],
+        "selection": definition["selection"],
     }
     flat |= {f"training.{key}": value for key, value in definition["training"].items()}
     flat |= {f"forget.{key}": value for key, value in definition["forget"].items()}

@@ -64,7 +64,8 @@ class Sweep:
         self.study = plan.study.name
         self.results = found
         self.places = places
-        self.progress = Progress(self.study, plan.study.search.objective[0], console)
+        search = plan.study.search
+        self.progress = Progress(self.study, search.objective[0], plan.study.search_view, console)
         self.tracker: Tracker | None = None
         self.seconds: dict[str, float] = {}
         self.slots = 0
@@ -86,6 +87,7 @@ class Sweep:
                     method,
                     study.search.objective[0],
                     study.search_seeds,
+                    study.search_view,
                 )
             )
             if found is not None:
@@ -186,7 +188,10 @@ class Sweep:
             self.compute["reference"] += trained[key]
             workers.share(key, arrays)
             self.progress.ended()
-        views = {"search": ("val",), "report": ("val", "test")}
+        views = {
+            "search": tuple(dict.fromkeys((plan.study.search_view, "val"))),
+            "report": ("val", "test"),
+        }
         scored = workers.score(
             {
                 (forget, seed): (plan.problem(forget, seed), views[role])

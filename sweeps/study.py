@@ -21,7 +21,11 @@ from sweeps.space import Range
 
 SAMPLERS = ("tpe", "random")
 EARLY_STOPS = ("collapse", "none", "asha")
-OBJECTIVES = (*(name for name, m in metrics.METRICS.items() if m.better == "lower"),)
+SELECTIONS = ("honest", "paper")
+FINAL_PHASES = ("default", "confirm", "sufficient", "transfer")
+_IN_TRIALS = {name: m for name, m in metrics.METRICS.items() if m.when == "trial"}
+OBJECTIVES = (*(name for name, m in _IN_TRIALS.items() if m.better == "lower"), "mean_gap")
+GAPPED = tuple(name for name, m in _IN_TRIALS.items() if m.better == "target")
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,7 @@ class Search:
         trials: Configurations per cell, the same for every method.
         sampler: `tpe` or `random`.
         objective: Metrics to minimise on the `val` view; the first decides which knobs are best.
+        mean_gap: Metrics whose mean gap the objective `mean_gap` is.
         early_stop: `collapse` ends a trial whose model is destroyed; `asha` ends also those that are behind
             others of their cell, for methods that improve steadily; `none` only ends what diverged.
     """
@@ -61,6 +66,19 @@ class Search:
     sampler: str = "tpe"
     objective: tuple[str, ...] = ("avg_gap_natmu",)
     early_stop: str = "collapse"
+    mean_gap: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """What is computed beyond the metrics that every trial has.
+
+    Args:
+        costly: Phases whose trials also get the costly attacks (support vector machines); references do
+            whenever any phase does.
+    """
+
+    costly: tuple[str, ...] = ("confirm",)
 
 
 @dataclass(frozen=True)
@@ -108,7 +126,14 @@ class Study:
     search: Search
     experiments: Experiments
     resources: Resources
+    metrics: Metrics
+    selection: str
     definition: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def search_view(self) -> str:
+        """What the search looks at: `val`, or `test` when knobs are selected as the papers do."""
+        return "test" if self.selection == "paper" else "val"
 
     def tuned(self, name: str) -> Tuned:
         return next(tuned for tuned in self.methods if tuned.name == name)
@@ -124,6 +149,8 @@ KEYS = (
     "seeds",
     "search",
     "experiments",
+    "metrics",
+    "selection",
     "resources",
 )
 
@@ -179,9 +206,23 @@ def parse(raw: Mapping[str, Any], where: str, folders: Sequence[Path] = ()) -> S
     recipe = _build(Recipe, raw.get("training", {}), f"{where}: training")
     requests = _requests(raw.get("forget"), f"{where}: forget")
     tuned = _methods(raw.get("methods"), requests, f"{where}: methods", folders)
-    search_seeds, report_seeds = _seeds(raw.get("seeds", {}), f"{where}: seeds")
+    selection = raw.get("selection", "honest")
+    if selection not in SELECTIONS:
+        raise StudyError(
+            f"{where}: selection must be one of {', '.join(SELECTIONS)}, but got {selection!r}"
+        )
+    search_seeds, report_seeds = _seeds(
+        raw.get("seeds", {}), f"{where}: seeds", apart=selection == "honest"
+    )
     search = _search(raw.get("search", {}), f"{where}: search")
     experiments = _experiments(raw.get("experiments", {}), requests, f"{where}: experiments")
+    extra = _build(Metrics, raw.get("metrics", {}), f"{where}: metrics")
+    for phase in extra.costly:
+        if phase not in FINAL_PHASES:
+            raise StudyError(
+                f"{where}: metrics: costly must hold some of {', '.join(FINAL_PHASES)}, "
+                f"but got {phase!r}"
+            )
     resources = _build(Resources, raw.get("resources", {}), f"{where}: resources")
     for key in ("cpus", "gpus"):
         value = getattr(resources, key)
@@ -205,6 +246,8 @@ def parse(raw: Mapping[str, Any], where: str, folders: Sequence[Path] = ()) -> S
             "transfer": _plain(experiments.transfer),
             "defaults": experiments.defaults,
         },
+        "metrics": _plain(extra),
+        "selection": selection,
         "resources": _plain(resources),
     }
     return Study(
@@ -219,6 +262,8 @@ def parse(raw: Mapping[str, Any], where: str, folders: Sequence[Path] = ()) -> S
         search,
         experiments,
         resources,
+        extra,
+        selection,
         definition,
     )
 
@@ -328,7 +373,8 @@ def _tuned(
     return Tuned(method, fixed, kept, requests)
 
 
-def _seeds(raw: Any, where: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _seeds(raw: Any, where: str, apart: bool) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Search and report seeds; `apart` refuses a seed that is in both."""
     if not isinstance(raw, dict):
         raise StudyError(f"{where}: must be {{search: [...], report: [...]}}, but got {raw!r}")
     _known(raw, ("search", "report"), where)
@@ -342,7 +388,7 @@ def _seeds(raw: Any, where: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
             )
         found.append(tuple(seeds))
     shared = sorted(set(found[0]) & set(found[1]))
-    if shared:
+    if shared and apart:
         raise StudyError(
             f"{where}: seed {shared[0]} is in both `search` and `report`; knobs must be reported on "
             "seeds they were not tuned on"
@@ -351,8 +397,12 @@ def _seeds(raw: Any, where: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 def _search(raw: Any, where: str) -> Search:
-    if isinstance(raw, dict) and isinstance(raw.get("objective"), str):
-        raw = {**raw, "objective": [raw["objective"]]}
+    objective = raw.get("objective") if isinstance(raw, dict) else None
+    if isinstance(objective, str):
+        raw = {**raw, "objective": [objective]}
+    elif isinstance(objective, dict):
+        _known(objective, ("mean_gap",), f"{where}: objective")
+        raw = {**raw, "objective": ["mean_gap"], **objective}
     search = _build(Search, raw, where)
     if search.trials < 1:
         raise StudyError(f"{where}: trials must be at least 1, but got {search.trials}")
@@ -367,6 +417,16 @@ def _search(raw: Any, where: str) -> Search:
             raise StudyError(
                 f"{where}: objective must be one of {', '.join(OBJECTIVES)}, but got {name!r}"
             )
+    for name in search.mean_gap:
+        if name not in GAPPED:
+            raise StudyError(
+                f"{where}: mean_gap must hold some of {', '.join(GAPPED)}, but got {name!r}"
+            )
+    if ("mean_gap" in search.objective) != bool(search.mean_gap):
+        raise StudyError(
+            f"{where}: the objective mean_gap needs its list of metrics, such as "
+            "{mean_gap: [acc_test, acc_forget]}"
+        )
     if not search.objective:
         raise StudyError(f"{where}: objective must name at least one metric")
     if search.early_stop == "asha" and len(search.objective) > 1:

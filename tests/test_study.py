@@ -104,6 +104,16 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "zero trials": ({"search__trials": 0}, "search: trials must be at least 1, but got 0"),
     "unknown sampler": ({"search__sampler": "grid"}, "search: sampler must be one of tpe, random"),
     "unknown objective": ({"search__objective": "acc"}, "search: objective must be one of"),
+    "objective without its list": ({"search__objective": "mean_gap"}, "mean_gap needs its list"),
+    "objective over a cost": (
+        {"search__objective": {"mean_gap": ["time_unlearn"]}},
+        "search: mean_gap must hold some of acc_test",
+    ),
+    "unknown selection": ({"selection": "oracle"}, "selection must be one of honest, paper"),
+    "costly metrics in the search": (
+        {"metrics": {"costly": ["search"]}},
+        "metrics: costly must hold some of default, confirm",
+    ),
     "unknown early stop": ({"search": {"early_stop": "soon"}}, "early_stop must be one of"),
     "unknown target": (
         {"experiments__transfer": [["some", "four"]]},
@@ -208,6 +218,31 @@ def test_a_method_can_be_limited_to_requests_it_supports(tmp_path: Path) -> None
     best = {cell: wanted.tuned(cell[1]).fixed for cell in plan.cells}
     moved = [job for job in plan.final_jobs(best) if job.phase == "transfer"]
     assert {job.method for job in moved} == {"jit"}
+
+
+def test_the_papers_selection_may_look_where_the_report_does(tmp_path: Path) -> None:
+    seeds = {"search": [1, 2], "report": [1, 2]}
+    wanted = study.read(studies.write(tmp_path, studies.tiny(selection="paper", seeds=seeds)))
+    plan = Plan(wanted, study.load_data(wanted, "x"))
+    job = plan.job("search", "some", "jit", 1, {}, 0)
+    assert (wanted.search_view, job.views) == ("test", ("test",))
+    honest = study.read(studies.write(tmp_path, studies.tiny()))
+    assert Plan(honest, plan.data).job("search", "some", "jit", 0, {}, 0).views == ("val",)
+
+
+def test_an_objective_may_be_the_mean_gap_over_ones_own_list(tmp_path: Path) -> None:
+    own = {"mean_gap": ["acc_test", "acc_forget"]}
+    wanted = study.read(studies.write(tmp_path, studies.tiny(search__objective=own)))
+    assert wanted.search.objective == ("mean_gap",)
+    assert wanted.search.mean_gap == ("acc_test", "acc_forget")
+    assert study.parse(wanted.definition, "again").search == wanted.search
+
+
+def test_costly_attacks_run_where_the_study_says(tmp_path: Path) -> None:
+    wanted = study.read(studies.write(tmp_path, studies.tiny(metrics={"costly": ["transfer"]})))
+    plan = Plan(wanted, study.load_data(wanted, "x"))
+    for phase, costly in {"search": False, "confirm": False, "transfer": True}.items():
+        assert plan.job(phase, "some", "jit", 1, {}).costly is costly
 
 
 def test_a_range_matters_only_under_its_condition() -> None:
