@@ -1,13 +1,31 @@
-"""Membership inference on per-sample arrays. Pure numpy."""
+"""Membership inference on one model's per-sample arrays. Numpy; scikit-learn only inside what needs it.
+
+Two directions: `mia_lr_entropy` and the population attack give the share of D_f called *member*, the SVC
+attacks the share called *non-member*. The best value of either is the retrained model's.
+
+An attack that has fewer samples than it needs, or meets a value that is not finite, is NaN.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mu.metrics import NAN, entropy, log_softmax, usable
+
 Array = NDArray[np.float64]
+
+FPRS = (0.01, 0.05, 0.1, 0.25, 0.5)
+"""False positive rates at which the population attack is recorded."""
+
+MIN_FIT = 10
+"""Samples of either kind that the SVC and cross-validated attacks need at least."""
+
+SVC_INPUTS = ("correctness", "conf", "entropy", "m_entropy", "prob")
+"""What the SVC attacks look at, as in the keys ``mia_svc_<input>_nonmember``."""
 
 
 @dataclass(frozen=True)
@@ -36,37 +54,26 @@ def fit_logistic(members: ArrayLike, nonmembers: ArrayLike, c: float = 2.0) -> T
     Raises:
         ValueError: Either set is empty.
     """
-    inside, outside = (np.asarray(scores, np.float64) for scores in (members, nonmembers))
+    sides = [np.asarray(scores, np.float64) for scores in (members, nonmembers)]
+    inside, outside = sides
     if len(inside) == 0 or len(outside) == 0:
         raise ValueError(f"the attack needs both sets, but got {len(inside)} and {len(outside)}")
-    score = np.concatenate([inside, outside])
-    label = np.repeat([1.0, 0.0], [len(inside), len(outside)])
-    half = len(score) / 2
-    weight = c * np.repeat([half / len(inside), half / len(outside)], [len(inside), len(outside)])
-    theta = np.zeros(2)
-
-    def objective(theta: Array) -> float:
-        margin = theta[0] * score + theta[1]
-        return float(theta[0] ** 2 / 2 + weight @ (np.logaddexp(0, margin) - label * margin))
-
-    value = objective(theta)
-    for _ in range(100):
-        margin = theta[0] * score + theta[1]
-        probability = 0.5 * (1 + np.tanh(margin / 2))
-        residual = weight * (probability - label)
-        curvature = weight * probability * (1 - probability)
-        gradient = np.array([theta[0] + residual @ score, residual.sum()])
-        cross = curvature @ score
-        hessian = np.array([[1 + curvature @ score**2, cross], [cross, curvature.sum()]])
-        step = np.linalg.solve(hessian + 1e-12 * np.eye(2), gradient)
+    center = float(inside.mean() + outside.mean()) / 2
+    sides = [side - center for side in sides]
+    scale = max(float(np.sqrt(_dot(side, side) / len(side))) for side in sides)
+    if not 1e-100 < scale < np.inf:
         scale = 1.0
-        while scale > 1e-8 and objective(theta - scale * step) > value:
-            scale /= 2
-        theta = theta - scale * step
-        value = objective(theta)
-        if np.abs(scale * step).max() <= 1e-10 * (1 + np.abs(theta).max()):
-            break
-    return Threshold(float(theta[0]), float(theta[1]))
+    for side in sides:
+        side /= scale
+    objective = c * (len(inside) + len(outside)) / 2, 1 / scale**2
+    start = (0.0, 0.0)
+    if len(inside) + len(outside) > 10_000:
+        # A few samples, then single precision, say where to start: one or two exact steps are left.
+        sample = [side[:: max(1, len(side) // 2000)] for side in sides]
+        start = _newton(sample, *objective, start, 1e-2)
+        start = _newton([side.astype(np.float32) for side in sides], *objective, start, 1e-3)
+    slope, intercept = _newton(sides, *objective, start, 1e-6)
+    return Threshold(slope / scale, intercept - slope / scale * center)
 
 
 def mia_lr_entropy(retain: ArrayLike, held_out: ArrayLike, forget: ArrayLike) -> float:
@@ -80,7 +87,296 @@ def mia_lr_entropy(retain: ArrayLike, held_out: ArrayLike, forget: ArrayLike) ->
         held_out: Entropies on the view's held-out samples, [M].
         forget: Entropies on D_f, [L].
     """
-    sets = [np.asarray(scores, np.float64) for scores in (retain, held_out, forget)]
-    if any(len(s) == 0 or not np.isfinite(s).all() for s in sets):
-        return float("nan")
-    return float(fit_logistic(sets[0], sets[1]).members(sets[2]).mean())
+    if not usable(retain, held_out, forget):
+        return NAN
+    return float(fit_logistic(retain, held_out).members(forget).mean())
+
+
+def m_entropy(logits: ArrayLike, labels: ArrayLike, variant: str = "rows") -> Array:
+    """Modified entropy of each sample, nats [N]: small for confident *and* right (Song & Mittal 2021).
+
+    Args:
+        logits: [N, K].
+        labels: int [N].
+        variant: `rows`, the published formula -(1-p_y) ln p_y - sum over k != y of p_k ln(1-p_k).
+            For comparison `columns`, as in Unlearn-Sparse and SalUn: ln p for ln(1-p), and 1-p in the whole
+            column of any label of the batch, so that it depends on the other samples; and `natmu`: ln p for
+            ln(1-p), but row by row.
+    """
+    logp, y = log_softmax(logits), np.asarray(labels, np.int64)
+    p, rows = np.exp(logp), np.arange(len(y))
+    if variant == "rows":
+        # 1 - p_k of the largest class is the sum of the others: no cancellation near 1.
+        top = logp.argmax(axis=1)
+        rest = p.copy()
+        rest[rows, top] = 0
+        with np.errstate(divide="ignore"):
+            log_other = np.log1p(-np.minimum(p, 0.5))
+            log_other[rows, top] = np.log(rest.sum(axis=1))
+        weight, logs = p.copy(), log_other
+        weight[rows, y] = np.exp(log_other[rows, y])
+        logs[rows, y] = logp[rows, y]
+    elif variant in ("columns", "natmu"):
+        weight, logs = p.copy(), np.maximum(logp, np.log(1e-30))
+        own = (slice(None), np.unique(y)) if variant == "columns" else (rows, y)
+        weight[own] = 1 - p[own]
+    else:
+        raise ValueError(f"variant must be rows, columns or natmu, but got {variant!r}")
+    return -np.where(weight == 0, 0.0, weight * np.where(weight == 0, 0.0, logs)).sum(axis=1)
+
+
+def svc_features(logits: ArrayLike, labels: ArrayLike) -> dict[str, Array]:
+    """What each SVC attack looks at, by ``SVC_INPUTS``: [N, 1], or the whole softmax vector [N, K]."""
+    z, logp = np.asarray(logits), log_softmax(logits)
+    p, right = np.exp(logp), z.argmax(axis=1) == np.asarray(labels)
+    correctness = np.where(np.isnan(logp).any(axis=1), np.nan, right)
+    confidence = p[np.arange(len(p)), np.asarray(labels, np.int64)]
+    columns = (correctness, confidence, entropy(z), m_entropy(z, labels))
+    return {
+        **{name: column[:, None] for name, column in zip(SVC_INPUTS, columns)},
+        "prob": p,
+    }
+
+
+def svc_members(members: ArrayLike, nonmembers: ArrayLike, queries: ArrayLike) -> Array:
+    """Which queries an SVC (C = 3, rbf, gamma = 1 / features) calls members: 1 or 0, [L].
+
+    All arguments are [n, features]. Samples that are equal are fitted as one with their summed weight, which
+    has the same optimum and makes inputs with few values, such as correctness, instant.
+    """
+    from sklearn.svm import SVC
+
+    sides = [np.unique(np.asarray(x), axis=0, return_counts=True) for x in (members, nonmembers)]
+    labels = np.repeat([1.0, 0.0], [len(values) for values, _ in sides])
+    attack = SVC(C=3, gamma="auto", kernel="rbf", cache_size=1000)
+    values, counts = (np.concatenate(parts) for parts in zip(*sides))
+    return attack.fit(values, labels, sample_weight=counts).predict(np.asarray(queries))
+
+
+def mia_svc_nonmember(retain: ArrayLike, held_out: ArrayLike, forget: ArrayLike) -> float:
+    """Share of D_f that an SVC calls *non-member* (Jia et al.'s forget efficacy; UGradSL's MIA_Score).
+
+    Args:
+        retain: One of the ``svc_features`` on D_r, [N, features]; the first M samples are the members.
+        held_out: The same on samples not trained on, [M, features]; UGradSL leaves out a forgotten class.
+        forget: The same on D_f, [L, features].
+    """
+    members, outside = np.asarray(retain)[: len(np.asarray(held_out))], np.asarray(held_out)
+    if min(len(members), len(outside)) < MIN_FIT or not usable(members, outside, forget):
+        return NAN
+    return float(1 - svc_members(members, outside, forget).mean())
+
+
+def mia_akbari(retain: ArrayLike, held_out: ArrayLike, forget: ArrayLike) -> float:
+    """`mia_svc_nonmember` averaged over D_r cut into chunks as long as the held-out set (Akbari et al.).
+
+    Differs: their code fails on correctness and entropy, which it treats as two-dimensional; here they are.
+    """
+    members, size = np.asarray(retain), len(np.asarray(held_out))
+    starts = range(0, len(members) - size + 1, size) if size else range(0)
+    rates = [mia_svc_nonmember(members[i : i + size], held_out, forget) for i in starts]
+    return float(np.mean(rates)) if rates else NAN
+
+
+def starting_kit_scores(forget: ArrayLike, held_out: ArrayLike) -> Array:
+    """Accuracy of telling D_f from held-out samples by their loss in ten stratified splits, [10].
+
+    NeurIPS 2023 starting kit's `simple_mia`: logistic regression, a tenth of the samples for testing.
+
+    Args:
+        forget: Losses on D_f, [N].
+        held_out: Losses on held-out samples, as many, [N].
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedShuffleSplit, cross_val_score
+
+    losses = np.concatenate([np.asarray(held_out, np.float64), np.asarray(forget, np.float64)])
+    members = np.repeat([0, 1], [len(np.asarray(held_out)), len(np.asarray(forget))])
+    folds = StratifiedShuffleSplit(n_splits=10, random_state=0)
+    return cross_val_score(
+        LogisticRegression(), losses[:, None], members, cv=folds, scoring="accuracy"
+    )
+
+
+def mia_acc_forget_test(
+    forget: ArrayLike, held_out: ArrayLike, generator: np.random.Generator
+) -> float:
+    """Mean accuracy of `starting_kit_scores` on equally many samples of both sets (UGradSL's Add. MIA).
+
+    0.5 is chance. The larger set is subsampled first: unbalanced, calling all samples by the larger set's name
+    would already do better than chance.
+
+    Args:
+        forget: Losses on D_f, nats [N].
+        held_out: Losses on held-out samples, [M]; without a forgotten class.
+        generator: Draws the subsample.
+    """
+    sets = [np.asarray(losses, np.float64) for losses in (forget, held_out)]
+    count = min(len(losses) for losses in sets)
+    if count < MIN_FIT or not usable(*sets):
+        return NAN
+    inside, outside = (
+        losses if len(losses) == count else generator.choice(losses, count, replace=False)
+        for losses in sets
+    )
+    return float(starting_kit_scores(inside, outside).mean())
+
+
+def attack_accuracy(called_inside: ArrayLike, called_outside: ArrayLike) -> float:
+    """(TP + TN) / all samples, from which members and non-members an attack calls members."""
+    inside, outside = np.asarray(called_inside, bool), np.asarray(called_outside, bool)
+    right = inside.sum() + (~outside).sum()
+    return float(right / (len(inside) + len(outside))) if len(inside) + len(outside) else NAN
+
+
+def loss_thresholds(losses: ArrayLike, rates: ArrayLike, method: str = "linear") -> Array:
+    """Thresholds [A, ...] below which a loss is called a member's, one for each false positive rate.
+
+    Privacy Meter's: quantiles along the last axis; rate 0 is threshold 0, and rate 1 is 1000.
+
+    Args:
+        losses: Losses of samples that are not members: of the population, [n] (attack P), or of every sample
+            under models trained without it, [N, models] (attack R).
+        rates: False positive rates in [0, 1], [A].
+        method: `linear` or `lower`, as of ``numpy.quantile``.
+    """
+    if method not in ("linear", "lower"):
+        raise ValueError(f"method must be linear or lower, but got {method!r}")
+    alphas, values = np.asarray(rates, np.float64), np.asarray(losses, np.float64)
+    found = (
+        np.quantile(values, alphas, axis=-1, method="linear")
+        if method == "linear"
+        else np.quantile(values, alphas, axis=-1, method="lower")
+    )
+    at = alphas.reshape(-1, *[1] * (values.ndim - 1))
+    return np.where(at <= 0, 0.0, np.where(at >= 1, 1000.0, found))
+
+
+def best_threshold(members: ArrayLike, nonmembers: ArrayLike) -> tuple[float, float]:
+    """The threshold with the best balanced accuracy of "member where loss < threshold", and that accuracy.
+
+    Candidates lie midway between neighbouring losses of either set; the first of equals. NaN where all losses
+    are equal, or one is not finite.
+    """
+    if not usable(members, nonmembers):
+        return NAN, NAN
+    inside, outside = np.sort(np.ravel(members)), np.sort(np.ravel(nonmembers))
+    values = np.unique(np.concatenate([inside, outside]))
+    if len(values) < 2:
+        return NAN, NAN
+    low, high = values[:-1], values[1:]
+    middle = low + (high - low) / 2
+    middle = np.where(middle > low, middle, high)  # of neighbouring floats it is one of them
+    found = np.searchsorted(inside, middle) / len(inside)
+    balanced = (found + 1 - np.searchsorted(outside, middle) / len(outside)) / 2
+    best = int(balanced.argmax())
+    return float(middle[best]), float(balanced[best])
+
+
+def mia_population(retain: ArrayLike, population: ArrayLike, forget: ArrayLike) -> dict[str, float]:
+    """Share of D_f whose loss lies strictly below thresholds on the population's (Ye et al.'s attack P).
+
+    `mia_population_asr` uses the threshold that best parts D_r from the population, the others quantiles of
+    the population's losses, so that they err on that share of it. Where that threshold does not exist,
+    because all losses are equal, none is below it. The paper prints lower as better; 0 means D_f was destroyed.
+
+    Args:
+        retain: Losses on D_r, nats [N].
+        population: Losses on held-out samples that serve as the population, [M].
+        forget: Losses on D_f, [L].
+    """
+    names = [f"mia_population_asr_fpr{round(100 * rate)}" for rate in FPRS]
+    if not usable(retain, population, forget):
+        return dict.fromkeys(["mia_population_asr", *names], NAN)
+    losses = np.asarray(forget, np.float64)
+    thresholds = [best_threshold(retain, population)[0], *loss_thresholds(population, FPRS)]
+    rates = [float((losses < threshold).mean()) for threshold in thresholds]
+    return dict(zip(["mia_population_asr", *names], rates))
+
+
+def auc(members: ArrayLike, nonmembers: ArrayLike) -> float:
+    """Chance that a member scores above a non-member, ties counting half, in [0, 1]; 0.5 is no signal.
+
+    Scores grow with membership: give negative losses. NaN when a set is empty or a score is not finite.
+    """
+    if not usable(members, nonmembers):
+        return NAN
+    scores, others = np.sort(np.ravel(members)), np.sort(np.ravel(nonmembers))
+    below, up_to = (np.searchsorted(others, scores, side) for side in ("left", "right"))
+    return float((below.mean() + up_to.mean()) / 2 / len(others))
+
+
+def tpr_at_fpr(members: ArrayLike, nonmembers: ArrayLike, fpr: float) -> float:
+    """Largest share of members above a threshold that at most `fpr` of the non-members exceed.
+
+    Scores grow with membership. NaN with fewer than 1 / fpr non-members, which cannot resolve the rate, when
+    there are no members, or when a score is not finite.
+    """
+    scores, others = np.ravel(np.asarray(members)), np.sort(np.ravel(np.asarray(nonmembers)))
+    allowed = int(np.floor(fpr * len(others) * (1 + 1e-12)))
+    if allowed < 1 or not usable(scores, others):
+        return NAN
+    if allowed >= len(others):
+        return 1.0
+    return float((scores > others[-allowed - 1]).mean())
+
+
+def _dot(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
+    """Inner product in one thread: BLAS would wake several for it, and wait for those that are busy."""
+    return float(np.einsum("i,i->", a, b))
+
+
+def _newton(
+    sides: Sequence[NDArray[np.floating]],
+    mass: float,
+    penalty: float,
+    start: tuple[float, float],
+    tolerance: float,
+) -> tuple[float, float]:
+    """Minimise ``penalty * slope**2 / 2 + mass * (mean log loss of members + that of non-members)``.
+
+    Steps are halved until the slope of the objective along them has not turned up by more than a quarter.
+    Convergence is quadratic: a relative step below `tolerance` is the last, and leaves about its square.
+    """
+    squares, buffers = [side * side for side in sides], [np.empty_like(side) for side in sides]
+
+    def derivatives(slope: float, intercept: float) -> tuple[float, float, float, float, float]:
+        """Gradient (slope, intercept) and the three entries of the Hessian."""
+        g0, g1, h00, h01, h11 = penalty * slope, 0.0, penalty, 0.0, 1e-12
+        for side, square, wrong, sign in zip(sides, squares, buffers, (1.0, -1.0)):
+            # Probability of the other class, 1 / (1 + exp(margin)): exact however small it is.
+            np.multiply(side, sign * slope, out=wrong)
+            wrong += sign * intercept
+            np.exp(wrong, out=wrong)
+            wrong += 1
+            np.reciprocal(wrong, out=wrong)
+            each, count, first = mass / len(side), float(wrong.sum()), _dot(wrong, side)
+            g1 -= sign * each * count
+            g0 -= sign * each * first
+            second = _dot(wrong, square)
+            wrong *= wrong
+            h11 += each * (count - float(wrong.sum()))
+            h01 += each * (first - _dot(wrong, side))
+            h00 += each * (second - _dot(wrong, square))
+        return g0, g1, h00, h01, h11
+
+    slope, intercept = start
+    with np.errstate(over="ignore"):
+        g0, g1, h00, h01, h11 = derivatives(slope, intercept)
+        for _ in range(1000):
+            determinant = h00 * h11 - h01 * h01
+            if determinant > 1e-12 * h00 * h11:
+                d0, d1 = (h01 * g1 - h11 * g0) / determinant, (h01 * g0 - h00 * g1) / determinant
+            else:  # twice the diagonal bounds the Hessian
+                d0, d1 = -g0 / (2 * h00), -g1 / (2 * h11)
+            if not max(abs(d0), abs(d1)) > tolerance * (1 + max(abs(slope), abs(intercept))):
+                return slope + d0, intercept + d1
+            downhill, scale = g0 * d0 + g1 * d1, 1.0
+            while True:
+                at = (slope + scale * d0, intercept + scale * d1)
+                g0, g1, h00, h01, h11 = derivatives(*at)
+                if g0 * d0 + g1 * d1 <= -downhill / 4 or scale < 1e-10:
+                    break
+                scale /= 2
+            slope, intercept = at
+    return slope, intercept
