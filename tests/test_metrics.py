@@ -10,7 +10,13 @@ from golden_files import golden
 
 from mu import metrics
 from mu.evaluate import Outputs, mean_of, score
-from mu.metrics import AVG_GAP_NATMU, METRICS
+from mu.metrics import (
+    AVG_GAP_NATMU,
+    AVG_GAP_UGRADSL,
+    AVG_GAP_UGRADSL5,
+    METRICS,
+    SVC_GAP4,
+)
 
 TIGHT = {"rel": 1e-9, "abs": 1e-10}
 
@@ -171,10 +177,12 @@ def test_vocabulary_says_unit_and_direction_of_every_metric() -> None:
     for name, metric in METRICS.items():
         assert metric.unit in ("fraction", "s", "count", "nats", ""), name
         assert metric.better in ("target", "lower", "higher"), name
+        assert metric.when in ("trial", "finalist", "analysis"), name
         assert metric.label, name
         assert metric.source, name
-    for names in AVG_GAP_NATMU.values():
-        assert set(names) <= set(METRICS)
+    for lists in (AVG_GAP_NATMU, AVG_GAP_UGRADSL, AVG_GAP_UGRADSL5):
+        for names in (*lists.values(), SVC_GAP4):
+            assert set(names) <= set(METRICS)
 
 
 def test_mean_of_runs_keeps_what_all_runs_have() -> None:
