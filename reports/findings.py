@@ -5,17 +5,27 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
+from reports import budget
+from reports.comparison import ALPHA, pairs, smallest_corrected
 from reports.load import Request, Study
 from reports.outcomes import TOLERANCE, changes, outcome, retrained
-from reports.tables import percent
+from reports.robustness import score
+from reports.table import count, percent, signed
 
 
 def sentences(study: Study) -> list[str]:
-    """Who is closest, who over-forgets, whose knobs do not transfer, and what did not finish."""
+    """Who is closest, who over-forgets, whose knobs do not transfer, how sure that is, and what did not finish."""
     found = [closest(study, request) for request in study.requests]
     if not any(found):
         found = ["No method has a gap to retraining yet."]
-    found += [over_forgetting(study), transfer(study), unfinished(study)]
+    found += [
+        over_forgetting(study),
+        transfer(study),
+        robustness(study),
+        told_apart(study),
+        tuned_enough(study),
+        unfinished(study),
+    ]
     return [sentence for sentence in found if sentence]
 
 
@@ -93,6 +103,49 @@ def transfer(study: Study) -> str:
         f"Knobs of {worst} transfer worst to another request (AvgChange {percent(means[worst])} points), "
         f"those of {best} best ({percent(means[best])})."
     )
+
+
+def robustness(study: Study) -> str:
+    """Who loses least, and most, without knobs of its own; of methods that lack nothing."""
+    scores = {
+        method.name: found.total.value
+        for method in study.methods
+        if (found := score(study, method)).complete and found.total is not None
+    }
+    if len(scores) < 2:
+        return ""
+    best, worst = min(scores, key=scores.__getitem__), max(scores, key=scores.__getitem__)
+    return (
+        f"Without knobs tuned on the request itself, {best} loses least (robustness {signed(scores[best])} "
+        f"points of AvgGap) and {worst} most ({signed(scores[worst])})."
+    )
+
+
+def told_apart(study: Study) -> str:
+    """How many pairs of methods differ by the paired tests; or that no test could tell."""
+    found = pairs(study)
+    if not found:
+        return ""
+    n, _, corrected = smallest_corrected(study)
+    if corrected >= ALPHA:
+        return f"With {count(n, 'problem')} (request and seed), no test can tell any two methods apart."
+    apart = sum(pair.told_apart for pair in found)
+    return f"Paired tests over {count(n, 'problem')} tell {apart} of {count(len(found), 'pair')} of methods apart."
+
+
+def tuned_enough(study: Study) -> str:
+    """In how many cells the budget may decide the ranking."""
+    verdicts = [
+        found.enough
+        for request in study.requests
+        for method in study.methods
+        if (found := budget.tuned(study, request.name, method.name)) is not None
+        and found.enough is not None
+    ]
+    short = verdicts.count(False)
+    if not short:
+        return ""
+    return f"In {short} of {count(len(verdicts), 'cell')}, a larger search budget could change the ranking."
 
 
 def unfinished(study: Study) -> str:

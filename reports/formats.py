@@ -1,4 +1,4 @@
-"""Tables as CSV, Markdown and LaTeX (booktabs), and ``results.csv``, every result in full precision."""
+"""Tables as CSV, Markdown and LaTeX (booktabs); ``results.csv`` and ``cells.csv``, all results in full precision."""
 
 # ruff: noqa: RUF001 (typographic signs are meant)
 
@@ -11,7 +11,8 @@ from pathlib import Path
 
 from reports.load import Study
 from reports.outcomes import is_target, retrained
-from reports.tables import Cell, Table
+from reports.table import Cell, Table
+from reports.uncertainty import CELLS, cells
 
 RESULTS = (
     "study",
@@ -26,6 +27,7 @@ RESULTS = (
     "retrain",
     "gap",
 )
+ENDS = ("low", "high")
 LATEX = {
     "\\": r"\textbackslash{}",
     "&": r"\&",
@@ -45,6 +47,8 @@ LATEX = {
     "→": r"$\to$",
     "−": r"$-$",
     "√": r"$\surd$",
+    "τ": r"$\tau$",
+    "§": r"\S{}",
     "–": "--",
     "|": r"$|$",
     "<": r"$<$",
@@ -53,7 +57,7 @@ LATEX = {
 
 
 def write(folder: Path, study: Study, tables: Iterable[Table]) -> None:
-    """Write every table as ``<name>.csv``, ``.md`` and ``.tex``, and ``results.csv``."""
+    """Write every table as ``<name>.csv``, ``.md`` and ``.tex``, and ``results.csv`` and ``cells.csv``."""
     for table in tables:
         for suffix, text in (
             ("csv", to_csv(table)),
@@ -62,18 +66,36 @@ def write(folder: Path, study: Study, tables: Iterable[Table]) -> None:
         ):
             (folder / f"{table.name}.{suffix}").write_text(text, encoding="utf-8")
     (folder / "results.csv").write_text(results_csv(study), encoding="utf-8")
+    (folder / "cells.csv").write_text(_csv([CELLS, *cells(study)]), encoding="utf-8")
 
 
 def to_csv(table: Table) -> str:
-    """One line per row, the group's name first; cells as printed."""
-    return _csv(
-        [(table.of, *table.columns)]
-        + [
-            (group.name, *(cell.text for cell in row))
-            for group in table.groups
-            for row in group.rows
+    """One line per row, the group's name first; cells as printed.
+
+    A column whose cells have 95 % intervals is followed by their ends, `low` and `high`, and one whose cells
+    have intervals of gaps by `gap low` and `gap high`.
+    """
+    rows = [(group.name, row) for group in table.groups for row in group.rows]
+    ends = {
+        column: [
+            (words, get)
+            for words, get in (("", _interval), ("gap ", _gap_interval))
+            if any(get(row[column]) for _, row in rows)
         ]
-    )
+        for column in range(len(table.columns))
+    }
+    head = [table.of]
+    for column, name in enumerate(table.columns):
+        head += [name, *(f"{name} {words}{end}" for words, _ in ends[column] for end in ENDS)]
+    lines = [head]
+    for group, row in rows:
+        line = [group]
+        for column, cell in enumerate(row):
+            line.append(cell.text)
+            for _, get in ends[column]:
+                line += get(cell) or ("", "")
+        lines.append(line)
+    return _csv(lines)
 
 
 def to_markdown(table: Table) -> str:
@@ -148,6 +170,14 @@ def _results(study: Study) -> Iterator[tuple[str, ...]]:
                         *(study.name, phase, forget, source, method, str(record.seed), view, name),
                         *("" if number is None else repr(number) for number in (value, mean, gap)),
                     )
+
+
+def _interval(cell: Cell) -> tuple[str, str] | None:
+    return cell.interval
+
+
+def _gap_interval(cell: Cell) -> tuple[str, str] | None:
+    return cell.gap_interval
 
 
 def _csv(rows: Iterable[Iterable[str]]) -> str:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mu import record, selection
 from mu.metrics import AVG_GAP_NATMU
 from mu.record import TrialRecord
-from mu.selection import Candidate
+from mu.selection import Candidate, References
 
+T = TypeVar("T")
 EPOCHS = "epochs"
 """The knob that sufficient training extends."""
 
@@ -53,6 +54,8 @@ class Method:
         summary: One line on what it does; empty when not recorded.
         zero_shot: Whether it works without retained data.
         has_epochs: Whether more epochs can be asked of it.
+        requests: The forget requests it is used on; None is all.
+        space: Searched knob to its range (`low`, `high`, `log`, or `choices`); empty when not recorded.
     """
 
     name: str
@@ -60,6 +63,11 @@ class Method:
     summary: str
     zero_shot: bool
     has_epochs: bool
+    requests: tuple[str, ...] | None = None
+    space: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def used_on(self, request: str) -> bool:
+        return self.requests is None or request in self.requests
 
 
 @dataclass(frozen=True)
@@ -94,8 +102,10 @@ class Study:
         transfers: (source, target) requests of the transfer experiment.
         records: Every ended trial.
         candidates: (request, method) to the configurations that finished on all search seeds.
+        references: Request to what the rules of selection may compare with.
         runs: (phase, request, method, source) to the runs that count; source is empty but in `transfer`.
         summary: Content of ``summary.json``; empty when there is none.
+        memo: What has been worked out from all this.
     """
 
     name: str
@@ -110,13 +120,26 @@ class Study:
     transfers: tuple[tuple[str, str], ...]
     records: tuple[TrialRecord, ...]
     candidates: Mapping[tuple[str, str], Sequence[Candidate]]
+    references: Mapping[str, References]
     runs: Mapping[tuple[str, str, str, str], Runs]
     summary: Mapping[str, Any]
+    memo: dict[Any, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     @property
     def definition(self) -> Mapping[str, Any]:
         """The study file as it was resolved; empty when not recorded."""
         return _mapping(self.line.get("definition"))
+
+    @property
+    def oracle(self) -> bool:
+        """Whether knobs were chosen on the reported seeds and view, as the papers do."""
+        return self.definition.get("selection") == "paper"
+
+    def once(self, key: Any, work: Callable[[], T]) -> T:
+        """The result of `work`, which is done for a key but once."""
+        if key not in self.memo:
+            self.memo[key] = work()
+        return self.memo[key]
 
     def request(self, name: str) -> Request:
         return next(request for request in self.requests if request.name == name)
@@ -128,11 +151,16 @@ class Study:
         """The configuration that stands for a cell; None when none has finished."""
         return selection.best_objective(self.candidates.get((forget, method), ()))
 
-    def searched(self, forget: str, method: str) -> list[TrialRecord]:
+    def searched(self, forget: str, method: str) -> Sequence[TrialRecord]:
         """Every search trial of a cell."""
-        return [
-            r for r in self.records if (r.phase, r.forget, r.method) == ("search", forget, method)
-        ]
+        return self.once("searched", self._searches).get((forget, method), ())
+
+    def _searches(self) -> dict[tuple[str, str], list[TrialRecord]]:
+        found: dict[tuple[str, str], list[TrialRecord]] = defaultdict(list)
+        for r in self.records:
+            if r.phase == "search":
+                found[r.forget, r.method].append(r)
+        return found
 
     def counts(self) -> dict[str, Counter[str]]:
         """Phase to status to number of trials, in the order of the phases."""
@@ -143,16 +171,24 @@ class Study:
 
     def planned(self, phase: str) -> int | None:
         """Number of trials that a phase has when it is complete; None when that is not recorded."""
-        cells, seeds = len(self.requests) * len(self.methods), len(self.report_seeds)
+        cells = [m for r in self.requests for m in self.methods if m.used_on(r.name)]
+        seeds = len(self.report_seeds)
         if phase == "search":
-            return None if self.trials is None else cells * self.trials * len(self.search_seeds)
+            return (
+                None if self.trials is None else len(cells) * self.trials * len(self.search_seeds)
+            )
+        if phase == "default":
+            asked = _mapping(self.definition.get("experiments")).get("defaults")
+            return len(cells) * seeds if asked else 0
         if phase == "confirm":
-            return cells * seeds
+            return len(cells) * seeds
         if phase == "sufficient":
-            extended = sum(m.has_epochs for m in self.methods) * len(self.requests)
-            return extended * seeds if self.sufficient_epochs else 0
+            return sum(m.has_epochs for m in cells) * seeds if self.sufficient_epochs else 0
         if phase == "transfer":
-            return len(self.transfers) * len(self.methods) * seeds
+            moved = [
+                m for pair in self.transfers for m in self.methods if all(map(m.used_on, pair))
+            ]
+            return len(moved) * seeds
         return None
 
 
@@ -184,8 +220,7 @@ def assemble(
     report_seeds = seeds.get("report") or _seeds(
         r for r in records if r.phase not in ("search", "reference") or r.role == "report"
     )
-    objective = search.get("objective") or "avg_gap_natmu"
-    objective = objective if isinstance(objective, str) else objective[0]
+    objective = _first(search.get("objective")) or "avg_gap_natmu"
     requests, methods = _requests(line, records), _methods(line, records)
     epochs, transfers = _experiments(definition, records, [request.name for request in requests])
     candidates = {
@@ -208,6 +243,10 @@ def assemble(
         transfers=transfers,
         records=tuple(records),
         candidates=candidates,
+        references={
+            request.name: selection.references(records, request.name, search_seeds)
+            for request in requests
+        },
         runs=_runs(records, report_seeds, candidates, epochs),
         summary=summary,
     )
@@ -239,7 +278,7 @@ def _runs(
         (phase, forget, method, source): _current(
             ended,
             None
-            if phase == "reference"
+            if phase in ("reference", "default")
             else selection.best_objective(candidates.get((source or forget, method), ())),
             {EPOCHS: epochs} if phase == "sufficient" else {},
         )
@@ -290,11 +329,15 @@ def _requests(line: Mapping[str, Any], records: Sequence[TrialRecord]) -> tuple[
 
 def _methods(line: Mapping[str, Any], records: Sequence[TrialRecord]) -> tuple[Method, ...]:
     facts, definition = _mapping(line.get("methods")), _mapping(line.get("definition"))
-    listed = [_mapping(entry).get("name", entry) for entry in definition.get("methods") or []]
+    listed = {
+        str(_mapping(entry).get("name", entry)): _mapping(entry)
+        for entry in definition.get("methods") or []
+    }
     names = [*listed, *facts] or [r.method for r in records if r.phase != "reference"]
     found: list[Method] = []
     for position, name in enumerate(dict.fromkeys(names)):
-        fact = _mapping(facts.get(name))
+        fact, entry = _mapping(facts.get(name)), listed.get(name, {})
+        requests = entry.get("forget")
         extends = any(EPOCHS in r.knobs for r in records if r.method == name)
         found.append(
             Method(
@@ -303,6 +346,8 @@ def _methods(line: Mapping[str, Any], records: Sequence[TrialRecord]) -> tuple[M
                 str(fact.get("summary", "")),
                 bool(fact.get("zero_shot", False)),
                 bool(fact.get("has_epochs", extends)),
+                None if requests is None else tuple(requests),
+                {knob: _mapping(span) for knob, span in _mapping(entry.get("space")).items()},
             )
         )
     return tuple(found)
@@ -322,6 +367,13 @@ def _experiments(
         epochs = max(ran, default=None)
         pairs = [(r.source, r.forget) for r in records if r.phase == "transfer" and r.source]
     return epochs, tuple(pair for pair in dict.fromkeys(pairs) if pair[1] in requests)
+
+
+def _first(objective: Any) -> str:
+    """The name of the objective that decides, of a name, several, or a mapping of a name to its definition."""
+    while isinstance(objective, (list, tuple, dict)) and objective:
+        objective = next(iter(objective))
+    return objective if isinstance(objective, str) else ""
 
 
 def _seeds(records: Iterable[TrialRecord]) -> list[int]:

@@ -7,11 +7,13 @@ import html
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from reports.figures import Drawing
-from reports.tables import Cell, Table
+from reports.canvas import Drawing
+from reports.table import BELOW, BESIDE, Cell, Table
 
 STACKED = 9
 """Tables with more columns set the gap below the mean, to fit the page."""
+LONG = 24
+"""Tables with more rows may be folded."""
 STYLE_SHEET = """
 :root { color-scheme: light; --ink: #1b1b1b; --soft: #6b6b6b; --line: #cfcfcf; --link: #1f4e79; }
 * { box-sizing: border-box; }
@@ -27,7 +29,9 @@ code { font: .88em ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace;
 .byline { color: var(--soft); margin: 0 0 1.4rem; }
 .abstract { border-left: 3px solid var(--line); padding: .1rem 0 .1rem 1.1rem; margin: 1.2rem 0; }
 nav { font-size: .92rem; color: var(--soft); margin: 1rem 0 0; }
-nav a { margin-right: .9rem; white-space: nowrap; }
+nav a { margin-right: .9rem; white-space: nowrap; } nav p { margin: .15rem 0; max-width: none; }
+nav b { font-weight: 600; color: var(--ink); margin-right: .6rem; }
+header details { margin-top: 1rem; } figure details { max-width: none; text-align: left; }
 section { scroll-margin-top: 1rem; }
 figure { margin: 1.5rem 0 2rem; }
 figure img { display: block; max-width: 100%; height: auto; margin: 0 auto; }
@@ -49,6 +53,7 @@ tbody + tbody tr.group th { border-top: .7px solid var(--line); }
 td.wrap { white-space: normal; min-width: 12rem; overflow-wrap: anywhere; }
 .std, .n { color: var(--soft); font-size: .9em; } .gap { margin-left: .3em; }
 .stacked .gap { display: block; }
+.range { color: var(--soft); font-size: .88em; font-weight: 400; } .below { display: block; }
 .plain table { margin: 0; }
 .words { color: var(--soft); font-style: italic; }
 td.best { font-weight: 700; } td.best .std { font-weight: 400; }
@@ -118,8 +123,12 @@ def listing(
     )
 
 
-def table(content: Table, number: int) -> str:
-    """A numbered table under its caption, in a container of its own that scrolls."""
+def table(content: Table, number: int, fold: bool = False) -> str:
+    """A numbered table under its caption, in a container of its own that scrolls.
+
+    Args:
+        fold: Whether the rows are folded at first when there are many.
+    """
     head = "".join(
         f"<th{_text(column < content.texts)}>{escape(text).replace('_', '_<wbr>')}</th>"
         for column, text in enumerate(content.columns)
@@ -139,11 +148,12 @@ def table(content: Table, number: int) -> str:
     notes = "".join(f" {escape(note)}." for note in content.notes)
     wide = ' class="stacked"' if len(content.columns) > STACKED else ""
     files = _files(f"tables/{content.name}.{suffix}" for suffix in ("csv", "md", "tex"))
+    grid = f'<div class="scroll"><table{wide}><thead><tr>{head}</tr></thead>{"".join(bodies)}</table></div>'
+    count = sum(len(group.rows) for group in content.groups)
     return (
         f'<figure id="table-{escape(content.name)}"><figcaption><b>Table {number}. '
         f"{escape(content.title)}.</b> {escape(content.caption)}{notes} {files}</figcaption>"
-        f'<div class="scroll"><table{wide}><thead><tr>{head}</tr></thead>{"".join(bodies)}</table></div>'
-        "</figure>"
+        f"{details(f'{count} rows', grid) if fold and count > LONG else grid}</figure>"
     )
 
 
@@ -174,12 +184,27 @@ def _cell(cell: Cell, wide: bool) -> str:
         return f'<td class="words">{escape(cell.value + cell.marks)}</td>'
     text = escape(cell.value)
     text += f'<span class="std"> ± {escape(cell.spread)}</span>' if cell.spread else ""
+    if cell.place == BESIDE and cell.interval:
+        text += f'<span class="range"> {escape(cell.range)}</span>'
     rest = escape(cell.marks) + (
         f'<span class="n"> {escape(cell.runs)}</span>' if cell.runs else ""
     )
     text += f'<span class="gap">({escape(cell.gap)}){rest}</span>' if cell.gap else rest
+    if cell.place == BELOW and cell.interval:
+        text += f'<span class="range below">{escape(cell.range)}</span>'
     kind = " ".join(name for name, on in (("best", cell.best), ("text wrap", wide)) if on)
-    return f'<td class="{kind}">{text}</td>' if kind else f"<td>{text}</td>"
+    return f"<td{_named('class', kind)}{_named('title', _hint(cell))}>{text}</td>"
+
+
+def _hint(cell: Cell) -> str:
+    """The intervals, for when one points at the cell."""
+    parts = (("", cell.interval), ("gap ", cell.gap_interval))
+    texts = [f"{what}{ends[0]} to {ends[1]}" for what, ends in parts if ends]
+    return f"95 % interval: {', '.join(texts)}" if texts else ""
+
+
+def _named(name: str, value: str) -> str:
+    return f' {name}="{escape(value)}"' if value else ""
 
 
 def _text(left: bool) -> str:

@@ -9,15 +9,28 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from mu.metrics import METRICS, mean_gap
 from mu.record import REFERENCES
 from reports.load import Request, Runs, Study
-from reports.stats import Spread, median, noise_floor, spread
+from reports.stats import (
+    Array,
+    Estimate,
+    Interval,
+    Spread,
+    leave_one_out,
+    median,
+    pairwise,
+    resamples,
+    spread,
+    weighted_means,
+)
 
 VIEW = "test"
 """The view that reports read; the search reads `val`."""
 DISTANCE, GAP = "activation_distance", "avg_gap_natmu"
-UNEXTENDABLE = "no epochs to extend"
+UNEXTENDABLE, UNUSED = "no epochs to extend", "not asked for"
 TOLERANCE = 1e-12
 """Differences of fractions below this are rounding of floating-point numbers."""
 
@@ -27,16 +40,25 @@ class Retrained:
     """The retrained models of a request, from which every gap is measured.
 
     Args:
+        n: Number of models.
         means: Metric to mean over the report seeds; empty when none has finished.
-        floors: Metric to noise floor; empty for fewer than two seeds.
-        average: Noise floor of AvgGap: the mean of those of its metrics; None for fewer than two seeds.
+        floors: Metric to noise floor, the mean of its `singles`; empty for fewer than two seeds.
+        singles: Metric to the distance of each model from the mean of the others; AvgGap among them.
+        pairs: Metric to the distance of every two models; AvgGap among them.
         seconds: Median training time; None when none has finished.
     """
 
+    n: int
     means: Mapping[str, float]
     floors: Mapping[str, float]
-    average: float | None
+    singles: Mapping[str, Sequence[float]]
+    pairs: Mapping[str, Sequence[float]]
     seconds: float | None
+
+    @property
+    def average(self) -> float | None:
+        """Noise floor of AvgGap, the mean of those of its metrics; None for fewer than two seeds."""
+        return self.floors.get(GAP)
 
 
 @dataclass(frozen=True)
@@ -47,8 +69,12 @@ class Outcome:
         spreads: Metric to mean and spread over the report seeds; empty when none has finished.
         gaps: Metric to |mean - mean of the retrained models|, for metrics whose best value is the retrained
             models' own.
+        gap_intervals: Metric to the interval of that gap: Student's for the difference of each run to the
+            retrained model of its seed, without its sign; absent for fewer than two such pairs.
         average: AvgGap, the mean of those gaps over the request's list; None when one is missing.
+        estimate: The same with its bootstrap samples of the seeds, those of the retrained models drawn along.
         per_run: The same formed for each run; None when there is none.
+        by_seed: The same of each run.
         seconds: Median time of the method; None when no run has finished.
         samples: Median number of samples seen.
         reason: Why no run has finished; empty when one has.
@@ -57,12 +83,21 @@ class Outcome:
 
     spreads: Mapping[str, Spread]
     gaps: Mapping[str, float]
+    gap_intervals: Mapping[str, Interval]
     average: float | None
+    estimate: Estimate | None
     per_run: Spread | None
+    by_seed: Mapping[int, float]
     seconds: float | None
     samples: float | None
     reason: str
     outdated: bool
+
+    @property
+    def average_interval(self) -> Interval | None:
+        """That of AvgGap, which cannot be negative."""
+        found = self.estimate.interval if self.estimate else None
+        return found.within(0.0, math.inf) if found else None
 
 
 def is_target(metric: str) -> bool:
@@ -72,52 +107,21 @@ def is_target(metric: str) -> bool:
 
 def retrained(study: Study, request: Request, view: str = VIEW) -> Retrained:
     """The retrained models of the report seeds."""
-    runs = study.cell("reference", request.name, "retrain")
-    values = _by_metric(runs, view)
-    means = {name: s.mean for name, v in values.items() if (s := spread(v)) is not None}
-    floors = {name: floor for name, v in values.items() if (floor := noise_floor(v)) is not None}
-    if DISTANCE in means:
-        floors[DISTANCE] = means[DISTANCE]  # recorded as the distance to the other retrained models
-    else:
-        floors.pop(DISTANCE, None)
-    complete = all(name in floors for name in request.metrics)
-    average = (
-        math.fsum(floors[name] for name in request.metrics) / len(request.metrics)
-        if complete
-        else None
-    )
-    return Retrained(means, floors, average, median(r.time_unlearn for r in runs.finished))
+    return study.once(("retrained", request.name, view), lambda: _retrained(study, request, view))
 
 
 def outcome(
-    study: Study, request: Request, method: str, phase: str = "confirm", source: str = ""
+    study: Study,
+    request: Request,
+    method: str,
+    phase: str = "confirm",
+    source: str = "",
+    view: str = VIEW,
 ) -> Outcome:
     """What a method, or a reference, comes to on a request."""
-    runs = study.cell(phase, request.name, method, source)
-    reference = retrained(study, request)
-    spreads = {
-        name: s for name, v in _by_metric(runs, VIEW).items() if (s := spread(v)) is not None
-    }
-    gaps = {
-        name: abs(s.mean - reference.means[name])
-        for name, s in spreads.items()
-        if name in reference.means and is_target(name)
-    }
-    average = mean_gap(
-        {name: s.mean for name, s in spreads.items()}, reference.means, request.metrics
-    )
-    per_run = spread(
-        mean_gap(r.metrics.get(VIEW, {}), reference.means, request.metrics) for r in runs.finished
-    )
-    return Outcome(
-        spreads=spreads,
-        gaps=gaps,
-        average=average if math.isfinite(average) else None,
-        per_run=per_run,
-        seconds=median(r.time_unlearn for r in runs.finished),
-        samples=median(r.samples_seen for r in runs.finished),
-        reason="" if runs.finished else _reason(study, request, method, phase, source, runs),
-        outdated=runs.outdated,
+    return study.once(
+        ("outcome", request.name, method, phase, source, view),
+        lambda: _outcome(study, request, method, phase, source, view),
     )
 
 
@@ -134,9 +138,135 @@ def changes(
     return found, math.fsum(found.values()) / len(names) if complete else None
 
 
+def regret(after: Outcome, before: Outcome) -> Estimate | None:
+    """AvgGap after minus AvgGap before, over the same bootstrap samples; None when there is none to compare."""
+    if after.estimate is None or before.estimate is None:
+        return None
+    return Estimate(
+        after.estimate.value - before.estimate.value,
+        after.estimate.replicas - before.estimate.replicas,
+        min(after.estimate.n, before.estimate.n),
+    )
+
+
 def at_floor(gap: float | None, floor: float | None) -> bool:
-    """Whether a gap is not above the noise floor, and so may be chance."""
+    """Whether a gap is not above the noise floor, and so may be chance.
+
+    The rule of every dagger: gap <= floor, where the floor is the mean, over the retrained models, of the
+    distance of one to the mean of the others. It says that one more retrained model would be as far off.
+    """
     return gap is not None and floor is not None and gap <= floor + TOLERANCE
+
+
+def weights(study: Study) -> Array:
+    """Bootstrap samples of the report seeds, the same for all that is estimated."""
+    return study.once(
+        "weights", lambda: resamples(len(study.report_seeds), study.name, study.report_seeds)
+    )
+
+
+def _retrained(study: Study, request: Request, view: str) -> Retrained:
+    runs = study.cell("reference", request.name, "retrain")
+    values = _by_metric(runs, view)
+    means = {name: s.mean for name, v in values.items() if (s := spread(v)) is not None}
+    distances = {name: v for name, v in values.items() if is_target(name)}
+    singles = {name: leave_one_out(v) for name, v in distances.items()}
+    pairs = {name: pairwise(v) for name, v in distances.items()}
+    if DISTANCE in means:  # recorded as the distance to the other retrained models
+        singles[DISTANCE] = [value for value in values[DISTANCE] if math.isfinite(value)]
+    if all(len(singles.get(name, ())) == len(runs.finished) > 1 for name in request.metrics):
+        for table in (singles, pairs):
+            rows = zip(*(table[name] for name in request.metrics))
+            table[GAP] = [math.fsum(row) / len(row) for row in rows]
+    floors = {name: math.fsum(v) / len(v) for name, v in singles.items() if v}
+    seconds = median(r.time_unlearn for r in runs.finished)
+    return Retrained(len(runs.finished), means, floors, singles, pairs, seconds)
+
+
+def _outcome(
+    study: Study, request: Request, method: str, phase: str, source: str, view: str
+) -> Outcome:
+    runs = study.cell(phase, request.name, method, source)
+    reference = retrained(study, request, view)
+    spreads = {
+        name: s for name, v in _by_metric(runs, view).items() if (s := spread(v)) is not None
+    }
+    gaps = {
+        name: abs(s.mean - reference.means[name])
+        for name, s in spreads.items()
+        if name in reference.means and is_target(name)
+    }
+    average = mean_gap(
+        {name: s.mean for name, s in spreads.items()}, reference.means, request.metrics
+    )
+    by_seed = {
+        r.seed: gap
+        for r in runs.finished
+        if math.isfinite(gap := mean_gap(r.metrics.get(view, {}), reference.means, request.metrics))
+    }
+    finite = math.isfinite(average)
+    return Outcome(
+        spreads=spreads,
+        gaps=gaps,
+        gap_intervals=_gap_intervals(study, request, runs, spreads, gaps, view),
+        average=average if finite else None,
+        estimate=_estimate(study, request, runs, average, view) if finite else None,
+        per_run=spread(by_seed.values()),
+        by_seed=by_seed,
+        seconds=median(r.time_unlearn for r in runs.finished),
+        samples=median(r.samples_seen for r in runs.finished),
+        reason="" if runs.finished else _reason(study, request, method, phase, source, runs),
+        outdated=runs.outdated,
+    )
+
+
+def _gap_intervals(
+    study: Study,
+    request: Request,
+    runs: Runs,
+    spreads: Mapping[str, Spread],
+    gaps: Mapping[str, float],
+    view: str,
+) -> dict[str, Interval]:
+    """Of the gaps, from the differences within seeds; the centre is the difference of all the means."""
+    reference = retrained(study, request, view)
+    twins = {
+        r.seed: r.metrics.get(view, {})
+        for r in study.cell("reference", request.name, "retrain").finished
+    }
+    found = {}
+    for name in gaps:
+        differences = spread(
+            r.metrics.get(view, {}).get(name, math.nan) - twins[r.seed].get(name, math.nan)
+            for r in runs.finished
+            if r.seed in twins
+        )
+        if differences is not None and differences.interval is not None:
+            shift = spreads[name].mean - reference.means[name] - differences.mean
+            low, high = differences.interval
+            found[name] = Interval(low + shift, high + shift).size
+    return found
+
+
+def _estimate(
+    study: Study, request: Request, runs: Runs, average: float, view: str
+) -> Estimate | None:
+    """AvgGap of means over bootstrap samples of the seeds."""
+    twins = study.cell("reference", request.name, "retrain")
+    ours, theirs = (
+        weighted_means(_matrix(study, part, request.metrics, view), weights(study))
+        for part in (runs, twins)
+    )
+    n = min(len(runs.finished), len(twins.finished))
+    return Estimate(average, np.abs(ours - theirs).mean(axis=1), n)
+
+
+def _matrix(study: Study, runs: Runs, names: Sequence[str], view: str) -> Array:
+    """Values [seeds, names] in the order of the report seeds, NaN where there is none."""
+    found = {r.seed: r.metrics.get(view, {}) for r in runs.finished}
+    return np.array(
+        [[found.get(seed, {}).get(name, math.nan) for name in names] for seed in study.report_seeds]
+    )
 
 
 def _by_metric(runs: Runs, view: str) -> dict[str, list[float]]:
@@ -153,10 +283,13 @@ def _reason(
     ended = Counter(record.status for record in runs.records)
     if ended:
         return ", ".join(f"{status} ×{n}" if n > 1 else status for status, n in ended.items())
-    if phase == "sufficient" and not any(m.has_epochs for m in study.methods if m.name == method):
-        return UNEXTENDABLE
+    listed = next((m for m in study.methods if m.name == method), None)
     tuned_on = source or request.name
-    searched = method not in REFERENCES and study.searched(tuned_on, method)
+    if listed is not None and not (listed.used_on(request.name) and listed.used_on(tuned_on)):
+        return UNUSED
+    if phase == "sufficient" and not (listed is not None and listed.has_epochs):
+        return UNEXTENDABLE
+    searched = method not in REFERENCES and phase != "default" and study.searched(tuned_on, method)
     if searched and not study.candidates.get((tuned_on, method)):
         return "no finished search trial"
     return "not run"

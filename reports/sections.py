@@ -15,40 +15,77 @@ from mu.metrics import METRICS
 from mu.record import PHASES, REFERENCES, STATUSES, TrialRecord
 from reports import markup
 from reports.load import Study
-from reports.tables import knob_text, label
+from reports.table import count as counted
+from reports.table import knob_text, label
 
-HOW_TO_READ = (
-    (
-        "Gap",
-        "A method is good when it ends where retraining without the forgotten data ends, so every number is "
-        "compared with that of the retrained models: gap = |mean − mean of the retrained models|, formed "
-        "before rounding. An accuracy above that of retraining is not better.",
-    ),
-    (
-        "Noise floor",
-        "Retrained models differ among themselves by their seed. The floor is the mean distance of one of them "
-        "from the mean of the others; a gap that is not above it may be chance, and is marked. With a single "
-        "seed there is no floor.",
-    ),
-    (
-        "AvgGap",
-        "The mean of the gaps over NatMU's list of metrics: three where single samples are forgotten, four "
-        "where a whole class is. Of means: gaps of the means over seeds. Per run: each run's own gaps, "
-        "averaged; never smaller.",
-    ),
-    (
-        "Views and seeds",
-        "Knobs were chosen on the validation view with the search seeds; tables show the test view on other "
-        "seeds. Choosing by the distance to retrained models needs such models: what becomes of a method "
-        "without them is in the tables on sufficient training and on transfer.",
-    ),
-    (
-        "No number",
-        "A cell without a number says why: the runs failed, diverged or were stopped, no search trial "
-        "finished, or nothing was run. Where seeds are missing, n says how many there are.",
-    ),
-)
 BEST = {"target": "as retrained", "lower": "low", "higher": "high"}
+
+
+def byline(study: Study, written: str) -> str:
+    """The study on one line."""
+    definition = study.definition
+    data = _mapping(study.line.get("data")).get("name")
+    what = _join([data, definition.get("model")])
+    scale = _join(
+        [
+            counted(len(study.methods), "method"),
+            counted(len(study.requests), "forget request"),
+            counted(len(study.report_seeds), "report seed"),
+            counted(len(study.records), "trial"),
+        ]
+    )
+    return f"{what + '; ' if what else ''}{scale}; written {written}."
+
+
+def how_to_read(study: Study) -> list[tuple[str, str]]:
+    """What the words and marks of the tables mean."""
+    if study.oracle:
+        views = (
+            "As in the papers, knobs were chosen on the reported seeds by what is reported: the numbers are "
+            "better than those of a user, and of a study that keeps seeds and views apart."
+        )
+    else:
+        views = (
+            "Knobs were chosen on the validation view with the search seeds; tables show the test view on other "
+            "seeds. Choosing by the distance to retrained models needs such models: what becomes of a method "
+            "without them is in the tables on sufficient training, transfer and rules of choice."
+        )
+    return [
+        (
+            "Gap",
+            "A method is good when it ends where retraining without the forgotten data ends, so every number is "
+            "compared with that of the retrained models: gap = |mean − mean of the retrained models|, formed "
+            "before rounding. An accuracy above that of retraining is not better.",
+        ),
+        (
+            "Noise floor, †",
+            "Retrained models differ among themselves by their seed. The floor is the mean distance of one of "
+            "them from the mean of the others. † marks every gap that is not above it: one more retrained model "
+            "would be as far off. With a single seed there is no floor, and no mark.",
+        ),
+        (
+            "AvgGap",
+            "The mean of the gaps over NatMU's list of metrics: three where single samples are forgotten, four "
+            "where a whole class is. Of means: gaps of the means over seeds. Per run: each run's own gaps, "
+            "averaged; never smaller.",
+        ),
+        (
+            "Intervals",
+            "All are 95 % intervals, in brackets or shown when one points at a cell, and in every CSV file. Of a "
+            "mean they are Student's over the seeds, exact for few normal values: wide for three seeds, very wide "
+            "for two, none for one. That of a gap is Student's for the differences of each run to the retrained "
+            "model of its seed, without its sign. Where a number is no mean (AvgGap of means, regret, robustness) "
+            "seeds are resampled, those of the retrained models along with the method's, for the standard error, "
+            "and the interval is again Student's. They say how far another draw of seeds may move a number, not "
+            "how another data set would.",
+        ),
+        ("Views and seeds", views),
+        (
+            "No number",
+            "A cell without a number says why: the runs failed, diverged or were stopped, no search trial "
+            "finished, or nothing was run. Where seeds are missing, n says how many there are.",
+        ),
+    ]
 
 
 def what_was_run(study: Study) -> str:
@@ -80,6 +117,7 @@ def what_was_run(study: Study) -> str:
                 [
                     (phase, _count(study.planned(phase)), *(str(ended[s]) for s in STATUSES))
                     for phase, ended in study.counts().items()
+                    if ended or study.planned(phase) != 0
                 ],
                 numbers=range(1, 2 + len(STATUSES)),
             ),

@@ -1,4 +1,4 @@
-"""Tables as data: cells hold text, every number comes from the records, and a missing one says why."""
+"""The tables of results: tuned knobs, sufficient training, transferred and default knobs, every metric, cost."""
 
 # ruff: noqa: RUF001 (typographic signs are meant)
 
@@ -6,8 +6,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 from mu.metrics import METRICS
 from mu.record import STATUSES
@@ -15,111 +13,41 @@ from reports.load import Request, Study
 from reports.outcomes import (
     DISTANCE,
     GAP,
-    TOLERANCE,
     UNEXTENDABLE,
+    VIEW,
     Outcome,
     Retrained,
     at_floor,
     changes,
+    is_target,
     outcome,
+    regret,
     retrained,
 )
 from reports.stats import Spread
-
-AT_FLOOR, OUTDATED, NO_EPOCHS, NONE = "†", "‡", "*", "–"
-MARKS = {
-    AT_FLOOR: "a gap that is not above the noise floor",
-    OUTDATED: "run with other knobs than those now chosen",
-    NO_EPOCHS: "the method has no epochs to extend",
-}
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One cell of a table.
-
-    Args:
-        value: The number as text, or words.
-        spread: Standard deviation, without its sign.
-        gap: What stands in parentheses.
-        marks: Some of ``MARKS``.
-        runs: Says how many runs there are when some are missing, as in `n=2`.
-        best: Whether it is the best of its row.
-        words: Whether `value` is words that stand for a missing number.
-    """
-
-    value: str
-    spread: str = ""
-    gap: str = ""
-    marks: str = ""
-    runs: str = ""
-    best: bool = False
-    words: bool = False
-
-    @property
-    def text(self) -> str:
-        text = self.value
-        text += f" ± {self.spread}" if self.spread else ""
-        text += f" ({self.gap})" if self.gap else ""
-        return text + self.marks + (f" [{self.runs}]" if self.runs else "")
-
-
-Row = tuple[Cell, ...]
-BLANK = Cell(NONE, words=True)
-
-
-@dataclass(frozen=True)
-class Group:
-    """Rows that belong to one forget request, or to one pair of them.
-
-    Args:
-        name: Short name.
-        title: The same with what it is, for a heading.
-        rows: The rows, each as long as the table's columns.
-    """
-
-    name: str
-    title: str
-    rows: tuple[Row, ...]
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of the report.
-
-    Args:
-        name: File name without suffix.
-        title: A few words.
-        caption: How to read it.
-        of: What a group is.
-        columns: Heads, the first of the row's label.
-        groups: The rows.
-        texts: How many columns at the left hold words.
-    """
-
-    name: str
-    title: str
-    caption: str
-    of: str
-    columns: tuple[str, ...]
-    groups: tuple[Group, ...]
-    texts: int = 1
-
-    @property
-    def notes(self) -> list[str]:
-        """Explanations of the marks that occur."""
-        used = {mark for g in self.groups for row in g.rows for cell in row for mark in cell.marks}
-        return [f"{mark} {meaning}" for mark, meaning in MARKS.items() if mark in used]
-
-
-def all_tables(study: Study) -> list[Table]:
-    """Every table that the study has."""
-    tables = [main(study)]
-    if study.sufficient_epochs:
-        tables.append(sufficient(study))
-    if study.transfers:
-        tables.append(transfer(study))
-    return [*tables, cost(study), knobs(study)]
+from reports.table import (
+    AT_FLOOR,
+    BELOW,
+    BLANK,
+    NO_EPOCHS,
+    NONE,
+    OUTDATED,
+    Cell,
+    Group,
+    Row,
+    Table,
+    by_request,
+    count,
+    difference,
+    ends,
+    label,
+    marked_best,
+    measured,
+    missing,
+    number,
+    percent,
+    seconds,
+)
 
 
 def main(study: Study) -> Table:
@@ -131,27 +59,14 @@ def main(study: Study) -> Table:
         f"{label(study.objective)} of the validation view.",
         "Forget request",
         _columns(study),
-        tuple(
-            Group(request.name, title(request), tuple(_gap_rows(study, request, "confirm")))
-            for request in study.requests
-        ),
+        by_request(study, lambda r: [*_gap_rows(study, r, "confirm"), *_default_rows(study, r)]),
     )
 
 
-def sufficient(study: Study) -> Table:
+def sufficient(study: Study) -> Table | None:
     """The same knobs with more epochs, in the format of NatMU's Tables A2 to A4."""
-    groups = []
-    for request in study.requests:
-        rows = _gap_rows(study, request, "sufficient")
-        change = [Cell("Change of AvgGap"), BLANK, BLANK, BLANK]
-        for method in study.methods:
-            longer = outcome(study, request, method.name, "sufficient")
-            before = outcome(study, request, method.name).average
-            cell = BLANK
-            if longer.average is not None and before is not None:
-                cell = Cell(f"{100 * (longer.average - before):+.2f}".replace("-", "−"))
-            change.append(_shown(longer, cell))
-        groups.append(Group(request.name, title(request), (*rows, tuple(change))))
+    if not study.sufficient_epochs:
+        return None
     length = f"{study.sufficient_epochs} epochs"
     return Table(
         "sufficient",
@@ -160,22 +75,34 @@ def sufficient(study: Study) -> Table:
         "against the main table; a method that over-forgets gains.",
         "Forget request",
         _columns(study),
-        tuple(groups),
+        by_request(study, lambda r: [*_gap_rows(study, r, "sufficient"), _change_row(study, r)]),
     )
 
 
-def transfer(study: Study) -> Table:
+def metrics(study: Study) -> Table:
+    """Every metric that was recorded, so that none is invisible."""
+    return Table(
+        "metrics",
+        "Every recorded metric",
+        f"With tuned knobs. {_cells(study)} Metrics whose best value is low or high have no gap.",
+        "Forget request",
+        _columns(study),
+        by_request(study, lambda request: _metric_rows(study, request)),
+    )
+
+
+def transfer(study: Study) -> Table | None:
     """Knobs tuned on one request and used on another, in the format of NatMU's Table A1."""
-    groups = []
-    for source, target in study.transfers:
-        request = study.request(target)
-        groups.append(
-            Group(
-                f"{source} → {target}",
-                f"Knobs of {source} used on {target}",
-                tuple(_transfer_rows(study, request, source)),
-            )
+    if not study.transfers:
+        return None
+    groups = tuple(
+        Group(
+            f"{source} → {target}",
+            f"Knobs of {source} used on {target}",
+            tuple(_transfer_rows(study, study.request(target), source)),
         )
+        for source, target in study.transfers
+    )
     return Table(
         "transfer",
         "Transferred knobs",
@@ -184,38 +111,12 @@ def transfer(study: Study) -> Table:
         "rows are gaps to the retrained models. Bold: smallest d or gap of the row.",
         "Transfer",
         ("Metric", "Retrain", "Noise floor", *(method.name for method in study.methods)),
-        tuple(groups),
+        groups,
     )
 
 
 def cost(study: Study) -> Table:
     """What unlearning and the search for its knobs took."""
-    groups = []
-    for request in study.requests:
-        retrain_seconds = retrained(study, request).seconds
-        rows = []
-        for method in study.methods:
-            result = outcome(study, request, method.name)
-            trials = study.searched(request.name, method.name)
-            ended = Counter(trial.status for trial in trials)
-            taken, faster, samples = BLANK, BLANK, BLANK
-            if result.seconds is not None and result.samples is not None:
-                taken = Cell(seconds(result.seconds))
-                samples = Cell(f"{result.samples:,.0f}")
-            if retrain_seconds and result.seconds:
-                faster = Cell(f"{retrain_seconds / result.seconds:.3g}×")
-            rows.append(
-                (
-                    Cell(method.name),
-                    _shown(result, taken),
-                    BLANK if retrain_seconds is None else Cell(seconds(retrain_seconds)),
-                    faster,
-                    _shown(result, samples),
-                    *(Cell(str(ended[status])) for status in STATUSES),
-                    Cell(seconds(sum(trial.time_total for trial in trials))),
-                )
-            )
-        groups.append(Group(request.name, title(request), tuple(rows)))
     return Table(
         "cost",
         "Cost",
@@ -232,94 +133,13 @@ def cost(study: Study) -> Table:
             *(f"Search {status}" for status in STATUSES),
             "Search time (s)",
         ),
-        tuple(groups),
-    )
-
-
-def knobs(study: Study) -> Table:
-    """The knobs that stand for each cell."""
-    groups = []
-    for request in study.requests:
-        rows = []
-        for method in study.methods:
-            found = study.candidates.get((request.name, method.name), ())
-            best = study.chosen(request.name, method.name)
-            if best is None:
-                tried = study.searched(request.name, method.name)
-                why = Cell("no finished search trial" if tried else "not run", words=True)
-                rest = (why, Cell(NONE), Cell(NONE), Cell("0"))
-            else:
-                rest = (
-                    Cell(knob_text(best.knobs)),
-                    Cell(number(study.objective, best.value)),
-                    Cell(str(best.number)),
-                    Cell(str(len(found))),
-                )
-            rows.append((Cell(method.name), *rest))
-        groups.append(Group(request.name, title(request), tuple(rows)))
-    return Table(
-        "knobs",
-        "Chosen knobs",
-        f"The configuration with the smallest {label(study.objective)} on the validation view, averaged over "
-        f"{_count(len(study.search_seeds), 'search seed')}, among the candidates: those that finished on "
-        "every search seed.",
-        "Forget request",
-        ("Method", "Knobs", label(study.objective), "Trial", "Candidates"),
-        tuple(groups),
-        texts=2,
-    )
-
-
-def title(request: Request) -> str:
-    """A request with what it is."""
-    target = request.details.get("class")
-    parts = [request.kind.replace("_", " ") + (f" {target}" if target is not None else "")]
-    if request.forget is not None:
-        parts.append(_count(request.forget, "sample"))
-    text = ", ".join(part for part in parts if part)
-    return f"{request.name} ({text})" if text else request.name
-
-
-def label(metric: str, whole_class: bool | None = None) -> str:
-    """Our label of a metric, with what the paper of the table's format calls it."""
-    if metric not in METRICS:
-        return metric
-    names = METRICS[metric].names
-    setting = "NatMU (class)" if whole_class else "NatMU (random)"
-    theirs = names.get(setting) or names.get("NatMU") or next(iter(names.values()), "")
-    ours = METRICS[metric].label
-    return f"{ours} ({theirs})" if theirs not in ours and whole_class is not None else ours
-
-
-def number(metric: str, value: float) -> str:
-    """A value of a metric as tables print it: fractions in percent."""
-    unit = METRICS[metric].unit if metric in METRICS else None
-    if unit == "fraction":
-        return percent(value)
-    if unit == "s":
-        return seconds(value)
-    return f"{value:,.0f}" if unit == "count" else f"{value:.3f}"
-
-
-def percent(value: float) -> str:
-    return f"{100 * value:.2f}"
-
-
-def seconds(value: float) -> str:
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.1f}" if value >= 100 else f"{value:.2f}"
-
-
-def knob_text(values: object) -> str:
-    """Knobs on one line."""
-    pairs = values.items() if isinstance(values, dict) else ()
-    return ", ".join(
-        f"{name} = {f'{value:.4g}' if isinstance(value, float) else value}" for name, value in pairs
+        by_request(study, lambda request: _cost_rows(study, request)),
     )
 
 
 def _cells(study: Study) -> str:
     return (
-        f"Cells are mean ± standard deviation (gap) over {_count(len(study.report_seeds), 'seed')} on the test "
+        f"Cells are mean ± standard deviation (gap) over {count(len(study.report_seeds), 'seed')} on the test "
         "view, in percent; the gap is |mean − mean of the retrained models|. The noise floor is the mean "
         "distance of a retrained model from the others. AvgGap (of means) is the mean of the gaps above it, "
         "AvgGap (per run) that of each run's own gaps. Activation distance, in [0, √2], is itself a distance "
@@ -340,32 +160,75 @@ def _columns(study: Study) -> tuple[str, ...]:
 def _gap_rows(study: Study, request: Request, phase: str) -> list[Row]:
     """The rows of one request: its metrics, activation distance and both AvgGaps."""
     reference, seeds = retrained(study, request), len(study.report_seeds)
-    original, retrain = (
-        outcome(study, request, name, "reference") for name in ("original", "retrain")
-    )
+    original = outcome(study, request, "original", "reference")
     tried = [outcome(study, request, method.name, phase) for method in study.methods]
-    rows = []
-    for name in (*request.metrics, DISTANCE):
-        first, *cells = (
-            _shown(result, _metric_cell(name, result, reference, seeds))
-            for result in (original, *tried)
-        )
-        itself = _shown(retrain, _value_cell(name, retrain.spreads.get(name), seeds))
-        before = (first, itself, _floor_cell(name, reference.floors.get(name)))
-        head = label(name, request.whole_class)
-        rows.append(_row(head, before, cells, [_score(name, result) for result in tried]))
+    rows = [_metric_row(study, request, name, phase) for name in (*request.metrics, DISTANCE)]
     floor = _floor_cell(GAP, reference.average)
-    for head, values in (
-        ("AvgGap (of means)", [_of_means(result) for result in (original, *tried)]),
-        ("AvgGap (per run)", [result.per_run for result in (original, *tried)]),
+    for head, make, score in (
+        ("AvgGap (of means)", average_cell, lambda result: result.average),
+        ("AvgGap (per run)", _per_run, lambda result: result.per_run and result.per_run.mean),
     ):
         first, *cells = (
-            _shown(result, _average_cell(value, reference, seeds))
-            for result, value in zip((original, *tried), values)
+            shown(result, make(result, reference, seeds)) for result in (original, *tried)
         )
-        scores = [value.mean if value else None for value in values[1:]]
-        rows.append(_row(head, (first, BLANK, floor), cells, scores))
+        best = marked_best(cells, [score(result) for result in tried])
+        rows.append((Cell(head), first, BLANK, floor, *best))
     return rows
+
+
+def _metric_row(study: Study, request: Request, name: str, phase: str, view: str = VIEW) -> Row:
+    """A metric of the original, of the retrained models, its noise floor, and that of every method."""
+    reference, seeds = retrained(study, request, view), len(study.report_seeds)
+    original, retrain = (
+        outcome(study, request, kind, "reference", view=view) for kind in ("original", "retrain")
+    )
+    tried = [outcome(study, request, method.name, phase, view=view) for method in study.methods]
+    first, *cells = (
+        shown(result, _metric_cell(name, result, reference, seeds)) for result in (original, *tried)
+    )
+    itself = shown(retrain, measured(name, retrain.spreads.get(name), seeds))
+    floor = _floor_cell(name, reference.floors.get(name))
+    head = label(name, request.whole_class) + ("" if view == VIEW else f" [{view} view]")
+    best = marked_best(cells, [_score(name, result) for result in tried])
+    return (Cell(head), first, itself, floor, *best)
+
+
+def _default_rows(study: Study, request: Request) -> list[Row]:
+    """AvgGap with the authors' knobs, where they were run."""
+    if not any(phase == "default" and forget == request.name for phase, forget, *_ in study.runs):
+        return []
+    reference, seeds = retrained(study, request), len(study.report_seeds)
+    untuned = [outcome(study, request, method.name, "default") for method in study.methods]
+    cells = [shown(result, average_cell(result, reference, seeds)) for result in untuned]
+    best = marked_best(cells, [result.average for result in untuned])
+    floor = _floor_cell(GAP, reference.average)
+    return [(Cell("AvgGap, default knobs (of means)"), BLANK, BLANK, floor, *best)]
+
+
+def _change_row(study: Study, request: Request) -> Row:
+    """How AvgGap changed with more epochs."""
+    cells = []
+    for method in study.methods:
+        longer = outcome(study, request, method.name, "sufficient")
+        change = regret(longer, outcome(study, request, method.name))
+        cell = BLANK if change is None else difference(change.value, change.interval, BELOW)
+        cells.append(shown(longer, cell))
+    return (Cell("Change of AvgGap"), BLANK, BLANK, BLANK, *cells)
+
+
+def _metric_rows(study: Study, request: Request) -> list[Row]:
+    """A row for every metric of a request, known ones first; of the test view, else of another that has it."""
+    views: dict[str, str] = {}
+    for (phase, forget, *_), found in study.runs.items():
+        if forget != request.name or phase not in ("reference", "confirm"):
+            continue
+        for record in found.finished:
+            for view, values in record.metrics.items():
+                for name in values:
+                    views[name] = VIEW if VIEW in (view, views.get(name)) else view
+    names = [name for name in METRICS if name in views]
+    names += sorted(name for name in views if name not in METRICS)
+    return [_metric_row(study, request, name, "confirm", views[name]) for name in names]
 
 
 def _transfer_rows(study: Study, request: Request, source: str) -> list[Row]:
@@ -378,39 +241,57 @@ def _transfer_rows(study: Study, request: Request, source: str) -> list[Row]:
     for name in request.metrics:
         found = [by_metric.get(name) for by_metric, _ in compared]
         cells = [
-            _shown(result, _change_cell(name, result.spreads.get(name), change, seeds))
+            shown(result, _change_cell(name, result.spreads.get(name), change, seeds))
             for result, change in zip(moved, found)
         ]
-        before = (
-            _value_cell(name, _single(reference.means.get(name)), 1),
-            _floor_cell(name, reference.floors.get(name)),
+        mean = reference.means.get(name)
+        rows.append(
+            (
+                Cell(label(name, request.whole_class)),
+                BLANK if mean is None else Cell(number(name, mean)),
+                _floor_cell(name, reference.floors.get(name)),
+                *marked_best(cells, found),
+            )
         )
-        rows.append(_row(label(name, request.whole_class), before, cells, found))
     average = [mean for _, mean in compared]
-    cells = [_shown(r, _value_cell(GAP, _single(a), 1)) for r, a in zip(moved, average)]
-    rows.append(_row("AvgChange", (BLANK, BLANK), cells, average))
+    cells = [shown(r, BLANK if a is None else Cell(percent(a))) for r, a in zip(moved, average)]
+    rows.append((Cell("AvgChange"), BLANK, BLANK, *marked_best(cells, average)))
     floor = _floor_cell(GAP, reference.average)
     for head, results in (("AvgGap, own knobs", own), ("AvgGap, transferred knobs", moved)):
-        cells = [_shown(r, _average_cell(_of_means(r), reference, seeds)) for r in results]
-        rows.append(_row(head, (BLANK, floor), cells, [r.average for r in results]))
+        cells = [shown(r, average_cell(r, reference, seeds)) for r in results]
+        best = marked_best(cells, [r.average for r in results])
+        rows.append((Cell(head), BLANK, floor, *best))
     return rows
 
 
-def _row(
-    head: str, before: Sequence[Cell], cells: Sequence[Cell], scores: Sequence[float | None]
-) -> Row:
-    """A row, with the lowest score and its equals marked where there is something to compare."""
-    found = [score for cell, score in zip(cells, scores) if score is not None and not cell.words]
-    if len(found) > 1 and max(found) - min(found) > TOLERANCE:
-        limit = min(found) + TOLERANCE
-        cells = [
-            dataclasses.replace(cell, best=score is not None and score <= limit and not cell.words)
-            for cell, score in zip(cells, scores)
-        ]
-    return (Cell(head), *before, *cells)
+def _cost_rows(study: Study, request: Request) -> list[Row]:
+    retrain_seconds = retrained(study, request).seconds
+    rows = []
+    for method in study.methods:
+        result = outcome(study, request, method.name)
+        trials = study.searched(request.name, method.name)
+        ended = Counter(trial.status for trial in trials)
+        taken, faster, samples = BLANK, BLANK, BLANK
+        if result.seconds is not None and result.samples is not None:
+            taken = Cell(seconds(result.seconds))
+            samples = Cell(f"{result.samples:,.0f}")
+        if retrain_seconds and result.seconds:
+            faster = Cell(f"{retrain_seconds / result.seconds:.3g}×")
+        rows.append(
+            (
+                Cell(method.name),
+                shown(result, taken),
+                BLANK if retrain_seconds is None else Cell(seconds(retrain_seconds)),
+                faster,
+                shown(result, samples),
+                *(Cell(str(ended[status])) for status in STATUSES),
+                Cell(seconds(sum(trial.time_total for trial in trials))),
+            )
+        )
+    return rows
 
 
-def _shown(result: Outcome, cell: Cell) -> Cell:
+def shown(result: Outcome, cell: Cell) -> Cell:
     """The cell, or in its place the reason why there is no finished run."""
     if result.reason == UNEXTENDABLE:
         return Cell(NONE, marks=NO_EPOCHS, words=True)
@@ -419,33 +300,41 @@ def _shown(result: Outcome, cell: Cell) -> Cell:
     return dataclasses.replace(cell, marks=cell.marks + OUTDATED * result.outdated)
 
 
-def _value_cell(name: str, value: Spread | None, seeds: int) -> Cell:
-    if value is None:
+def average_cell(result: Outcome, reference: Retrained, seeds: int, place: str = BELOW) -> Cell:
+    """AvgGap (of means) with its interval."""
+    if result.average is None or result.estimate is None:
         return BLANK
-    std = "" if value.std is None else number(name, value.std)
-    return Cell(number(name, value.mean), std, runs=_runs(value, seeds))
+    return Cell(
+        percent(result.average),
+        marks=AT_FLOOR * at_floor(result.average, reference.average),
+        runs=missing(len(result.by_seed), seeds),
+        interval=ends(GAP, result.average_interval),
+        place=place,
+    )
+
+
+def _per_run(result: Outcome, reference: Retrained, seeds: int) -> Cell:
+    cell = measured(GAP, result.per_run, seeds)
+    mean = result.per_run.mean if result.per_run else None
+    return dataclasses.replace(cell, marks=AT_FLOOR * at_floor(mean, reference.average))
 
 
 def _metric_cell(name: str, result: Outcome, reference: Retrained, seeds: int) -> Cell:
-    cell = _value_cell(name, result.spreads.get(name), seeds)
-    if cell.words or name == DISTANCE:
+    cell = measured(name, result.spreads.get(name), seeds)
+    if cell.words or not is_target(name):
         gap = ""
     else:
         gap = number(name, result.gaps[name]) if name in result.gaps else NONE
     marked = at_floor(_score(name, result), reference.floors.get(name))
-    return dataclasses.replace(cell, gap=gap, marks=AT_FLOOR * marked)
+    interval = ends(name, result.gap_intervals.get(name))
+    return dataclasses.replace(cell, gap=gap, gap_interval=interval, marks=AT_FLOOR * marked)
 
 
 def _change_cell(name: str, value: Spread | None, change: float | None, seeds: int) -> Cell:
     if value is None:
         return BLANK
     gap = NONE if change is None else number(name, change)
-    return Cell(number(name, value.mean), gap=gap, runs=_runs(value, seeds))
-
-
-def _average_cell(value: Spread | None, reference: Retrained, seeds: int) -> Cell:
-    marked = value is not None and at_floor(value.mean, reference.average)
-    return dataclasses.replace(_value_cell(GAP, value, seeds), marks=AT_FLOOR * marked)
+    return dataclasses.replace(measured(name, value, seeds), spread="", gap=gap)
 
 
 def _floor_cell(name: str, floor: float | None) -> Cell:
@@ -454,25 +343,6 @@ def _floor_cell(name: str, floor: float | None) -> Cell:
 
 def _score(name: str, result: Outcome) -> float | None:
     """What the best of a row has least of."""
-    if name == DISTANCE:
+    if name in METRICS and METRICS[name].better == "lower":
         return result.spreads[name].mean if name in result.spreads else None
     return result.gaps.get(name)
-
-
-def _single(value: float | None) -> Spread | None:
-    return None if value is None else Spread(value, None, 1)
-
-
-def _of_means(result: Outcome) -> Spread | None:
-    """AvgGap of means, with the number of runs behind it."""
-    if result.average is None or result.per_run is None:
-        return None
-    return Spread(result.average, None, result.per_run.n)
-
-
-def _runs(value: Spread, seeds: int) -> str:
-    return f"n={value.n}" if value.n < seeds else ""
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"

@@ -21,9 +21,50 @@ import pytest
 
 from mu.record import TrialRecord, read, to_line, trial_line, write
 from reports import __main__ as command_line
-from reports import figures, findings, formats, load, page, stats, tables
+from reports import (
+    canvas,
+    contents,
+    findings,
+    formats,
+    knob_tables,
+    load,
+    page,
+    stats,
+    tables,
+)
+from reports.table import Table
 
 DATA = Path(__file__).parent / "data"
+TABLES = (
+    "main",
+    "sufficient",
+    "overforgetting",
+    "transfer",
+    "robustness",
+    "rules",
+    "noise_floor",
+    "comparison",
+    "knobs",
+    "cost",
+    "transfer_matrix",
+    "metrics",
+    "selection",
+    "importance",
+)
+FIGURES = (
+    "over_forgetting",
+    "gaps",
+    "transfer",
+    "ranks",
+    "expected_best",
+    "cost",
+    "transfer_matrix",
+    "progress",
+    "response_alpha",
+    "response_beta",
+    "response_gamma",
+    "response_delta",
+)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +88,7 @@ def built(tmp_path_factory) -> Path:
     return page.build(folder).parent
 
 
-def column(table: tables.Table, group: str, head: str) -> dict[str, str]:
+def column(table: Table, group: str, head: str) -> dict[str, str]:
     """Row label to cell text of one column of one group."""
     index = table.columns.index(head)
     rows = next(g.rows for g in table.groups if g.name == group)
@@ -211,7 +252,7 @@ def test_equal_gaps_are_equally_best(lines):
 
 
 def test_no_cell_is_blank(study):
-    for table in tables.all_tables(study):
+    for table in contents.all_tables(study):
         for group in table.groups:
             for row in group.rows:
                 assert len(row) == len(table.columns)
@@ -277,9 +318,11 @@ def test_cost_table_has_medians_and_counts(study):
 
 
 def test_knobs_table_has_the_best_candidate(study):
-    rows = {row[0].text: [c.text for c in row[1:]] for row in tables.knobs(study).groups[0].rows}
-    assert rows["alpha"] == ["lr = 0.01, epochs = 5", "3.00", "1", "2"]
-    assert rows["delta"] == ["no finished search trial", "–", "–", "0"]
+    rows = {
+        row[0].text: [c.text for c in row[1:]] for row in knob_tables.knobs(study).groups[0].rows
+    }
+    assert rows["alpha"][:4] == ["lr = 0.01, epochs = 5", "3.00", "1", "2"]
+    assert rows["delta"][:4] == ["no finished search trial", "–", "–", "0"]
 
 
 def test_results_csv_is_tidy_and_in_full_precision(study, lines):
@@ -391,13 +434,14 @@ def test_csv_repeats_the_group_and_markdown_is_rectangular(study):
     table = tables.main(study)
     rows = list(csv.reader(formats.to_csv(table).splitlines()))
     assert rows[0][:2] == ["Forget request", "Metric"]
+    assert {len(row) for row in rows} == {len(rows[0])}
     assert [row[0] for row in rows[1:]] == ["random10"] * 6 + ["class3"] * 7
     pipes = {
         len(re.findall(r"(?<!\\)\|", line))
         for line in formats.to_markdown(table).splitlines()
         if line.startswith("| ")
     }
-    assert pipes == {len(rows[0]) + 1}
+    assert pipes == {len(table.columns) + 2}
     assert "**90.50 ± 1.00 (0.50)†**" in formats.to_markdown(table)
 
 
@@ -416,11 +460,11 @@ def test_latex_is_booktabs_and_escaped(study):
 
 def test_report_has_every_file(built):
     names = {str(p.relative_to(built)) for p in built.rglob("*") if p.is_file()}
-    expected = {"index.html", "tables/results.csv"}
-    for table in ("main", "sufficient", "transfer", "cost", "knobs"):
-        expected |= {f"tables/{table}.{suffix}" for suffix in ("csv", "md", "tex")}
-    for figure in ("over_forgetting", "gaps", "transfer", "cost", "progress"):
-        expected |= {f"figures/{figure}.{suffix}" for suffix in ("svg", "png")}
+    expected = {"index.html", "tables/results.csv", "tables/cells.csv"}
+    for name in TABLES:
+        expected |= {f"tables/{name}.{suffix}" for suffix in ("csv", "md", "tex")}
+    for name in FIGURES:
+        expected |= {f"figures/{name}.{suffix}" for suffix in ("svg", "png")}
     assert names == expected
     assert {p.name for p in built.parent.iterdir()} == {"report", "summary.json", "trials.jsonl"}
 
@@ -459,7 +503,7 @@ def test_page_needs_nothing_beside_itself(built):
     parsed = Page(text)
     assert parsed.open == []
     assert not parsed.tags & {"script", "link", "iframe", "object", "base"}
-    assert len(parsed.loads) == 5
+    assert len(parsed.loads) == len(FIGURES)
     assert all(load.startswith("data:image/svg+xml;base64,") for load in parsed.loads)
     words = re.sub(r'base64,[^"]*', "", text)
     assert not any(loading in words for loading in ("http:", "https:", "@import", "url("))
@@ -556,7 +600,7 @@ def test_report_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
         raise RuntimeError("disk full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(figures, "save", broken)
+        patch.setattr(canvas, "save", broken)
         with pytest.raises(RuntimeError, match="disk full"):
             page.build(tmp_path)
     assert first.read_text(encoding="utf-8") == before
@@ -580,15 +624,15 @@ def test_command_line_prints_the_page(tmp_path, capsys):
 
 
 def test_same_results_give_the_same_figures(study, tmp_path):
-    drawn = [figures.all_figures(study)["gaps"] for _ in range(2)]
+    drawn = [contents.all_figures(study)["gaps"] for _ in range(2)]
     for name, drawing in zip(("a", "b"), drawn):
         (tmp_path / name).mkdir()
-        figures.save(drawing, tmp_path / name)
+        canvas.save(drawing, tmp_path / name)
     assert (tmp_path / "a/gaps.svg").read_bytes() == (tmp_path / "b/gaps.svg").read_bytes()
 
 
 def test_over_forgetting_is_drawn_from_the_longest_runs(study):
-    axes = figures.all_figures(study)["over_forgetting"].figure.axes[0]
+    axes = contents.all_figures(study)["over_forgetting"].figure.axes[0]
     curve = axes.lines[0]
     # Epoch 4 has no finite value; 0.6 is where sufficient training ends.
     assert list(curve.get_xdata()) == [0, 1, 2, 3, 5, 6]

@@ -1,0 +1,64 @@
+"""What a report holds: every table and every figure that a study has something to show in."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import matplotlib
+
+from reports import (
+    figures,
+    knob_figures,
+    knob_tables,
+    robustness_figures,
+    robustness_tables,
+    uncertainty,
+)
+from reports import tables as result_tables
+from reports.canvas import STYLE, Drawing
+from reports.load import Study
+from reports.table import ORACLE, Table
+
+TABLES: tuple[Callable[[Study], Table | None], ...] = (
+    result_tables.main,
+    result_tables.sufficient,
+    robustness_tables.overforgetting,
+    result_tables.transfer,
+    robustness_tables.robustness,
+    robustness_tables.defaults,
+    knob_tables.rules,
+    uncertainty.noise_floor,
+    uncertainty.comparison,
+    knob_tables.knobs,
+    result_tables.cost,
+    robustness_tables.transfer_matrix,
+    result_tables.metrics,
+    knob_tables.chosen_by_rule,
+    knob_tables.importances,
+)
+FIGURES: tuple[Callable[[Study], Drawing | None], ...] = (
+    figures.over_forgetting,
+    figures.gaps,
+    figures.transfer,
+    figures.cost,
+    robustness_figures.ranks,
+    robustness_figures.transfer_matrix,
+    knob_figures.expected_best,
+    knob_figures.progress,
+)
+
+
+def all_tables(study: Study) -> list[Table]:
+    """Every table that the study has."""
+    made = [table for make in TABLES if (table := make(study)) is not None]
+    if study.oracle:
+        made = [dataclasses.replace(t, caption=f"{ORACLE} {t.caption}") for t in made]
+    return made
+
+
+def all_figures(study: Study) -> dict[str, Drawing]:
+    """Every figure that has something to show, by name."""
+    with matplotlib.rc_context(STYLE):
+        drawn = [*(draw(study) for draw in FIGURES), *knob_figures.responses(study)]
+    return {drawing.name: drawing for drawing in drawn if drawing is not None}

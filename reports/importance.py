@@ -1,0 +1,115 @@
+"""How much each knob decides of the objective, by Optuna's fANOVA on studies rebuilt from the records.
+
+The only module of reports that imports Optuna, when asked: without it the report says so and goes on. A random
+forest predicts the objective from the knobs, and a knob's importance is its share of the variance that knobs
+explain one by one (Hutter et al., ICML 2014); shares add up to 1. It says what decides between good and destroyed
+models anywhere in the space, not what is left to gain near the best; and a forest of few trials explains noise.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from mu.keys import derive_seed
+from mu.selection import Candidate
+from reports.load import Method, Request, Study
+from reports.spaces import Span, spans
+
+ENOUGH = 8
+"""Fewer finished trials than these are not looked at."""
+TREES = 16
+"""Of the forest. Optuna's 64 take four times as long, and move shares by no more than another seed does."""
+
+
+@dataclass(frozen=True)
+class Importance:
+    """Importance of the knobs of one cell.
+
+    Args:
+        shares: Knob to its share, in [0, 1]; empty when there is none.
+        reason: Why there is none.
+    """
+
+    shares: Mapping[str, float] = field(default_factory=dict)
+    reason: str = ""
+
+
+def importance(study: Study, request: Request, method: Method) -> Importance:
+    """The importances of a cell, or the reason why there are none."""
+    return study.once(
+        ("importance", request.name, method.name), lambda: _importance(study, request, method)
+    )
+
+
+def mean_shares(study: Study, method: Method) -> dict[str, float]:
+    """Knob to its importance, averaged over the requests that have one; the most important first."""
+    found = [
+        shares
+        for request in study.requests
+        if (shares := importance(study, request, method).shares)
+    ]
+    means = {
+        span.knob: sum(shares.get(span.knob, 0.0) for shares in found) / max(1, len(found))
+        for span in spans(study, method)
+    }
+    return dict(sorted(means.items(), key=lambda item: -item[1]))
+
+
+def _importance(study: Study, request: Request, method: Method) -> Importance:
+    found = study.candidates.get((request.name, method.name), ())
+    varied = [
+        span
+        for span in spans(study, method)
+        if len({repr(candidate.knobs.get(span.knob)) for candidate in found}) > 1
+        and all(math.isfinite(span.place(candidate.knobs.get(span.knob))) for candidate in found)
+    ]
+    if len(found) < ENOUGH:
+        return Importance(reason=f"{len(found)} of {ENOUGH} trials")
+    if not varied:
+        return Importance(reason="no knob varies")
+    if max(c.value for c in found) == min(c.value for c in found):
+        return Importance(reason="objective does not vary")
+    try:
+        shares = _fanova(
+            varied, found, derive_seed("importance", study.name, request.name, method.name)
+        )
+    except ImportError as error:
+        return Importance(reason=f"{error.name or 'scikit-learn'} is not installed")
+    return Importance(shares)
+
+
+def _fanova(varied: list[Span], found: Sequence[Candidate], seed: int) -> dict[str, float]:
+    import optuna
+    from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+
+    def distribution(span: Span) -> BaseDistribution:
+        if span.choices:
+            return CategoricalDistribution(range(len(span.choices)))
+        return FloatDistribution(span.low, span.high, log=span.log)
+
+    distributions = {span.knob: distribution(span) for span in varied}
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        rebuilt = optuna.create_study()
+        for candidate in found:
+            places = {span.knob: span.place(candidate.knobs[span.knob]) for span in varied}
+            rebuilt.add_trial(
+                optuna.trial.create_trial(
+                    params={
+                        s.knob: int(places[s.knob]) if s.choices else places[s.knob] for s in varied
+                    },
+                    distributions=distributions,
+                    value=candidate.value,
+                )
+            )
+        evaluator = optuna.importance.FanovaImportanceEvaluator(n_trees=TREES, seed=seed % 2**32)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            shares = optuna.importance.get_param_importances(rebuilt, evaluator=evaluator)
+    finally:
+        optuna.logging.set_verbosity(verbosity)
+    return {knob: float(share) for knob, share in shares.items()}

@@ -1,0 +1,238 @@
+"""What a table is, and how numbers are printed: a cell holds text, and a missing number says why."""
+
+# ruff: noqa: RUF001 (typographic signs are meant)
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from mu.metrics import METRICS
+from reports.load import Request, Study
+from reports.outcomes import TOLERANCE
+from reports.stats import Interval, Spread
+
+AT_FLOOR, OUTDATED, NO_EPOCHS, INCOMPLETE, NONE = "†", "‡", "*", "§", "–"
+MARKS = {
+    AT_FLOOR: "a gap that is not above the noise floor",
+    OUTDATED: "run with other knobs than those now chosen",
+    NO_EPOCHS: "the method has no epochs to extend",
+    INCOMPLETE: "some of its runs are missing, so that it is not ranked",
+}
+TITLE, BELOW, BESIDE = "", "below", "beside"
+ORACLE = "Oracle selection on the reported seeds (as the papers)."
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of a table.
+
+    Args:
+        value: The number as text, or words.
+        spread: Standard deviation, without its sign.
+        gap: What stands in parentheses.
+        marks: Some of ``MARKS``.
+        runs: Says how many runs there are when some are missing, as in `n=2`.
+        best: Whether it is the best of its row.
+        words: Whether `value` is words that stand for a missing number.
+        interval: Ends of the 95 % interval of the value.
+        gap_interval: Ends of that of the gap.
+        place: Where the value's interval is shown: `beside` it everywhere, `below` it on the page, or on the
+            page only when one points at the cell. Columns of CSV files have it always.
+    """
+
+    value: str
+    spread: str = ""
+    gap: str = ""
+    marks: str = ""
+    runs: str = ""
+    best: bool = False
+    words: bool = False
+    interval: tuple[str, str] | None = None
+    gap_interval: tuple[str, str] | None = None
+    place: str = TITLE
+
+    @property
+    def text(self) -> str:
+        text = self.value
+        text += f" ± {self.spread}" if self.spread else ""
+        text += f" ({self.gap})" if self.gap else ""
+        text += f" {self.range}" if self.place == BESIDE and self.interval else ""
+        return text + self.marks + (f" [{self.runs}]" if self.runs else "")
+
+    @property
+    def range(self) -> str:
+        """The interval of the value, in brackets."""
+        return "" if self.interval is None else f"[{self.interval[0]}, {self.interval[1]}]"
+
+
+Row = tuple[Cell, ...]
+BLANK = Cell(NONE, words=True)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows that belong to one forget request, or to one pair of them.
+
+    Args:
+        name: Short name.
+        title: The same with what it is, for a heading.
+        rows: The rows, each as long as the table's columns.
+    """
+
+    name: str
+    title: str
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the report.
+
+    Args:
+        name: File name without suffix.
+        title: A few words.
+        caption: How to read it.
+        of: What a group is.
+        columns: Heads, the first of the row's label.
+        groups: The rows.
+        texts: How many columns at the left hold words.
+    """
+
+    name: str
+    title: str
+    caption: str
+    of: str
+    columns: tuple[str, ...]
+    groups: tuple[Group, ...]
+    texts: int = 1
+
+    @property
+    def notes(self) -> list[str]:
+        """Explanations of the marks that occur."""
+        used = {mark for g in self.groups for row in g.rows for cell in row for mark in cell.marks}
+        return [f"{mark} {meaning}" for mark, meaning in MARKS.items() if mark in used]
+
+
+def by_request(study: Study, rows: Callable[[Request], Sequence[Row]]) -> tuple[Group, ...]:
+    """A group for each request that has rows."""
+    made = ((request, tuple(rows(request))) for request in study.requests)
+    return tuple(Group(request.name, title(request), found) for request, found in made if found)
+
+
+def marked_best(cells: Sequence[Cell], scores: Sequence[float | None]) -> list[Cell]:
+    """The cells, with the lowest score and its equals marked where there is something to compare."""
+    found = [score for cell, score in zip(cells, scores) if score is not None and not cell.words]
+    if len(found) < 2 or max(found) - min(found) <= TOLERANCE:
+        return list(cells)
+    limit = min(found) + TOLERANCE
+    return [
+        dataclasses.replace(cell, best=score is not None and score <= limit and not cell.words)
+        for cell, score in zip(cells, scores)
+    ]
+
+
+def title(request: Request) -> str:
+    """A request with what it is."""
+    target = request.details.get("class")
+    parts = [request.kind.replace("_", " ") + (f" {target}" if target is not None else "")]
+    if request.forget is not None:
+        parts.append(count(request.forget, "sample"))
+    text = ", ".join(part for part in parts if part)
+    return f"{request.name} ({text})" if text else request.name
+
+
+def label(metric: str, whole_class: bool | None = None) -> str:
+    """Our label of a metric, with what the paper of the table's format calls it."""
+    if metric not in METRICS:
+        return metric
+    names = METRICS[metric].names
+    setting = "NatMU (class)" if whole_class else "NatMU (random)"
+    theirs = names.get(setting) or names.get("NatMU") or next(iter(names.values()), "")
+    ours = METRICS[metric].label
+    return f"{ours} ({theirs})" if theirs not in ours and whole_class is not None else ours
+
+
+def number(metric: str, value: float) -> str:
+    """A value of a metric as tables print it: fractions in percent."""
+    unit = METRICS[metric].unit if metric in METRICS else None
+    if unit == "fraction":
+        return percent(value)
+    if unit == "s":
+        return seconds(value)
+    return f"{value:,.0f}" if unit == "count" else f"{value:.3f}"
+
+
+def ends(metric: str, interval: Interval | None) -> tuple[str, str] | None:
+    """The ends of an interval as tables print them."""
+    return (
+        None if interval is None else (number(metric, interval.low), number(metric, interval.high))
+    )
+
+
+def percent(value: float) -> str:
+    return f"{100 * value:.2f}"
+
+
+def signed(value: float) -> str:
+    """A difference of fractions in percent points, with its sign."""
+    text = f"{100 * value:+.2f}"
+    return "0.00" if text in ("+0.00", "-0.00") else text.replace("-", "−")
+
+
+def difference(
+    value: float, interval: Interval | None, place: str = BESIDE, marks: str = ""
+) -> Cell:
+    """A cell with a difference of fractions in percent points."""
+    span = None if interval is None else (signed(interval.low), signed(interval.high))
+    return Cell(signed(value), interval=span, place=place, marks=marks)
+
+
+def measured(name: str, value: Spread | None, seeds: int, place: str = TITLE) -> Cell:
+    """A cell with mean and spread of a metric; says how many runs there are when that is not all."""
+    if value is None:
+        return BLANK
+    std = "" if value.std is None else number(name, value.std)
+    interval = ends(name, possible(name, value.interval))
+    return Cell(
+        number(name, value.mean), std, runs=missing(value.n, seeds), interval=interval, place=place
+    )
+
+
+def possible(name: str, interval: Interval | None) -> Interval | None:
+    """The part of an interval that the metric can have."""
+    if interval is None:
+        return None
+    metric = METRICS.get(name)
+    if metric is not None and metric.unit == "fraction":
+        return interval.within(0.0, 1.0)
+    if metric is not None and (metric.unit in ("s", "count") or metric.better == "lower"):
+        return interval.within(0.0, float("inf"))
+    return interval
+
+
+def seconds(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.1f}" if value >= 100 else f"{value:.2f}"
+
+
+def knob_text(values: object) -> str:
+    """Knobs on one line."""
+    pairs = values.items() if isinstance(values, dict) else ()
+    return ", ".join(f"{name} = {knob_value(value)}" for name, value in pairs)
+
+
+def knob_value(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def p_value(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def missing(n: int, seeds: int) -> str:
+    return f"n={n}" if n < seeds else ""
+
+
+def count(n: int, noun: str) -> str:
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
