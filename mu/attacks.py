@@ -24,6 +24,12 @@ FPRS = (0.01, 0.05, 0.1, 0.25, 0.5)
 MIN_FIT = 10
 """Samples of either kind that the SVC and cross-validated attacks need at least."""
 
+BLOCK = 8192
+"""Scores that the logistic fit handles at a time."""
+
+SAMPLE = 2000
+"""Scores of either kind that a large logistic fit starts from."""
+
 SVC_INPUTS = ("correctness", "conf", "entropy", "m_entropy", "prob")
 """What the SVC attacks look at, as in the keys ``mia_svc_<input>_nonmember``."""
 
@@ -58,21 +64,19 @@ def fit_logistic(members: ArrayLike, nonmembers: ArrayLike, c: float = 2.0) -> T
     inside, outside = sides
     if len(inside) == 0 or len(outside) == 0:
         raise ValueError(f"the attack needs both sets, but got {len(inside)} and {len(outside)}")
-    center = float(inside.mean() + outside.mean()) / 2
-    sides = [side - center for side in sides]
-    scale = max(float(np.sqrt(_dot(side, side) / len(side))) for side in sides)
+    mass = c * (len(inside) + len(outside)) / 2
+    sample = [side[:: max(1, len(side) // SAMPLE)] for side in sides]
+    center = float(sample[0].mean() + sample[1].mean()) / 2
+    scale = max(float(np.abs(side - center).mean()) for side in sample)
     if not 1e-100 < scale < np.inf:
         scale = 1.0
-    for side in sides:
-        side /= scale
-    objective = c * (len(inside) + len(outside)) / 2, 1 / scale**2
-    start = (0.0, 0.0)
-    if len(inside) + len(outside) > 10_000:
+    units = (center, scale)
+    fitted = (0.0, 0.0)
+    if len(inside) + len(outside) > 4 * SAMPLE:
         # A few samples, then single precision, say where to start: one or two exact steps are left.
-        sample = [side[:: max(1, len(side) // 2000)] for side in sides]
-        start = _newton(sample, *objective, start, 1e-2)
-        start = _newton([side.astype(np.float32) for side in sides], *objective, start, 1e-3)
-    slope, intercept = _newton(sides, *objective, start, 1e-6)
+        fitted = _newton(sample, mass, units, fitted, np.float64, 1e-2)
+        fitted = _newton(sides, mass, units, fitted, np.float32, 1e-3)
+    slope, intercept = _newton(sides, mass, units, fitted, np.float64, 1e-6)
     return Threshold(slope / scale, intercept - slope / scale * center)
 
 
@@ -106,15 +110,14 @@ def m_entropy(logits: ArrayLike, labels: ArrayLike, variant: str = "rows") -> Ar
     logp, y = log_softmax(logits), np.asarray(labels, np.int64)
     p, rows = np.exp(logp), np.arange(len(y))
     if variant == "rows":
-        # 1 - p_k of the largest class is the sum of the others: no cancellation near 1.
-        top = logp.argmax(axis=1)
-        rest = p.copy()
-        rest[rows, top] = 0
-        with np.errstate(divide="ignore"):
-            log_other = np.log1p(-np.minimum(p, 0.5))
-            log_other[rows, top] = np.log(rest.sum(axis=1))
-        weight, logs = p.copy(), log_other
-        weight[rows, y] = np.exp(log_other[rows, y])
+        # 1 - p_k of the largest class is the sum of the others, by their logarithms: nothing cancels near 1.
+        top = (rows, logp.argmax(axis=1))
+        others = logp.copy()
+        others[top] = -np.inf
+        largest = others.max(axis=1)
+        weight, logs = p.copy(), np.log1p(-np.minimum(p, 0.5))
+        logs[top] = largest + np.log(np.exp(others - largest[:, None]).sum(axis=1))
+        weight[rows, y] = np.exp(logs[rows, y])
         logs[rows, y] = logp[rows, y]
     elif variant in ("columns", "natmu"):
         weight, logs = p.copy(), np.maximum(logp, np.log(1e-30))
@@ -321,43 +324,55 @@ def tpr_at_fpr(members: ArrayLike, nonmembers: ArrayLike, fpr: float) -> float:
     return float((scores > others[-allowed - 1]).mean())
 
 
-def _dot(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
-    """Inner product in one thread: BLAS would wake several for it, and wait for those that are busy."""
-    return float(np.einsum("i,i->", a, b))
-
-
 def _newton(
-    sides: Sequence[NDArray[np.floating]],
+    sides: Sequence[Array],
     mass: float,
-    penalty: float,
+    units: tuple[float, float],
     start: tuple[float, float],
+    dtype: type[np.floating],
     tolerance: float,
 ) -> tuple[float, float]:
-    """Minimise ``penalty * slope**2 / 2 + mass * (mean log loss of members + that of non-members)``.
+    """Minimise ``(slope / scale)**2 / 2 + mass * (mean log loss of members + that of non-members)``.
 
-    Steps are halved until the slope of the objective along them has not turned up by more than a quarter.
-    Convergence is quadratic: a relative step below `tolerance` is the last, and leaves about its square.
+    Slope and intercept are those of (score - center) / scale. Steps are halved until the slope of the objective
+    along them has not turned up by more than a quarter. Convergence is quadratic: a relative step below
+    `tolerance` is the last, and leaves about its square. Scores are read in blocks that stay in the cache, and are
+    too short for BLAS to wake other threads and wait for them.
     """
-    squares, buffers = [side * side for side in sides], [np.empty_like(side) for side in sides]
+    (center, scale), penalty = units, 1 / units[1] ** 2
+    scratch = np.empty((3, min(BLOCK, max(map(len, sides)))), dtype)
 
     def derivatives(slope: float, intercept: float) -> tuple[float, float, float, float, float]:
         """Gradient (slope, intercept) and the three entries of the Hessian."""
-        g0, g1, h00, h01, h11 = penalty * slope, 0.0, penalty, 0.0, 1e-12
-        for side, square, wrong, sign in zip(sides, squares, buffers, (1.0, -1.0)):
-            # Probability of the other class, 1 / (1 + exp(margin)): exact however small it is.
-            np.multiply(side, sign * slope, out=wrong)
-            wrong += sign * intercept
-            np.exp(wrong, out=wrong)
-            wrong += 1
-            np.reciprocal(wrong, out=wrong)
-            each, count, first = mass / len(side), float(wrong.sum()), _dot(wrong, side)
-            g1 -= sign * each * count
-            g0 -= sign * each * first
-            second = _dot(wrong, square)
-            wrong *= wrong
-            h11 += each * (count - float(wrong.sum()))
-            h01 += each * (first - _dot(wrong, side))
-            h00 += each * (second - _dot(wrong, square))
+        g0, g1, h00, h01, h11 = penalty * slope, 0.0, penalty, 0.0, 1e-300
+        for side, sign in zip(sides, (1.0, -1.0)):
+            sums = np.zeros(6)
+            for first in range(0, len(side), BLOCK):
+                block = side[first : first + BLOCK]
+                score, wrong, moment = scratch[:, : len(block)]
+                np.subtract(block, center, out=score, casting="same_kind")
+                score *= 1 / scale
+                # Probability of the other class, 1 / (1 + exp(margin)): exact however small it is.
+                np.multiply(score, sign * slope, out=wrong)
+                wrong += sign * intercept
+                np.exp(wrong, out=wrong)
+                wrong += 1
+                np.reciprocal(wrong, out=wrong)
+                np.multiply(wrong, score, out=moment)
+                sums += (
+                    wrong.sum(),
+                    moment.sum(),
+                    moment @ score,
+                    wrong @ wrong,
+                    moment @ wrong,
+                    moment @ moment,
+                )
+            count, linear, square, *squared = (mass / len(side) * sums).tolist()
+            g1 -= sign * count
+            g0 -= sign * linear
+            h11 += count - squared[0]
+            h01 += linear - squared[1]
+            h00 += square - squared[2]
         return g0, g1, h00, h01, h11
 
     slope, intercept = start

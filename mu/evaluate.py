@@ -44,8 +44,9 @@ class Outputs:
 
     @cached_property
     def losses(self) -> NDArray[np.float64]:
-        """Cross-entropy of each sample, nats [N]."""
-        return metrics.cross_entropy(self.logits, self.labels)
+        """Cross-entropy of each sample, nats [N]; all NaN where one is not finite, so that no half hides it."""
+        losses = metrics.cross_entropy(self.logits, self.labels)
+        return losses if np.isfinite(losses).all() else np.full(len(losses), np.nan)
 
     @property
     def whole_class(self) -> bool:
@@ -62,12 +63,19 @@ class Outputs:
 
 
 @torch.inference_mode()
-def predict(model: nn.Module, examples: Examples, batch_size: int = 2048) -> NDArray[np.float32]:
-    """Logits [N, K] in eval mode without augmentation; leaves modes and random state as they were."""
+def predict(
+    model: nn.Module, examples: Examples, batch_size: int | None = None
+) -> NDArray[np.float32]:
+    """Logits [N, K] in eval mode without augmentation; leaves modes and random state as they were.
+
+    Args:
+        batch_size: None is 2048 on a GPU, and 256 on a CPU, where activations should stay in its cache.
+    """
+    size = batch_size or (256 if examples.device.type == "cpu" else 2048)
     with eval_mode(model):
         chunks = [
-            model(examples.batch(slice(start, start + batch_size))[0])
-            for start in range(0, len(examples), batch_size)
+            model(examples.batch(slice(start, start + size))[0])
+            for start in range(0, len(examples), size)
         ]
     return torch.cat(chunks).float().cpu().numpy()
 
@@ -77,6 +85,25 @@ def outputs(
 ) -> Outputs:
     """Run one set through the model once."""
     return Outputs(predict(model, examples), examples.labels.cpu().numpy(), forgotten)
+
+
+def few_scores(retain: Outputs, forget: Outputs, held_out: Outputs) -> dict[str, float]:
+    """The accuracies and the entropy attack of one view: what a curve shows after every epoch."""
+    values = {
+        "acc_retain": metrics.accuracy(retain.logits, retain.labels),
+        "acc_forget": metrics.accuracy(forget.logits, forget.labels),
+        "acc_test": metrics.accuracy(held_out.logits, held_out.labels),
+        "mia_lr_entropy": attacks.mia_lr_entropy(
+            retain.entropies, held_out.entropies, forget.entropies
+        ),
+    }
+    if held_out.forgotten is not None and held_out.whole_class:
+        for name, mask in (
+            ("acc_test_retain", ~held_out.forgotten),
+            ("acc_test_forget", held_out.forgotten),
+        ):
+            values[name] = metrics.accuracy(held_out.logits[mask], held_out.labels[mask])
+    return values
 
 
 def score(retain: Outputs, forget: Outputs, held_out: Outputs) -> dict[str, float]:
@@ -95,21 +122,8 @@ def score(retain: Outputs, forget: Outputs, held_out: Outputs) -> dict[str, floa
         Metric name to value; NaN where logits are not finite or samples too few (see `unavailable`).
         `acc_test_retain` and `acc_test_forget` appear only where a whole class or sub-class is forgotten.
     """
-    values = {
-        "acc_retain": metrics.accuracy(retain.logits, retain.labels),
-        "acc_forget": metrics.accuracy(forget.logits, forget.labels),
-        "acc_test": metrics.accuracy(held_out.logits, held_out.labels),
-        "mia_lr_entropy": attacks.mia_lr_entropy(
-            retain.entropies, held_out.entropies, forget.entropies
-        ),
-    }
+    values = few_scores(retain, forget, held_out)
     values["err_forget"] = 1 - values["acc_forget"]
-    if held_out.forgotten is not None and held_out.whole_class:
-        for name, mask in (
-            ("acc_test_retain", ~held_out.forgotten),
-            ("acc_test_forget", held_out.forgotten),
-        ):
-            values[name] = metrics.accuracy(held_out.logits[mask], held_out.labels[mask])
     chosen = population_of(held_out.labels)
     population, others = held_out.losses[chosen], held_out.losses[~chosen]
     values |= attacks.mia_population(retain.losses, population, forget.losses)
@@ -141,20 +155,19 @@ def costly_score(
     Returns:
         Metric name to value; NaN where logits are not finite or samples too few (see `unavailable`).
     """
+    names = {f"mia_svc_{name}_nonmember": name for name in SVC_INPUTS}
+    if not metrics.usable(retain.logits, forget.logits, held_out.logits):
+        return dict.fromkeys([*names, "mia_acc_forget_test"], metrics.NAN)
     rng = np.random.default_rng(generator_seed)
     outside = held_out.without_forgotten()
-    shuffled = rng.permutation(len(retain.labels))[: len(outside.labels)]
+    chosen = rng.permutation(len(retain.labels))[: len(outside.labels)]
     sets = [
         attacks.svc_features(part.logits, part.labels)
-        for part in (
-            Outputs(retain.logits[shuffled], retain.labels[shuffled]),
-            outside,
-            forget,
-        )
+        for part in (Outputs(retain.logits[chosen], retain.labels[chosen]), outside, forget)
     ]
     values = {
-        f"mia_svc_{name}_nonmember": attacks.mia_svc_nonmember(*(found[name] for found in sets))
-        for name in SVC_INPUTS
+        key: attacks.mia_svc_nonmember(*(found[name] for found in sets))
+        for key, name in names.items()
     }
     values["mia_acc_forget_test"] = attacks.mia_acc_forget_test(forget.losses, outside.losses, rng)
     return values

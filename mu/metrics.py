@@ -26,6 +26,7 @@ __all__ = [
     "AVG_GAP_UGRADSL",
     "AVG_GAP_UGRADSL5",
     "METRICS",
+    "NAN",
     "SVC_GAP4",
     "Metric",
     "acc_gl",

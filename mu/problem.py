@@ -14,7 +14,7 @@ from torch import nn
 
 from mu.augment import policy as augment_policy
 from mu.data import Dataset, Examples
-from mu.evaluate import Outputs, outputs, score
+from mu.evaluate import Outputs, costly_score, outputs, score, unavailable
 from mu.forget import ForgetRequest, members, select
 from mu.keys import content_key, derive_seed
 from mu.models import build
@@ -22,11 +22,28 @@ from mu.rng import generator
 from mu.split import Memo, Split
 from mu.training import Recipe, train
 
-TRAINING_VERSION = 2
+TRAINING_VERSION = 3
 """Raise when a change to models or training changes the weights that the same inputs give."""
 
 Role = Literal["original", "retrain"]
 Weights = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model scores on a problem.
+
+    Args:
+        scores: View to metric to value; metrics that could not be computed are absent.
+        unavailable: ``view/metric`` to the reason why it is absent.
+        forget: Outputs on D_f.
+        held_out: View to outputs on its held-out samples.
+    """
+
+    scores: dict[str, dict[str, float]]
+    unavailable: dict[str, str]
+    forget: Outputs
+    held_out: dict[str, Outputs]
 
 
 @dataclass(frozen=True)
@@ -129,18 +146,31 @@ class Problem:
         return self.data.parts[view].examples(device), forgotten
 
     def evaluate(
-        self, model: nn.Module, split: Split, views: tuple[str, ...], device: str = "cpu"
-    ) -> tuple[dict[str, dict[str, float]], Outputs]:
-        """Metrics of every view that need no retrained model, and the outputs on D_f.
+        self,
+        model: nn.Module,
+        split: Split,
+        views: tuple[str, ...],
+        device: str = "cpu",
+        costly: bool = False,
+    ) -> Evaluation:
+        """Metrics of every view that need no retrained model. Each set passes through the model once.
 
-        Each set passes through the model once.
+        Args:
+            costly: Whether the costly attacks are run as well.
         """
         retain, forget = outputs(model, split.retain), outputs(model, split.forget)
-        scores = {
-            view: score(retain, forget, outputs(model, *self.held_out(view, device)))
-            for view in views
-        }
-        return scores, forget
+        held_out = {view: outputs(model, *self.held_out(view, device)) for view in views}
+        scores: dict[str, dict[str, float]] = {}
+        reasons: dict[str, str] = {}
+        for view, outside in held_out.items():
+            values = score(retain, forget, outside)
+            if costly:
+                seed = derive_seed("attack", self.key, view)
+                values |= costly_score(retain, forget, outside, seed)
+            missing = unavailable(values, retain, forget, outside)
+            reasons |= {f"{view}/{name}": reason for name, reason in missing.items()}
+            scores[view] = {name: v for name, v in values.items() if name not in missing}
+        return Evaluation(scores, reasons, forget, held_out)
 
 
 def weights_of(model: nn.Module) -> dict[str, NDArray[Any]]:

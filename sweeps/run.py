@@ -13,7 +13,7 @@ import numpy as np
 from rich.console import Console
 
 from mu import metrics
-from mu.evaluate import mean_of
+from mu.evaluate import Outputs, mean_of
 from mu.keys import content_key
 from mu.problem import Role
 from mu.record import REFERENCES, TrialRecord
@@ -194,7 +194,11 @@ class Sweep:
         }
         scored = workers.score(
             {
-                (forget, seed): (plan.problem(forget, seed), views[role])
+                (forget, seed): (
+                    plan.problem(forget, seed),
+                    views[role],
+                    role == "report" and bool(plan.study.metrics.costly),
+                )
                 for role, seeds in plan.seeds.items()
                 for forget in plan.study.forget
                 for seed in seeds
@@ -216,28 +220,30 @@ class Sweep:
         trained: Mapping[str, float],
     ) -> dict[tuple[str, int], Reference]:
         """Record the references of one request and role, compared with the mean of its retrained models."""
-        views = next(iter(group.values()))["retrain"].metrics
+        views = next(iter(group.values()))["retrain"].found.scores
         mean = {
-            view: mean_of([scored["retrain"].metrics[view] for scored in group.values()])
+            view: mean_of([scored["retrain"].found.scores[view] for scored in group.values()])
             for view in views
         }
         whole_class = self.plan.study.forget[forget].whole_class
+        own_list = self.plan.study.search.mean_gap
         recipe = self.plan.study.training
         references = {}
         for seed, scored in group.items():
             problem = self.plan.problem(forget, seed)
-            reference = Reference(mean, scored["original"].metrics, scored["retrain"].forget_logits)
+            logits = {s: g["retrain"].found.forget.logits for s, g in group.items()}
+            reference = Reference(mean, scored["original"].found.scores, logits[seed])
             references[forget, seed] = reference
             for method, own in scored.items():
                 key = content_key(problem.key, "reference", method, role)
                 if key in self.results.records:
                     continue
-                values = complete(own.metrics, reference, own.forget_logits, whole_class)
+                values = complete(own.found, reference, whole_class, own_list)
                 cost = {}
                 if method == "retrain":
-                    others = [g["retrain"].forget_logits for s, g in group.items() if s != seed]
+                    others = [found for s, found in logits.items() if s != seed]
                     for view in values.values():
-                        _replace_distance(view, own.forget_logits, others)
+                        _compare_with_others(view, own.found.forget, others)
                     cost = {
                         "time_unlearn": trained[problem.reference_key("retrain")],
                         "samples_seen": recipe.epochs * len(problem.retain_index),
@@ -253,6 +259,7 @@ class Sweep:
                         status="finished",
                         role=role,
                         metrics=values,
+                        unavailable=own.found.unavailable,
                         environment=own.environment,
                         time_total=cost.get("time_unlearn", 0.0),
                         started=time.time(),
@@ -285,14 +292,14 @@ class Sweep:
         }
 
 
-def _replace_distance(
-    values: dict[str, float], logits: np.ndarray, others: Sequence[np.ndarray]
+def _compare_with_others(
+    values: dict[str, float], forget: Outputs, others: Sequence[np.ndarray]
 ) -> None:
-    """A retrained model's distance is to the other retrained models of its request; absent without any."""
-    del values["activation_distance"]
+    """What compares outputs on D_f is, for a retrained model, with the others of its request; absent without any."""
+    del values["activation_distance"], values["entropy_wilcoxon_p"], values["entropy_median_diff"]
     if others:
         values["activation_distance"] = float(
-            np.mean([metrics.activation_distance(logits, other) for other in others])
+            np.mean([metrics.activation_distance(forget.logits, other) for other in others])
         )
 
 

@@ -6,7 +6,7 @@ import math
 import platform
 import time
 import traceback
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,15 +14,15 @@ import torch
 from numpy.typing import NDArray
 
 from mu import metrics
-from mu.evaluate import outputs, score
+from mu.evaluate import compare, few_scores, outputs
 from mu.methods import Method
-from mu.problem import Problem, Weights
+from mu.problem import Evaluation, Problem, Weights
 from mu.rng import generator, seed_process
 from mu.split import Split
 from mu.training import count_samples
 from sweeps.plan import Job
 
-CURVE_RETAIN = 2000
+CURVE_RETAIN = 1000
 """Most retained samples used for the per-epoch curve; final metrics always use all of them."""
 COLLAPSED = 1.5
 """A model is destroyed when its accuracy on held-out data it should keep is below this multiple of chance..."""
@@ -54,6 +54,7 @@ class Outcome:
     status: str = "finished"
     reason: str = ""
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
+    unavailable: dict[str, str] = field(default_factory=dict)
     curve: list[Curve] = field(default_factory=list)
     time_unlearn: float = 0.0
     samples_seen: int = 0
@@ -68,6 +69,7 @@ def run_trial(
     reference: Reference,
     early_stop: str = "collapse",
     device: str = "cpu",
+    own_list: Sequence[str] = (),
 ) -> Generator[Curve, None, Outcome]:
     """Run a job; yields a point of its curve after each epoch, and returns how it ended.
 
@@ -77,8 +79,8 @@ def run_trial(
     Args:
         split: The problem's split on `device`; shared by trials, so that they share its ``once`` results.
         weights: The original model.
+        own_list: Metrics of the objective `mean_gap`, if that is the study's.
     """
-    whole_class = problem.request.whole_class
     seed_process("trial", problem.key, method.name)
     draws = generator("method", problem.key, method.name)
     model = problem.load(weights).to(device)
@@ -118,33 +120,34 @@ def run_trial(
             break
     steps.close()
     if outcome.status == "finished":
-        scores, forget = problem.evaluate(model, split, job.views, device)
-        if not np.isfinite(forget.logits).all() or any(
-            math.isnan(value) for values in scores.values() for value in values.values()
-        ):
+        found = problem.evaluate(model, split, job.views, device, job.costly)
+        parts = (found.forget, *found.held_out.values())
+        if not all(np.isfinite(part.logits).all() for part in parts):
             outcome.status, outcome.reason = "diverged", "outputs are not finite"
         else:
-            outcome.metrics = complete(scores, reference, forget.logits, whole_class)
+            outcome.metrics = complete(found, reference, problem.request.whole_class, own_list)
+            outcome.unavailable = found.unavailable
     return outcome
 
 
 def complete(
-    scores: Mapping[str, Mapping[str, float]],
-    reference: Reference,
-    forget_logits: NDArray[np.float32],
-    whole_class: bool,
+    found: Evaluation, reference: Reference, whole_class: bool, own_list: Sequence[str] = ()
 ) -> dict[str, dict[str, float]]:
-    """Add to each view the metrics that need the retrained model."""
-    distance = metrics.activation_distance(forget_logits, reference.retrain_logits)
-    names = metrics.AVG_GAP_NATMU[whole_class]
-    return {
-        view: {
+    """Each view's metrics with those that need the retrained model.
+
+    Args:
+        own_list: Metrics whose mean gap is `mean_gap`; none leaves it out.
+    """
+    full = {}
+    for view, values in found.scores.items():
+        retrain = reference.retrain[view]
+        full[view] = {
             **values,
-            "activation_distance": distance,
-            "avg_gap_natmu": metrics.mean_gap(values, reference.retrain[view], names),
+            **compare(values, retrain, found.forget, reference.retrain_logits, whole_class),
         }
-        for view, values in scores.items()
-    }
+        if own_list:
+            full[view]["mean_gap"] = metrics.mean_gap(values, retrain, own_list)
+    return full
 
 
 class _Watch:
@@ -164,8 +167,9 @@ class _Watch:
         return self._point(0, 0.0, self.reference.original["val"])
 
     def point(self, model: torch.nn.Module, epoch: int, seconds: float) -> Curve:
-        parts = (outputs(model, self.retain), outputs(model, self.forget))
-        return self._point(epoch, seconds, score(*parts, outputs(model, *self.held_out)))
+        retain, forget = outputs(model, self.retain), outputs(model, self.forget)
+        scores = few_scores(retain, forget, outputs(model, *self.held_out))
+        return self._point(epoch, seconds, scores)
 
     def _point(self, epoch: int, seconds: float, scores: Mapping[str, float]) -> Curve:
         kept = ("acc_retain", "acc_forget", "acc_test", "acc_test_retain")

@@ -40,7 +40,7 @@ from ray.tune.search import Searcher
 
 from mu.data import Dataset
 from mu.methods import Method
-from mu.problem import Problem, Role, weights_of
+from mu.problem import Evaluation, Problem, Role, weights_of
 from mu.record import TrialRecord
 from mu.split import Split
 from sweeps.plan import Job, Plan
@@ -103,13 +103,11 @@ class Scored:
     """A reference on one problem.
 
     Args:
-        metrics: View to metrics that need no retrained model.
-        forget_logits: Outputs on D_f, float32 [N, K].
+        found: Its outputs, and the metrics that need no retrained model.
         environment: Where it was scored.
     """
 
-    metrics: dict[str, dict[str, float]]
-    forget_logits: NDArray[np.float32]
+    found: Evaluation
     environment: dict[str, str]
 
 
@@ -141,6 +139,7 @@ def _score(
     parts: tuple[Any, ...],
     weights: Sequence[ray.ObjectRef],
     views: tuple[str, ...],
+    costly: bool,
     resources: Resources,
 ) -> list[Scored]:
     """Score references on one problem, each view once."""
@@ -150,8 +149,8 @@ def _score(
     scored = []
     for arrays in ray.get(list(weights)):
         model = problem.load(arrays).to(device)
-        metrics, forget = problem.evaluate(model, split, views, device)
-        scored.append(Scored(metrics, forget.logits, environment(device)))
+        found = problem.evaluate(model, split, views, device, costly)
+        scored.append(Scored(found, environment(device)))
     return scored
 
 
@@ -186,9 +185,13 @@ class Workers:
                 yield running.pop(future), ray.get(future)
 
     def score(
-        self, wanted: Mapping[tuple[str, int], tuple[Problem, tuple[str, ...]]]
+        self, wanted: Mapping[tuple[str, int], tuple[Problem, tuple[str, ...], bool]]
     ) -> dict[tuple[str, int], dict[Role, Scored]]:
-        """Score `original` and `retrain` on every wanted problem; their weights must be shared."""
+        """Score `original` and `retrain` on every wanted problem; their weights must be shared.
+
+        Args:
+            wanted: Problem, views, and whether to run the costly attacks, by name.
+        """
         roles: tuple[Role, Role] = ("original", "retrain")
         futures = {
             name: self._score.remote(
@@ -196,9 +199,10 @@ class Workers:
                 _without_data(problem),
                 [self._weights[problem.reference_key(role)] for role in roles],
                 views,
+                costly,
                 self.resources,
             )
-            for name, (problem, views) in wanted.items()
+            for name, (problem, views, costly) in wanted.items()
         }
         return {
             name: dict(zip(roles, scored))
@@ -228,6 +232,7 @@ class Workers:
             methods={tuned.name: tuned.method for tuned in self.plan.study.methods},
             resources=self.resources,
             early_stop=early_stop,
+            own_list=self.plan.study.search.mean_gap,
         )
         trainable = tune.with_resources(
             tune.with_parameters(UnlearningTrial, shared=shared),
@@ -283,6 +288,7 @@ class Shared:
     methods: dict[str, Method]
     resources: Resources
     early_stop: str
+    own_list: tuple[str, ...]
 
 
 class UnlearningTrial(tune.Trainable):
@@ -325,6 +331,7 @@ class UnlearningTrial(tune.Trainable):
                 self.shared.references[name],
                 self.shared.early_stop,
                 self.device,
+                self.shared.own_list,
             )
         until = time.monotonic() + REPORT_SECONDS
         try:

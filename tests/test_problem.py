@@ -142,7 +142,7 @@ def test_retrained_model_does_not_know_the_forgotten_class(
 ) -> None:
     split = problem.split()
     retrained = problem.load(toy_reference("retrain"))
-    scores = [problem.evaluate(m, split, ("val", "test"))[0] for m in (model, retrained)]
+    scores = [problem.evaluate(m, split, ("val", "test")).scores for m in (model, retrained)]
     for view in ("val", "test"):
         assert scores[0][view]["acc_forget"] > 0.8
         assert scores[0][view]["acc_test_forget"] > 0.5
@@ -155,7 +155,8 @@ def test_evaluation_reads_each_view_and_returns_forget_outputs(
     problem: Problem, model: nn.Module
 ) -> None:
     split = problem.split()
-    scores, forget = problem.evaluate(model, split, ("test",))
+    found = problem.evaluate(model, split, ("test",))
+    scores, forget = found.scores, found.forget
     assert set(scores) == {"test"}
     np.testing.assert_array_equal(forget.logits, predict(model, split.forget))
     np.testing.assert_array_equal(forget.labels, split.forget.labels)

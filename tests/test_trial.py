@@ -23,10 +23,10 @@ from sweeps.trial import Curve, Outcome, Reference, run_trial
 @pytest.fixture(scope="module")
 def reference(problem: Problem, original: Weights) -> Reference:
     split = problem.split()
-    before, _ = problem.evaluate(problem.load(original), split, ("val", "test"))
+    before = problem.evaluate(problem.load(original), split, ("val", "test")).scores
     retrained = problem.load(toy_reference("retrain"))
-    after, forget = problem.evaluate(retrained, split, ("val", "test"))
-    return Reference(after, before, forget.logits)
+    after = problem.evaluate(retrained, split, ("val", "test"))
+    return Reference(after.scores, before, after.forget.logits)
 
 
 def method(unlearn: Callable[..., Iterator[None]], *needs: str) -> Method:
@@ -189,7 +189,8 @@ def test_a_method_sees_only_what_it_declares(run: Any) -> None:
 def test_requests_without_a_class_gap_over_three_metrics(original: Weights) -> None:
     problem = toy_problem("random")
     split = problem.split()
-    scores, forget = problem.evaluate(problem.load(original), split, ("val",))
+    found = problem.evaluate(problem.load(original), split, ("val",))
+    scores, forget = found.scores, found.forget
     shifted = {n: v + 0.3 if n == "acc_test" else v for n, v in scores["val"].items()}
     reference = Reference({"val": shifted}, scores, forget.logits)
     job = Job("key", "search", "random", "own", 0, {}, 0, views=("val",))
