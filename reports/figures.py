@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.lines import Line2D
@@ -27,7 +28,7 @@ from reports.canvas import (
     say_at,
 )
 from reports.load import EPOCHS, Method, Request, Study
-from reports.outcomes import outcome, retrained
+from reports.outcomes import Outcome, outcome, retrained
 from reports.stats import Spread, spread
 
 RUN: dict[str, Any] = {
@@ -140,9 +141,10 @@ def gaps(study: Study) -> Drawing | None:
             )
             runs = [100 * gap for gap in result.by_seed.values()]
             axes.plot(runs, [method.position + 0.2] * len(runs), **RUN)
-        floor_line(axes.axvline, retrained(study, request).average)
+        floor = retrained(study, request).average
+        floor_line(axes.axvline, floor)
         name_rows(axes, study.methods)
-        axes.set_xlim(left=0)
+        axes.set_xlim(0, _reach(results[request.name], floor))
         axes.set_xlabel("AvgGap (points)")
     legend(
         figure,
@@ -159,7 +161,8 @@ def gaps(study: Study) -> Drawing | None:
         "AvgGap of every method",
         "Distance to the retrained models on the test view with tuned knobs, smaller is better. A bar that "
         "does not pass the dotted line is within the noise floor, the distance between retrained models. The "
-        "gap of a single run is on average above that of the means, in which runs cancel.",
+        "gap of a single run is on average above that of the means, in which runs cancel. Lines that reach the "
+        "edge go on: with few seeds little is certain.",
         figure,
     )
 
@@ -256,6 +259,16 @@ def cost(study: Study) -> Drawing | None:
         "better. Right of the dashed line a method is slower than retraining.",
         figure,
     )
+
+
+def _reach(results: Sequence[Outcome], floor: float | None) -> float | None:
+    """End of an axis that shows every gap and run, and the ends of intervals that are not far beyond."""
+    shown = [gap for r in results for gap in (r.average, *r.by_seed.values()) if gap is not None]
+    if not shown:
+        return None
+    ends = [r.average_interval.high for r in results if r.average_interval is not None]
+    largest = max([*shown, floor or 0.0])
+    return 100 * min(1.08 * max([largest, *ends]), 1.5 * largest) or None
 
 
 def _curve(study: Study, request: Request, method: Method) -> dict[float, Spread]:

@@ -10,6 +10,7 @@ from reports.comparison import ALPHA, pairs, smallest_corrected
 from reports.load import Request, Study
 from reports.outcomes import TOLERANCE, changes, outcome, retrained
 from reports.robustness import score
+from reports.stats import Estimate
 from reports.table import count, percent, signed
 
 
@@ -108,16 +109,22 @@ def transfer(study: Study) -> str:
 def robustness(study: Study) -> str:
     """Who loses least, and most, without knobs of its own; of methods that lack nothing."""
     scores = {
-        method.name: found.total.value
+        method.name: found.total
         for method in study.methods
         if (found := score(study, method)).complete and found.total is not None
     }
     if len(scores) < 2:
         return ""
-    best, worst = min(scores, key=scores.__getitem__), max(scores, key=scores.__getitem__)
+    ordered = sorted(scores, key=lambda name: scores[name].value)
+    best, worst = scores[ordered[0]], scores[ordered[-1]]
+    apart = Estimate(
+        worst.value - best.value, worst.replicas - best.replicas, min(worst.n, best.n)
+    ).interval
+    sure = apart is not None and apart.low > 0
     return (
-        f"Without knobs tuned on the request itself, {best} loses least (robustness {signed(scores[best])} "
-        f"points of AvgGap) and {worst} most ({signed(scores[worst])})."
+        f"Without knobs tuned on the request itself, {ordered[0]} loses least (robustness "
+        f"{signed(best.value)} points of AvgGap) and {ordered[-1]} most ({signed(worst.value)})"
+        f"{'' if sure else ', a difference that so few seeds leave open'}."
     )
 
 

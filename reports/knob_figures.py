@@ -14,7 +14,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from mu.metrics import METRICS
 from mu.selection import Candidate
 from reports import budget
 from reports.canvas import (
@@ -32,9 +31,10 @@ from reports.canvas import (
 )
 from reports.importance import importance, mean_shares
 from reports.load import Method, Request, Study
+from reports.outcomes import unit
 from reports.ranking import ranks
 from reports.spaces import Span, spans
-from reports.table import label
+from reports.table import label, searched_view
 
 WIDE = 20.0
 """Positive values whose largest is so many times their smallest are drawn on a logarithmic axis."""
@@ -48,7 +48,7 @@ def expected_best(study: Study) -> Drawing | None:
     """Best objective that so many trials can be expected to find."""
     if not any(len(found) > 1 for found in study.candidates.values()):
         return None
-    scale, unit = _scale(study)
+    scale, in_unit = _scale(study)
     curves = {
         (request.name, method.name): [budget.best_of(values, n) for n in range(1, len(values) + 1)]
         for request in study.requests
@@ -83,12 +83,12 @@ def expected_best(study: Study) -> Drawing | None:
             axes.set_ylim(bottom=0)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("Finished trials")
-    panels[0].set_ylabel(f"Expected best {label(study.objective)}{unit}")
+    panels[0].set_ylabel(f"Expected best {label(study.objective)}{in_unit}")
     legend(figure, study.methods, [], lines=True)
     return Drawing(
         "expected_best",
         "Expected best objective against budget",
-        f"Smallest {label(study.objective)} on the validation view that so many trials find on average, had they "
+        f"Smallest {label(study.objective)} on the {searched_view(study)} that so many trials find on average, had they "
         "come in another order (Dodge et al. 2019: draws with replacement from the finished trials), and where "
         "95 % of orders lie. A method whose curve still falls at its end was not tuned enough; where curves "
         "cross, the ranking depends on the budget.",
@@ -100,7 +100,7 @@ def progress(study: Study) -> Drawing | None:
     """Best objective so far against trial number."""
     if not any(study.candidates.values()):
         return None
-    scale, unit = _scale(study)
+    scale, in_unit = _scale(study)
     figure, panels = panels_of([request.name for request in study.requests], 2.9)
     for request, axes in zip(study.requests, panels):
         for method in study.methods:
@@ -130,12 +130,12 @@ def progress(study: Study) -> Drawing | None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_ylim(bottom=0)
         axes.set_xlabel("Trial")
-    panels[0].set_ylabel(f"Best {label(study.objective)}{unit}")
+    panels[0].set_ylabel(f"Best {label(study.objective)}{in_unit}")
     legend(figure, study.methods, [], lines=True)
     return Drawing(
         "progress",
         "Search progress",
-        f"Smallest {label(study.objective)} on the validation view so far, by the number of the trial in its "
+        f"Smallest {label(study.objective)} on the {searched_view(study)} so far, by the number of the trial in its "
         "cell. The marker is the configuration that was chosen. A curve that still falls at its end would "
         "gain from a larger budget.",
         figure,
@@ -226,7 +226,7 @@ def _single_panels(
     panels: Sequence[Axes],
 ) -> None:
     """The objective against one knob each."""
-    scale, unit = _scale(study)
+    scale, in_unit = _scale(study)
     wide = _wide([scale * c.value for _, found in cells for c in found])
     for span, axes in zip(ordered, panels):
         for request, found in cells:
@@ -261,7 +261,7 @@ def _single_panels(
         shares = [s for r, _ in cells if (s := importance(study, r, method).shares)]
         share = mean_shares(study, method)[span.knob]
         axes.set_title(f"importance {100 * share:.0f} %" if shares else "", fontsize=10)
-    panels[0].set_ylabel(f"{label(study.objective)}{unit}")
+    panels[0].set_ylabel(f"{label(study.objective)}{in_unit}")
 
 
 def _double_panel(
@@ -321,8 +321,7 @@ def _knob_axis(axis: Axis, span: Span) -> None:
 
 def _scale(study: Study) -> tuple[float, str]:
     """What the objective is multiplied by, and the unit to name."""
-    in_percent = study.objective in METRICS and METRICS[study.objective].unit == "fraction"
-    return (100.0, " (points)") if in_percent else (1.0, "")
+    return (100.0, " (points)") if unit(study.objective) == "fraction" else (1.0, "")
 
 
 def _wide(values: Sequence[float]) -> bool:

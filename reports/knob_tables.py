@@ -23,6 +23,7 @@ from reports.table import (
     label,
     number,
     percent,
+    searched_view,
 )
 
 
@@ -44,7 +45,7 @@ def knobs(study: Study) -> Table:
     return Table(
         "knobs",
         "Chosen knobs",
-        f"The configuration with the smallest {label(study.objective)} on the validation view, averaged over "
+        f"The configuration with the smallest {label(study.objective)} on the {searched_view(study)}, averaged over "
         f"{count(len(study.search_seeds), 'search seed')}, among the candidates: those that finished on "
         "every search seed. Last quarter: by how much the expected best objective fell over the last quarter of "
         "the candidates (Dodge et al. 2019). To next: distance of the objective to the method ranked just "
@@ -100,7 +101,7 @@ def rules(study: Study) -> Table | None:
     return Table(
         "rules",
         "Choosing without an oracle",
-        "What each rule would have chosen from the same trials, by the validation view of the search seeds. An "
+        f"What each rule would have chosen from the same trials, by the {searched_view(study)} of the search seeds. An "
         "oracle compares with models retrained without the forgotten data; the other rules know what every user "
         f"has. Regret is {label(study.objective)} of the rule's choice minus the best one's.",
         "Requests",
@@ -168,7 +169,7 @@ def _knob_rows(study: Study, request: Request) -> list[Row]:
                 Cell(number(study.objective, best.value)),
                 Cell(str(best.number)),
                 Cell(str(enough.trials)),
-                Cell(number(study.objective, enough.gain)),
+                BLANK if enough.enough is None else Cell(number(study.objective, enough.gain)),
                 BLANK if enough.margin is None else Cell(number(study.objective, enough.margin)),
                 _verdict(enough),
             )

@@ -135,6 +135,11 @@ class Study:
         """Whether knobs were chosen on the reported seeds and view, as the papers do."""
         return self.definition.get("selection") == "paper"
 
+    @property
+    def own_list(self) -> tuple[str, ...]:
+        """Metrics of the objective `mean_gap`; empty when the study has no list of its own."""
+        return tuple(_mapping(self.definition.get("search")).get("mean_gap") or ())
+
     def once(self, key: Any, work: Callable[[], T]) -> T:
         """The result of `work`, which is done for a key but once."""
         if key not in self.memo:
@@ -222,10 +227,11 @@ def assemble(
     )
     objective = _first(search.get("objective")) or "avg_gap_natmu"
     requests, methods = _requests(line, records), _methods(line, records)
+    view = "test" if definition.get("selection") == "paper" else "val"
     epochs, transfers = _experiments(definition, records, [request.name for request in requests])
     candidates = {
         (request.name, method.name): tuple(
-            selection.candidates(records, request.name, method.name, objective, search_seeds)
+            selection.candidates(records, request.name, method.name, objective, search_seeds, view)
         )
         for request in requests
         for method in methods
@@ -244,7 +250,7 @@ def assemble(
         records=tuple(records),
         candidates=candidates,
         references={
-            request.name: selection.references(records, request.name, search_seeds)
+            request.name: selection.references(records, request.name, search_seeds, view)
             for request in requests
         },
         runs=_runs(records, report_seeds, candidates, epochs),

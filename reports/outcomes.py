@@ -11,7 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mu.metrics import METRICS, mean_gap
+from mu.metrics import (
+    AVG_GAP_UGRADSL,
+    AVG_GAP_UGRADSL5,
+    METRICS,
+    SVC_GAP4,
+    mean_gap,
+)
 from mu.record import REFERENCES
 from reports.load import Request, Runs, Study
 from reports.stats import (
@@ -29,7 +35,8 @@ from reports.stats import (
 
 VIEW = "test"
 """The view that reports read; the search reads `val`."""
-DISTANCE, GAP = "activation_distance", "avg_gap_natmu"
+DISTANCE, GAP, OWN_GAP = "activation_distance", "avg_gap_natmu", "mean_gap"
+"""Distance of outputs, NatMU's AvgGap, and the mean gap over a study's own list."""
 UNEXTENDABLE, UNUSED = "no epochs to extend", "not asked for"
 TOLERANCE = 1e-12
 """Differences of fractions below this are rounding of floating-point numbers."""
@@ -43,8 +50,9 @@ class Retrained:
         n: Number of models.
         means: Metric to mean over the report seeds; empty when none has finished.
         floors: Metric to noise floor, the mean of its `singles`; empty for fewer than two seeds.
-        singles: Metric to the distance of each model from the mean of the others; AvgGap among them.
-        pairs: Metric to the distance of every two models; AvgGap among them.
+        singles: Metric to the distance of each model from the mean of the others. Of a metric that is a mean
+            gap itself, the mean of these over its list.
+        pairs: The same for the distance of every two models.
         seconds: Median training time; None when none has finished.
     """
 
@@ -95,14 +103,28 @@ class Outcome:
 
     @property
     def average_interval(self) -> Interval | None:
-        """That of AvgGap, which cannot be negative."""
+        """That of AvgGap, a fraction."""
         found = self.estimate.interval if self.estimate else None
-        return found.within(0.0, math.inf) if found else None
+        return found.within(0.0, 1.0) if found else None
+
+
+def better(metric: str) -> str:
+    """Where a metric is best: at the retrained models' value (`target`), as for unknown ones, or `lower`, `higher`."""
+    if metric == OWN_GAP:
+        return "lower"
+    return METRICS[metric].better if metric in METRICS else "target"
 
 
 def is_target(metric: str) -> bool:
     """Whether a metric is best at the retrained models' value, so that it has a gap."""
-    return metric not in METRICS or METRICS[metric].better == "target"
+    return better(metric) == "target"
+
+
+def unit(metric: str) -> str:
+    """Unit of a metric; empty for unknown ones."""
+    if metric == OWN_GAP:
+        return "fraction"
+    return METRICS[metric].unit if metric in METRICS else ""
 
 
 def retrained(study: Study, request: Request, view: str = VIEW) -> Retrained:
@@ -174,13 +196,27 @@ def _retrained(study: Study, request: Request, view: str) -> Retrained:
     pairs = {name: pairwise(v) for name, v in distances.items()}
     if DISTANCE in means:  # recorded as the distance to the other retrained models
         singles[DISTANCE] = [value for value in values[DISTANCE] if math.isfinite(value)]
-    if all(len(singles.get(name, ())) == len(runs.finished) > 1 for name in request.metrics):
-        for table in (singles, pairs):
-            rows = zip(*(table[name] for name in request.metrics))
-            table[GAP] = [math.fsum(row) / len(row) for row in rows]
+    for gap, names in _gap_lists(study, request).items():
+        if all(len(singles.get(name, ())) == len(runs.finished) > 1 for name in names):
+            for table in (singles, pairs):
+                rows = zip(*(table[name] for name in names))
+                table[gap] = [math.fsum(row) / len(row) for row in rows]
     floors = {name: math.fsum(v) / len(v) for name, v in singles.items() if v}
     seconds = median(r.time_unlearn for r in runs.finished)
     return Retrained(len(runs.finished), means, floors, singles, pairs, seconds)
+
+
+def _gap_lists(study: Study, request: Request) -> dict[str, Sequence[str]]:
+    """Metrics that are mean gaps, with their lists."""
+    lists: dict[str, Sequence[str]] = {
+        GAP: request.metrics,
+        "avg_gap_ugradsl": AVG_GAP_UGRADSL[request.whole_class],
+        "avg_gap_ugradsl5": AVG_GAP_UGRADSL5[request.whole_class],
+        "mia_svc_gap4": SVC_GAP4,
+        "delta_acc_forget": ("acc_forget",),
+        OWN_GAP: study.own_list,
+    }
+    return {name: metrics for name, metrics in lists.items() if metrics}
 
 
 def _outcome(

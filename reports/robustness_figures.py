@@ -124,6 +124,8 @@ def transfer_matrix(study: Study) -> Drawing | None:
         axes.set_xticks(range(len(targets)), [r.name for r in targets], rotation=30, ha="right")
         axes.set_yticks(range(len(involved)), [r.name for r in involved])
         axes.tick_params(length=0)
+    for axes in list(grid.flat)[: len(tables)][-columns:]:
+        axes.tick_params(labelbottom=True)  # also where there is no panel below
     scale = ScalarMappable(shade, DIVERGING)
     bar = figure.colorbar(scale, ax=list(grid.flat), shrink=0.8, aspect=30, pad=0.01)
     bar.set_label("Regret (points)")

@@ -5,12 +5,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mu.metrics import METRICS
 from reports.load import Request, Study
-from reports.outcomes import TOLERANCE
+from reports.outcomes import OWN_GAP, TOLERANCE, better, unit
 from reports.stats import Interval, Spread
 
 AT_FLOOR, OUTDATED, NO_EPOCHS, INCOMPLETE, NONE = "†", "‡", "*", "§", "–"
@@ -133,6 +134,11 @@ def marked_best(cells: Sequence[Cell], scores: Sequence[float | None]) -> list[C
     ]
 
 
+def searched_view(study: Study) -> str:
+    """What the search looked at, in words."""
+    return "test view" if study.oracle else "validation view"
+
+
 def title(request: Request) -> str:
     """A request with what it is."""
     target = request.details.get("class")
@@ -146,7 +152,7 @@ def title(request: Request) -> str:
 def label(metric: str, whole_class: bool | None = None) -> str:
     """Our label of a metric, with what the paper of the table's format calls it."""
     if metric not in METRICS:
-        return metric
+        return "Mean gap" if metric == OWN_GAP else metric
     names = METRICS[metric].names
     setting = "NatMU (class)" if whole_class else "NatMU (random)"
     theirs = names.get(setting) or names.get("NatMU") or next(iter(names.values()), "")
@@ -156,12 +162,12 @@ def label(metric: str, whole_class: bool | None = None) -> str:
 
 def number(metric: str, value: float) -> str:
     """A value of a metric as tables print it: fractions in percent."""
-    unit = METRICS[metric].unit if metric in METRICS else None
-    if unit == "fraction":
+    of = unit(metric)
+    if of == "fraction":
         return percent(value)
-    if unit == "s":
+    if of == "s":
         return seconds(value)
-    return f"{value:,.0f}" if unit == "count" else f"{value:.3f}"
+    return f"{value:,.0f}" if of == "count" else f"{value:.3f}"
 
 
 def ends(metric: str, interval: Interval | None) -> tuple[str, str] | None:
@@ -204,11 +210,10 @@ def possible(name: str, interval: Interval | None) -> Interval | None:
     """The part of an interval that the metric can have."""
     if interval is None:
         return None
-    metric = METRICS.get(name)
-    if metric is not None and metric.unit == "fraction":
+    if unit(name) == "fraction":
         return interval.within(0.0, 1.0)
-    if metric is not None and (metric.unit in ("s", "count") or metric.better == "lower"):
-        return interval.within(0.0, float("inf"))
+    if better(name) == "lower":
+        return interval.within(0.0, math.inf)
     return interval
 
 

@@ -8,7 +8,7 @@ import dataclasses
 from collections import Counter
 
 from mu.metrics import METRICS
-from mu.record import STATUSES
+from mu.record import REFERENCES, STATUSES
 from reports.load import Request, Study
 from reports.outcomes import (
     DISTANCE,
@@ -18,6 +18,7 @@ from reports.outcomes import (
     Outcome,
     Retrained,
     at_floor,
+    better,
     changes,
     is_target,
     outcome,
@@ -46,6 +47,7 @@ from reports.table import (
     missing,
     number,
     percent,
+    searched_view,
     seconds,
 )
 
@@ -56,7 +58,7 @@ def main(study: Study) -> Table:
         "main",
         "Tuned knobs",
         f"{_cells(study)} Knobs were tuned on the search seeds by "
-        f"{label(study.objective)} of the validation view.",
+        f"{label(study.objective)} of the {searched_view(study)}.",
         "Forget request",
         _columns(study),
         by_request(study, lambda r: [*_gap_rows(study, r, "confirm"), *_default_rows(study, r)]),
@@ -84,7 +86,9 @@ def metrics(study: Study) -> Table:
     return Table(
         "metrics",
         "Every recorded metric",
-        f"With tuned knobs. {_cells(study)} Metrics whose best value is low or high have no gap.",
+        "With tuned knobs: mean ± standard deviation (gap), fractions in percent. A metric whose best value is "
+        "low or high has no gap. What it is, and what the papers call it, is in the glossary. Bold: smallest "
+        "gap, or lowest value, of the row.",
         "Forget request",
         _columns(study),
         by_request(study, lambda request: _metric_rows(study, request)),
@@ -188,9 +192,8 @@ def _metric_row(study: Study, request: Request, name: str, phase: str, view: str
     )
     itself = shown(retrain, measured(name, retrain.spreads.get(name), seeds))
     floor = _floor_cell(name, reference.floors.get(name))
-    head = label(name, request.whole_class) + ("" if view == VIEW else f" [{view} view]")
     best = marked_best(cells, [_score(name, result) for result in tried])
-    return (Cell(head), first, itself, floor, *best)
+    return (Cell(label(name, request.whole_class)), first, itself, floor, *best)
 
 
 def _default_rows(study: Study, request: Request) -> list[Row]:
@@ -228,7 +231,29 @@ def _metric_rows(study: Study, request: Request) -> list[Row]:
                     views[name] = VIEW if VIEW in (view, views.get(name)) else view
     names = [name for name in METRICS if name in views]
     names += sorted(name for name in views if name not in METRICS)
-    return [_metric_row(study, request, name, "confirm", views[name]) for name in names]
+    return [_named(study, request, name, views[name]) for name in names]
+
+
+def _named(study: Study, request: Request, name: str, view: str) -> Row:
+    """A row of every recorded metric: under its label alone, and with the reason where it is missing."""
+    _, *cells = _metric_row(study, request, name, "confirm", view)
+    head = label(name) + ("" if view == VIEW else f" [{view} view]")
+    methods = ("original", "retrain", "", *(method.name for method in study.methods))
+    reasons = (_unavailable(study, request, method, f"{view}/{name}") for method in methods)
+    return (
+        Cell(head),
+        *(
+            Cell(why, words=True) if why and cell == BLANK else cell
+            for cell, why in zip(cells, reasons)
+        ),
+    )
+
+
+def _unavailable(study: Study, request: Request, method: str, key: str) -> str:
+    """Why a metric is not among those of a cell's runs; empty when nothing is said."""
+    phase = "reference" if method in REFERENCES else "confirm"
+    found = (r.unavailable.get(key, "") for r in study.cell(phase, request.name, method).finished)
+    return next(filter(None, found), "")
 
 
 def _transfer_rows(study: Study, request: Request, source: str) -> list[Row]:
@@ -343,6 +368,6 @@ def _floor_cell(name: str, floor: float | None) -> Cell:
 
 def _score(name: str, result: Outcome) -> float | None:
     """What the best of a row has least of."""
-    if name in METRICS and METRICS[name].better == "lower":
+    if better(name) == "lower":
         return result.spreads[name].mean if name in result.spreads else None
     return result.gaps.get(name)

@@ -7,7 +7,16 @@ from collections.abc import Iterator, Sequence
 
 from reports.comparison import ALPHA, pairs, smallest_corrected
 from reports.load import Request, Study
-from reports.outcomes import DISTANCE, GAP, VIEW, Outcome, at_floor, outcome, retrained
+from reports.outcomes import (
+    DISTANCE,
+    GAP,
+    VIEW,
+    Outcome,
+    at_floor,
+    is_target,
+    outcome,
+    retrained,
+)
 from reports.stats import Interval, Spread
 from reports.table import (
     BESIDE,
@@ -133,7 +142,7 @@ def cells(study: Study) -> Iterator[tuple[str, ...]]:
             floors = retrained(study, request, view).floors
             for name, value in result.spreads.items():
                 gap, gap_interval = result.gaps.get(name), result.gap_intervals.get(name)
-                itself = value.mean if name in (DISTANCE, GAP) else gap
+                itself = gap if is_target(name) else value.mean
                 yield (
                     *(*head, view, name, *_spread(name, value)),
                     *_gap(gap, gap_interval, itself, floors.get(name)),
