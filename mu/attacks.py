@@ -24,7 +24,7 @@ FPRS = (0.01, 0.05, 0.1, 0.25, 0.5)
 MIN_FIT = 10
 """Samples of either kind that the SVC and cross-validated attacks need at least."""
 
-BLOCK = 8192
+BLOCK = 10_000
 """Scores that the logistic fit handles at a time."""
 
 SAMPLE = 2000
@@ -70,13 +70,10 @@ def fit_logistic(members: ArrayLike, nonmembers: ArrayLike, c: float = 2.0) -> T
     scale = max(float(np.abs(side - center).mean()) for side in sample)
     if not 1e-100 < scale < np.inf:
         scale = 1.0
-    units = (center, scale)
     fitted = (0.0, 0.0)
-    if len(inside) + len(outside) > 4 * SAMPLE:
-        # A few samples, then single precision, say where to start: one or two exact steps are left.
-        fitted = _newton(sample, mass, units, fitted, np.float64, 1e-2)
-        fitted = _newton(sides, mass, units, fitted, np.float32, 1e-3)
-    slope, intercept = _newton(sides, mass, units, fitted, np.float64, 1e-6)
+    if len(inside) + len(outside) > 4 * SAMPLE:  # so that few steps have to look at all scores
+        fitted = _newton(sample, mass, center, scale, fitted, 0.1)
+    slope, intercept = _newton(sides, mass, center, scale, fitted, 1e-5)
     return Threshold(slope / scale, intercept - slope / scale * center)
 
 
@@ -327,9 +324,9 @@ def tpr_at_fpr(members: ArrayLike, nonmembers: ArrayLike, fpr: float) -> float:
 def _newton(
     sides: Sequence[Array],
     mass: float,
-    units: tuple[float, float],
+    center: float,
+    scale: float,
     start: tuple[float, float],
-    dtype: type[np.floating],
     tolerance: float,
 ) -> tuple[float, float]:
     """Minimise ``(slope / scale)**2 / 2 + mass * (mean log loss of members + that of non-members)``.
@@ -339,18 +336,18 @@ def _newton(
     `tolerance` is the last, and leaves about its square. Scores are read in blocks that stay in the cache, and are
     too short for BLAS to wake other threads and wait for them.
     """
-    (center, scale), penalty = units, 1 / units[1] ** 2
-    scratch = np.empty((3, min(BLOCK, max(map(len, sides)))), dtype)
+    penalty = 1 / scale**2
+    scratch = np.empty((3, min(BLOCK, max(map(len, sides)))))
 
     def derivatives(slope: float, intercept: float) -> tuple[float, float, float, float, float]:
         """Gradient (slope, intercept) and the three entries of the Hessian."""
         g0, g1, h00, h01, h11 = penalty * slope, 0.0, penalty, 0.0, 1e-300
         for side, sign in zip(sides, (1.0, -1.0)):
-            sums = np.zeros(6)
+            each = mass / len(side)
             for first in range(0, len(side), BLOCK):
                 block = side[first : first + BLOCK]
-                score, wrong, moment = scratch[:, : len(block)]
-                np.subtract(block, center, out=score, casting="same_kind")
+                score, wrong, product = scratch[:, : len(block)]
+                np.subtract(block, center, out=score)
                 score *= 1 / scale
                 # Probability of the other class, 1 / (1 + exp(margin)): exact however small it is.
                 np.multiply(score, sign * slope, out=wrong)
@@ -358,21 +355,13 @@ def _newton(
                 np.exp(wrong, out=wrong)
                 wrong += 1
                 np.reciprocal(wrong, out=wrong)
-                np.multiply(wrong, score, out=moment)
-                sums += (
-                    wrong.sum(),
-                    moment.sum(),
-                    moment @ score,
-                    wrong @ wrong,
-                    moment @ wrong,
-                    moment @ moment,
-                )
-            count, linear, square, *squared = (mass / len(side) * sums).tolist()
-            g1 -= sign * count
-            g0 -= sign * linear
-            h11 += count - squared[0]
-            h01 += linear - squared[1]
-            h00 += square - squared[2]
+                np.multiply(score, wrong, out=product)
+                count, linear = float(wrong.sum()), float(product.sum())
+                g1 -= sign * each * count
+                g0 -= sign * each * linear
+                h11 += each * (count - float(wrong @ wrong))
+                h01 += each * (linear - float(wrong @ product))
+                h00 += each * (float(score @ product) - float(product @ product))
         return g0, g1, h00, h01, h11
 
     slope, intercept = start
@@ -384,14 +373,15 @@ def _newton(
                 d0, d1 = (h01 * g1 - h11 * g0) / determinant, (h01 * g0 - h00 * g1) / determinant
             else:  # twice the diagonal bounds the Hessian
                 d0, d1 = -g0 / (2 * h00), -g1 / (2 * h11)
-            if not max(abs(d0), abs(d1)) > tolerance * (1 + max(abs(slope), abs(intercept))):
+            size = max(abs(d0) / (1e-3 + abs(slope)), abs(d1) / (1 + abs(intercept)))
+            if not size > tolerance:
                 return slope + d0, intercept + d1
-            downhill, scale = g0 * d0 + g1 * d1, 1.0
+            downhill, length = g0 * d0 + g1 * d1, 1.0
             while True:
-                at = (slope + scale * d0, intercept + scale * d1)
+                at = (slope + length * d0, intercept + length * d1)
                 g0, g1, h00, h01, h11 = derivatives(*at)
-                if g0 * d0 + g1 * d1 <= -downhill / 4 or scale < 1e-10:
+                if g0 * d0 + g1 * d1 <= -downhill / 4 or length < 1e-10:
                     break
-                scale /= 2
+                length /= 2
             slope, intercept = at
     return slope, intercept

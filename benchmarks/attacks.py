@@ -1,0 +1,101 @@
+"""How long the logistic membership attack takes, and its distance to scikit-learn's: ``python benchmarks/attacks.py``.
+
+Both fit the same scores in the same run, in turns, in one thread. scikit-learn is timed as the papers call it
+(lbfgs, default tolerance); coefficients are compared with its Newton solver run to 1e-12.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import sklearn
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from mu.attacks import Threshold, fit_logistic
+
+Array = NDArray[np.float64]
+
+
+def scores(kind: str, members: int, nonmembers: int) -> tuple[Array, Array]:
+    """Scores of both sets: `entropy` of a fitted network, `overlap`ping, `separable` or all the same."""
+    rng = np.random.default_rng(0)
+    if kind == "entropy":
+        return rng.exponential(0.05, members), rng.exponential(0.4, nonmembers)
+    if kind == "overlap":
+        return rng.normal(0, 1, members), rng.normal(0.3, 1.2, nonmembers)
+    if kind == "separable":
+        return rng.uniform(0, 1, members), rng.uniform(3, 4, nonmembers)
+    return np.full(members, 0.7), np.full(nonmembers, 0.7)
+
+
+def seconds(run: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    run()
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--members", type=int, default=50_000)
+    parser.add_argument("--nonmembers", type=int, default=10_000)
+    parser.add_argument("--repeats", type=int, default=30)
+    options = parser.parse_args()
+
+    print(
+        f"{options.members} + {options.nonmembers} scores, {options.repeats} repeats, CPU, one thread; "
+        f"Python {platform.python_version()}, numpy {np.__version__}, scikit-learn {sklearn.__version__}"
+    )
+    print(
+        "| scores | ours, ms (min / median) | scikit-learn, ms (min / median) | ratio (min / median) | difference |"
+    )
+    print("|---|---|---|---|---|")
+    with threadpool_limits(1):
+        for kind in ("entropy", "overlap", "separable", "constant"):
+            inside, outside = scores(kind, options.members, options.nonmembers)
+            print(row(kind, inside, outside, options.repeats))
+
+
+def row(kind: str, inside: Array, outside: Array, repeats: int) -> str:
+    samples = np.concatenate([inside, outside])[:, None]
+    labels = np.repeat([1, 0], [len(inside), len(outside)])
+
+    def theirs() -> LogisticRegression:
+        return LogisticRegression(C=2, class_weight="balanced").fit(samples, labels)
+
+    pairs = [
+        (seconds(lambda: fit_logistic(inside, outside)), seconds(theirs)) for _ in range(repeats)
+    ]
+    ours, other = zip(*pairs)
+    exact = LogisticRegression(
+        C=2, class_weight="balanced", solver="newton-cholesky", tol=1e-12, max_iter=1000
+    ).fit(samples, labels)
+    difference = distance(fit_logistic(inside, outside), exact)
+    if difference > 1e-6:
+        raise SystemExit(f"{kind}: coefficients differ by {difference:.1e}, more than 1e-6")
+    middle = statistics.median(ours), statistics.median(other)
+    times = " | ".join(
+        f"{1e3 * min(t):.2f} / {1e3 * statistics.median(t):.2f}" for t in (ours, other)
+    )
+    ratio = f"{min(other) / min(ours):.0f} / {middle[1] / middle[0]:.0f}"
+    return f"| {kind} | {times} | {ratio} | {difference:.0e} |"
+
+
+def distance(fitted: Threshold, exact: LogisticRegression) -> float:
+    """Largest relative difference of slope and intercept."""
+    pairs = ((fitted.slope, exact.coef_.item()), (fitted.intercept, exact.intercept_.item()))
+    return max(abs(a - b) / max(1.0, abs(b)) for a, b in pairs)
+
+
+if __name__ == "__main__":
+    main()
