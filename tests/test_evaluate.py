@@ -1,0 +1,257 @@
+"""From outputs to metrics: what is recorded when, on which samples, and why a metric is missing."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mu import attacks, closeness, metrics
+from mu.evaluate import (
+    Outputs,
+    compare,
+    costly_score,
+    population_of,
+    score,
+    unavailable,
+)
+from mu.metrics import METRICS
+
+POPULATION = [f"mia_population_asr_fpr{p}" for p in (1, 5, 10, 25, 50)]
+COSTLY = [name for name in METRICS if name.endswith("_nonmember")] + ["mia_acc_forget_test"]
+
+
+def made(count: int, boost: float, seed: int = 0, classes: int = 4) -> Outputs:
+    """Outputs on random samples; the larger the boost of the true class the surer."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, count)
+    logits = rng.normal(size=(count, classes))
+    logits[np.arange(count), labels] += boost
+    return Outputs(logits.astype(np.float32), labels)
+
+
+def with_class(outputs: Outputs, label: int) -> Outputs:
+    return Outputs(outputs.logits, outputs.labels, outputs.labels == label)
+
+
+def only(outputs: Outputs, label: int) -> Outputs:
+    return outputs.part(outputs.labels == label)
+
+
+@pytest.fixture(scope="module")
+def random_request() -> tuple[Outputs, Outputs, Outputs]:
+    """D_r, D_f and held-out outputs where random samples are forgotten."""
+    return made(300, 4, 1), made(40, 3, 2), made(120, 2, 3)
+
+
+@pytest.fixture(scope="module")
+def class_request() -> tuple[Outputs, Outputs, Outputs]:
+    """The same where class 2 is forgotten, and D_r has none of it."""
+    retain, held_out = made(400, 4, 1), made(160, 2, 3)
+    return (
+        retain.part(retain.labels != 2),
+        only(made(200, 1, 2), 2),
+        with_class(held_out, 2),
+    )
+
+
+def test_population_is_half_of_every_class_and_depends_on_labels_only() -> None:
+    labels = np.random.default_rng(0).integers(0, 7, 501)
+    chosen = population_of(labels)
+    assert chosen.sum() == 250
+    for label in range(7):
+        assert abs(chosen[labels == label].mean() - 0.5) < 1 / (labels == label).sum()
+    assert np.array_equal(population_of(labels.copy()), chosen)
+    assert population_of(labels[:1]).tolist() == [False]
+    assert population_of(labels[:0]).tolist() == []
+
+
+def test_score_attacks_with_one_half_of_the_held_out_samples(random_request) -> None:
+    retain, forget, held_out = random_request
+    values = score(retain, forget, held_out)
+    chosen = population_of(held_out.labels)
+    losses = [metrics.cross_entropy(part.logits, part.labels) for part in random_request]
+    expected = attacks.mia_population(losses[0], losses[2][chosen], losses[1])
+    assert {name: values[name] for name in expected} == expected
+    auc = attacks.auc(-losses[1], -losses[2][~chosen])
+    assert values["mia_population_auc"] == auc
+    assert values["mia_population_auc"] != attacks.auc(-losses[1], -losses[2])
+    assert values["loss_ks"] == closeness.loss_ks(losses[1], losses[2])  # of all of them
+    confusions = [metrics.confusion(part.logits, part.labels) for part in (forget, held_out)]
+    assert values["streisand_tv"] == closeness.streisand(*confusions)["streisand_tv"]
+
+
+def test_score_does_not_depend_on_the_order_of_training_samples(random_request) -> None:
+    retain, forget, held_out = random_request
+    order = np.random.default_rng(0).permutation(len(retain.labels))
+    shuffled = Outputs(retain.logits[order], retain.labels[order])
+    backwards = Outputs(forget.logits[::-1], forget.labels[::-1])
+    assert score(shuffled, backwards, held_out) == pytest.approx(score(*random_request))
+
+
+def test_costly_score_is_what_finalists_have_more(random_request) -> None:
+    values = costly_score(*random_request, generator_seed=3)
+    assert set(values) == set(COSTLY)
+    assert {METRICS[name].when for name in values} == {"finalist"}
+    assert all(0 <= value <= 1 for value in values.values())
+    assert not set(values) & set(score(*random_request))
+    assert costly_score(*random_request, generator_seed=3) == values
+    others = [costly_score(*random_request, generator_seed=i) for i in range(3)]
+    assert any(other != values for other in others)
+
+
+def test_costly_score_takes_as_many_members_as_non_members(random_request) -> None:
+    retain, forget, held_out = random_request
+    rng = np.random.default_rng(5)
+    order = rng.permutation(len(retain.labels))[: len(held_out.labels)]
+    members, outside, queries = (
+        attacks.svc_features(part.logits, part.labels)["conf"]
+        for part in (Outputs(retain.logits[order], retain.labels[order]), held_out, forget)
+    )
+    values = costly_score(*random_request, generator_seed=5)
+    assert values["mia_svc_conf_nonmember"] == attacks.mia_svc_nonmember(members, outside, queries)
+    drawn = attacks.mia_acc_forget_test(forget.losses, held_out.losses, rng)
+    assert values["mia_acc_forget_test"] == drawn
+
+
+def test_costly_attacks_leave_out_a_forgotten_class_but_the_others_keep_it(class_request) -> None:
+    """UGradSL removes the class from D_te; NatMU and JiT do not."""
+    retain, forget, held_out = class_request
+    kept = held_out.without_forgotten()
+    assert not (kept.labels == 2).any()
+    with_it = Outputs(held_out.logits, held_out.labels)
+    costly = costly_score(*class_request, generator_seed=0)
+    assert costly == costly_score(retain, forget, kept, generator_seed=0)
+    assert costly != costly_score(retain, forget, with_it, generator_seed=0)
+    values, whole = score(*class_request), score(retain, forget, with_it)
+    assert {name: values[name] for name in whole} == whole
+    without = score(retain, forget, kept)
+    assert values["loss_ks"] != without["loss_ks"]
+    assert values["mia_population_asr_fpr25"] != without["mia_population_asr_fpr25"]
+
+
+def test_metrics_at_the_ends_of_forgetting(random_request) -> None:
+    retain, _, held_out = random_request
+    hidden = score(retain, held_out, held_out)  # D_f looks like new data
+    assert hidden["loss_ks"] == 0
+    assert hidden["streisand_tv"] == 0
+    assert hidden["mia_population_auc"] == pytest.approx(0.5, abs=0.1)
+    kept = score(retain, made(300, 9, 7), held_out)
+    assert kept["mia_population_auc"] > 0.95
+    destroyed = score(retain, made(300, -9, 7), held_out)
+    assert destroyed["mia_population_auc"] < 0.05
+    assert destroyed["mia_population_asr"] < 0.05
+    assert destroyed["streisand_tv"] > 0.5
+
+
+@pytest.mark.parametrize("whole_class", [False, True])
+def test_compare_has_every_gap_whose_metrics_are_there(
+    whole_class: bool, random_request, class_request
+) -> None:
+    parts = class_request if whole_class else random_request
+    retain, forget, held_out = parts
+    other = Outputs(forget.logits[::-1].copy(), forget.labels)
+    cheap = score(*parts), score(retain, other, held_out)
+    found = compare(*cheap, forget, other.logits, whole_class)
+    always = {"activation_distance", "delta_acc_forget", "entropy_wilcoxon_p"}
+    assert set(found) == always | {"entropy_median_diff", "avg_gap_natmu"}
+    assert {METRICS[name].when for name in found} == {"trial"}
+    names = metrics.AVG_GAP_NATMU[whole_class]
+    assert found["avg_gap_natmu"] == metrics.mean_gap(*cheap, names)
+    assert found["delta_acc_forget"] == abs(cheap[0]["acc_forget"] - cheap[1]["acc_forget"])
+    assert found["activation_distance"] == metrics.activation_distance(forget.logits, other.logits)
+    test = closeness.entropy_wilcoxon(forget.logits, other.logits)
+    assert (found["entropy_wilcoxon_p"], found["entropy_median_diff"]) == (
+        test.p,
+        test.median_difference,
+    )
+    full = [
+        {**values, **costly_score(retain, part, held_out, 0)}
+        for values, part in zip(cheap, (forget, other))
+    ]
+    more = compare(*full, forget, other.logits, whole_class)
+    assert {name: more[name] for name in found} == found
+    for name, of in (
+        ("avg_gap_ugradsl", metrics.AVG_GAP_UGRADSL[whole_class]),
+        ("avg_gap_ugradsl5", metrics.AVG_GAP_UGRADSL5[whole_class]),
+        ("mia_svc_gap4", metrics.SVC_GAP4),
+    ):
+        assert more[name] == metrics.mean_gap(*full, of)
+    assert more["mia_svc_gap_max"] == metrics.max_gap(*full, metrics.SVC_GAP4)
+    assert set(more) - set(found) == {
+        name for name, m in METRICS.items() if m.when == "finalist" and m.better == "lower"
+    }
+    assert "avg_gap_ugradsl" not in compare(full[0], cheap[1], forget, other.logits, whole_class)
+
+
+def test_compare_of_the_retrained_model_with_itself_has_no_gap(random_request) -> None:
+    values = {**score(*random_request), **costly_score(*random_request, generator_seed=0)}
+    found = compare(values, values, random_request[1], random_request[1].logits, False)
+    assert found.pop("entropy_wilcoxon_p") == 1
+    assert set(found.values()) == {0.0}
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("position", range(3))
+def test_broken_outputs_leave_no_number_that_needs_them(broken, position, random_request) -> None:
+    parts = list(random_request)
+    logits = parts[position].logits.copy()
+    logits[3, 1] = broken
+    parts[position] = Outputs(logits, parts[position].labels)
+    values = {**score(*parts), **costly_score(*parts, generator_seed=0)}
+    own = (
+        {"acc_retain"},
+        {"acc_forget", "err_forget", "mia_population_auc", "loss_ks", "streisand_tv"},
+        {"acc_test", "mia_population_auc", "loss_ks", "streisand_tv"},
+    )[position]
+    everywhere = {"mia_lr_entropy", "mia_population_asr", *POPULATION, *COSTLY}
+    missing = {name for name, value in values.items() if math.isnan(value)}
+    assert missing == own | everywhere
+    reasons = unavailable(values, *parts)
+    where = ("D_r", "D_f", "the held-out set")[position]
+    assert reasons == dict.fromkeys(missing, f"outputs on {where} are not finite")
+
+
+def test_reasons_for_too_few_samples_say_how_many_there_are(random_request, class_request) -> None:
+    retain, forget, held_out = random_request
+    few = forget.part(np.arange(len(forget.labels)) < 4)
+    values = {**score(retain, few, held_out), **costly_score(retain, few, held_out, 0)}
+    reasons = unavailable(values, retain, few, held_out)
+    assert set(reasons) == {"mia_acc_forget_test"}
+    assert "needs 10 samples" in reasons["mia_acc_forget_test"]
+    assert "has 4 and 120" in reasons["mia_acc_forget_test"]
+    assert unavailable(score(*random_request), *random_request) == {}
+
+    lonely = held_out.part(np.arange(120) == 0)
+    values = {**score(retain, forget, lonely), **costly_score(retain, forget, lonely, 0)}
+    reasons = unavailable(values, retain, forget, lonely)
+    assert set(reasons) == {"mia_population_asr", *POPULATION, *COSTLY}
+    assert "but has 1" in reasons["mia_population_asr"]
+    assert "has 1 and 1" in reasons["mia_svc_prob_nonmember"]
+
+    retain, forget, held_out = class_request
+    gone = held_out.without_forgotten()
+    reasons = unavailable(score(retain, forget, gone), retain, forget, gone)
+    assert reasons == {"streisand_tv": "no class has samples in D_f and among the held-out ones"}
+    alone = with_class(only(held_out, 2), 2)
+    values = {**score(retain, forget, alone), **costly_score(retain, forget, alone, 0)}
+    reasons = unavailable(values, retain, forget, alone)
+    assert reasons["acc_test_retain"] == "all held-out samples belong to what is forgotten"
+    assert set(reasons) == {"acc_test_retain", *COSTLY}
+
+
+@settings(deadline=None, max_examples=25, derandomize=True)
+@given(*[st.integers(0, 14)] * 3, st.booleans(), st.integers(0, 99))
+def test_every_missing_metric_has_a_reason_and_no_other(retain, forget, held_out, whole, seed):
+    parts = [made(n, 2, seed + i) for i, n in enumerate((retain, forget, held_out))]
+    if whole:
+        parts[2] = with_class(parts[2], 1)
+    values = {**score(*parts), **costly_score(*parts, generator_seed=seed)}
+    missing = {name for name, value in values.items() if math.isnan(value)}
+    reasons = unavailable(values, *parts)
+    assert set(reasons) == missing
+    assert all(reasons.values())
+    assert all(0 <= value <= 1 for name, value in values.items() if name not in missing)
