@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 SCHEMA = 1
-PHASES = ("reference", "search", "default", "confirm", "sufficient", "transfer")
+PHASES = ("reference", "search", "default", "confirm", "sufficient", "transfer", "audit")
 STATUSES = ("finished", "stopped", "diverged", "failed")
 REFERENCES = ("original", "retrain")
 

@@ -33,6 +33,7 @@ class Job:
         source: Request whose knobs these are; transfer only.
         views: The views it is scored on: an honest search never sees `test`.
         costly: Whether the costly attacks are run as well.
+        keep: Whether its outputs are kept for the audit.
     """
 
     key: str
@@ -45,6 +46,7 @@ class Job:
     source: str | None = None
     views: tuple[str, ...] = ("val", "test")
     costly: bool = False
+    keep: bool = False
 
     @property
     def role(self) -> str:
@@ -96,7 +98,8 @@ class Plan:
         key = content_key(problem, phase, forget, method, knobs, number, source)
         views = (self.study.search_view,) if phase == "search" else ("val", "test")
         costly = phase in self.study.metrics.costly
-        return Job(key, phase, forget, method, seed, knobs, number, source, views, costly)
+        keep = phase == "confirm" and self.study.audit.models > 0
+        return Job(key, phase, forget, method, seed, knobs, number, source, views, costly, keep)
 
     def final_jobs(self, best: Mapping[tuple[str, str], Mapping[str, Any]]) -> list[Job]:
         """The fixed list after the search: default, confirm, sufficient and transfer, on every report seed.

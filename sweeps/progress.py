@@ -72,6 +72,10 @@ class Progress:
             self.phase, self.running = _Phase(name, total), 0
         self._line(force=total > 0)
 
+    def say(self, text: str) -> None:
+        """Print a line of its own."""
+        self.console.print(f"{self.study}: {text}", highlight=False, soft_wrap=True)
+
     def started(self) -> None:
         """One piece of work began."""
         self.running += 1

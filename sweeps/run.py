@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,19 +13,20 @@ import numpy as np
 from rich.console import Console
 
 from mu import metrics
-from mu.evaluate import Outputs, mean_of
+from mu.evaluate import Outputs, mean_of, population_of
 from mu.keys import content_key
 from mu.problem import Role
 from mu.record import REFERENCES, TrialRecord
 from mu.selection import best_objective, candidates
 from sweeps import results
+from sweeps.audit import Answers, audit
 from sweeps.cells import Cells
 from sweeps.files import StudyError
 from sweeps.plan import Job, Plan, versions
 from sweeps.progress import Progress
 from sweeps.results import Results
 from sweeps.store import Store
-from sweeps.trial import Curve, Reference, complete
+from sweeps.trial import Curve, Reference, answers, complete
 
 if TYPE_CHECKING:
     from sweeps.tracker import Tracker
@@ -67,6 +68,7 @@ class Sweep:
         search = plan.study.search
         self.progress = Progress(self.study, search.objective[0], plan.study.search_view, console)
         self.tracker: Tracker | None = None
+        self.store: Store | None = None
         self.seconds: dict[str, float] = {}
         self.slots = 0
         self.compute: dict[str, float] = defaultdict(float)
@@ -124,12 +126,14 @@ class Sweep:
     def run(self, workers: Workers, store: Store) -> None:
         """All phases, one after the other."""
         self.slots = workers.cluster.slots
+        self.store = store
         with self.progress:
             references = self._timed("reference", lambda: self._references(workers, store))
             count = self.cells.remaining()
             self._phase(workers, "search", _Search(self), count, references["search"])
             jobs = self.final_jobs()
             self._phase(workers, "final", _Fixed(self, jobs), len(jobs), references["report"])
+            self._audit(store)
 
     def _timed(self, name: str, action: Callable[[], Any]) -> Any:
         began = time.monotonic()
@@ -239,6 +243,8 @@ class Sweep:
                 if key in self.results.records:
                     continue
                 values = complete(own.found, reference, whole_class, own_list)
+                if role == "report" and self.plan.study.audit.models and self.store is not None:
+                    self.store.put(key, answers(own.found))
                 cost = {}
                 if method == "retrain":
                     others = [found for s, found in logits.items() if s != seed]
@@ -248,7 +254,7 @@ class Sweep:
                         "time_unlearn": trained[problem.reference_key("retrain")],
                         "samples_seen": recipe.epochs * len(problem.retain_index),
                     }
-                self.take_reference(
+                self.take_aside(
                     TrialRecord(
                         key=key,
                         study=self.study,
@@ -269,8 +275,65 @@ class Sweep:
                 )
         return references
 
-    def take_reference(self, record: TrialRecord) -> None:
-        """Record a reference; its training was counted when it ended."""
+    def _audit(self, store: Store) -> None:
+        """Attack the confirmed models of every cell with those of its other seeds; one record a seed."""
+        for forget, method in self.plan.cells if self.plan.study.audit.models else ():
+            confirmed = {
+                record.seed: record
+                for record in self.results.records.values()
+                if (record.phase, record.forget, record.method) == ("confirm", forget, method)
+                and record.finished
+                and record.knobs == self.best().get((forget, method))
+            }
+            keys = {seed: content_key(record.key, "audit") for seed, record in confirmed.items()}
+            if set(keys.values()) <= set(self.results.records):
+                continue
+            found = {
+                seed: (store.get(record.key), store.get(self._reference_key(forget, seed)))
+                for seed, record in confirmed.items()
+            }
+            kept = {
+                seed: (Answers(**ours), Answers(**theirs))
+                for seed, (ours, theirs) in found.items()
+                if ours is not None and theirs is not None
+            }
+            if len(kept) < self.plan.study.audit.models:
+                self.progress.say(
+                    f"audit of {forget} {method}: outputs of {len(kept)} models were kept, "
+                    f"{self.plan.study.audit.models} are needed"
+                )
+                continue
+            problem = self.plan.problem(forget, next(iter(kept)))
+            labels = problem.data.parts["train"].labels[problem.forget_index]
+            test = problem.data.parts["test"].labels
+            audited = audit(
+                {seed: ours for seed, (ours, _) in kept.items()},
+                {seed: theirs for seed, (_, theirs) in kept.items()},
+                labels,
+                test,
+                population_of(test),
+            )
+            for seed, values in audited.items():
+                now = time.time()
+                self.take_aside(
+                    replace(
+                        confirmed[seed],
+                        key=keys[seed],
+                        phase="audit",
+                        metrics={"test": values},
+                        unavailable={},
+                        curve=[],
+                        time_total=0.0,
+                        started=now,
+                        ended=now,
+                    )
+                )
+
+    def _reference_key(self, forget: str, seed: int) -> str:
+        return content_key(self.plan.problem(forget, seed).key, "reference", "retrain", "report")
+
+    def take_aside(self, record: TrialRecord) -> None:
+        """Record what was not a job of a Tune run: a reference, or an audit."""
         if self.results.append(record) and self.tracker is not None:
             self.tracker.put(record)
 
@@ -315,6 +378,10 @@ class _Source:
 
     def ended(self, record: TrialRecord) -> None:
         self.sweep.take(record)
+
+    def keep(self, job: Job, arrays: dict[str, Any]) -> None:
+        assert self.sweep.store is not None
+        self.sweep.store.put(job.key, arrays)
 
     def behind(self, job: Job, point: Curve) -> bool:
         return False

@@ -82,6 +82,17 @@ class Metrics:
 
 
 @dataclass(frozen=True)
+class Audit:
+    """Attacks that need many models (U-LiRA, RMIA, the challenge's F-score), on confirmed knobs.
+
+    Args:
+        models: Least number of report seeds, K; 0 leaves the audit out. U-LiRA needs 9: 8 besides the attacked.
+    """
+
+    models: int = 0
+
+
+@dataclass(frozen=True)
 class Experiments:
     """What is tried with the tuned knobs, beyond confirming them.
 
@@ -127,6 +138,7 @@ class Study:
     experiments: Experiments
     resources: Resources
     metrics: Metrics
+    audit: Audit
     selection: str
     definition: Mapping[str, Any] = field(repr=False)
 
@@ -150,6 +162,7 @@ KEYS = (
     "search",
     "experiments",
     "metrics",
+    "audit",
     "selection",
     "resources",
 )
@@ -223,6 +236,12 @@ def parse(raw: Mapping[str, Any], where: str, folders: Sequence[Path] = ()) -> S
                 f"{where}: metrics: costly must hold some of {', '.join(FINAL_PHASES)}, "
                 f"but got {phase!r}"
             )
+    audit = _build(Audit, raw.get("audit", {}), f"{where}: audit")
+    if audit.models and not 2 <= audit.models <= len(report_seeds):
+        raise StudyError(
+            f"{where}: audit: models must be 0, or in [2, {len(report_seeds)}] (the report seeds), "
+            f"but got {audit.models}"
+        )
     resources = _build(Resources, raw.get("resources", {}), f"{where}: resources")
     for key in ("cpus", "gpus"):
         value = getattr(resources, key)
@@ -247,6 +266,7 @@ def parse(raw: Mapping[str, Any], where: str, folders: Sequence[Path] = ()) -> S
             "defaults": experiments.defaults,
         },
         "metrics": _plain(extra),
+        "audit": _plain(audit),
         "selection": selection,
         "resources": _plain(resources),
     }
@@ -263,6 +283,7 @@ def parse(raw: Mapping[str, Any], where: str, folders: Sequence[Path] = ()) -> S
         experiments,
         resources,
         extra,
+        audit,
         selection,
         definition,
     )

@@ -58,6 +58,8 @@ class Outcome:
     curve: list[Curve] = field(default_factory=list)
     time_unlearn: float = 0.0
     samples_seen: int = 0
+    kept: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    """Logits on D_f and on the test samples, for the audit; no part of the record."""
 
 
 def run_trial(
@@ -127,6 +129,8 @@ def run_trial(
         else:
             outcome.metrics = complete(found, reference, problem.request.whole_class, own_list)
             outcome.unavailable = found.unavailable
+            if job.keep:
+                outcome.kept = answers(found)
     return outcome
 
 
@@ -148,6 +152,11 @@ def complete(
         if own_list:
             full[view]["mean_gap"] = metrics.mean_gap(values, retrain, own_list)
     return full
+
+
+def answers(found: Evaluation) -> dict[str, NDArray[np.float32]]:
+    """The outputs that the audit attacks."""
+    return {"forget": found.forget.logits, "held_out": found.held_out["test"].logits}
 
 
 class _Watch:

@@ -273,6 +273,9 @@ class JobSource(Protocol):
     def ended(self, record: TrialRecord) -> None:
         """Take the record of a job that ended."""
 
+    def keep(self, job: Job, arrays: Weights) -> None:
+        """Take the outputs of a job that ended, before its record."""
+
     def behind(self, job: Job, point: Curve) -> bool:
         """Whether a running job should be stopped."""
 
@@ -348,14 +351,15 @@ class UnlearningTrial(tune.Trainable):
         if not done:
             outcome.time_unlearn = self.curve[-1]["seconds"]
         ended = time.time()
+        kept, outcome.kept = outcome.kept, {}
         ending = {
-            **asdict(outcome),
+            **{key: value for key, value in asdict(outcome).items() if key != "kept"},
             "time_total": ended - self.started,
             "environment": environment(self.device),
             "started": self.started,
             "ended": ended,
         }
-        return {"done": done, "ending": json.dumps(ending)}
+        return {"done": done, "ending": json.dumps(ending), "kept": kept}
 
 
 class _Feed(Searcher):
@@ -385,6 +389,8 @@ class _Feed(Searcher):
             ending: dict[str, Any] = {"status": "failed", "reason": reason, "ended": time.time()}
         else:
             ending = json.loads(result["ending"])
+            if result.get("kept"):
+                self.jobs.keep(job, result["kept"])
         self.jobs.ended(to_record(self.jobs.study, job, ending))
 
     def save(self, checkpoint_path: str) -> None:

@@ -114,6 +114,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"metrics": {"costly": ["search"]}},
         "metrics: costly must hold some of default, confirm",
     ),
+    "audit of more models than seeds": ({"audit": {"models": 9}}, "audit: models must be 0, or in"),
     "unknown early stop": ({"search": {"early_stop": "soon"}}, "early_stop must be one of"),
     "unknown target": (
         {"experiments__transfer": [["some", "four"]]},

@@ -171,15 +171,17 @@ def test_status_and_report_work_from_the_records_alone(finished: Path, tmp_path:
 
 
 def test_references_are_shared_by_studies(finished: Path) -> None:
-    """A second study over the same problems trains nothing."""
-    other = studies.tiny(study="other", methods=["jit"], experiments={})
+    """A second study over the same problems trains nothing, and audits the models it has."""
+    other = studies.tiny(study="other", methods=["jit"], experiments={"defaults": False})
+    other["audit"] = {"models": 2}
     (finished / "other.yaml").write_text(json.dumps(other))
-    models = set((finished / "storage").rglob("*.npz"))
     done = studies.musweep(finished, "run", "other.yaml")
     assert done.returncode == 0, done.stderr
-    assert set((finished / "storage").rglob("*.npz")) == models
     summary = json.loads((finished / "results/other/summary.json").read_text())
     assert summary["compute_seconds_by_phase"].get("reference", 0) == 0
+    audits = [r for r in records(finished / "results/other").values() if r.phase == "audit"]
+    assert len(audits) == 2 * 2
+    assert all(0 <= r.metrics["test"]["rmia_auc"] <= 1 for r in audits)
 
 
 def test_a_killed_driver_continues_without_loss_or_repetition(

@@ -1,0 +1,59 @@
+"""Multi-model attacks over the seeds of a study: what they see, and that they tell good from bad."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from sweeps.audit import Answers, audit
+
+CLASSES, FORGOTTEN, HELD_OUT = 4, 40, 200
+RNG = np.random.default_rng(0)
+LABELS = {"forget": RNG.integers(0, CLASSES, FORGOTTEN), "test": RNG.integers(0, CLASSES, HELD_OUT)}
+POPULATION = np.arange(HELD_OUT) % 2 == 0
+
+
+def models(count: int, shift: float, seed: int) -> dict[int, Answers]:
+    """Models whose logit of the true class is higher by `shift` on D_f than on the test samples."""
+    rng = np.random.default_rng(seed)
+
+    def logits(labels: NDArray[np.int64], extra: float) -> NDArray[np.float32]:
+        z = rng.normal(0, 1, (len(labels), CLASSES))
+        z[np.arange(len(labels)), labels] += 1 + extra
+        return z.astype(np.float32)
+
+    return {
+        s: Answers(logits(LABELS["forget"], shift), logits(LABELS["test"], 0)) for s in range(count)
+    }
+
+
+def run(count: int, shift: float) -> dict[int, dict[str, float]]:
+    unlearned, retrained = models(count, shift, 1), models(count, 0, 2)
+    return audit(unlearned, retrained, LABELS["forget"], LABELS["test"], POPULATION)
+
+
+def test_models_that_remember_are_told_from_retrained_ones() -> None:
+    good, bad = run(10, 0.0), run(10, 4.0)
+    for name in ("u_lira_acc", "u_lira_auc", "rmia_auc"):
+        mean = {
+            key: np.mean([v[name] for v in found.values()])
+            for key, found in (("good", good), ("bad", bad))
+        }
+        assert mean["good"] == pytest.approx(0.5, abs=0.08)
+        assert mean["bad"] > 0.85
+    assert bad[0]["fscore_neurips"] < good[0]["fscore_neurips"]
+
+
+def test_the_score_of_all_models_is_given_once() -> None:
+    found = run(4, 1.0)
+    assert set(found) == {0, 1, 2, 3}
+    assert [s for s, values in found.items() if "fscore_neurips" in values] == [0]
+
+
+def test_attacks_with_too_few_models_are_absent_rather_than_numbers() -> None:
+    few = run(4, 1.0)
+    assert not any(name.startswith("u_lira") for values in few.values() for name in values)
+    assert all("rmia_auc" in values for values in few.values())
+    assert run(1, 1.0) == {0: {}}
+    assert all("u_lira_acc" in values for values in run(9, 1.0).values())
