@@ -243,7 +243,8 @@ class Sweep:
                 if key in self.results.records:
                     continue
                 values = complete(own.found, reference, whole_class, own_list)
-                if role == "report" and self.plan.study.audit.models and self.store is not None:
+                audited = method == "retrain" and role == "report" and self.plan.study.audit.models
+                if audited and self.store is not None:
                     self.store.put(key, answers(own.found))
                 cost = {}
                 if method == "retrain":

@@ -45,14 +45,11 @@ class Store:
         if hashlib.sha256(payload).hexdigest().encode() != checksum:
             logger.warning("%s is damaged and will be made again", self._path(key))
             return None
-        with np.load(io.BytesIO(payload), allow_pickle=False) as arrays:
-            return dict(arrays)
+        return unpack(payload)
 
     def put(self, key: str, arrays: Arrays) -> None:
         """Store arrays under a key: on a local disk written, synced and renamed; elsewhere one upload."""
-        buffer = io.BytesIO()
-        np.savez(buffer, **arrays)  # type: ignore[arg-type]
-        payload = buffer.getvalue()
+        payload = pack(arrays)
         content = hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload
         path = self._path(key)
         if not self.local:
@@ -67,6 +64,19 @@ class Store:
         if self.get(key) is None:
             raise OSError(f"{self.location}: what was written cannot be read back")
         self.files.rm_file(self._path(key))
+
+
+def pack(arrays: Arrays) -> bytes:
+    """Named arrays as the bytes of an .npz file."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def unpack(payload: bytes) -> dict[str, NDArray[Any]]:
+    """What ``pack`` was given."""
+    with np.load(io.BytesIO(payload), allow_pickle=False) as arrays:
+        return dict(arrays)
 
 
 def write_atomically(path: Path, content: bytes) -> None:

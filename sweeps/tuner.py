@@ -44,6 +44,7 @@ from mu.problem import Evaluation, Problem, Role, weights_of
 from mu.record import TrialRecord
 from mu.split import Split
 from sweeps.plan import Job, Plan
+from sweeps.store import pack, unpack
 from sweeps.study import Resources
 from sweeps.trial import Curve, Outcome, Reference, environment, run_trial
 
@@ -353,13 +354,15 @@ class UnlearningTrial(tune.Trainable):
         ended = time.time()
         kept, outcome.kept = outcome.kept, {}
         ending = {
-            **{key: value for key, value in asdict(outcome).items() if key != "kept"},
+            **asdict(outcome),
             "time_total": ended - self.started,
             "environment": environment(self.device),
             "started": self.started,
             "ended": ended,
         }
-        return {"done": done, "ending": json.dumps(ending), "kept": kept}
+        del ending["kept"]
+        # Tune flattens nested results: both parts travel as one value each.
+        return {"done": done, "ending": json.dumps(ending), "kept": pack(kept) if kept else b""}
 
 
 class _Feed(Searcher):
@@ -390,7 +393,7 @@ class _Feed(Searcher):
         else:
             ending = json.loads(result["ending"])
             if result.get("kept"):
-                self.jobs.keep(job, result["kept"])
+                self.jobs.keep(job, unpack(result["kept"]))
         self.jobs.ended(to_record(self.jobs.study, job, ending))
 
     def save(self, checkpoint_path: str) -> None:
