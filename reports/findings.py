@@ -8,10 +8,12 @@ from collections.abc import Iterable
 from reports import budget
 from reports.comparison import ALPHA, pairs, smallest_corrected
 from reports.load import Request, Study
-from reports.outcomes import TOLERANCE, changes, outcome, retrained
+from reports.outcomes import TOLERANCE, changes, outcome, regret, retrained
 from reports.robustness import score
 from reports.stats import Estimate
 from reports.table import count, percent, signed
+
+LEFT_OPEN = ", a difference that so few seeds leave open"
 
 
 def sentences(study: Study) -> list[str]:
@@ -53,6 +55,8 @@ def closest(study: Study, request: Request) -> str:
         text += f"; {second} follows with {percent(value)}"
         if floor is not None and value - best <= floor + TOLERANCE:
             text += ", a difference that is itself within the noise floor"
+        elif not _sure(regret(outcome(study, request, second), outcome(study, request, name))):
+            text += LEFT_OPEN
     return text + "."
 
 
@@ -117,14 +121,11 @@ def robustness(study: Study) -> str:
         return ""
     ordered = sorted(scores, key=lambda name: scores[name].value)
     best, worst = scores[ordered[0]], scores[ordered[-1]]
-    apart = Estimate(
-        worst.value - best.value, worst.replicas - best.replicas, min(worst.n, best.n)
-    ).interval
-    sure = apart is not None and apart.low > 0
+    apart = Estimate(worst.value - best.value, worst.replicas - best.replicas, min(worst.n, best.n))
     return (
         f"Without knobs tuned on the request itself, {ordered[0]} loses least (robustness "
         f"{signed(best.value)} points of AvgGap) and {ordered[-1]} most ({signed(worst.value)})"
-        f"{'' if sure else ', a difference that so few seeds leave open'}."
+        f"{'' if _sure(apart) else LEFT_OPEN}."
     )
 
 
@@ -176,6 +177,12 @@ def unfinished(study: Study) -> str:
     if missing:
         text += f" {missing:,} planned trials have not run."
     return text.strip()
+
+
+def _sure(difference: Estimate | None) -> bool:
+    """Whether the interval of a difference leaves out 0; without an interval nothing is sure."""
+    interval = difference.interval if difference else None
+    return interval is not None and interval.low > TOLERANCE
 
 
 def _listed(items: Iterable[str], most: int) -> str:
