@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -212,6 +212,23 @@ def read(study_dir: Path) -> Study:
     return assemble(line, records, _summary(study_dir / "summary.json"), study_dir.resolve().name)
 
 
+def with_audits(records: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """All records but audits, whose metrics join those of the confirmed trial they attacked."""
+
+    def name(record: TrialRecord) -> tuple[object, ...]:
+        return record.forget, record.method, record.seed, sorted(record.knobs.items())
+
+    audits = {str(name(r)): r.metrics.get("test", {}) for r in records if r.phase == "audit"}
+    joined = []
+    for record in records:
+        if record.phase == "confirm" and str(name(record)) in audits:
+            test = {**record.metrics.get("test", {}), **audits[str(name(record))]}
+            record = replace(record, metrics={**record.metrics, "test": test})
+        if record.phase != "audit":
+            joined.append(record)
+    return joined
+
+
 def assemble(
     line: Mapping[str, Any],
     records: Sequence[TrialRecord],
@@ -219,6 +236,7 @@ def assemble(
     fallback_name: str = "study",
 ) -> Study:
     """A ``Study`` from parsed lines. What a study line does not say is derived from the records."""
+    records = with_audits(records)
     definition = _mapping(line.get("definition"))
     seeds, search = _mapping(definition.get("seeds")), _mapping(definition.get("search"))
     search_seeds = seeds.get("search") or _seeds(r for r in records if r.phase == "search")

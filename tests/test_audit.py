@@ -57,3 +57,28 @@ def test_attacks_with_too_few_models_are_absent_rather_than_numbers() -> None:
     assert all("rmia_auc" in values for values in few.values())
     assert run(1, 1.0) == {0: {}}
     assert all("u_lira_acc" in values for values in run(9, 1.0).values())
+
+
+def test_the_report_shows_what_an_audit_found_beside_the_confirmed_trial() -> None:
+    from mu.record import TrialRecord
+    from reports.load import with_audits
+
+    confirmed = TrialRecord(
+        "a", "s", "confirm", "some", "jit", 1, "finished", {"lr": 0.1}, metrics={"test": {"x": 1.0}}
+    )
+    audited = TrialRecord(
+        "b",
+        "s",
+        "audit",
+        "some",
+        "jit",
+        1,
+        "finished",
+        {"lr": 0.1},
+        metrics={"test": {"rmia_auc": 0.6}},
+    )
+    other = TrialRecord("c", "s", "confirm", "some", "jit", 2, "finished", {"lr": 0.1})
+    joined = with_audits([confirmed, audited, other])
+    assert [r.key for r in joined] == ["a", "c"]
+    assert joined[0].metrics == {"test": {"x": 1.0, "rmia_auc": 0.6}}
+    assert joined[1] == other
