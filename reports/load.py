@@ -220,12 +220,12 @@ def with_audits(records: Sequence[TrialRecord]) -> list[TrialRecord]:
 
     audits = {str(name(r)): r.metrics.get("test", {}) for r in records if r.phase == "audit"}
     joined = []
-    for record in records:
-        if record.phase == "confirm" and str(name(record)) in audits:
-            test = {**record.metrics.get("test", {}), **audits[str(name(record))]}
-            record = replace(record, metrics={**record.metrics, "test": test})
-        if record.phase != "audit":
-            joined.append(record)
+    for trial in records:
+        if trial.phase == "confirm" and str(name(trial)) in audits:
+            test = {**trial.metrics.get("test", {}), **audits[str(name(trial))]}
+            trial = replace(trial, metrics={**trial.metrics, "test": test})
+        if trial.phase != "audit":
+            joined.append(trial)
     return joined
 
 
