@@ -6,10 +6,12 @@ import math
 
 import numpy as np
 import pytest
+import scipy.stats
 from golden_files import golden
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy.optimize import brentq
 from test_layers import imported_by
 
 from mu import audits
@@ -217,6 +219,9 @@ def test_privacy_loss_at_its_ends() -> None:
     assert found[2] == -np.inf
     assert found[3] == -np.inf  # always wrong: ln 0 on both sides
     assert found[4] == pytest.approx(math.log(3))
+    # Of a worse attack than chance one term is undefined, the other counts.
+    for rates in ((0.95, 0.05), (0.05, 0.95)):
+        assert audits.privacy_epsilons(*rates, 0.1) == pytest.approx(math.log(0.85 / 0.95))
 
 
 def test_bins_of_privacy_losses() -> None:
@@ -315,6 +320,44 @@ def test_f_score_of_akbari_et_al() -> None:
     )
     assert utility == pytest.approx(float(z["s003_utility"]), rel=1e-9)
     assert found.mean() * utility == pytest.approx(float(z["s003_f_score"]), rel=1e-9)
+
+
+def akbari_h(unlearned: np.ndarray, retrained: np.ndarray) -> float:
+    """Akbari et al.'s H of one sample from the softmax of class 0 under each model, rule by rule."""
+    m0, s0, m1, s1 = unlearned.mean(), unlearned.std(), retrained.mean(), retrained.std()
+
+    def ratio(x: float) -> float:  # log density of the retrained over that of the unlearned models
+        return scipy.stats.norm.logpdf(x, m1, s1) - scipy.stats.norm.logpdf(x, m0, s0)
+
+    wide, middle = 60 * max(s0, s1), (m0 if s0 < s1 else m1)
+    low, high = (brentq(ratio, middle, middle + side * wide) for side in (-1, 1))
+    between = ratio(low + 0.01) > 0
+    rules = [lambda x: low <= x <= high if between else x <= high]
+    rules += [lambda x, at=i / 10: x > at for i in range(1, 10)]
+    epsilons = []
+    for rule in rules:
+        fpr = np.mean([rule(x) for x in unlearned])
+        fnr = np.mean([not rule(x) for x in retrained])
+        if fpr == 0 and fnr == 0:
+            epsilons.append(math.inf)
+        elif fpr > 0 and fnr > 0 and fpr < 0.9:
+            one = math.log(0.9 - fpr) - math.log(fnr)
+            other = math.log(0.9 - fnr) - math.log(fpr) if fnr < 0.9 else -math.inf
+            epsilons.append(max(one, other))
+    best = max(epsilons, default=-math.inf)
+    return 2 / 2 ** (1 + 12 / (1 + math.exp(-best)))
+
+
+@settings(quick, max_examples=60)
+@given(st.integers(0, 9999), st.sampled_from([0.2, 1.0, 3.0]), st.sampled_from([-1.0, 0.0, 1.0]))
+def test_f_score_of_akbari_et_al_rule_by_rule(seed: int, spread: float, shift: float) -> None:
+    rng = np.random.default_rng(seed)
+    logits = np.zeros((2, 1, 12, 2))
+    logits[0, ..., 0] = rng.normal(shift, 0.6 * spread, (1, 12))
+    logits[1, ..., 0] = rng.normal(0, 0.6, (1, 12))
+    unlearned, retrained = 1 / (1 + np.exp(-logits[:, 0, :, 0]))
+    found = audits.fscore_seed003(logits[0], logits[1])
+    assert found == pytest.approx([akbari_h(unlearned, retrained)])
 
 
 def test_f_score_of_akbari_et_al_rewards_models_that_are_easy_to_tell_apart() -> None:

@@ -242,6 +242,7 @@ def test_label_privacy_is_zero_where_all_labels_are_as_likely(gamma1, gamma2, al
     even = float(closeness.label_ldp_eps(gamma2 * (1 - alpha), gamma2, alpha, k))
     assert even == pytest.approx(0, abs=1e-9)
     assert math.isnan(float(closeness.label_ldp_eps(gamma1, gamma2, -alpha, k)))
+    assert np.isnan(closeness.label_ldp_prediction(gamma1, gamma2, -alpha, k)).all()
 
 
 @quick

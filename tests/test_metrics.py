@@ -202,6 +202,20 @@ def test_vocabulary_says_unit_and_direction_of_every_metric() -> None:
             assert set(names) <= set(METRICS)
 
 
+def test_lists_of_average_gaps_are_the_papers() -> None:
+    """By what each paper calls them; its test accuracy drops the class where a class is forgotten."""
+    natmu = {True: ("RA", "FATrain", "FATest", "MIA"), False: ("RA", "FA", "MIA")}
+    ugradsl = ("UA", "MIA_Score", "RA", "TA", "Add. MIA")
+    for whole_class, kind in ((True, "class"), (False, "random")):
+        for paper, names, theirs in (
+            ("NatMU", AVG_GAP_NATMU[whole_class], natmu[whole_class]),
+            ("UGradSL", AVG_GAP_UGRADSL[whole_class], ugradsl[:4]),
+            ("UGradSL", AVG_GAP_UGRADSL5[whole_class], ugradsl),
+        ):
+            found = [METRICS[name].names for name in names]
+            assert [n.get(f"{paper} ({kind})", n.get(paper)) for n in found] == list(theirs)
+
+
 def test_mean_of_runs_keeps_what_all_runs_have() -> None:
     assert mean_of([{"a": 1.0, "b": 2.0}, {"a": 3.0}]) == {"a": 2.0}
     assert mean_of([]) == {}
