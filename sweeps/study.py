@@ -14,6 +14,7 @@ from mu import forget, methods, metrics, models
 from mu.data import Dataset, DataSpec, load
 from mu.forget import ForgetRequest
 from mu.methods import Method
+from mu.problem import Problem
 from mu.training import Recipe
 from sweeps import files, space
 from sweeps.files import StudyError
@@ -310,7 +311,20 @@ def load_data(study: Study, where: str, cache: Path | None = None) -> Dataset:
                 f"{where}: methods: {tuned.name} needs held-out data of its own; set data.twin, "
                 "such as 0.1"
             )
+        _check_problems(study, data, tuned, f"{where}: methods: {tuned.name}")
     return data
+
+
+def _check_problems(study: Study, data: Dataset, tuned: Tuned, where: str) -> None:
+    """Ask the method itself whether it can work on the requests it is used on."""
+    if tuned.method.check_problem is None:
+        return
+    for name in tuned.forget:
+        problem = Problem(data, study.model, study.training, study.forget[name], 0)
+        try:
+            tuned.method.check_problem(problem.build(), problem.split().only(tuned.method.data))
+        except ValueError as error:
+            raise StudyError(f"{where}: {name}: {error}") from error
 
 
 def _requests(raw: Any, where: str) -> dict[str, ForgetRequest]:

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 import studies
+from torch import nn
 
+from mu import models
 from sweeps import files, space, study
 from sweeps.__main__ import main
 from sweeps.files import StudyError
@@ -97,6 +99,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "method on an unknown request": (
         {"methods": [{"name": "jit", "forget": ["four"]}]},
         "methods: jit: forget: unknown request 'four'; there are some, three",
+    ),
+    "too little of that data": (
+        {"methods": ["tmu"], "data__twin": 0.02},
+        "methods: tmu: some: tmu needs at least 20 held-out `twin` samples, but there are 6",
     ),
     "held-out data a method needs": ({"methods": ["tmu"]}, "tmu needs held-out data of its own"),
     "shared seed": ({"seeds": {"search": [1], "report": [1]}}, "seeds: seed 1 is in both"),
@@ -244,6 +250,19 @@ def test_costly_attacks_run_where_the_study_says(tmp_path: Path) -> None:
     plan = Plan(wanted, study.load_data(wanted, "x"))
     for phase, costly in {"search": False, "confirm": False, "transfer": True}.items():
         assert plan.job(phase, "some", "jit", 1, {}).costly is costly
+
+
+def test_a_method_is_refused_on_a_model_it_cannot_work_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def linear(channels: int, num_classes: int) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(64 * channels, num_classes))
+
+    monkeypatch.setitem(models.MODELS, "linear", linear)
+    changes = {"model": "linear", "methods": ["activation_prune"]}
+    wanted = study.read(studies.write(tmp_path, studies.tiny(**changes)))
+    with pytest.raises(StudyError, match="activation_prune: some: .* but Sequential has none"):
+        study.load_data(wanted, "study.yaml")
 
 
 def test_a_range_matters_only_under_its_condition() -> None:

@@ -14,6 +14,10 @@ A method is a module with
 ``REQUESTS`` (optional)
     Kinds of forget request it supports; all when absent.
 
+``check(model, split)`` (optional)
+    Raises ValueError with the reason when it cannot work on a problem. Called with an untrained model for every
+    request of a study before anything starts.
+
 Its docstring opens with a one-line summary and says `Paper:`, `Reference:` and `Differs:`. At each yield the
 caller may evaluate, report or stop; only the time between yields is billed. No callback, logger or Ray.
 """
@@ -47,6 +51,7 @@ class Method:
         needs: Some of ``NEEDS``.
         requests: Kinds of forget request it supports.
         doc: The module's docstring.
+        check_problem: Its `check`, or None.
     """
 
     name: str
@@ -55,6 +60,7 @@ class Method:
     needs: tuple[str, ...]
     requests: tuple[str, ...]
     doc: str
+    check_problem: Callable[..., None] | None = None
 
     @property
     def zero_shot(self) -> bool:
@@ -129,7 +135,8 @@ def load(name: str, folders: Sequence[Path] = ()) -> Method:
         knobs = knobs_of(module.unlearn)
     except TypeError as error:
         raise ValueError(f"{module.__file__}: {error}") from error
-    return Method(name, module.unlearn, knobs, needs, requests, module.__doc__ or "")
+    check = getattr(module, "check", None)
+    return Method(name, module.unlearn, knobs, needs, requests, module.__doc__ or "", check)
 
 
 def _module(name: str, folders: Sequence[Path]) -> ModuleType:

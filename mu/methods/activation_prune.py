@@ -14,6 +14,7 @@ Cost: epochs passes over D_r + 2 forward passes over D_f each pruning epoch.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal
@@ -33,6 +34,11 @@ ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Har
 Quantile = Annotated[float, Bounds(low=0, high=1)]
 Over = Literal["channels", "all", "locations"]
 Interleave = Literal["even", "code"]
+
+
+def check(model: nn.Module, split: Split) -> None:
+    """Raise ValueError when the model has no activation layer that could be masked."""
+    mask_activations(copy.deepcopy(model))
 
 
 def unlearn(

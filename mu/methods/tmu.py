@@ -46,6 +46,15 @@ Reduction = Literal["subset_mean", "sample_mean"]
 logger = logging.getLogger(__name__)
 
 
+def check(model: nn.Module, split: Split) -> None:
+    """Raise ValueError when the twin set is too small to fit a classifier on."""
+    if len(split.twin) < MINIMUM_TWIN:
+        raise ValueError(
+            f"tmu needs at least {MINIMUM_TWIN} held-out `twin` samples, "
+            f"but there are {len(split.twin)}; raise data.twin"
+        )
+
+
 def unlearn(
     model: nn.Module,
     split: Split,
@@ -104,11 +113,7 @@ def unlearn(
     Raises:
         ValueError: The twin set is too small, or there are fewer retained samples than `neighbors`.
     """
-    if len(split.twin) < MINIMUM_TWIN:
-        raise ValueError(
-            f"tmu needs at least {MINIMUM_TWIN} held-out `twin` samples, "
-            f"but there are {len(split.twin)}; raise data.twin"
-        )
+    check(model, split)
     if neighbors > len(split.retain):
         raise ValueError(
             f"`neighbors` must be at most {len(split.retain)}, the retained samples, but got {neighbors}"
