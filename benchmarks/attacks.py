@@ -22,7 +22,7 @@ from threadpoolctl import threadpool_limits
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from mu.attacks import Threshold, fit_logistic
+from mu.logistic import Threshold, fit_logistic
 
 Array = NDArray[np.float64]
 

@@ -26,8 +26,8 @@ def outputs(samples: int = 3, models: int = 5) -> st.SearchStrategy:
     return arrays(np.float64, (samples, models), elements=VALUES)
 
 
-def test_audits_and_closeness_need_no_torch() -> None:
-    for name in ("mu.audits", "mu.closeness", "mu.vocabulary"):
+def test_metrics_and_attacks_need_no_torch() -> None:
+    for name in ("mu.attacks", "mu.audits", "mu.closeness", "mu.logistic", "mu.vocabulary"):
         assert imported_by([name], ["torch", "torchvision", "sklearn", "scipy"]) == ""
 
 
