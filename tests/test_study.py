@@ -261,7 +261,7 @@ def test_a_method_is_refused_on_a_model_it_cannot_work_on(
     monkeypatch.setitem(models.MODELS, "linear", linear)
     changes = {"model": "linear", "methods": ["activation_prune"]}
     wanted = study.read(studies.write(tmp_path, studies.tiny(**changes)))
-    with pytest.raises(StudyError, match="activation_prune: some: .* but Sequential has none"):
+    with pytest.raises(StudyError, match=r"activation_prune: some: .* but Sequential has none"):
         study.load_data(wanted, "study.yaml")
 
 
