@@ -22,6 +22,7 @@ from reports.table import (
     knob_text,
     label,
     number,
+    objective,
     percent,
     searched_view,
 )
@@ -45,7 +46,7 @@ def knobs(study: Study) -> Table:
     return Table(
         "knobs",
         "Chosen knobs",
-        f"The configuration with the smallest {label(study.objective)} on the {searched_view(study)}, averaged over "
+        f"The configuration with the smallest {objective(study)} on the {searched_view(study)}, averaged over "
         f"{count(len(study.search_seeds), 'search seed')}, among the candidates: those that finished on "
         "every search seed. Last quarter: by how much the expected best objective fell over the last quarter of "
         "the candidates (Dodge et al. 2019). To next: distance of the objective to the method ranked just "

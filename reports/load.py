@@ -138,7 +138,8 @@ class Study:
     @property
     def own_list(self) -> tuple[str, ...]:
         """Metrics of the objective `mean_gap`; empty when the study has no list of its own."""
-        return tuple(_mapping(self.definition.get("search")).get("mean_gap") or ())
+        search = _mapping(self.definition.get("search"))
+        return tuple({**search, **_mapping(search.get("objective"))}.get("mean_gap") or ())
 
     def once(self, key: Any, work: Callable[[], T]) -> T:
         """The result of `work`, which is done for a key but once."""

@@ -67,6 +67,7 @@ pre { font: .78rem/1.4 ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monosp
   nav, .files { display: none; }
   .scroll { overflow: visible; } table { font-size: 6.8pt; } th, td { padding: .12rem .3rem; }
   td .gap { display: block; }
+  details::details-content { content-visibility: visible; block-size: auto; }
   figure, tr { break-inside: avoid; } h2, h3, figcaption { break-after: avoid; }
   .scroll tbody th, .scroll thead th:first-child { position: static; }
 }

@@ -15,8 +15,8 @@ from mu.metrics import METRICS
 from mu.record import PHASES, REFERENCES, STATUSES, TrialRecord
 from reports import markup
 from reports.load import Study
+from reports.table import ORACLE, knob_text, label, objective
 from reports.table import count as counted
-from reports.table import knob_text, label
 
 BEST = {"target": "as retrained", "lower": "low", "higher": "high"}
 
@@ -117,7 +117,7 @@ def what_was_run(study: Study) -> str:
                 [
                     (phase, _count(study.planned(phase)), *(str(ended[s]) for s in STATUSES))
                     for phase, ended in study.counts().items()
-                    if ended or study.planned(phase) != 0
+                    if ended or study.planned(phase)
                 ],
                 numbers=range(1, 2 + len(STATUSES)),
             ),
@@ -186,7 +186,7 @@ def _setting(study: Study) -> list[tuple[str, str]]:
     objectives = search.get("objective") or [study.objective]
     shape = "×".join(str(size) for size in data.get("input_shape") or [])
     classes = f"{data['classes']} classes" if "classes" in data else ""
-    objectives = [objectives] if isinstance(objectives, str) else objectives
+    objectives = [objectives] if isinstance(objectives, str) else list(objectives)
     sufficient = f"{study.sufficient_epochs} epochs" if study.sufficient_epochs else ""
     return [
         ("Data", _join([data.get("name"), shape, classes])),
@@ -196,7 +196,9 @@ def _setting(study: Study) -> list[tuple[str, str]]:
         ("Training", _pairs(_mapping(definition.get("training")))),
         ("Budget", f"{study.trials} configurations per method and request" if study.trials else ""),
         ("Search", _pairs({k: search[k] for k in ("sampler", "early_stop") if k in search})),
-        ("Objective", _join(label(name) for name in objectives)),
+        ("Objective", objective(study)),
+        ("Further objectives", _join(label(name) for name in objectives[1:])),
+        ("Selection", ORACLE if study.oracle else ""),
         ("Seeds", f"search {_join(study.search_seeds)}; report {_join(study.report_seeds)}"),
         ("Sufficient training", sufficient),
         ("Transfer", _join(f"{source} → {target}" for source, target in study.transfers)),

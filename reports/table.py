@@ -139,6 +139,12 @@ def searched_view(study: Study) -> str:
     return "test view" if study.oracle else "validation view"
 
 
+def objective(study: Study) -> str:
+    """What the search made least; a list of the study's own is spelt out."""
+    names = ", ".join(map(label, study.own_list)) if study.objective == OWN_GAP else ""
+    return label(study.objective) + (f" (over {names})" if names else "")
+
+
 def title(request: Request) -> str:
     """A request with what it is."""
     target = request.details.get("class")

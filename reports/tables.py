@@ -46,6 +46,7 @@ from reports.table import (
     measured,
     missing,
     number,
+    objective,
     percent,
     searched_view,
     seconds,
@@ -58,7 +59,7 @@ def main(study: Study) -> Table:
         "main",
         "Tuned knobs",
         f"{_cells(study)} Knobs were tuned on the search seeds by "
-        f"{label(study.objective)} of the {searched_view(study)}.",
+        f"{objective(study)} of the {searched_view(study)}.",
         "Forget request",
         _columns(study),
         by_request(study, lambda r: [*_gap_rows(study, r, "confirm"), *_default_rows(study, r)]),

@@ -238,8 +238,14 @@ def test_noise_floor_table_lists_every_distance(tiny: load.Study) -> None:
     assert found["AvgGap"] == ["0.50, 2.00, 2.50", "1.67", "2.50", "2.00", "3.00"]
 
 
-def test_floor_of_a_list_of_the_studys_own() -> None:
-    search = {"objective": ["mean_gap"], "mean_gap": ["acc_forget"]}
+@pytest.mark.parametrize(
+    "search",
+    [
+        {"objective": ["mean_gap"], "mean_gap": ["acc_forget"]},
+        {"objective": {"mean_gap": ["acc_forget"]}},
+    ],
+)
+def test_floor_of_a_list_of_the_studys_own(search: dict[str, Any]) -> None:
     line, records = small_lines(GAPS, search=search)
     records = [
         dataclasses.replace(r, metrics={v: {**m, "mean_gap": 0.01} for v, m in r.metrics.items()})
@@ -247,6 +253,9 @@ def test_floor_of_a_list_of_the_studys_own() -> None:
     ]
     study = load.assemble(line, records, {})
     assert study.objective == "mean_gap"
+    assert (
+        "tuned on the search seeds by Mean gap (over Forget accuracy)" in tables.main(study).caption
+    )
     found = rows(tables.metrics(study), "near")["Mean gap"]
     # Leave one out of 0.90, 0.91, 0.92: 1.5, 0 and 1.5 points
     assert found[2:4] == ["1.00", "1.00 ± 0.00†"]
