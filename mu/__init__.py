@@ -7,9 +7,11 @@ Read in this order:
 * ``forget``: forget requests, and which samples each selects.
 * ``models``, ``training``: networks, and the one supervised loop.
 * ``problem``: data x model x recipe x forget request x seed; its split, its references, their content keys.
-* ``methods``: one file per unlearning method, found by file name; ``knobs``: their typed hyperparameters.
-* ``metrics``, ``attacks``: pure numpy; ``evaluate``: one pass per split, then arithmetic.
-* ``record``: what a trial leaves behind, as one JSON line.
+* ``split``: what a method is handed; ``methods``: one file per unlearning method, found by file name;
+  ``knobs``: their typed hyperparameters; ``gradients``: of single samples, for methods that need them.
+* ``vocabulary``: every recorded metric; ``metrics``, ``attacks`` (with ``logistic``), ``closeness``, ``audits``:
+  pure numpy; ``evaluate``: one pass per split, then arithmetic.
+* ``record``: what a trial leaves behind, as one JSON line; ``selection``: which trial stands for a cell.
 
-Importing this package imports nothing; ``keys``, ``metrics``, ``attacks`` and ``record`` need no torch.
+Importing this package imports nothing; ``keys``, ``record``, ``selection`` and the metrics need no torch.
 """

@@ -26,7 +26,11 @@ SELECTIONS = ("honest", "paper")
 FINAL_PHASES = ("default", "confirm", "sufficient", "transfer")
 _IN_TRIALS = {name: m for name, m in metrics.METRICS.items() if m.when == "trial"}
 OBJECTIVES = (*(name for name, m in _IN_TRIALS.items() if m.better == "lower"), "mean_gap")
-GAPPED = tuple(name for name, m in _IN_TRIALS.items() if m.better == "target")
+GAPPED = tuple(
+    name
+    for name, m in _IN_TRIALS.items()
+    if m.better == "target" and name != "entropy_median_diff"  # which is itself a comparison
+)
 
 
 @dataclass(frozen=True)
