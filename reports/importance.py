@@ -12,6 +12,7 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from mu.keys import derive_seed
 from mu.selection import Candidate
@@ -78,34 +79,37 @@ def _importance(study: Study, request: Request, method: Method) -> Importance:
         )
     except ImportError as error:
         return Importance(reason=f"{error.name or 'scikit-learn'} is not installed")
+    except RuntimeError as error:
+        if "zero total variance" not in str(error):
+            raise
+        return Importance(reason="objective hardly varies")
     return Importance(shares)
 
 
-def _fanova(varied: list[Span], found: Sequence[Candidate], seed: int) -> dict[str, float]:
+def _fanova(varied: Sequence[Span], found: Sequence[Candidate], seed: int) -> dict[str, float]:
+    """Shares by Optuna, which weighs a range by its length also where it is logarithmic: it is given decades."""
     import optuna
     from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
     def distribution(span: Span) -> BaseDistribution:
         if span.choices:
             return CategoricalDistribution(range(len(span.choices)))
-        return FloatDistribution(span.low, span.high, log=span.log)
+        return FloatDistribution(_scaled(span, span.low), _scaled(span, span.high))
 
     distributions = {span.knob: distribution(span) for span in varied}
+    trials = [
+        optuna.trial.create_trial(
+            params={span.knob: _scaled(span, candidate.knobs[span.knob]) for span in varied},
+            distributions=distributions,
+            value=candidate.value,
+        )
+        for candidate in found
+    ]
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
         rebuilt = optuna.create_study()
-        for candidate in found:
-            places = {span.knob: span.place(candidate.knobs[span.knob]) for span in varied}
-            rebuilt.add_trial(
-                optuna.trial.create_trial(
-                    params={
-                        s.knob: int(places[s.knob]) if s.choices else places[s.knob] for s in varied
-                    },
-                    distributions=distributions,
-                    value=candidate.value,
-                )
-            )
+        rebuilt.add_trials(trials)
         evaluator = optuna.importance.FanovaImportanceEvaluator(n_trees=TREES, seed=seed % 2**32)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -113,3 +117,11 @@ def _fanova(varied: list[Span], found: Sequence[Candidate], seed: int) -> dict[s
     finally:
         optuna.logging.set_verbosity(verbosity)
     return {knob: float(share) for knob, share in shares.items()}
+
+
+def _scaled(span: Span, value: Any) -> float:
+    """A value on the scale on which it was sampled; a choice is its position."""
+    place = span.place(value)
+    if span.choices:
+        return int(place)
+    return math.log10(place) if span.log else place

@@ -145,6 +145,16 @@ def test_default_knobs_stand_beside_tuned_ones(study: load.Study) -> None:
     assert gains["single"] == ["not run", "not run", "–"]
 
 
+def test_default_runs_are_not_outdated_by_what_the_search_chose() -> None:
+    study = searched([0.05, 0.01])
+    _, records = small_lines({("default", "near", "steady", None): 0.06})
+    defaults = [r for r in records if r.phase == "default"]
+    study = load.assemble(study.line, [*study.records, *defaults], {})
+    main = rows(tables.main(study), "near")
+    assert main["AvgGap, default knobs (of means)"][-1] == "2.00"
+    assert main["AvgGap (of means)"][-1] == "1.00‡"
+
+
 def test_study_without_default_runs_has_no_such_row(tiny: load.Study) -> None:
     assert "AvgGap, default knobs (of means)" not in rows(tables.main(tiny), "random10")
     assert "defaults" not in {table.name for table in contents.all_tables(tiny)}
@@ -186,6 +196,35 @@ def test_over_forgetting_is_told_by_slope_and_end(tiny: load.Study) -> None:
         "over-forgets",
     ]
     assert found["beta"][0] == "–*"
+
+
+@pytest.mark.parametrize(
+    ("tuned", "longer", "reading"),
+    [
+        ((0.06, 0.06, 0.06), (0.03, 0.03, 0.03), "falls, not below retraining"),
+        (
+            (0.06, 0.06, 0.06),
+            (-0.01, -0.01, -0.01),
+            "falls, not below retraining",
+        ),  # within the floor
+        ((0.06, 0.06, 0.06), (-0.03, -0.03, -0.03), "over-forgets"),
+        ((-0.06, -0.06, -0.06), (-0.03, -0.03, -0.03), "does not fall"),
+        ((0.06, 0.00, 0.06), (-0.10, 0.02, 0.01), "no slope that can be told from 0"),
+        ((0.06, math.nan, math.nan), (-0.10, 0.02, 0.01), "one seed: no interval"),
+    ],
+)
+def test_reading_of_a_slope(tuned: Sequence[float], longer: Sequence[float], reading: str) -> None:
+    line, records = small_lines({("confirm", "far", "steady", None): 0.0})
+    for phase, gaps, epochs in (("confirm", tuned, 3), ("sufficient", longer, 9)):
+        records += [
+            record(
+                phase, "near", "steady", seed, knobs={"epochs": epochs}, metrics=scored(gap, seed)
+            )
+            for seed, gap in enumerate(gaps, start=1)
+            if math.isfinite(gap)
+        ]
+    study = load.assemble(line, records, {})
+    assert rows(named(study, "overforgetting"), "near")["steady"][-1] == reading
 
 
 def test_metrics_table_shows_everything_that_was_recorded() -> None:
@@ -433,6 +472,13 @@ def test_importance_finds_the_knob_that_matters() -> None:
     assert list(found) == ["lr", "rule"]
     assert found["lr"][0] == "[1e-09, 1] log"
     assert found["lr"][2] == "0 of 8 trials"
+
+
+def test_importance_weighs_a_logarithmic_range_by_decades() -> None:
+    # Rates below 1e-5 are nearly half of the range by decades, and nothing of it by length.
+    study = searched([0.1 + 0.5 * (n > 4) + 0.05 * (n % 2) for n in range(10)])
+    shares = importance.importance(study, study.requests[0], study.methods[0]).shares
+    assert shares["lr"] > 0.8
 
 
 @pytest.mark.parametrize(
