@@ -167,9 +167,15 @@ def test_held_out_rule_prefers_equal_accuracies_but_not_a_destroyed_model() -> N
     assert chosen("held_out", fits, destroyed) == 0
 
 
-def test_gain_in_held_out_accuracy_is_no_loss() -> None:
+def test_gain_in_held_out_accuracy_is_neither_loss_nor_credit() -> None:
     better, equal = {"acc_forget": 0.97, "acc_test": 0.96}, {"acc_forget": 0.92, "acc_test": 0.90}
     assert chosen("held_out", equal, better) == 1
+    # 0.05 above the original does not pay for forgotten samples that are 0.04 too good.
+    remembered, fair = (
+        {"acc_forget": 0.99, "acc_test": 0.95},
+        {"acc_forget": 0.91, "acc_test": 0.90},
+    )
+    assert chosen("held_out", remembered, fair) == 1
 
 
 def test_chance_and_losses_weigh_what_is_lost() -> None:
