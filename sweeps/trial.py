@@ -27,7 +27,7 @@ CURVE_RETAIN = 1000
 COLLAPSED = 1.5
 """A model is destroyed when its accuracy on held-out data it should keep is below this multiple of chance..."""
 PATIENCE = 2
-"""...at this many evaluations in a row: methods that impair first and repair later get time to."""
+"""...at this many evaluations in a row, unless the method impairs first and repairs later."""
 
 Curve = dict[str, float]
 
@@ -116,7 +116,7 @@ def run_trial(
             break
         kept = point.get("acc_test_retain", point["acc_test"])
         low = low + 1 if kept < COLLAPSED / split.num_classes else 0
-        if early_stop != "none" and low >= PATIENCE:
+        if early_stop != "none" and low >= PATIENCE and not method.impairs_first:
             outcome.status = "stopped"
             outcome.reason = f"collapsed: held-out accuracy {kept:.3f} is near chance"
             break

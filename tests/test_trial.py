@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -136,6 +137,17 @@ def test_a_destroyed_model_is_stopped_after_two_evaluations(run: Any) -> None:
 def test_early_stopping_can_be_switched_off(run: Any) -> None:
     points, outcome = run(method(_destroy), early_stop="none")
     assert (outcome.status, len(points)) == ("finished", 6)
+
+
+def test_a_method_that_impairs_first_gets_time_to_repair(run: Any) -> None:
+    points, outcome = run(replace(method(_destroy), impairs_first=True))
+    assert (outcome.status, len(points)) == ("finished", 6)
+    assert [n for n in methods.names() if methods.load(n).impairs_first] == [
+        "eu_k",
+        "gkt",
+        "pabi",
+        "unsir",
+    ]
 
 
 def test_evaluation_is_not_billed_and_the_method_is(run: Any, monkeypatch: Any) -> None:

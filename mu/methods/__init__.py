@@ -14,6 +14,10 @@ A method is a module with
 ``REQUESTS`` (optional)
     Kinds of forget request it supports; all when absent.
 
+``IMPAIRS_FIRST`` (optional)
+    True for a method that destroys the model, or part of it, before it repairs it: early stopping of destroyed
+    models leaves it alone.
+
 ``check(model, split)`` (optional)
     Raises ValueError with the reason when it cannot work on a problem. Called with an untrained model for every
     request of a study before anything starts.
@@ -52,6 +56,7 @@ class Method:
         requests: Kinds of forget request it supports.
         doc: The module's docstring.
         check_problem: Its `check`, or None.
+        impairs_first: Whether a model near chance may still be on its way.
     """
 
     name: str
@@ -61,6 +66,7 @@ class Method:
     requests: tuple[str, ...]
     doc: str
     check_problem: Callable[..., None] | None = None
+    impairs_first: bool = False
 
     @property
     def zero_shot(self) -> bool:
@@ -135,8 +141,9 @@ def load(name: str, folders: Sequence[Path] = ()) -> Method:
         knobs = knobs_of(module.unlearn)
     except TypeError as error:
         raise ValueError(f"{module.__file__}: {error}") from error
-    check = getattr(module, "check", None)
-    return Method(name, module.unlearn, knobs, needs, requests, module.__doc__ or "", check)
+    check, impairs = getattr(module, "check", None), getattr(module, "IMPAIRS_FIRST", False)
+    doc = module.__doc__ or ""
+    return Method(name, module.unlearn, knobs, needs, requests, doc, check, bool(impairs))
 
 
 def _module(name: str, folders: Sequence[Path]) -> ModuleType:

@@ -24,6 +24,7 @@ from mu.split import Split
 from mu.training import Optimizer, Schedule, fit
 
 NEEDS = ("retain",)
+IMPAIRS_FIRST = True
 Normalization = nn.modules.batchnorm._BatchNorm
 
 

@@ -32,6 +32,7 @@ from mu.training import make_optimizer
 
 NEEDS = ("forget", "original")
 REQUESTS = ("full_class",)
+IMPAIRS_FIRST = True
 logger = logging.getLogger(__name__)
 
 

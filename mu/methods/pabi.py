@@ -28,6 +28,7 @@ from mu.split import Split
 from mu.training import Optimizer, Schedule, fit
 
 NEEDS = ("retain",)
+IMPAIRS_FIRST = True
 
 
 def unlearn(

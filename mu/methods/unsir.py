@@ -26,6 +26,7 @@ from mu.training import make_optimizer, one_pass
 
 NEEDS = ("retain",)
 REQUESTS = ("full_class", "sub_class")
+IMPAIRS_FIRST = True
 
 
 def unlearn(
