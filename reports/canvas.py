@@ -71,7 +71,7 @@ class Drawing:
 
 def save(drawing: Drawing, folder: Path) -> Path:
     """Write a figure as SVG and PNG; the path of the SVG. The same results give the same SVG."""
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context({**STYLE, "figure.constrained_layout.use": False}):
         if drawing.figure.get_layout_engine() is not None:
             drawing.figure.draw_without_rendering()  # lays it out, which each format would do again
             drawing.figure.set_layout_engine("none")
