@@ -48,6 +48,8 @@ STYLE: dict[Any, Any] = {
     "figure.constrained_layout.use": True,
 }
 """Names of a study may hold `$`, which must not be read as mathematics."""
+LEGEND_ROW = 0.2
+"""Height in inches of each further row of a legend, by which a figure grows so that its panels do not shrink."""
 PANEL = 3.4
 """Width of a panel in inches; three of them fill the page."""
 
@@ -132,6 +134,7 @@ def legend(
     if figure.get_layout_engine() is None:
         figure.legend(handles=handles, loc="lower center", ncols=columns)
     else:
+        figure.set_figheight(figure.get_figheight() + LEGEND_ROW * (rows - 1))
         figure.legend(handles=handles, loc="outside lower center", ncols=columns)
 
 
