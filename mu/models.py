@@ -174,10 +174,3 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
-
-
-def set_batchnorm_eval(model: nn.Module) -> None:
-    """Keep running statistics of batch-norm layers fixed; the rest of the model stays in its mode."""
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.eval()

@@ -18,7 +18,6 @@ from typing import Any
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
 
-import mlflow
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.tracking import MlflowClient
 
@@ -213,10 +212,6 @@ def _metrics(record: TrialRecord) -> list[Metric]:
 
 def _milliseconds(seconds: float) -> int:
     return int((seconds or time.time()) * 1000)
-
-
-def version() -> str:
-    return str(mlflow.__version__)
 
 
 def ui_command(uri: str, host: str, port: int) -> list[str]:
