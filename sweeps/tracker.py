@@ -58,7 +58,7 @@ class Tracker:
             self.experiment = self.client.create_experiment(study, artifact_location=artifacts)
         else:
             self.experiment = experiment.experiment_id
-        # Opens the experiment in the view for training runs, with their curves.
+        # The kind of experiment that the UI shows training runs and their curves for.
         kind = ("mlflow.experimentKind", "custom_model_development")
         self.client.set_experiment_tag(self.experiment, *kind)
         self._parents: dict[tuple[str, str, str], str] = {}
