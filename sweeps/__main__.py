@@ -19,7 +19,7 @@ from rich.table import Table
 
 from mu import methods, record
 from sweeps import files, results, study
-from sweeps.files import StudyError
+from sweeps.files import StudyError, SweepError
 
 DONE, SOME_FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 
@@ -33,6 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except StudyError as error:
         print(f"musweep: {error}", file=sys.stderr)
         return WRONG
+    except SweepError as error:
+        print(f"musweep: {error}", file=sys.stderr)
+        return SOME_FAILED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE

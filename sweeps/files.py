@@ -15,6 +15,10 @@ class StudyError(ValueError):
     """What the user wrote is wrong: file, key, what was given and what is allowed. Exit code 2."""
 
 
+class SweepError(RuntimeError):
+    """The study is right, but could not be run to its end, such as when a reference cannot be trained. Exit code 1."""
+
+
 class _Loader(yaml.SafeLoader):
     """Plain data only; a key given twice is an error, and `1e-5` is the number it means."""
 

@@ -43,6 +43,7 @@ from mu.methods import Method
 from mu.problem import Evaluation, Problem, Role, weights_of
 from mu.record import TrialRecord
 from mu.split import Split
+from sweeps.files import SweepError
 from sweeps.plan import Job, Plan
 from sweeps.store import pack, unpack
 from sweeps.study import Resources
@@ -175,7 +176,11 @@ class Workers:
     def train(
         self, wanted: Mapping[str, tuple[Problem, Role]]
     ) -> Iterator[tuple[str, dict[str, NDArray[Any]]]]:
-        """Train references in parallel; yields (key, arrays) as each ends."""
+        """Train references in parallel; yields (key, arrays) as each ends.
+
+        Raises:
+            SweepError: One cannot be trained; the message names its role, seed and the reason.
+        """
         running = {
             self._train.remote(self._data, _without_data(problem), role, self.resources): key
             for key, (problem, role) in wanted.items()
@@ -183,7 +188,16 @@ class Workers:
         while running:
             done, _ = ray.wait(list(running))
             for future in done:
-                yield running.pop(future), ray.get(future)
+                key = running.pop(future)
+                try:
+                    arrays = ray.get(future)
+                except ray.exceptions.RayError as error:
+                    problem, role = wanted[key]
+                    raise SweepError(
+                        f"the {role} model of seed {problem.seed} cannot be trained: "
+                        f"{str(error).strip().splitlines()[-1]}"
+                    ) from error
+                yield key, arrays
 
     def score(
         self, wanted: Mapping[tuple[str, int], tuple[Problem, tuple[str, ...], bool]]

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -253,6 +254,26 @@ def test_a_user_method_that_raises_is_recorded_and_the_rest_goes_on(tmp_path: Pa
     assert [(r.phase, r.status) for r in broken] == [("search", "failed")] * 2
     assert "RuntimeError: told to fail Mishap(epoch=2)" in broken[0].reason
     assert sum(r.method == "jit" and r.finished for r in found) == 2 + 4
+
+
+def test_a_reference_that_cannot_be_trained_is_named(
+    finished: Path,
+) -> None:
+    """In this process: a worker that raises, without a cluster of its own for it."""
+    from mu.training import Recipe
+    from sweeps import study, tuner
+    from sweeps.files import SweepError
+    from sweeps.plan import Plan
+
+    wanted = study.read(finished / "study.yaml")
+    plan = Plan(wanted, study.load_data(wanted, "study.yaml"))
+    with tuner.cluster(None, wanted.resources) as cluster:
+        workers = tuner.Workers(plan, cluster)
+        problem = replace(plan.problem("some", 1), recipe=Recipe(lr=0.1), model="no_such_model")
+        with pytest.raises(
+            SweepError, match=r"retrain model of seed 1 cannot be trained: .*no_such"
+        ):
+            list(workers.train({"key": (problem, "retrain")}))
 
 
 def test_a_store_that_cannot_be_written_ends_before_the_sweep(tmp_path: Path) -> None:

@@ -166,7 +166,7 @@ def test_evaluation_is_not_billed_and_the_method_is(run: Any, monkeypatch: Any) 
 
     monkeypatch.setattr(trial, "outputs", slowly)
     _, outcome = run(method(unlearn))
-    assert 0.1 <= outcome.time_unlearn < 0.6  # each of six evaluations sleeps for 0.3
+    assert 0.1 <= outcome.time_unlearn < 0.6  # each of three evaluations sleeps for 0.3
 
 
 def test_work_kept_from_an_earlier_trial_is_billed_again(run: Any, problem: Problem) -> None:
