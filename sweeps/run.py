@@ -278,13 +278,14 @@ class Sweep:
 
     def _audit(self, store: Store) -> None:
         """Attack the confirmed models of every cell with those of its other seeds; one record a seed."""
+        best = self.best()
         for forget, method in self.plan.cells if self.plan.study.audit.models else ():
             confirmed = {
                 record.seed: record
                 for record in self.results.records.values()
                 if (record.phase, record.forget, record.method) == ("confirm", forget, method)
                 and record.finished
-                and record.knobs == self.best().get((forget, method))
+                and record.knobs == best.get((forget, method))
             }
             keys = {seed: content_key(record.key, "audit") for seed, record in confirmed.items()}
             if set(keys.values()) <= set(self.results.records):
