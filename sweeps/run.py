@@ -101,24 +101,22 @@ class Sweep:
         jobs = self.plan.final_jobs(self.best())
         return [job for job in jobs if job.key not in self.results.records]
 
-    def reference_keys(self) -> dict[tuple[str, str, int], str]:
-        """Record key of every reference on every problem: (role of its seed, request, seed) and method."""
-        return {
-            (f"{role}/{method}", forget, seed): content_key(
-                self.plan.problem(forget, seed).key, "reference", method, role
-            )
-            for role, seeds in self.plan.seeds.items()
-            for forget in self.plan.study.forget
-            for seed in seeds
-            for method in REFERENCES
-        }
+    def reference_key(self, forget: str, seed: int, method: str, role: str) -> str:
+        """Record key of a reference on a problem; `role` is that of its seed, `search` or `report`."""
+        return content_key(self.plan.problem(forget, seed).key, "reference", method, role)
 
     @property
     def done(self) -> bool:
         """Whether nothing is left to run."""
         known = self.results.records
         return (
-            all(key in known for key in self.reference_keys().values())
+            all(
+                self.reference_key(forget, seed, method, role) in known
+                for role, seeds in self.plan.seeds.items()
+                for forget in self.plan.study.forget
+                for seed in seeds
+                for method in REFERENCES
+            )
             and self.cells.remaining() == 0
             and not self.final_jobs()
         )
@@ -239,7 +237,7 @@ class Sweep:
             reference = Reference(mean, scored["original"].found.scores, logits[seed])
             references[forget, seed] = reference
             for method, own in scored.items():
-                key = content_key(problem.key, "reference", method, role)
+                key = self.reference_key(forget, seed, method, role)
                 if key in self.results.records:
                     continue
                 values = complete(own.found, reference, whole_class, own_list)
@@ -291,7 +289,10 @@ class Sweep:
             if set(keys.values()) <= set(self.results.records):
                 continue
             found = {
-                seed: (store.get(record.key), store.get(self._reference_key(forget, seed)))
+                seed: (
+                    store.get(record.key),
+                    store.get(self.reference_key(forget, seed, "retrain", "report")),
+                )
                 for seed, record in confirmed.items()
             }
             kept = {
@@ -330,9 +331,6 @@ class Sweep:
                         ended=now,
                     )
                 )
-
-    def _reference_key(self, forget: str, seed: int) -> str:
-        return content_key(self.plan.problem(forget, seed).key, "reference", "retrain", "report")
 
     def take_aside(self, record: TrialRecord) -> None:
         """Record what was not a job of a Tune run: a reference, or an audit."""
