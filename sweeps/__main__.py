@@ -299,17 +299,16 @@ def _best_table(line: Any, found: Any, objective: str, seeds: Sequence[int]) -> 
 
 
 def _ui(options: argparse.Namespace) -> int:
-    from sweeps.tracker import local_uri, ui_command
+    from sweeps.tracker import local_uri, ui_command, ui_environment
 
     if options.tracking_uri is None and options.folder is None:
         raise StudyError("ui: give STUDY_DIR or --tracking-uri")
     if options.tracking_uri is None and not (options.folder / "mlflow.db").is_file():
         raise StudyError(f"{options.folder}: there is no mlflow.db; give --tracking-uri")
     uri = options.tracking_uri or local_uri(options.folder)
-    command = ui_command(uri, options.host, options.port)
+    command = ui_command(options.host, options.port)
     print(f"MLflow UI on http://{options.host}:{options.port} (Ctrl-C ends it)", flush=True)
-    os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
-    os.execv(sys.executable, [sys.executable, "-m", *command])
+    os.execve(sys.executable, [sys.executable, "-m", *command], ui_environment(uri))
 
 
 def _sync(options: argparse.Namespace) -> int:

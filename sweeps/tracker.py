@@ -214,20 +214,24 @@ def _milliseconds(seconds: float) -> int:
     return int((seconds or time.time()) * 1000)
 
 
-def ui_command(uri: str, host: str, port: int) -> list[str]:
+def ui_command(host: str, port: int) -> list[str]:
     """The command that serves the UI of a store, with one worker: more only slow it down."""
-    return [
-        "mlflow",
-        "server",
-        "--backend-store-uri",
-        uri,
-        "--host",
-        host,
-        "--port",
-        str(port),
-        "--workers",
-        "1",
-    ]
+    return ["mlflow", "server", "--host", host, "--port", str(port), "--workers", "1"]
+
+
+def ui_environment(uri: str) -> dict[str, str]:
+    """What the UI's process needs besides its command: the store, which may hold a password that a list of
+    processes would show, and nothing that weakens its host checks."""
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if name != "MLFLOW_SERVER_DISABLE_SECURITY_MIDDLEWARE"
+    }
+    return {
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # eight processes that nothing here uses
+        **inherited,
+        "MLFLOW_BACKEND_STORE_URI": uri,
+    }
 
 
 def describe(study_line: Mapping[str, Any]) -> dict[str, str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from servers import postgres as postgres
+from servers import s3 as s3
 from toy import toy_data, toy_problem, toy_reference
 
 from mu.data import Dataset

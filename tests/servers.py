@@ -1,0 +1,186 @@
+"""Real servers on loopback for the tests: PostgreSQL, MLflow and an S3 endpoint. Each is ended by who started it."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+LOOPBACK = "127.0.0.1"
+START_SECONDS = 60.0
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until(ready: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:
+    """Wait for a server; AssertionError with the end of its log when it dies or does not come."""
+    deadline = time.monotonic() + START_SECONDS
+    while not ready():
+        late = time.monotonic() > deadline
+        assert process.poll() is None and not late, log.read_text(errors="replace")[-2000:]
+        time.sleep(0.1)
+
+
+class Postgres:
+    """A PostgreSQL server with data of its own, run by an unprivileged user.
+
+    Args:
+        programs: Folder of initdb and postgres.
+
+    ``stop`` and ``start`` take it away and bring it back on the same port, with its data.
+    """
+
+    user = "musweep"
+
+    def __init__(self, programs: Path):
+        self.programs = programs
+        self.password = f"hush{secrets.token_hex(12)}"
+        self.port = free_port()
+        # Not pytest's folder: the unprivileged user could not enter it.
+        self.folder = Path(tempfile.mkdtemp(prefix="musweep-postgres-"))
+        self.log = self.folder / "log"
+        self._run_as: dict[str, Any] = {}
+        if os.geteuid() == 0:  # which PostgreSQL refuses to be run by
+            self._run_as = {"user": "nobody", "group": "nogroup", "extra_groups": []}
+            shutil.chown(self.folder, "nobody", "nogroup")
+        secret = self.folder / "password"
+        secret.write_text(self.password)
+        secret.chmod(0o644)  # of a server that lives for a minute
+        subprocess.run(
+            [programs / "initdb", "-D", self.folder / "data", "-U", self.user, "-E", "UTF8",
+             "--auth=scram-sha-256", f"--pwfile={secret}", "--no-sync", "--locale=C"],
+            check=True, cwd=self.folder, capture_output=True, **self._run_as,
+        )  # fmt: skip
+        self._process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [self.programs / "postgres", "-D", self.folder / "data", "-p", str(self.port),
+                 "-c", f"listen_addresses={LOOPBACK}", "-c", "unix_socket_directories=",
+                 "-c", "fsync=off", "-c", "max_connections=40"],
+                cwd=self.folder, stdout=log, stderr=log, **self._run_as,
+            )  # fmt: skip
+        wait_until(self._answers, self._process, self.log)
+
+    def stop(self) -> None:
+        """End it, and every connection, at once."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGINT)
+            self._process.wait(30)
+            self._process = None
+
+    def close(self) -> None:
+        self.stop()
+        shutil.rmtree(self.folder)
+
+    def _answers(self) -> bool:
+        import psycopg
+
+        try:
+            psycopg.connect(self.url("postgres"), connect_timeout=2).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def url(self, database: str) -> str:
+        """URL with user and password."""
+        return f"postgresql://{self.user}:{self.password}@{LOOPBACK}:{self.port}/{database}"
+
+    def create(self, database: str) -> str:
+        """Make an empty database; its URL."""
+        import psycopg
+
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            connection.execute(f'CREATE DATABASE "{database}"')  # type: ignore[arg-type]
+        return self.url(database)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server for the session; ask it for a database of your own by ``create``."""
+    pytest.importorskip("psycopg", reason="psycopg is not installed (musweep[cluster])")
+    found = shutil.which("postgres")
+    folders = [*([Path(found).parent] if found else []),
+               *sorted(Path("/usr/lib/postgresql").glob("*/bin"))]  # fmt: skip
+    programs = [folder for folder in folders if (folder / "initdb").exists()]
+    if not programs:
+        pytest.skip("PostgreSQL is not installed here (Debian's package postgresql)")
+    server = Postgres(programs[-1])
+    yield server
+    server.close()
+
+
+@contextmanager
+def mlflow_server(store: str, folder: Path) -> Iterator[str]:
+    """An MLflow server over a store, as `musweep ui` starts it; its address."""
+    from sweeps.tracker import ui_command, ui_environment
+
+    port = free_port()
+    address = f"http://{LOOPBACK}:{port}"
+    log = folder / f"mlflow-{port}.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", *ui_command(LOOPBACK, port)],
+            cwd=folder, stdout=output, stderr=output, start_new_session=True,
+            env=ui_environment(store),
+        )  # fmt: skip
+    try:
+        wait_until(lambda: _healthy(address), process, log)
+        yield address
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(30)
+
+
+def _healthy(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{address}/health", timeout=2) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[dict[str, str]]:
+    """An S3 endpoint with the bucket `musweep`; the environment in which clients find it."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address=LOOPBACK, port=free_port(), verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    environment = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "musweep-test",
+        "AWS_SECRET_ACCESS_KEY": f"hush{secrets.token_hex(12)}",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    client = boto3.client(
+        "s3",
+        endpoint_url=environment["AWS_ENDPOINT_URL"],
+        aws_access_key_id=environment["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=environment["AWS_SECRET_ACCESS_KEY"],
+        region_name="us-east-1",
+    )
+    client.create_bucket(Bucket="musweep")
+    yield environment
+    server.stop()
