@@ -18,19 +18,12 @@ from mu.keys import derive_seed
 from mu.record import TrialRecord
 from mu.selection import objective_value
 from sweeps import space
+from sweeps.optuna_storage import open_storage
 from sweeps.plan import Job, Plan
 from sweeps.study import Search, Tuned
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 Cell = tuple[str, str]
-
-
-def open_storage(location: str) -> optuna.storages.BaseStorage:
-    """A journal file by path, or any storage Optuna knows by URL (such as PostgreSQL)."""
-    if "://" in location:
-        return optuna.storages.RDBStorage(location)
-    backend = optuna.storages.journal.JournalFileBackend(location)
-    return optuna.storages.JournalStorage(backend)
 
 
 @dataclass
