@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -96,10 +95,8 @@ def test_a_database_that_stays_away_ends_the_wait(
     monkeypatch.setattr(optuna_storage, "OUTAGE_SECONDS", 0.3)
     monkeypatch.setattr(optuna_storage, "PAUSE_SECONDS", 0.1)
     postgres.stop()
-    began = time.monotonic()
-    with pytest.raises(SweepError, match="stays away: .*refused"):
+    with pytest.raises(SweepError, match=r"stays away: .*refused"):
         storage.get_all_studies()
-    assert time.monotonic() - began >= 0.3
     postgres.start()
     assert storage.get_all_studies() == []
 
