@@ -4,14 +4,19 @@ budgets and blending mean the same for every method and data set."""
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mu.vision import models as torchvision_models
+from mu.architectures import IMAGENET_FORMS, MODELS, Factory
+
+STEMS = ("small", "imagenet")
 
 
 class Normalize(nn.Module):
@@ -29,57 +34,87 @@ class Normalize(nn.Module):
         return (images - self.mean) / self.std
 
 
-def _small_cnn(channels: int, num_classes: int) -> nn.Module:
-    """Three 3x3 convolutions with batch norm, global average pooling, one linear layer: 0.1 M weights.
+@dataclass(frozen=True)
+class Normalization:
+    """What a network subtracts from each channel and divides it by, in [0, 1] pixel units.
 
-    The second convolution has stride 2, which on a CPU costs a third of pooling after it; images of 16
-    pixels and more are halved before it, too.
+    Args:
+        mean: Of each channel.
+        std: Of each channel, > 0.
     """
 
-    def block(inputs: int, outputs: int, stride: int = 1) -> list[nn.Module]:
-        conv = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
-        return [conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
-    return nn.Sequential(
-        *block(channels, 32),
-        HalveLarge(16),
-        *block(32, 64, stride=2),
-        *block(64, 128),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(128, num_classes),
-    )
+    def __post_init__(self) -> None:
+        if not self.mean or len(self.mean) != len(self.std):
+            raise ValueError(
+                f"mean and std must hold a number for each channel, but have {len(self.mean)} "
+                f"and {len(self.std)}"
+            )
+        if min(self.std) <= 0:
+            raise ValueError(f"std must be > 0, but got {min(self.std)}")
 
 
-class HalveLarge(nn.Module):
-    """Max-pool by two where images have at least `least` pixels on each side; else do nothing."""
+@dataclass(frozen=True)
+class ModelSpec:
+    """A network, as a study says it.
 
-    def __init__(self, least: int):
-        super().__init__()
-        self.least = least
+    Args:
+        name: A key of ``MODELS``.
+        stem: `small` or `imagenet`, for networks that have both forms (see ``mu.architectures``); None is `small`.
+        normalize: Inside the network; None is mean and standard deviation of the training images.
+    """
 
-    def forward(self, images: Tensor) -> Tensor:
-        if min(images.shape[-2:]) < self.least:
-            return images
-        return nn.functional.max_pool2d(images, 2)
+    name: str
+    stem: str | None = None
+    normalize: Normalization | None = None
+
+    def __post_init__(self) -> None:
+        if self.name not in MODELS:
+            raise ValueError(f"model must be one of {', '.join(MODELS)}, but got {self.name!r}")
+        if self.stem not in (None, *STEMS):
+            raise ValueError(f"stem must be one of {', '.join(STEMS)}, but got {self.stem!r}")
+        if self.stem is not None and self.name not in IMAGENET_FORMS:
+            raise ValueError(
+                f"stem can be chosen for {', '.join(IMAGENET_FORMS)}, but {self.name} has one form"
+            )
 
 
-def _resnet18(channels: int, num_classes: int) -> nn.Module:
-    """torchvision's ResNet18 with the stem for small images: 3x3 convolution, stride 1, no pooling."""
-    network = torchvision_models().resnet18(num_classes=num_classes)
-    network.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
-    network.maxpool = nn.Identity()
-    return network
+@dataclass(frozen=True)
+class Model:
+    """A network that can be built.
+
+    Args:
+        key: All that affects its initial weights and its function, beside data and seed, as plain values: its
+            name alone where nothing else was chosen.
+        factory: Builds it, with weights drawn from torch's global generator.
+        normalize: Inside the network; None is that of the data.
+    """
+
+    key: str | Mapping[str, Any]
+    factory: Factory
+    normalize: Normalization | None = None
 
 
-MODELS: dict[str, Callable[[int, int], nn.Module]] = {
-    "small_cnn": _small_cnn,
-    "resnet18": _resnet18,
-}
+def resolve(spec: ModelSpec | str) -> Model:
+    """The network that a study, or a name of ``MODELS`` alone, says.
+
+    Raises:
+        ValueError: There is no such network.
+    """
+    if isinstance(spec, str):
+        spec = ModelSpec(spec)
+    imagenet = spec.stem == "imagenet"
+    factory = (IMAGENET_FORMS if imagenet else MODELS)[spec.name]
+    chosen: dict[str, Any] = {"stem": "imagenet"} if imagenet else {}
+    if spec.normalize is not None:
+        chosen["normalize"] = dataclasses.asdict(spec.normalize)
+    return Model({"name": spec.name, **chosen} if chosen else spec.name, factory, spec.normalize)
 
 
 def build(
-    name: str,
+    model: Model | str,
     input_shape: Sequence[int],
     num_classes: int,
     mean: Sequence[float],
@@ -89,24 +124,18 @@ def build(
     """Build a network with fresh weights that depend on `seed` alone.
 
     Args:
-        name: A key of ``MODELS``.
+        model: A network, or a key of ``MODELS``.
         input_shape: [C, H, W].
         mean: Per-channel mean of the training images in [0, 1], folded into the model.
         std: Per-channel standard deviation, likewise.
 
     Raises:
-        ValueError: The name is unknown.
+        ValueError: The name is unknown, or the network cannot take such inputs.
     """
-    check_name(name)
+    model = resolve(model) if isinstance(model, str) else model
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return nn.Sequential(Normalize(mean, std), MODELS[name](input_shape[0], num_classes))
-
-
-def check_name(name: str) -> None:
-    """Raise ValueError unless `name` is a known model."""
-    if name not in MODELS:
-        raise ValueError(f"model must be one of {', '.join(MODELS)}, but got {name!r}")
+        return nn.Sequential(Normalize(mean, std), model.factory(input_shape, num_classes))
 
 
 def frozen_copy(model: nn.Module) -> nn.Module:

@@ -17,7 +17,7 @@ from mu.data import Dataset, Examples
 from mu.evaluate import Outputs, costly_score, outputs, score, unavailable
 from mu.forget import ForgetRequest, members, select
 from mu.keys import content_key, derive_seed
-from mu.models import build
+from mu.models import Model, Normalization, build, resolve
 from mu.rng import generator
 from mu.split import Memo, Split
 from mu.training import Recipe, train
@@ -52,17 +52,27 @@ class Problem:
 
     Args:
         data: The data set.
-        model: Name of the network.
+        model: The network, or the name of one.
         recipe: How `original` and `retrain` are trained.
         request: What must be forgotten.
         seed: Of initial weights and of the order of samples; does not change what is forgotten.
     """
 
     data: Dataset
-    model: str
+    model: Model | str
     recipe: Recipe
     request: ForgetRequest
     seed: int
+
+    @cached_property
+    def network(self) -> Model:
+        """The network of original and retrained model."""
+        return resolve(self.model) if isinstance(self.model, str) else self.model
+
+    @property
+    def normalization(self) -> Normalization:
+        """What the network does to the images first."""
+        return self.network.normalize or Normalization(*self.data.channel_stats)
 
     @cached_property
     def forget_index(self) -> NDArray[np.int64]:
@@ -81,7 +91,7 @@ class Problem:
             "reference",
             TRAINING_VERSION,
             self.data.fingerprint,
-            self.model,
+            self.network.key,
             self.recipe,
             self.seed,
             retained,
@@ -94,14 +104,13 @@ class Problem:
 
     def build(self) -> nn.Module:
         """The network with initial weights, the same for `original` and `retrain` of a seed."""
-        mean, std = self.data.channel_stats
         return build(
-            self.model,
+            self.network,
             self.data.input_shape,
             len(self.data.classes),
-            mean,
-            std,
-            derive_seed("init", self.model, self.seed),
+            self.normalization.mean,
+            self.normalization.std,
+            derive_seed("init", self.network.key, self.seed),
         )
 
     def load(self, weights: Weights) -> nn.Module:
@@ -129,13 +138,12 @@ class Problem:
             "forget": forget.examples(device),
             "twin": self.data.parts["twin"].examples(device),
         }
-        mean, std = self.data.channel_stats
         return Split(
             parts=parts,
             num_classes=len(self.data.classes),
             forget_class=target,
-            input_mean=mean,
-            input_std=std,
+            input_mean=self.normalization.mean,
+            input_std=self.normalization.std,
             augment=augment_policy(self.recipe.augment),
             memo=Memo(self.key),
         )

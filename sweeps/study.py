@@ -14,6 +14,7 @@ from mu import forget, methods, metrics, models
 from mu.data import Dataset, DataSpec, load
 from mu.forget import ForgetRequest
 from mu.methods import Method
+from mu.models import Model, ModelSpec
 from mu.problem import Problem
 from mu.training import Recipe
 from sweeps import files, space
@@ -133,7 +134,7 @@ class Study:
 
     name: str
     data: DataSpec
-    model: str
+    model: Model
     training: Recipe
     forget: Mapping[str, ForgetRequest]
     methods: tuple[Tuned, ...]
@@ -216,11 +217,7 @@ def parse(raw: Mapping[str, Any], where: str, folders: Sequence[Path] = ()) -> S
     data_spec = _build(
         DataSpec, {"name": data} if isinstance(data, str) else data, f"{where}: data"
     )
-    model = raw.get("model", "small_cnn")
-    try:
-        models.check_name(model)
-    except ValueError as error:
-        raise StudyError(f"{where}: {error}") from error
+    model_spec, model = _model(raw.get("model", "small_cnn"), where)
     recipe = _build(Recipe, raw.get("training", {}), f"{where}: training")
     requests = _requests(raw.get("forget"), f"{where}: forget")
     tuned = _methods(raw.get("methods"), requests, f"{where}: methods", folders)
@@ -259,7 +256,7 @@ def parse(raw: Mapping[str, Any], where: str, folders: Sequence[Path] = ()) -> S
     definition = {
         "study": name,
         "data": _plain(data_spec),
-        "model": model,
+        "model": _plain_model(model_spec),
         "training": _plain(recipe),
         "forget": {key: _plain_request(request) for key, request in requests.items()},
         "methods": [_plain_method(t) for t in tuned],
@@ -329,6 +326,14 @@ def _check_problems(study: Study, data: Dataset, tuned: Tuned, where: str) -> No
             tuned.method.check_problem(problem.build(), problem.split().only(tuned.method.data))
         except ValueError as error:
             raise StudyError(f"{where}: {name}: {error}") from error
+
+
+def _model(raw: Any, where: str) -> tuple[ModelSpec, Model]:
+    spec = _build(ModelSpec, {"name": raw} if isinstance(raw, str) else raw, f"{where}: model")
+    try:
+        return spec, models.resolve(spec)
+    except ValueError as error:
+        raise StudyError(f"{where}: model: {error}") from error
 
 
 def _requests(raw: Any, where: str) -> dict[str, ForgetRequest]:
@@ -546,6 +551,8 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
         if value is None and type(None) in args:
             return None
         return _typed(value, next(arg for arg in args if arg is not type(None)), where)
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return _build(hint, value, where)
     if origin is tuple:
         if not isinstance(value, list):
             raise StudyError(f"{where}: must be a list, but got {value!r}")
@@ -577,6 +584,11 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     return value
+
+
+def _plain_model(spec: ModelSpec) -> str | dict[str, Any]:
+    plain = {key: item for key, item in _plain(spec).items() if item is not None}
+    return plain if len(plain) > 1 else spec.name
 
 
 def _plain_request(request: ForgetRequest) -> dict[str, Any]:

@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from mu.models import (
-    MODELS,
     Normalize,
     build,
     eval_mode,
@@ -33,8 +32,8 @@ def state(model: nn.Module) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in model.state_dict().items()}
 
 
-@pytest.mark.parametrize("name", sorted(MODELS))
-def test_every_network_gives_a_logit_for_each_class(name: str) -> None:
+@pytest.mark.parametrize("name", ["small_cnn", "resnet18", "allcnn", "toy_cnn"])
+def test_convolutions_take_images_of_any_size(name: str) -> None:
     model = fresh(name).eval()
     for side in (8, 16):
         assert model(torch.rand(2, 3, side, side)).shape == (2, 7)

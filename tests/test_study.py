@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import studies
 from torch import nn
 
-from mu import models
+from mu.architectures import MODELS, Shape
 from sweeps import files, space, study
 from sweeps.__main__ import main
 from sweeps.files import StudyError
@@ -24,6 +25,23 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "unknown data": ({"data": "cifar11"}, "data.name must be one of digits"),
     "data without a name": ({"data": {"subset": 3}}, "data: `name` is required"),
     "unknown model": ({"model": "resnet19"}, "model must be one of small_cnn"),
+    "unknown key of a model": ({"model": {"nam": "resnet18"}}, "model: unknown key `nam`; allowed"),
+    "unknown stem": (
+        {"model": {"name": "resnet18", "stem": "tiny"}},
+        "model: stem must be one of small, imagenet, but got 'tiny'",
+    ),
+    "stem of a model with one form": (
+        {"model": {"name": "allcnn", "stem": "imagenet"}},
+        "but allcnn has one form",
+    ),
+    "normalization without spread": (
+        {"model": {"name": "allcnn", "normalize": {"mean": [0.5], "std": [0.0]}}},
+        "model: normalize: std must be > 0, but got 0.0",
+    ),
+    "normalization of other lengths": (
+        {"model": {"name": "allcnn", "normalize": {"mean": [0.5], "std": [0.2, 0.2]}}},
+        "model: normalize: mean and std must hold a number for each channel",
+    ),
     "no requests": ({"forget": {}}, "forget: must name at least one"),
     "unknown kind": ({"forget": {"a": {"kind": "some"}}}, "forget: a: kind must be one of"),
     "missing fraction": (
@@ -255,10 +273,10 @@ def test_costly_attacks_run_where_the_study_says(tmp_path: Path) -> None:
 def test_a_method_is_refused_on_a_model_it_cannot_work_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def linear(channels: int, num_classes: int) -> nn.Module:
-        return nn.Sequential(nn.Flatten(), nn.Linear(64 * channels, num_classes))
+    def linear(shape: Shape, num_classes: int) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), num_classes))
 
-    monkeypatch.setitem(models.MODELS, "linear", linear)
+    monkeypatch.setitem(MODELS, "linear", linear)
     changes = {"model": "linear", "methods": ["activation_prune"]}
     wanted = study.read(studies.write(tmp_path, studies.tiny(**changes)))
     with pytest.raises(StudyError, match=r"activation_prune: some: .* but Sequential has none"):

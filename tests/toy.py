@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from mu.architectures import MODELS, Shape
 from mu.data import Dataset, Part
 from mu.forget import ForgetRequest
-from mu.models import MODELS
 from mu.problem import Problem, Weights, weights_of
 from mu.training import Recipe
 
@@ -32,10 +32,10 @@ REQUESTS = {
 }
 
 
-def _toy_cnn(channels: int, num_classes: int) -> nn.Module:
+def _toy_cnn(shape: Shape, num_classes: int) -> nn.Module:
     """The shape of `small_cnn` at an eighth of its width: 1,700 weights."""
     return nn.Sequential(
-        nn.Conv2d(channels, 4, 3, padding=1, bias=False),
+        nn.Conv2d(shape[0], 4, 3, padding=1, bias=False),
         nn.BatchNorm2d(4),
         nn.ReLU(inplace=True),
         nn.Conv2d(4, 8, 3, padding=1, bias=False),
