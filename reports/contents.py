@@ -11,6 +11,7 @@ from reports import (
     figures,
     knob_figures,
     knob_tables,
+    published,
     robustness_figures,
     robustness_tables,
     uncertainty,
@@ -22,6 +23,7 @@ from reports.table import ORACLE, Table
 
 TABLES: tuple[Callable[[Study], Table | None], ...] = (
     result_tables.main,
+    published.published,
     result_tables.sufficient,
     robustness_tables.overforgetting,
     result_tables.transfer,

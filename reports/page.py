@@ -13,7 +13,7 @@ from reports.canvas import Drawing
 from reports.load import Study
 from reports.table import ORACLE, Table
 
-UNFOLDED = ("main", "sufficient", "transfer", "robustness", "defaults", "rules")
+UNFOLDED = ("main", "published", "sufficient", "transfer", "robustness", "defaults", "rules")
 """Tables that are shown whole however long they are."""
 OURS = ("figures", "index.html", "tables")
 """What a report's folder holds; a folder with anything else is not replaced."""
@@ -83,6 +83,11 @@ def _page(
             "results",
             "Results with tuned knobs",
             table("main") + figure("gaps", "No method has a gap to retraining yet."),
+        ),
+        *(
+            [("Results", "published", made["published"].title, table("published"))]
+            if "published" in made
+            else []
         ),
         (
             "Results",

@@ -14,12 +14,13 @@ from reports.load import Request, Study
 from reports.outcomes import OWN_GAP, TOLERANCE, better, unit
 from reports.stats import Interval, Spread
 
-AT_FLOOR, OUTDATED, NO_EPOCHS, INCOMPLETE, NONE = "†", "‡", "*", "§", "–"
+AT_FLOOR, OUTDATED, NO_EPOCHS, INCOMPLETE, DOUBTFUL, NONE = "†", "‡", "*", "§", "¶", "–"
 MARKS = {
     AT_FLOOR: "a gap that is not above the noise floor",
     OUTDATED: "run with other knobs than those now chosen",
     NO_EPOCHS: "the method has no epochs to extend",
     INCOMPLETE: "some of its runs are missing, so that it is not ranked",
+    DOUBTFUL: "there is a remark on the printed number",
 }
 TITLE, BELOW, BESIDE = "", "below", "beside"
 ORACLE = "Oracle selection on the reported seeds (as the papers)."
@@ -99,6 +100,7 @@ class Table:
         columns: Heads, the first of the row's label.
         groups: The rows.
         texts: How many columns at the left hold words.
+        remarks: Notes on single cells.
     """
 
     name: str
@@ -108,12 +110,14 @@ class Table:
     columns: tuple[str, ...]
     groups: tuple[Group, ...]
     texts: int = 1
+    remarks: tuple[str, ...] = ()
 
     @property
     def notes(self) -> list[str]:
-        """Explanations of the marks that occur."""
+        """Explanations of the marks that occur, and the remarks."""
         used = {mark for g in self.groups for row in g.rows for cell in row for mark in cell.marks}
-        return [f"{mark} {meaning}" for mark, meaning in MARKS.items() if mark in used]
+        marks = [f"{mark} {meaning}" for mark, meaning in MARKS.items() if mark in used]
+        return [*marks, *self.remarks]
 
 
 def by_request(study: Study, rows: Callable[[Request], Sequence[Row]]) -> tuple[Group, ...]:

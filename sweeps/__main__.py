@@ -67,6 +67,9 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--out", type=Path, help="where to write it (STUDY_DIR/report)")
     report.set_defaults(command=_report)
 
+    shipped = commands.add_parser("studies", help="list the studies that ship with musweep")
+    shipped.set_defaults(command=_studies)
+
     listing = commands.add_parser("methods", help="list the unlearning methods")
     listing.add_argument("--json", action="store_true", help="as JSON")
     listing.add_argument("--methods-path", type=Path, help="folder with methods of your own")
@@ -227,6 +230,14 @@ def _report(options: argparse.Namespace) -> int:
         print(page.build(options.folder, options.out))
     except ValueError as error:
         raise StudyError(str(error)) from error
+    return DONE
+
+
+def _studies(options: argparse.Namespace) -> int:
+    table = Table("study", "what it is", box=None, padding=(0, 2, 0, 0))
+    for name, path in files.shipped_studies().items():
+        table.add_row(name, files.first_comment(path))
+    Console().print(table)
     return DONE
 
 

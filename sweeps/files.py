@@ -66,6 +66,14 @@ def read(path: Path) -> Any:
     return parse(text, str(path))
 
 
+def shipped_studies() -> dict[str, Path]:
+    """The studies that come with musweep, by name, such as `demo` and `papers/natmu_table3_cifar10`."""
+    folder = Path(str(resources.files("sweeps.studies")))
+    paths = (path for path in sorted(folder.rglob("*.yaml")) if not path.name.startswith("_"))
+    found = {path.relative_to(folder).with_suffix("").as_posix(): path for path in paths}
+    return dict(sorted(found.items(), key=lambda item: ("/" in item[0], item[0])))
+
+
 def find_study(name: str) -> Path:
     """A study file: a path, or the name of one that ships with musweep.
 
@@ -75,9 +83,17 @@ def find_study(name: str) -> Path:
     path = Path(name).expanduser()
     if path.is_file():
         return path
-    shipped = Path(str(resources.files("sweeps.studies")))
-    for candidate in (shipped / path.name, shipped / f"{path.name}.yaml"):
-        if path.parent == Path(".") and candidate.is_file():
-            return candidate
-    names = ", ".join(sorted(p.stem for p in shipped.glob("*.yaml")))
-    raise StudyError(f"{name}: no such study file; musweep ships {names}")
+    shipped = shipped_studies()
+    if name.removesuffix(".yaml") in shipped:
+        return shipped[name.removesuffix(".yaml")]
+    own = ", ".join(known for known in shipped if "/" not in known)
+    raise StudyError(
+        f"{name}: no such study file; musweep ships {own} and those of papers (`musweep studies`)"
+    )
+
+
+def first_comment(path: Path) -> str:
+    """What a study says of itself: its first line, without the sign of a comment."""
+    with path.open(encoding="utf-8") as lines:
+        first = lines.readline().strip()
+    return first.removeprefix("#").strip() if first.startswith("#") else ""

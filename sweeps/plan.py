@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from importlib import metadata
 from typing import Any
@@ -202,6 +202,7 @@ class Plan:
                 }
                 for tuned in study.methods
             },
+            "published": [asdict(number) for number in study.published],
             "versions": dict(versions),
             "started": started,
         }

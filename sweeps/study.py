@@ -17,8 +17,9 @@ from mu.methods import Method
 from mu.models import Model, ModelSpec
 from mu.problem import Problem
 from mu.training import Recipe
-from sweeps import files, space
+from sweeps import files, published, space
 from sweeps.files import StudyError
+from sweeps.published import Printed, Published
 from sweeps.space import Range
 
 SAMPLERS = ("tpe", "random")
@@ -146,6 +147,7 @@ class Study:
     metrics: Metrics
     audit: Audit
     selection: str
+    published: tuple[Printed, ...]
     definition: Mapping[str, Any] = field(repr=False)
 
     @property
@@ -170,6 +172,7 @@ KEYS = (
     "metrics",
     "audit",
     "selection",
+    "published",
     "resources",
 )
 
@@ -187,9 +190,22 @@ def read(path: Path, overrides: Sequence[str] = (), folders: Sequence[Path] = ()
     raw = files.read(path)
     if not isinstance(raw, dict):
         raise StudyError(f"{path}: must be a mapping with {', '.join(KEYS)}")
+    if "base" in raw:
+        raw = _with_base(raw, path)
     for text in overrides:
         _override(raw, text)
     return parse(raw, str(path), folders)
+
+
+def _with_base(raw: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """A study laid over the file it is based on, key by key of the outermost level."""
+    name = raw["base"]
+    if not isinstance(name, str):
+        raise StudyError(f"{path}: base: must be a file beside this one, but got {name!r}")
+    below = files.read(path.parent / name)
+    if not isinstance(below, dict) or "base" in below:
+        raise StudyError(f"{path}: base: {name} must be a mapping without a `base` of its own")
+    return {**below, **{key: value for key, value in raw.items() if key != "base"}}
 
 
 def _override(raw: dict[str, Any], text: str) -> None:
@@ -253,6 +269,7 @@ def parse(raw: Mapping[str, Any], where: str, folders: Sequence[Path] = ()) -> S
             )
     if resources.concurrent is not None and resources.concurrent < 1:
         raise StudyError(f"{where}: resources: concurrent must be at least 1")
+    attached, numbers = _published(raw.get("published"), requests, where)
     definition = {
         "study": name,
         "data": _plain(data_spec),
@@ -270,6 +287,7 @@ def parse(raw: Mapping[str, Any], where: str, folders: Sequence[Path] = ()) -> S
         "metrics": _plain(extra),
         "audit": _plain(audit),
         "selection": selection,
+        "published": attached,
         "resources": _plain(resources),
     }
     return Study(
@@ -287,6 +305,7 @@ def parse(raw: Mapping[str, Any], where: str, folders: Sequence[Path] = ()) -> S
         extra,
         audit,
         selection,
+        numbers,
         definition,
     )
 
@@ -510,6 +529,27 @@ def _experiments(raw: Any, requests: Mapping[str, ForgetRequest], where: str) ->
         raise StudyError(f"{where}: defaults: must be true or false, but got {defaults!r}")
     transfer = tuple((str(source), str(target)) for source, target in pairs)
     return Experiments(epochs, transfer, defaults)
+
+
+def _published(
+    raw: Any, requests: Mapping[str, ForgetRequest], where: str
+) -> tuple[list[dict[str, Any]], tuple[Printed, ...]]:
+    """The printed tables a study repeats, as plain data and as numbers."""
+    if raw is not None and not isinstance(raw, list):
+        raise StudyError(f"{where}: published: must be a list of tables, but got {raw!r}")
+    attached: list[dict[str, Any]] = []
+    numbers: list[Printed] = []
+    for position, entry in enumerate(raw or [], start=1):
+        here = f"{where}: published: {position}"
+        table = _build(Published, entry, here)
+        try:
+            path = published.find(table.table, Path(where).parent)
+            numbers += published.printed(table, requests, path)
+        except StudyError as error:
+            raise StudyError(f"{here}: {table.table}: {error}") from error
+        known = table.table in published.shipped()
+        attached.append(_plain(table) | {"table": table.table if known else str(path.resolve())})
+    return attached, tuple(numbers)
 
 
 def _known(raw: Mapping[str, Any], allowed: Sequence[str], where: str) -> None:

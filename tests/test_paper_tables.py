@@ -1,7 +1,7 @@
 """The papers' averages and gaps, recomputed from their printed means by our code.
 
 Rows that do not follow from the printed numbers are listed here, with what we get; their likely causes are
-in ``data/paper_tables/README.md``.
+in ``sweeps/studies/papers/published/README.md``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from mu.metrics import (
     mean_gap,
 )
 
-FOLDER = Path(__file__).parent / "data" / "paper_tables"
+FOLDER = Path(__file__).parents[1] / "sweeps" / "studies" / "papers" / "published"
 NATMU = ("1", "2", "3", "A2", "A3", "A4", "A5")
 UGRADSL = ("01", "02", "03", "04", "06", "07", *(f"{n:02}" for n in range(9, 19)))
 ABLATIONS = ("06", "07", "13", "14", "15", "16")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import studies
+import yaml
 from torch import nn
 
 from mu.architectures import MODELS, Shape
@@ -183,9 +185,8 @@ def test_tiny_study_is_valid_and_its_definition_reads_back_the_same(tmp_path: Pa
 
 
 def test_every_shipped_study_is_valid() -> None:
-    folder = Path(study.__file__).parent / "studies"
-    for path in folder.rglob("*.yaml"):
-        assert study.read(path).name
+    for name, path in files.shipped_studies().items():
+        assert study.read(path).name == name.rpartition("/")[2]
 
 
 def test_overrides_replace_parts_and_are_checked(tmp_path: Path) -> None:
@@ -227,6 +228,40 @@ def test_missing_study_file_names_the_shipped_ones(capsys: pytest.CaptureFixture
     assert main(["run", "nothing.yaml"]) == 2
     assert "no such study file; musweep ships" in capsys.readouterr().err
     assert files.find_study("demo").name == "demo.yaml"
+
+
+def test_shipped_studies_are_listed_with_what_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["studies"]) == 0
+    shown = capsys.readouterr().out
+    assert "demo" in shown
+    assert "Five methods on real handwritten digits" in shown
+    assert not any(line.strip().startswith("_") for line in shown.splitlines())
+
+
+def test_a_study_lies_over_its_base(tmp_path: Path) -> None:
+    below = studies.tiny()
+    above = {"study": "above", "base": "_below.yaml", "seeds": {"search": [5], "report": [6]}}
+    (tmp_path / "_below.yaml").write_text(yaml.safe_dump(below))
+    wanted = study.read(studies.write(tmp_path, above), ["search.trials=2"])
+    assert (wanted.name, wanted.search.trials) == ("above", 2)
+    assert (wanted.search_seeds, wanted.report_seeds) == ((5,), (6,))
+    assert list(wanted.forget) == list(below["forget"])
+    assert "base" not in wanted.definition
+
+
+@pytest.mark.parametrize(
+    ("base", "content", "expected"),
+    [
+        (3, "", "base: must be a file beside this one, but got 3"),
+        ("_lost.yaml", "", "_lost.yaml: cannot be read"),
+        ("_below.yaml", "[1]", "base: _below.yaml must be a mapping without a `base` of its own"),
+        ("_below.yaml", "base: _other.yaml", "without a `base` of its own"),
+    ],
+)
+def test_a_wrong_base_is_told(tmp_path: Path, base: object, content: str, expected: str) -> None:
+    (tmp_path / "_below.yaml").write_text(content)
+    with pytest.raises(StudyError, match=re.escape(expected)):
+        study.read(studies.write(tmp_path, {"study": "above", "base": base}))
 
 
 def test_a_transfer_of_all_pairs_every_two_requests(tmp_path: Path) -> None:

@@ -1,0 +1,276 @@
+"""What papers printed beside what this study found: one row for each method and metric of each printed table."""
+
+# ruff: noqa: RUF001 (typographic signs are meant)
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from mu.metrics import AVG_GAP_UGRADSL, AVG_GAP_UGRADSL5, METRICS, SVC_GAP4, mean_gap
+from mu.record import REFERENCES
+from reports.load import Request, Study
+from reports.outcomes import GAP, VIEW, Outcome, changes, outcome, retrained, unit
+from reports.stats import Spread, spread
+from reports.table import (
+    BLANK,
+    DOUBTFUL,
+    Cell,
+    Group,
+    Row,
+    Table,
+    label,
+    number,
+    percent,
+    searched_view,
+    seconds,
+    signed,
+    title,
+)
+
+EVERY, AVG_CHANGE = "*", "avg_change"
+"""The mean over all requests; NatMU's mean change, which no single trial has."""
+Entry = Mapping[str, Any]
+Key = tuple[str, str, str, str, str]
+
+
+def published(study: Study) -> Table | None:
+    """The printed tables that the study repeats; None when it names none."""
+    entries: Sequence[Entry] = study.line.get("published") or []
+    if not entries:
+        return None
+    tables: dict[Key, list[Entry]] = {}
+    for entry in entries:
+        key = tuple(
+            str(entry.get(part) or "") for part in ("paper", "table", "phase", "source", "forget")
+        )
+        tables.setdefault(key, []).append(entry)  # type: ignore[arg-type]
+    view = searched_view(study)
+    return Table(
+        "published",
+        "Beside the published numbers",
+        "Mean ± standard deviation over runs, as printed and as found here on the test view, in percent (times "
+        "in seconds, distances as they are); difference is ours minus theirs. Within ± says whose standard "
+        "deviation is at least as large as the difference: both, theirs, ours or neither. Names are ours, "
+        "with the paper's in parentheses. A mean gap is that of the means, as in the papers' main tables; where a "
+        f"row names knobs, ours are the search trials with those knobs on the {view}, and it is that of each run.",
+        "Published table",
+        ("Method", "Metric", "Published", "Ours", "Difference", "Within ±"),
+        tuple(_group(study, key, found) for key, found in tables.items()),
+        texts=2,
+        remarks=_remarks(entries),
+    )
+
+
+def _group(study: Study, key: Key, entries: Sequence[Entry]) -> Group:
+    paper, table, phase, source, forget = key
+    names = [request.name for request in study.requests]
+    where = f"mean over {', '.join(names)}" if forget == EVERY else forget
+    if forget in names:
+        where = title(study.request(forget))
+    run = {
+        "sufficient": f"{study.sufficient_epochs} epochs",
+        "transfer": f"knobs of {source}",
+        "default": "default knobs",
+        "search": "every searched configuration",
+    }.get(phase, "")
+    heading = f"{paper} Table {table}: {where}" + (f", {run}" if run else "")
+    rows = [_row(study, entry) for entry in [*entries, *_only_ours(study, key, entries)]]
+    return Group(f"{paper} {table} {forget}" + (f" {phase}" if run else ""), heading, tuple(rows))
+
+
+def _only_ours(study: Study, key: Key, entries: Sequence[Entry]) -> list[Entry]:
+    """Our methods that the paper's table does not have, with its metrics."""
+    *_, phase, source, forget = key
+    printed = {entry["ours"] for entry in entries}
+    metrics = dict.fromkeys((entry["metric"], entry["name"]) for entry in entries)
+    if phase == "search" or printed <= set(REFERENCES):
+        return []
+    return [
+        {
+            **{"forget": forget, "phase": phase, "source": source or None, "knobs": {}},
+            **{"method": method.name, "ours": method.name, "metric": metric, "name": name},
+            **{"mean": None, "std": None, "note": ""},
+        }
+        for method in study.methods
+        if method.name not in printed and (forget == EVERY or method.used_on(forget))
+        for metric, name in metrics
+    ]
+
+
+def _row(study: Study, entry: Entry) -> Row:
+    name, ours = entry["name"], found(study, entry)
+    theirs = Spread(entry["mean"], entry["std"], 0) if entry["mean"] is not None else None
+    knobs = ", ".join(f"{knob} {value}" for knob, value in entry["knobs"].items())
+    known = entry["ours"] or entry["method"]
+    method = known if _same(known, entry["method"]) else f"{known} ({entry['method']})"
+    printed = _cell(name, theirs)
+    if entry["note"]:
+        printed = Cell(printed.value, printed.spread, marks=DOUBTFUL, words=printed.words)
+    cells = [BLANK, BLANK, BLANK]
+    if isinstance(ours, str):
+        cells[0] = Cell(ours, words=True)
+    elif ours is not None:
+        cells[0] = _cell(name, ours)
+        if theirs is not None:
+            cells[1:] = _difference(name, ours, theirs)
+    return (
+        Cell(method + (f", {knobs}" if knobs else "")),
+        Cell(_metric_label(name, entry["metric"])),
+        printed,
+        *cells,
+    )
+
+
+def found(study: Study, entry: Entry) -> Spread | str | None:
+    """What the study has beside a printed number: runs, why there are none, or None where it has no such thing."""
+    method, name = entry["ours"], entry["name"]
+    known = method in REFERENCES or any(method == listed.name for listed in study.methods)
+    if not known or name is None:
+        return None
+    requests = study.requests
+    if entry["forget"] != EVERY:
+        requests = tuple(r for r in requests if r.name == entry["forget"])
+    if entry["knobs"]:
+        return _searched(study, requests, entry)
+    phase = "reference" if method in REFERENCES else entry["phase"]
+    source = (entry["source"] or "") if phase == "transfer" else ""
+    outcomes = {r.name: outcome(study, r, method, phase, source) for r in requests}
+    if not outcomes:
+        return None
+    reason = next((o.reason for o in outcomes.values() if o.reason), "")
+    if reason:
+        return reason
+    if len(requests) == 1:
+        return _value(study, requests[0], method, outcomes[requests[0].name], name, source)
+    return _mean_over(study, requests, method, phase, name)
+
+
+def _value(
+    study: Study, request: Request, method: str, result: Outcome, name: str, source: str
+) -> Spread | None:
+    """One number of a cell; mean gaps are those of the means."""
+    means = {metric: value.mean for metric, value in result.spreads.items()}
+    runs = max((value.n for value in result.spreads.values()), default=0)
+    if name == "time_unlearn":
+        return None if result.seconds is None else Spread(result.seconds, None, runs)
+    lists = {
+        GAP: request.metrics,
+        "avg_gap_ugradsl": AVG_GAP_UGRADSL[request.whole_class],
+        "avg_gap_ugradsl5": AVG_GAP_UGRADSL5[request.whole_class],
+        "mia_svc_gap4": SVC_GAP4,
+    }
+    single = math.nan
+    if name == AVG_CHANGE and source:
+        own = outcome(study, request, method)
+        change = changes(result, own, request.metrics)[1]
+        single = math.nan if change is None else change
+    elif name in lists and method != "retrain":
+        single = mean_gap(means, retrained(study, request).means, lists[name])
+    elif name not in lists:
+        return result.spreads.get(name)
+    return Spread(single, None, runs) if math.isfinite(single) else None
+
+
+def _mean_over(
+    study: Study, requests: Sequence[Request], method: str, phase: str, name: str
+) -> Spread | None:
+    """The mean over requests, formed for each seed that has run on all of them."""
+    by_seed: dict[int, list[float]] = {}
+    for request in requests:
+        for record in study.cell(phase, request.name, method).finished:
+            value = record.metrics.get(VIEW, {}).get(name, math.nan)
+            by_seed.setdefault(record.seed, []).append(value)
+    complete = [v for v in by_seed.values() if len(v) == len(requests)]
+    return spread(math.fsum(values) / len(values) for values in complete)
+
+
+def _searched(study: Study, requests: Sequence[Request], entry: Entry) -> Spread | str | None:
+    """The search trials with the knobs of the row, over the search seeds."""
+    view = "test" if study.oracle else "val"
+    trials = [
+        record
+        for request in requests
+        for record in study.searched(request.name, entry["ours"])
+        if all(_equal(record.knobs.get(knob), value) for knob, value in entry["knobs"].items())
+    ]
+    finished = [record for record in trials if record.finished]
+    if not finished:
+        return trials[0].status if trials else "not run"
+    if entry["name"] == "time_unlearn":
+        return spread(record.time_unlearn for record in finished)
+    return spread(record.metrics.get(view, {}).get(entry["name"], math.nan) for record in finished)
+
+
+def _difference(name: str, ours: Spread, theirs: Spread) -> list[Cell]:
+    difference = ours.mean - theirs.mean
+    holds = [
+        whose
+        for whose, std in (("theirs", theirs.std), ("ours", ours.std))
+        if std is not None and abs(difference) <= std + 1e-9
+    ]
+    known = theirs.std is not None and ours.std is not None
+    within = Cell("both" if len(holds) == 2 else holds[0] if holds else "neither")
+    return [Cell(_signed(name, difference)), within if known else BLANK]
+
+
+def _signed(name: str, value: float) -> str:
+    if _is_fraction(name):
+        return signed(value)
+    return ("−" if value < 0 else "+") + _text(name, abs(value))
+
+
+def _cell(name: str | None, value: Spread | None) -> Cell:
+    if value is None:
+        return BLANK
+    std = "" if value.std is None else _text(name, value.std)
+    return Cell(_text(name, value.mean), std, runs=f"n={value.n}" if value.n else "")
+
+
+def _text(name: str | None, value: float) -> str:
+    if name is None:
+        return f"{value:g}"
+    if _is_fraction(name):
+        return percent(value)
+    return seconds(value) if unit(name) == "s" else number(name, value)
+
+
+def _is_fraction(name: str) -> bool:
+    return name == AVG_CHANGE or unit(name) == "fraction"
+
+
+def _metric_label(name: str | None, printed: str) -> str:
+    if name is None:
+        return printed
+    ours = "AvgChange" if name == AVG_CHANGE else label(name)
+    return ours if _same(ours, printed) or name not in METRICS else f"{ours} ({printed})"
+
+
+def _remarks(entries: Iterable[Entry]) -> tuple[str, ...]:
+    """Every doubt with the cells it is about, or their number where they are many."""
+    cells: dict[str, list[str]] = {}
+    for entry in entries:
+        if entry["note"]:
+            cells.setdefault(entry["note"], []).append(
+                f"{entry['table']} {entry['forget']} {entry['method']} {entry['metric']}"
+            )
+    return tuple(
+        f"{DOUBTFUL} {', '.join(names) if len(names) <= 3 else f'{len(names)} cells'}: {note}"
+        for note, names in cells.items()
+    )
+
+
+def _same(one: str, other: str) -> bool:
+    """Whether two names differ in letter case and punctuation only."""
+    return _letters(one) == _letters(other)
+
+
+def _letters(name: str) -> str:
+    return "".join(character for character in name.casefold() if character.isalnum())
+
+
+def _equal(value: Any, wanted: Any) -> bool:
+    if isinstance(value, (int, float)) and isinstance(wanted, (int, float)):
+        return math.isclose(value, wanted, rel_tol=1e-9, abs_tol=1e-12)
+    return bool(value == wanted)
