@@ -7,6 +7,7 @@ transforms and models then import and work, and only calling the two operators t
 
 from __future__ import annotations
 
+import importlib
 from types import ModuleType
 
 import torch
@@ -16,11 +17,20 @@ _library: torch.library.Library | None = None
 
 def models() -> ModuleType:
     """``torchvision.models``, importable whatever builds of torch and torchvision are installed."""
+    return _import("torchvision.models")
+
+
+def datasets() -> ModuleType:
+    """``torchvision.datasets``, likewise."""
+    return _import("torchvision.datasets")
+
+
+def _import(name: str) -> ModuleType:
     global _library
     if _library is None and not hasattr(torch.ops.torchvision, "nms"):
         _library = torch.library.Library("torchvision", "FRAGMENT")
-        for name in ("nms", "qnms"):
-            _library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    import torchvision.models
-
-    return torchvision.models
+        for operator in ("nms", "qnms"):
+            _library.define(
+                f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+            )
+    return importlib.import_module(name)

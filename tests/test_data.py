@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn.datasets import load_digits
 
-import mu.data
+import mu.images
 from mu.data import PARTS, Dataset, DataSpec, Examples, as_float, concat, load, stratified_choice
 
 CLASSES = ("ant", "bee", "cat")
@@ -204,7 +204,7 @@ def test_decoded_images_are_used_again(
     def fail(*args: object) -> None:
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr(mu.data, "_decode_into", fail)
+    monkeypatch.setattr(mu.images, "decode_into", fail)
     assert same(load(spec(made), cache), first)
 
 
@@ -230,14 +230,14 @@ def test_cache_appears_only_when_complete(folder: Path, cache: Path) -> None:
 def test_two_processes_may_decode_the_same_images(
     made: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    decode = mu.data._decode_into
+    decode = mu.images.decode_into
 
     def slower(folder: Path, *args: object) -> None:
         if not folder.is_dir():
             decode(folder, *args)  # the other process, which finishes in the middle of ours
         decode(folder, *args)
 
-    monkeypatch.setattr(mu.data, "_decode_into", slower)
+    monkeypatch.setattr(mu.images, "decode_into", slower)
     data = load(spec(made), cache)
     assert len(list((cache / "images").iterdir())) == 1
     monkeypatch.undo()
@@ -313,8 +313,8 @@ def test_class_without_training_images_is_named(folder: Path, cache: Path) -> No
 
 
 def test_unknown_data_set_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"data\.name must be one of .*digits.*, but got 'mnist'"):
-        load(DataSpec("mnist"))
+    with pytest.raises(ValueError, match=r"data\.name must be one of .*digits.*, but got 'emnist'"):
+        load(DataSpec("emnist"))
 
 
 def test_subset_keeps_every_class_in_its_share(digits: Dataset) -> None:
