@@ -120,7 +120,9 @@ class Cells:
     def _ask(self, cell: Cell, state: _Cell) -> None:
         ranges, fixed = state.tuned.ranges, state.tuned.fixed
         fresh = state.asked == 0 and not state.study.get_trials(deepcopy=False)
-        if fresh and all(fixed[span.knob] in span for span in ranges if span.applies(fixed)):
+        if self.search.sampler == "grid":
+            state.study.enqueue_trial(space.grid(ranges, fixed)[state.asked])
+        elif fresh and all(fixed[span.knob] in span for span in ranges if span.applies(fixed)):
             # The authors' own values are always among what is tried.
             defaults = {s.knob: fixed[s.knob] for s in ranges if s.applies(fixed)}
             state.study.enqueue_trial(defaults)
@@ -136,7 +138,7 @@ class Cells:
     def _sampler(self, cell: Cell, number: int) -> optuna.samplers.BaseSampler:
         """A sampler whose draws depend on the trial's number, so that a restart replays nothing."""
         seed = derive_seed("sampler", self.plan.study.name, *cell, number) % 2**32
-        if self.search.sampler == "random":
+        if self.search.sampler in ("random", "grid"):  # a grid leaves nothing to draw
             return optuna.samplers.RandomSampler(seed=seed)
         return optuna.samplers.TPESampler(seed=seed)
 

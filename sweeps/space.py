@@ -50,6 +50,20 @@ class Range:
             return value in self.choices
         return isinstance(value, (int, float)) and self.low <= value <= self.high
 
+    def points(self) -> tuple[Any, ...]:
+        """The values of a grid: the choices, or those `step` apart from `low` to `high`.
+
+        Raises:
+            ValueError: It is continuous, or logarithmic.
+        """
+        if self.choices:
+            return self.choices
+        step = self.step or (1 if self.whole else None)
+        if step is None or self.log:
+            raise ValueError(f"`{self.knob}` needs `choices`, or a `step`, to be a grid")
+        count = int((self.high - self.low) / step + 1e-9) + 1
+        return tuple(round(self.low + i * step, 12) for i in range(count))
+
     def suggest(self, trial: optuna.trial.BaseTrial) -> Any:
         if self.choices:
             return trial.suggest_categorical(self.knob, self.choices)
@@ -132,6 +146,22 @@ def suggest(
         if span.applies(values):
             values[span.knob] = span.suggest(trial)
     return values
+
+
+def grid(ranges: Sequence[Range], knobs: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The searched knobs of every point of a grid; those that do not apply at a point are left out.
+
+    Raises:
+        ValueError: A range has no points.
+    """
+    found: list[dict[str, Any]] = [{}]
+    for span in ranges:
+        found = [
+            {**chosen, span.knob: value} if span.applies({**knobs, **chosen}) else chosen
+            for chosen in found
+            for value in (span.points() if span.applies({**knobs, **chosen}) else (None,))
+        ]
+    return found
 
 
 def _check(knob: Knob, value: Any, where: str) -> Any:

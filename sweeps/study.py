@@ -22,10 +22,10 @@ from sweeps.files import StudyError
 from sweeps.published import Printed, Published
 from sweeps.space import Range
 
-SAMPLERS = ("tpe", "random")
+SAMPLERS = ("tpe", "random", "grid")
 EARLY_STOPS = ("collapse", "none", "asha")
 SELECTIONS = ("honest", "paper")
-FINAL_PHASES = ("default", "confirm", "sufficient", "transfer")
+COSTLY_PHASES = ("search", "default", "confirm", "sufficient", "transfer")
 _IN_TRIALS = {name: m for name, m in metrics.METRICS.items() if m.when == "trial"}
 OBJECTIVES = (*(name for name, m in _IN_TRIALS.items() if m.better == "lower"), "mean_gap")
 GAPPED = tuple(
@@ -61,8 +61,8 @@ class Search:
     """How each cell is searched.
 
     Args:
-        trials: Configurations per cell, the same for every method.
-        sampler: `tpe` or `random`.
+        trials: Configurations per cell, the same for every method; of a grid, how many points it has.
+        sampler: `tpe`, `random`, or `grid`, which tries every combination of `choices` and of values a `step` apart.
         objective: Metrics to minimise on the `val` view; the first decides which knobs are best.
         mean_gap: Metrics whose mean gap the objective `mean_gap` is.
         early_stop: `collapse` ends a trial whose model is destroyed; `asha` ends also those that are behind
@@ -246,12 +246,14 @@ def parse(raw: Mapping[str, Any], where: str, folders: Sequence[Path] = ()) -> S
         raw.get("seeds", {}), f"{where}: seeds", apart=selection == "honest"
     )
     search = _search(raw.get("search", {}), f"{where}: search")
+    if search.sampler == "grid":
+        search = _grid(search, tuned, "trials" in raw["search"], f"{where}: search")
     experiments = _experiments(raw.get("experiments", {}), requests, f"{where}: experiments")
     extra = _build(Metrics, raw.get("metrics", {}), f"{where}: metrics")
     for phase in extra.costly:
-        if phase not in FINAL_PHASES:
+        if phase not in COSTLY_PHASES:
             raise StudyError(
-                f"{where}: metrics: costly must hold some of {', '.join(FINAL_PHASES)}, "
+                f"{where}: metrics: costly must hold some of {', '.join(COSTLY_PHASES)}, "
                 f"but got {phase!r}"
             )
     audit = _build(Audit, raw.get("audit", {}), f"{where}: audit")
@@ -495,6 +497,23 @@ def _search(raw: Any, where: str) -> Search:
     if search.early_stop == "asha" and len(search.objective) > 1:
         raise StudyError(f"{where}: early_stop asha compares one objective, but there are several")
     return search
+
+
+def _grid(search: Search, tuned: Sequence[Tuned], given: bool, where: str) -> Search:
+    """The search with as many trials as its grid has points."""
+    sizes = {}
+    for method in tuned:
+        try:
+            sizes[method.name] = len(space.grid(method.ranges, method.fixed))
+        except ValueError as error:
+            raise StudyError(f"{where}: sampler grid: {method.name}: {error}") from error
+    first = next(iter(sizes.values()))
+    if set(sizes.values()) != {first} or (given and search.trials != first):
+        points = ", ".join(f"{name} {size}" for name, size in sizes.items())
+        raise StudyError(
+            f"{where}: sampler grid needs a grid of `trials` points for every method, but got {points}"
+        )
+    return dataclasses.replace(search, trials=first)
 
 
 def _experiments(raw: Any, requests: Mapping[str, ForgetRequest], where: str) -> Experiments:

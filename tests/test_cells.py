@@ -84,6 +84,35 @@ def test_the_authors_knobs_are_tried_first(driver: Driver) -> None:
         assert job.knobs == driver.plan.study.tuned(job.method).fixed
 
 
+def grid_of(*points: float) -> dict[str, Any]:
+    """Changes to the tiny study: every pair of these learning rates and two widths of the noise."""
+    space = {"lr": {"choices": list(points)}, "sigma": {"low": 0.5, "high": 1.0, "step": 0.5}}
+    search = {"sampler": "grid", "objective": "avg_gap_natmu"}
+    return {"methods": [{"name": "jit", "space": space}], "search": search}
+
+
+def test_a_grid_tries_every_combination_once(tmp_path: Path) -> None:
+    driver = make(tmp_path, **grid_of(1e-4, 1e-3, 1e-2))
+    cells = driver.open()
+    assert cells.remaining() == 12
+    jobs = [job for job in driver.drain(cells) if job.forget == "some"]
+    tried = [(job.knobs["lr"], job.knobs["sigma"]) for job in jobs]
+    assert tried == [(lr, s) for lr in (1e-4, 1e-3, 1e-2) for s in (0.5, 1.0)]
+
+
+def test_a_grid_goes_on_where_it_was(tmp_path: Path) -> None:
+    driver = make(tmp_path, **grid_of(1e-4, 1e-3))
+    cells = driver.open()
+    for _ in range(3):
+        job = cells.next()
+        assert job is not None
+        driver.finish(cells, job)
+    cells.next()  # asked, and lost
+    driver.drain(driver.open())
+    tried = {(r.forget, r.knobs["lr"], r.knobs["sigma"]) for r in driver.records}
+    assert len(tried) == len(driver.records) == 8
+
+
 def test_what_ended_is_told_with_its_state(driver: Driver) -> None:
     cells = driver.open()
     ends: dict[str, tuple[str, float | None]] = {}

@@ -19,6 +19,10 @@ from sweeps.files import StudyError
 from sweeps.plan import Plan
 
 FINETUNE = {"name": "finetune"}
+JIT_GRID = {
+    "name": "jit",
+    "space": {"lr": {"choices": [0.1, 1.0]}, "sigma": {"low": 0.1, "high": 0.3, "step": 0.2}},
+}
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "unknown key": ({"metods": []}, "unknown key `metods`"),
     "unknown nested key": ({"training__lrr": 1}, "training: unknown key `lrr`; allowed are epochs"),
@@ -46,6 +50,24 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "no requests": ({"forget": {}}, "forget: must name at least one"),
     "unknown kind": ({"forget": {"a": {"kind": "some"}}}, "forget: a: kind must be one of"),
+    "a grid of a continuous knob": (
+        {
+            "methods": [JIT_GRID | {"space": {"lr": {"choices": [0.1]}}}],
+            "search": {"sampler": "grid"},
+        },
+        "search: sampler grid: jit: `sigma` needs `choices`, or a `step`, to be a grid",
+    ),
+    "a grid of other trials": (
+        {"methods": [JIT_GRID], "search": {"sampler": "grid", "trials": 5}},
+        "search: sampler grid needs a grid of `trials` points for every method, but got jit 4",
+    ),
+    "grids of different sizes": (
+        {
+            "methods": [JIT_GRID, {"name": "ga", "fix": {"lr": 0.1, "mode": "eval"}}],
+            "search": {"sampler": "grid"},
+        },
+        "for every method, but got jit 4, ga 1",
+    ),
     "missing fraction": (
         {"forget": {"a": {"kind": "random"}}},
         "forget: a: random needs `fraction`",
@@ -128,7 +150,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "shared seed": ({"seeds": {"search": [1], "report": [1]}}, "seeds: seed 1 is in both"),
     "no report seeds": ({"seeds": {"report": []}}, "seeds: report: must be a list"),
     "zero trials": ({"search__trials": 0}, "search: trials must be at least 1, but got 0"),
-    "unknown sampler": ({"search__sampler": "grid"}, "search: sampler must be one of tpe, random"),
+    "unknown sampler": (
+        {"search__sampler": "cmaes"},
+        "search: sampler must be one of tpe, random, grid",
+    ),
     "unknown objective": ({"search__objective": "acc"}, "search: objective must be one of"),
     "objective without its list": ({"search__objective": "mean_gap"}, "mean_gap needs its list"),
     "objective over a cost": (
@@ -136,9 +161,9 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         "search: mean_gap must hold some of acc_test",
     ),
     "unknown selection": ({"selection": "oracle"}, "selection must be one of honest, paper"),
-    "costly metrics in the search": (
-        {"metrics": {"costly": ["search"]}},
-        "metrics: costly must hold some of default, confirm",
+    "costly metrics of references": (
+        {"metrics": {"costly": ["reference"]}},
+        "metrics: costly must hold some of search, default, confirm",
     ),
     "audit of more models than seeds": ({"audit": {"models": 9}}, "audit: models must be 0, or in"),
     "unknown early stop": ({"search": {"early_stop": "soon"}}, "early_stop must be one of"),
@@ -301,6 +326,8 @@ def test_an_objective_may_be_the_mean_gap_over_ones_own_list(tmp_path: Path) -> 
 def test_costly_attacks_run_where_the_study_says(tmp_path: Path) -> None:
     wanted = study.read(studies.write(tmp_path, studies.tiny(metrics={"costly": ["transfer"]})))
     plan = Plan(wanted, study.load_data(wanted, "x"))
+    searched = study.read(studies.write(tmp_path, studies.tiny(metrics={"costly": ["search"]})))
+    assert Plan(searched, plan.data).job("search", "some", "jit", 0, {}, 0).costly
     for phase, costly in {"search": False, "confirm": False, "transfer": True}.items():
         assert plan.job(phase, "some", "jit", 1, {}).costly is costly
 
