@@ -27,6 +27,9 @@ MIN_FIT = 10
 SVC_INPUTS = ("correctness", "conf", "entropy", "m_entropy", "prob")
 """What the SVC attacks look at, as in the keys ``mia_svc_<input>_nonmember``."""
 
+CHUNKED_INPUTS = ("correctness", "conf", "entropy", "prob")
+"""What Akbari et al.'s attacks look at, as in ``mia_svc_chunked_<input>_nonmember``."""
+
 
 def mia_lr_entropy(retain: ArrayLike, held_out: ArrayLike, forget: ArrayLike) -> float:
     """Share of forgotten samples that an attack on output entropy calls members (NatMU App. C, JiT).

@@ -1,15 +1,15 @@
 """From a model to metrics: one pass per split gives arrays, everything after is arithmetic.
 
-``score`` is for every trial and every epoch. ``costly_score`` fits support vector machines, and is for those whose
-numbers are reported. ``compare`` adds what needs the retrained models. Whatever cannot be computed is NaN,
-and ``unavailable`` says why.
+``score`` is for every trial. ``costly_score`` fits support vector machines, and is for those whose numbers are
+reported. ``compare`` adds what needs the retrained models' outputs, ``evidence_score`` what needs a retrained model
+and what the method shows of its work. Whatever cannot be computed is NaN, and ``unavailable`` says why.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -17,10 +17,17 @@ from numpy.typing import NDArray
 from torch import nn
 
 from mu import attacks, closeness, metrics
-from mu.attacks import MIN_FIT, SVC_INPUTS
+from mu.attacks import CHUNKED_INPUTS, MIN_FIT, SVC_INPUTS
 from mu.data import Examples, stratified_choice
 from mu.keys import derive_seed
 from mu.models import eval_mode
+from mu.split import Evidence
+
+COSTLY = ("svc", "starting_kit", "svc_chunked", "svc_columns")
+"""Groups of costly attacks: what `mia_svc_*` and `mia_acc_forget_test` need, Akbari et al.'s chunked attack, and the
+modified entropy of the public code."""
+TPR_AT = {"fpr1": 0.01, "fpr0.1": 0.001}
+"""False positive rates at which the power of attacks with scores is recorded, by the end of the metric's name."""
 
 
 @dataclass(frozen=True)
@@ -48,13 +55,18 @@ class Outputs:
         losses = metrics.cross_entropy(self.logits, self.labels)
         return losses if np.isfinite(losses).all() else np.full(len(losses), np.nan)
 
+    @cached_property
+    def confusion(self) -> NDArray[np.float64]:
+        """Counts of samples by true (row) and predicted class [K, K]."""
+        return metrics.confusion(self.logits, self.labels)
+
     @property
     def whole_class(self) -> bool:
         """Whether some of these held-out samples belong to a forgotten class or sub-class."""
         return self.forgotten is not None and bool(self.forgotten.any())
 
-    def part(self, mask: NDArray[np.bool_]) -> Outputs:
-        """The samples where `mask` is true."""
+    def part(self, mask: NDArray[np.bool_] | NDArray[np.int64]) -> Outputs:
+        """The samples where `mask` is true, or at these positions."""
         return Outputs(self.logits[mask], self.labels[mask])
 
     def without_forgotten(self) -> Outputs:
@@ -127,15 +139,31 @@ def score(retain: Outputs, forget: Outputs, held_out: Outputs) -> dict[str, floa
     chosen = population_of(held_out.labels)
     population, others = held_out.losses[chosen], held_out.losses[~chosen]
     values |= attacks.mia_population(retain.losses, population, forget.losses)
-    values["mia_population_auc"] = attacks.auc(-forget.losses, -others)
+    values |= _power("mia_population", -forget.losses, -others)
+    values |= _power("mia_lr_entropy", -forget.entropies, -held_out.entropies)
     values["loss_ks"] = closeness.loss_ks(forget.losses, held_out.losses)
-    confusions = (metrics.confusion(part.logits, part.labels) for part in (forget, held_out))
-    values["streisand_tv"] = closeness.streisand(*confusions)["streisand_tv"]
+    values |= closeness.streisand(forget.confusion, held_out.confusion)
+    values["label_ldp_empirical"] = closeness.label_ldp_empirical(forget.logits, forget.labels)
     return values
 
 
+def _power(
+    attack: str, members: NDArray[np.float64], nonmembers: NDArray[np.float64]
+) -> dict[str, float]:
+    """AUC of an attack and its true positive rates at small false positive rates, from scores that grow with membership."""
+    rates = {
+        f"{attack}_tpr_{name}": attacks.tpr_at_fpr(members, nonmembers, rate)
+        for name, rate in TPR_AT.items()
+    }
+    return {f"{attack}_auc": attacks.auc(members, nonmembers), **rates}
+
+
 def costly_score(
-    retain: Outputs, forget: Outputs, held_out: Outputs, generator_seed: int
+    retain: Outputs,
+    forget: Outputs,
+    held_out: Outputs,
+    generator_seed: int,
+    groups: Sequence[str] = ("svc", "starting_kit"),
 ) -> dict[str, float]:
     """The SVC attacks and the starting kit's attack of one view: a second on digits, most of a minute on CIFAR-10.
 
@@ -151,25 +179,40 @@ def costly_score(
         held_out: Outputs on the view's held-out samples.
         generator_seed: Of the order of D_r and the subsample of the larger set. Give the unlearned and the
             retrained models of a problem the same, so that they are attacked with the same samples.
+        groups: Some of ``COSTLY``. `svc_chunked` fits one machine for each part of D_r as long as the held-out set.
 
     Returns:
         Metric name to value; NaN where logits are not finite or samples too few (see `unavailable`).
     """
-    names = {f"mia_svc_{name}_nonmember": name for name in SVC_INPUTS}
-    if not metrics.usable(retain.logits, forget.logits, held_out.logits):
-        return dict.fromkeys([*names, "mia_acc_forget_test"], metrics.NAN)
+    finite = metrics.usable(retain.logits, forget.logits, held_out.logits)
     rng = np.random.default_rng(generator_seed)
     outside = held_out.without_forgotten()
-    chosen = rng.permutation(len(retain.labels))[: len(outside.labels)]
-    sets = [
-        attacks.svc_features(part.logits, part.labels)
-        for part in (Outputs(retain.logits[chosen], retain.labels[chosen]), outside, forget)
-    ]
-    values = {
-        key: attacks.mia_svc_nonmember(*(found[name] for found in sets))
-        for key, name in names.items()
-    }
-    values["mia_acc_forget_test"] = attacks.mia_acc_forget_test(forget.losses, outside.losses, rng)
+    order = rng.permutation(len(retain.labels))
+    members = retain.part(order[: len(outside.labels)])
+    sets = (members, outside, forget)
+    values: dict[str, float] = {}
+
+    def attack(name: str, run: Callable[[], float]) -> None:
+        values[name] = run() if finite else metrics.NAN
+
+    if "svc" in groups:
+        found = [attacks.svc_features(part.logits, part.labels) for part in sets]
+        for name in SVC_INPUTS:
+            inputs = [features[name] for features in found]
+            attack(f"mia_svc_{name}_nonmember", partial(attacks.mia_svc_nonmember, *inputs))
+    if "starting_kit" in groups:
+        losses = forget.losses, outside.losses
+        attack("mia_acc_forget_test", partial(attacks.mia_acc_forget_test, *losses, rng))
+    if "svc_chunked" in groups:
+        shuffled = (retain.part(order), outside, forget)
+        found = [attacks.svc_features(part.logits, part.labels) for part in shuffled]
+        for name in CHUNKED_INPUTS:
+            inputs = [features[name] for features in found]
+            attack(f"mia_svc_chunked_{name}_nonmember", partial(attacks.mia_akbari, *inputs))
+    if "svc_columns" in groups:
+        columns = [attacks.m_entropy(part.logits, part.labels, "columns")[:, None] for part in sets]
+        name = "mia_svc_m_entropy_columns_nonmember"
+        attack(name, partial(attacks.mia_svc_nonmember, *columns))
     return values
 
 
@@ -178,6 +221,7 @@ def compare(
     reference: Mapping[str, float],
     forget: Outputs,
     reference_logits: NDArray[np.float32],
+    untrained_logits: NDArray[np.float32],
     whole_class: bool,
 ) -> dict[str, float]:
     """The metrics of one view that need the retrained models.
@@ -187,6 +231,7 @@ def compare(
         reference: Mean of the same over the retrained models.
         forget: The unlearned model's outputs on D_f.
         reference_logits: A retrained model's logits on D_f.
+        untrained_logits: Those of the network with initial weights.
         whole_class: Whether a whole class or sub-class is forgotten, which decides the lists of metrics.
 
     Returns:
@@ -198,6 +243,7 @@ def compare(
         "delta_acc_forget": metrics.gap(values["acc_forget"], reference["acc_forget"]),
         "entropy_wilcoxon_p": test.p,
         "entropy_median_diff": test.median_difference,
+        "zrf": closeness.zrf(forget.logits, untrained_logits),
         "avg_gap_natmu": metrics.mean_gap(values, reference, metrics.AVG_GAP_NATMU[whole_class]),
     }
     for name, needed, of in (
@@ -209,6 +255,46 @@ def compare(
         if set(needed) <= set(values) & set(reference):
             found[name] = of(values, reference, needed)
     return found
+
+
+def evidence_score(
+    model: nn.Module,
+    retrained: nn.Module,
+    evidence: Evidence,
+    forget: Outputs,
+    reference_logits: NDArray[np.float32],
+) -> dict[str, float]:
+    """Diagnostics of what a method showed of its work; absent where it showed nothing.
+
+    Args:
+        model: The unlearned model.
+        retrained: A retrained model of the same problem.
+        evidence: What the method showed.
+        forget: The unlearned model's outputs on D_f.
+        reference_logits: The retrained model's logits on D_f.
+
+    Returns:
+        Of `kl_naturalness`, `partial_forget_acc`, `partial_forget_acc_retrain`, `acc_gl` and `label_ldp_eps` those that the
+        method has; NaN where outputs are not finite, or where the theorem of `label_ldp_eps` says nothing.
+    """
+    values: dict[str, float] = {}
+    if evidence.instances is not None:
+        predicted = metrics.log_softmax(predict(retrained, evidence.instances))
+        targets = evidence.instances.labels.cpu().numpy()
+        values["kl_naturalness"] = float(metrics.kl_naturalness(predicted, targets).mean())
+    if evidence.partial is not None:
+        bare = evidence.partial()
+        labels = bare.labels.cpu().numpy()
+        for name, of in (("", model), ("_retrain", retrained)):
+            share = metrics.partial_forget_accuracy(predict(of, bare), labels)
+            values[f"partial_forget_acc{name}"] = share
+    if evidence.predicted_hard is not None:
+        hard = evidence.predicted_hard.cpu().numpy()
+        values["acc_gl"] = metrics.acc_gl(hard, reference_logits, forget.labels)
+    if evidence.label_weights is not None:
+        classes = forget.logits.shape[1]
+        values["label_ldp_eps"] = float(closeness.label_ldp_eps(*evidence.label_weights, classes))
+    return values
 
 
 def population_of(labels: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -235,7 +321,18 @@ def unavailable(
         if not metrics.usable(part.logits)
     ]
     members = min(len(retain.labels), len(outside.labels))
+    population = len(held_out.labels) - int(population_of(held_out.labels).sum())
     few = {
+        **{
+            f"{attack}_tpr_{name}": f"needs {round(1 / rate)} non-members, but has {count}"
+            for attack, count in (
+                ("mia_population", population),
+                ("mia_lr_entropy", len(held_out.labels)),
+            )
+            for name, rate in TPR_AT.items()
+        },
+        "mia_svc_chunked": f"needs {MIN_FIT} held-out samples and as many of D_r as of them, but has "
+        f"{len(outside.labels)} and {len(retain.labels)}",
         "mia_svc": f"needs {MIN_FIT} members and non-members, but has {members} and {len(outside.labels)}",
         "mia_acc": f"needs {MIN_FIT} samples of D_f and held-out ones, but has {len(forget.labels)} and "
         f"{len(outside.labels)}",

@@ -202,8 +202,8 @@ def partial_forget_accuracy(logits: ArrayLike, labels: ArrayLike) -> float:
     """Share of bare masked forget images classified as the label their hybrid was given (NatMU's PFA).
 
     Args:
-        logits: [N, M, K], of every forget image under every mask.
-        labels: int [N, M], reassigned labels.
+        logits: [..., K], of every forget image under every mask.
+        labels: int [...], reassigned labels.
     """
     z = np.asarray(logits)
     return accuracy(z.reshape(-1, z.shape[-1]), np.asarray(labels).reshape(-1))

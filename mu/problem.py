@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -38,12 +38,20 @@ class Evaluation:
         unavailable: ``view/metric`` to the reason why it is absent.
         forget: Outputs on D_f.
         held_out: View to outputs on its held-out samples.
+        retain: Outputs on D_r.
     """
 
     scores: dict[str, dict[str, float]]
     unavailable: dict[str, str]
     forget: Outputs
     held_out: dict[str, Outputs]
+    retain: Outputs
+
+    @property
+    def confusions(self) -> dict[str, NDArray[np.float64]]:
+        """Counts [K, K] by true and predicted class, of `retain`, `forget` and every view."""
+        sets = {"retain": self.retain, "forget": self.forget, **self.held_out}
+        return {name: part.confusion for name, part in sets.items()}
 
 
 @dataclass(frozen=True)
@@ -159,12 +167,12 @@ class Problem:
         split: Split,
         views: tuple[str, ...],
         device: str = "cpu",
-        costly: bool = False,
+        attacks: Sequence[str] = (),
     ) -> Evaluation:
         """Metrics of every view that need no retrained model. Each set passes through the model once.
 
         Args:
-            costly: Whether the costly attacks are run as well.
+            attacks: Groups of costly attacks that are run as well, of ``mu.evaluate.COSTLY``.
         """
         retain, forget = outputs(model, split.retain), outputs(model, split.forget)
         held_out = {view: outputs(model, *self.held_out(view, device)) for view in views}
@@ -172,13 +180,13 @@ class Problem:
         reasons: dict[str, str] = {}
         for view, outside in held_out.items():
             values = score(retain, forget, outside)
-            if costly:
+            if attacks:
                 seed = derive_seed("attack", self.key, view)
-                values |= costly_score(retain, forget, outside, seed)
+                values |= costly_score(retain, forget, outside, seed, attacks)
             missing = unavailable(values, retain, forget, outside)
             reasons |= {f"{view}/{name}": reason for name, reason in missing.items()}
             scores[view] = {name: v for name, v in values.items() if name not in missing}
-        return Evaluation(scores, reasons, forget, held_out)
+        return Evaluation(scores, reasons, forget, held_out, retain)
 
 
 def weights_of(model: nn.Module) -> dict[str, NDArray[Any]]:

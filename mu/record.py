@@ -37,6 +37,8 @@ class TrialRecord:
         reason: Why the trial did not finish; the traceback of a failed one.
         metrics: View (`val`, `test`) to metric to value; empty unless finished.
         unavailable: ``view/metric`` to why it is not in `metrics`, such as too few samples for an attack.
+        confusions: Set (`retain`, `forget`, or a view) to the cells of its confusion matrix that are not zero, as
+            [true class, predicted class, samples]; phases that look at `test` only.
         curve: One entry per epoch: `epoch` (1-based; 0 is the model before unlearning), `seconds` spent by the
             method so far, `acc_retain`, `acc_forget`, `acc_test`, `avg_gap_natmu`, all on the `val` view.
         time_unlearn: Seconds the method took, evaluation not counted.
@@ -60,6 +62,7 @@ class TrialRecord:
     reason: str = ""
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     unavailable: dict[str, str] = field(default_factory=dict)
+    confusions: dict[str, list[list[int]]] = field(default_factory=dict)
     curve: list[dict[str, float]] = field(default_factory=list)
     time_unlearn: float = 0.0
     time_total: float = 0.0

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
 from mu.augment import Augment
 from mu.data import Examples
@@ -15,6 +16,25 @@ from mu.rng import generator
 
 T = TypeVar("T")
 DATA = ("retain", "forget", "twin")
+
+
+@dataclass
+class Evidence:
+    """What a method may show of its work, for diagnostics that outputs alone cannot give. Showing costs nothing.
+
+    Args:
+        instances: What it trains in place of D_f: inputs [N, ...] with labels int64 [N] or soft ones float [N, K].
+        partial: Makes the bare parts of forgotten inputs with the labels their instances were given; called
+            by the evaluation only, so that it is not billed.
+        predicted_hard: bool [|D_f|], which forgotten samples it expects a retrained model to get wrong.
+        label_weights: Weight of descent gamma1, of ascent gamma2, and smoothing rate alpha of UGradSL's
+            Theorem 3.
+    """
+
+    instances: Examples | None = None
+    partial: Callable[[], Examples] | None = None
+    predicted_hard: Tensor | None = None
+    label_weights: tuple[float, float, float] | None = None
 
 
 class Memo:
@@ -34,12 +54,14 @@ class Memo:
         self.seconds = 0.0
         self.samples = 0
         self.counter = [0]
+        self.evidence = Evidence()
         self._held = 0
         self._results: dict[Hashable, tuple[Any, float, int]] = {}
 
     def start(self, counter: list[int]) -> None:
-        """Begin a trial: bill from zero, and count samples with `counter` (see ``count_samples``)."""
+        """Begin a trial: bill from zero, count samples with `counter` (see ``count_samples``), forget what was shown."""
         self.seconds, self.samples, self.counter = 0.0, 0, counter
+        self.evidence = Evidence()
 
     def once(self, name: Hashable, compute: Callable[[torch.Generator], T]) -> T:
         if name in self._results:
@@ -117,6 +139,11 @@ class Split:
     def twin(self) -> Examples:
         """Held-out labelled data. Raises LookupError for a method that does not declare it."""
         return self._part("twin")
+
+    @property
+    def evidence(self) -> Evidence:
+        """Where a method shows its work; the same for every view of a split."""
+        return self.memo.evidence
 
     @property
     def device(self) -> torch.device:

@@ -21,8 +21,8 @@ class Metric:
         better: `target` (the retrained model's value), `lower` or `higher`.
         source: Where the definition is from.
         names: What the papers call it, as paper to name.
-        when: Who has it: every `trial`; a `finalist`, whose costly attacks are run as well; `analysis`, which
-            needs several models, the images, or knowledge that nobody who unlearns has.
+        when: Who has it: every `trial`; a `finalist`, on which costly attacks and diagnostics are run as well;
+            `analysis`, which needs several models.
     """
 
     label: str
@@ -90,6 +90,13 @@ METRICS: dict[str, Metric] = {
         "Chundawat et al. 2023; NatMU App. C; JiT",
         {"NatMU": "MIA", "JiT": "MIA"},
     ),
+    "mia_lr_entropy_auc": Metric(
+        "MIA (entropy, AUC)",
+        "fraction",
+        "target",
+        "chance that an entropy on D_f is below a held-out one",
+        {},
+    ),
     "mia_population_asr": Metric(
         "MIA (population, member rate)",
         "fraction",
@@ -115,6 +122,17 @@ METRICS: dict[str, Metric] = {
         for percent in (1, 5, 10, 25, 50)
     },
     **{
+        f"{attack}_tpr_{key}": Metric(
+            f"MIA ({name}, TPR at {percent} % FPR)",
+            "fraction",
+            "target",
+            f"largest share of D_f called members when {percent} % of held-out samples are (Carlini et al. 2022)",
+            {},
+        )
+        for attack, name in (("mia_population", "population"), ("mia_lr_entropy", "entropy"))
+        for key, percent in (("fpr1", "1"), ("fpr0.1", "0.1"))
+    },
+    **{
         f"mia_svc_{key}_nonmember": Metric(
             f"MIA (SVC on {feature}, non-member rate)",
             "fraction",
@@ -124,11 +142,35 @@ METRICS: dict[str, Metric] = {
             "finalist",
         )
         for key, feature, names in (
-            ("conf", "confidence", {"UGradSL": "MIA_Score", "Akbari": "confidence (chunked)"}),
-            ("correctness", "correctness", {"Akbari": "correctness (chunked)"}),
-            ("entropy", "entropy", {"Akbari": "entropy (chunked)"}),
+            ("conf", "confidence", {"UGradSL": "MIA_Score"}),
+            ("correctness", "correctness", {}),
+            ("entropy", "entropy", {}),
             ("m_entropy", "modified entropy", {}),
-            ("prob", "probabilities", {"Akbari": "prob (chunked)"}),
+            ("prob", "probabilities", {}),
+        )
+    },
+    "mia_svc_m_entropy_columns_nonmember": Metric(
+        "MIA (SVC on modified entropy of the public code, non-member rate)",
+        "fraction",
+        "target",
+        "as Unlearn-Sparse and SalUn compute it, where a sample's value depends on its batch; for comparison only",
+        {},
+        "finalist",
+    ),
+    **{
+        f"mia_svc_chunked_{key}_nonmember": Metric(
+            f"MIA (SVC on {feature}, D_r in parts, non-member rate)",
+            "fraction",
+            "target",
+            "Akbari et al.: mean over parts of D_r as long as the held-out set, one machine each",
+            {"Akbari": name},
+            "finalist",
+        )
+        for key, feature, name in (
+            ("conf", "confidence", "confidence"),
+            ("correctness", "correctness", "correctness"),
+            ("entropy", "entropy", "entropy"),
+            ("prob", "probabilities", "prob"),
         )
     },
     "mia_svc_gap4": Metric(
@@ -222,7 +264,6 @@ METRICS: dict[str, Metric] = {
         "target",
         "largest difference of two cells of those confusion rows",
         {"UGradSL": "Fig. 5"},
-        "analysis",
     ),
     "streisand_hist_tv": Metric(
         "Streisand, predicted classes",
@@ -230,7 +271,6 @@ METRICS: dict[str, Metric] = {
         "target",
         "half the L1 distance between histograms of predicted classes",
         {},
-        "analysis",
     ),
     "streisand_hist_js": Metric(
         "Streisand, predicted classes (JS)",
@@ -238,7 +278,6 @@ METRICS: dict[str, Metric] = {
         "target",
         "Jensen-Shannon divergence between histograms of predicted classes",
         {},
-        "analysis",
     ),
     "wrong_class_rate": Metric(
         "Most frequent wrong class",
@@ -246,7 +285,6 @@ METRICS: dict[str, Metric] = {
         "target",
         "largest share of D_f that is predicted as one and the same wrong class",
         {},
-        "analysis",
     ),
     "zrf": Metric(
         "Zero-retrain forgetting",
@@ -254,7 +292,6 @@ METRICS: dict[str, Metric] = {
         "target",
         "Chundawat et al. 2023: 1 - mean Jensen-Shannon divergence to an untrained model on D_f",
         {},
-        "analysis",
     ),
     "kl_naturalness": Metric(
         "Unnaturalness of labels",
@@ -262,7 +299,7 @@ METRICS: dict[str, Metric] = {
         "lower",
         "mean KL(label || retrained model's prediction) of unlearning instances",
         {"NatMU": "Fig. 2a"},
-        "analysis",
+        "finalist",
     ),
     "partial_forget_acc": Metric(
         "Partial forgetting accuracy",
@@ -270,7 +307,15 @@ METRICS: dict[str, Metric] = {
         "target",
         "share of masked forget images classified as the label their hybrid was given",
         {"NatMU": "PFA"},
-        "analysis",
+        "finalist",
+    ),
+    "partial_forget_acc_retrain": Metric(
+        "Partial forgetting accuracy of the retrained model",
+        "fraction",
+        "target",
+        "the same share under the retrained model, on the images that this run's method made",
+        {"NatMU": "PFA of Retrain"},
+        "finalist",
     ),
     "acc_gl": Metric(
         "Accuracy of easy/hard labels",
@@ -278,7 +323,7 @@ METRICS: dict[str, Metric] = {
         "higher",
         "predicted hard samples of D_f against those the gold model gets wrong",
         {"TMU": "ACC_gl"},
-        "analysis",
+        "finalist",
     ),
     "u_lira_acc": Metric(
         "U-LiRA accuracy",
@@ -306,7 +351,8 @@ METRICS: dict[str, Metric] = {
         "F-score (forgetting quality)",
         "fraction",
         "higher",
-        "NeurIPS 2023 challenge; meaningless without number of models, delta and attacks",
+        "NeurIPS 2023 challenge, on all report seeds' models (K of either kind), delta 0.01, 13 bins of 0.5; not "
+        "comparable between values of K",
         {},
         "analysis",
     ),
@@ -332,7 +378,7 @@ METRICS: dict[str, Metric] = {
         "lower",
         "UGradSL Theorem 3, of the weights and the smoothing rate; no measurement of a model",
         {"UGradSL": "epsilon"},
-        "analysis",
+        "finalist",
     ),
     "label_ldp_empirical": Metric(
         "Label log-ratio",
@@ -340,7 +386,6 @@ METRICS: dict[str, Metric] = {
         "target",
         "mean over D_f of |ln(p_y / mean of the other probabilities)| (ours)",
         {},
-        "analysis",
     ),
     "time_unlearn": Metric(
         "Unlearning time",

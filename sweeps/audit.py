@@ -32,16 +32,18 @@ def audit(
     forget_labels: NDArray[np.int64],
     held_out_labels: NDArray[np.int64],
     population: NDArray[np.bool_],
+    utility: float,
 ) -> dict[int, dict[str, float]]:
     """Multi-model attacks on each seed's unlearned model, with the models of the other seeds as shadows.
 
     U-LiRA asks of D_f whether a model unlearned it or never saw it; RMIA whether it belongs to D_f or to test samples,
-    with retrained models as references. The challenge's F-score compares all models at once and is given to the
-    first seed alone.
+    with retrained models as references. The F-scores compare all models at once and are given to the first seed
+    alone; the challenge's has its default delta and bins.
 
     Args:
         unlearned, retrained: Answers by seed; the same seeds.
         population: bool [M], the test samples that serve as RMIA's population; the others are non-members.
+        utility: ``audits.utility_ratio`` of these models, the factor of the challenge's score.
 
     Returns:
         Seed to metric to value; metrics that need more models or samples are absent.
@@ -83,7 +85,16 @@ def audit(
             np.stack([phi[name][seed] for seed in seeds], axis=1)
             for name in ("unlearned", "retrained")
         ]
-        found[seeds[0]]["fscore_neurips"] = audits.fscore_neurips(*sides).value
+        value = audits.fscore_neurips(*sides).value
+        logits = [
+            np.stack([models[seed].forget for seed in seeds], axis=1)
+            for models in (unlearned, retrained)
+        ]
+        found[seeds[0]] |= {
+            "fscore_neurips": value,
+            "score_neurips": value * utility,
+            "fscore_seed003": float(audits.fscore_seed003(*logits).mean()),
+        }
     return {
         seed: {name: value for name, value in values.items() if np.isfinite(value)}
         for seed, values in found.items()

@@ -32,7 +32,8 @@ class Job:
         number: Number of the configuration within its cell; search only.
         source: Request whose knobs these are; transfer only.
         views: The views it is scored on: an honest search never sees `test`.
-        costly: Whether the costly attacks are run as well.
+        attacks: Groups of costly attacks that are run as well; the diagnostics of the method's own work come
+            with any.
         keep: Whether its outputs are kept for the audit.
     """
 
@@ -45,7 +46,7 @@ class Job:
     number: int | None = None
     source: str | None = None
     views: tuple[str, ...] = ("val", "test")
-    costly: bool = False
+    attacks: tuple[str, ...] = ()
     keep: bool = False
 
     @property
@@ -84,6 +85,13 @@ class Plan:
     def seeds(self) -> dict[str, tuple[int, ...]]:
         return {"search": self.study.search_seeds, "report": self.study.report_seeds}
 
+    def reference_attacks(self, role: str) -> tuple[str, ...]:
+        """Costly attacks on references of a role, which are those of any phase that runs on its seeds."""
+        asked = self.study.metrics
+        searches = "search" in asked.costly
+        wanted = searches if role == "search" else set(asked.costly) - {"search"}
+        return asked.attacks if wanted else ()
+
     def job(
         self,
         phase: str,
@@ -97,9 +105,9 @@ class Plan:
         problem = self.problem(forget, seed).key
         key = content_key(problem, phase, forget, method, knobs, number, source)
         views = (self.study.search_view,) if phase == "search" else ("val", "test")
-        costly = phase in self.study.metrics.costly
+        attacks = self.study.metrics.attacks if phase in self.study.metrics.costly else ()
         keep = phase == "confirm" and self.study.audit.models > 0
-        return Job(key, phase, forget, method, seed, knobs, number, source, views, costly, keep)
+        return Job(key, phase, forget, method, seed, knobs, number, source, views, attacks, keep)
 
     def final_jobs(self, best: Mapping[tuple[str, str], Mapping[str, Any]]) -> list[Job]:
         """The fixed list after the search: default, confirm, sufficient and transfer, on every report seed.

@@ -13,6 +13,7 @@ import numpy as np
 from rich.console import Console
 
 from mu import metrics
+from mu.audits import utility_ratio
 from mu.evaluate import Outputs, mean_of, population_of
 from mu.keys import content_key
 from mu.problem import Role
@@ -26,7 +27,7 @@ from sweeps.plan import Job, Plan, versions
 from sweeps.progress import Progress
 from sweeps.results import Results
 from sweeps.store import Store
-from sweeps.trial import Curve, Reference, answers, complete
+from sweeps.trial import Curve, Reference, answers, complete, sparse
 
 if TYPE_CHECKING:
     from sweeps.tracker import Tracker
@@ -199,7 +200,7 @@ class Sweep:
                 (forget, seed): (
                     plan.problem(forget, seed),
                     views[role],
-                    role == "report" and bool(plan.study.metrics.costly),
+                    plan.reference_attacks(role),
                 )
                 for role, seeds in plan.seeds.items()
                 for forget in plan.study.forget
@@ -234,7 +235,8 @@ class Sweep:
         for seed, scored in group.items():
             problem = self.plan.problem(forget, seed)
             logits = {s: g["retrain"].found.forget.logits for s, g in group.items()}
-            reference = Reference(mean, scored["original"].found.scores, logits[seed])
+            original = scored["original"]
+            reference = Reference(mean, original.found.scores, logits[seed], original.untrained)
             references[forget, seed] = reference
             for method, own in scored.items():
                 key = self.reference_key(forget, seed, method, role)
@@ -265,6 +267,7 @@ class Sweep:
                         role=role,
                         metrics=values,
                         unavailable=own.found.unavailable,
+                        confusions=sparse(own.found.confusions) if role == "report" else {},
                         environment=own.environment,
                         time_total=cost.get("time_unlearn", 0.0),
                         started=time.time(),
@@ -315,6 +318,7 @@ class Sweep:
                 labels,
                 test,
                 population_of(test),
+                self._utility(forget, [confirmed[seed] for seed in kept]),
             )
             for seed, values in audited.items():
                 now = time.time()
@@ -325,12 +329,25 @@ class Sweep:
                         phase="audit",
                         metrics={"test": values},
                         unavailable={},
+                        confusions={},
                         curve=[],
                         time_total=0.0,
                         started=now,
                         ended=now,
                     )
                 )
+
+    def _utility(self, forget: str, confirmed: Sequence[TrialRecord]) -> float:
+        """Accuracy kept on D_r and on test samples, relative to the retrained models of the same seeds."""
+        retrained = [
+            self.results.records[self.reference_key(forget, record.seed, "retrain", "report")]
+            for record in confirmed
+        ]
+        ours, theirs = (
+            mean_of([record.metrics["test"] for record in side]) for side in (confirmed, retrained)
+        )
+        retain, test = ((ours[name], theirs[name]) for name in ("acc_retain", "acc_test"))
+        return utility_ratio(retain, test)
 
     def take_aside(self, record: TrialRecord) -> None:
         """Record what was not a job of a Tune run: a reference, or an audit."""

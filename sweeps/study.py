@@ -12,6 +12,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from mu import forget, methods, metrics, models
 from mu.data import Dataset, DataSpec, load
+from mu.evaluate import COSTLY
 from mu.forget import ForgetRequest
 from mu.methods import Method
 from mu.models import Model, ModelSpec
@@ -81,11 +82,13 @@ class Metrics:
     """What is computed beyond the metrics that every trial has.
 
     Args:
-        costly: Phases whose trials also get the costly attacks (support vector machines); references do
-            whenever any phase does.
+        costly: Phases whose trials also get the costly attacks and the diagnostics of a method's own work;
+            references get the attacks whenever any phase does.
+        attacks: Which attacks, of ``mu.evaluate.COSTLY``.
     """
 
     costly: tuple[str, ...] = ("confirm",)
+    attacks: tuple[str, ...] = ("svc", "starting_kit")
 
 
 @dataclass(frozen=True)
@@ -255,6 +258,11 @@ def parse(raw: Mapping[str, Any], where: str, folders: Sequence[Path] = ()) -> S
             raise StudyError(
                 f"{where}: metrics: costly must hold some of {', '.join(COSTLY_PHASES)}, "
                 f"but got {phase!r}"
+            )
+    for group in extra.attacks:
+        if group not in COSTLY:
+            raise StudyError(
+                f"{where}: metrics: attacks must hold some of {', '.join(COSTLY)}, but got {group!r}"
             )
     audit = _build(Audit, raw.get("audit", {}), f"{where}: audit")
     if audit.models and not 2 <= audit.models <= len(report_seeds):

@@ -6,7 +6,7 @@ import math
 import platform
 import time
 import traceback
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from mu import metrics
-from mu.evaluate import compare, few_scores, outputs
+from mu.evaluate import compare, evidence_score, few_scores, outputs
 from mu.methods import Method
 from mu.problem import Evaluation, Problem, Weights
 from mu.rng import generator, seed_process
@@ -40,11 +40,13 @@ class Reference:
         retrain: View to the retrained models' mean metrics.
         original: View to the original model's metrics on this problem.
         retrain_logits: The retrained model's outputs on D_f, float32 [N, K].
+        untrained_logits: Those of the network with initial weights.
     """
 
     retrain: Mapping[str, Mapping[str, float]]
     original: Mapping[str, Mapping[str, float]]
     retrain_logits: NDArray[np.float32]
+    untrained_logits: NDArray[np.float32]
 
 
 @dataclass
@@ -58,6 +60,7 @@ class Outcome:
     curve: list[Curve] = field(default_factory=list)
     time_unlearn: float = 0.0
     samples_seen: int = 0
+    confusions: dict[str, list[list[int]]] = field(default_factory=dict)
     kept: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     """Logits on D_f and on the test samples, for the audit; no part of the record."""
 
@@ -72,6 +75,7 @@ def run_trial(
     early_stop: str = "collapse",
     device: str = "cpu",
     own_list: Sequence[str] = (),
+    retrained: Callable[[], Weights] | None = None,
 ) -> Generator[Curve, None, Outcome]:
     """Run a job; yields a point of its curve after each epoch, and returns how it ended.
 
@@ -82,6 +86,7 @@ def run_trial(
         split: The problem's split on `device`; shared by trials, so that they share its ``once`` results.
         weights: The original model.
         own_list: Metrics of the objective `mean_gap`, if that is the study's.
+        retrained: Fetches the retrained model, for the diagnostics of a finalist; None leaves them out.
     """
     seed_process("trial", problem.key, method.name)
     draws = generator("method", problem.key, method.name)
@@ -122,16 +127,47 @@ def run_trial(
             break
     steps.close()
     if outcome.status == "finished":
-        found = problem.evaluate(model, split, job.views, device, job.costly)
-        parts = (found.forget, *found.held_out.values())
+        found = problem.evaluate(model, split, job.views, device, job.attacks)
+        parts = (found.retain, found.forget, *found.held_out.values())
         if not all(np.isfinite(part.logits).all() for part in parts):
             outcome.status, outcome.reason = "diverged", "outputs are not finite"
         else:
             outcome.metrics = complete(found, reference, problem.request.whole_class, own_list)
-            outcome.unavailable = found.unavailable
+            outcome.unavailable = dict(found.unavailable)
+            if "test" in job.views:
+                outcome.confusions = sparse(found.confusions)
+            if job.attacks and retrained is not None:
+                gold = problem.load(retrained()).to(device)
+                evidence = split.memo.evidence
+                shown = evidence_score(
+                    model, gold, evidence, found.forget, reference.retrain_logits
+                )
+                _add(outcome, shown)
             if job.keep:
                 outcome.kept = answers(found)
     return outcome
+
+
+def _add(outcome: Outcome, shown: Mapping[str, float]) -> None:
+    """Add what is the same for every view."""
+    for view, values in outcome.metrics.items():
+        for name, value in shown.items():
+            if math.isfinite(value):
+                values[name] = value
+            else:
+                outcome.unavailable[f"{view}/{name}"] = (
+                    "the theorem does not hold for these weights and this smoothing rate"
+                    if name == "label_ldp_eps"
+                    else "outputs on what the method trained on are not finite"
+                )
+
+
+def sparse(confusions: Mapping[str, NDArray[np.float64]]) -> dict[str, list[list[int]]]:
+    """Each confusion matrix as its cells that are not zero: [true class, predicted class, samples]."""
+    return {
+        name: [[int(y), int(p), int(counts[y, p])] for y, p in np.argwhere(counts > 0)]
+        for name, counts in confusions.items()
+    }
 
 
 def complete(
@@ -147,7 +183,14 @@ def complete(
         retrain = reference.retrain[view]
         full[view] = {
             **values,
-            **compare(values, retrain, found.forget, reference.retrain_logits, whole_class),
+            **compare(
+                values,
+                retrain,
+                found.forget,
+                reference.retrain_logits,
+                reference.untrained_logits,
+                whole_class,
+            ),
         }
         if own_list:
             full[view]["mean_gap"] = metrics.mean_gap(values, retrain, own_list)

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
@@ -39,6 +39,7 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from mu.data import Dataset
+from mu.evaluate import predict
 from mu.methods import Method
 from mu.problem import Evaluation, Problem, Role, weights_of
 from mu.record import TrialRecord
@@ -106,10 +107,12 @@ class Scored:
 
     Args:
         found: Its outputs, and the metrics that need no retrained model.
+        untrained: Logits on D_f of the network with initial weights, float32 [N, K].
         environment: Where it was scored.
     """
 
     found: Evaluation
+    untrained: NDArray[np.float32]
     environment: dict[str, str]
 
 
@@ -141,18 +144,19 @@ def _score(
     parts: tuple[Any, ...],
     weights: Sequence[ray.ObjectRef],
     views: tuple[str, ...],
-    costly: bool,
+    attacks: tuple[str, ...],
     resources: Resources,
 ) -> list[Scored]:
     """Score references on one problem, each view once."""
     device = _prepare(resources)
     problem = Problem(data, *parts)
     split = problem.split(device)
+    untrained = predict(problem.build().to(device), split.forget)
     scored = []
     for arrays in ray.get(list(weights)):
         model = problem.load(arrays).to(device)
-        found = problem.evaluate(model, split, views, device, costly)
-        scored.append(Scored(found, environment(device)))
+        found = problem.evaluate(model, split, views, device, attacks)
+        scored.append(Scored(found, untrained, environment(device)))
     return scored
 
 
@@ -200,12 +204,12 @@ class Workers:
                 yield key, arrays
 
     def score(
-        self, wanted: Mapping[tuple[str, int], tuple[Problem, tuple[str, ...], bool]]
+        self, wanted: Mapping[tuple[str, int], tuple[Problem, tuple[str, ...], tuple[str, ...]]]
     ) -> dict[tuple[str, int], dict[Role, Scored]]:
         """Score `original` and `retrain` on every wanted problem; their weights must be shared.
 
         Args:
-            wanted: Problem, views, and whether to run the costly attacks, by name.
+            wanted: Problem, views, and the costly attacks to run, by name.
         """
         roles: tuple[Role, Role] = ("original", "retrain")
         futures = {
@@ -214,15 +218,20 @@ class Workers:
                 _without_data(problem),
                 [self._weights[problem.reference_key(role)] for role in roles],
                 views,
-                costly,
+                attacks,
                 self.resources,
             )
-            for name, (problem, views, costly) in wanted.items()
+            for name, (problem, views, attacks) in wanted.items()
         }
         return {
             name: dict(zip(roles, scored))
             for name, scored in zip(futures, ray.get(list(futures.values())))
         }
+
+    def _refs(
+        self, role: Role, names: Iterable[tuple[str, int]]
+    ) -> dict[tuple[str, int], ray.ObjectRef]:
+        return {name: self._weights[self.plan.problem(*name).reference_key(role)] for name in names}
 
     def run(
         self,
@@ -239,10 +248,8 @@ class Workers:
         shared = Shared(
             data=self._data,
             problems={name: _without_data(self.plan.problem(*name)) for name in references},
-            originals={
-                name: self._weights[self.plan.problem(*name).reference_key("original")]
-                for name in references
-            },
+            originals=self._refs("original", references),
+            retrained=self._refs("retrain", references),
             references=dict(references),
             methods={tuned.name: tuned.method for tuned in self.plan.study.methods},
             resources=self.resources,
@@ -302,6 +309,7 @@ class Shared:
     data: ray.ObjectRef
     problems: dict[tuple[str, int], tuple[Any, ...]]
     originals: dict[tuple[str, int], ray.ObjectRef]
+    retrained: dict[tuple[str, int], ray.ObjectRef]
     references: dict[tuple[str, int], Reference]
     methods: dict[str, Method]
     resources: Resources
@@ -350,6 +358,7 @@ class UnlearningTrial(tune.Trainable):
                 self.shared.early_stop,
                 self.device,
                 self.shared.own_list,
+                lambda: ray.get(self.shared.retrained[name]),
             )
         until = time.monotonic() + REPORT_SECONDS
         try:

@@ -165,6 +165,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"metrics": {"costly": ["reference"]}},
         "metrics: costly must hold some of search, default, confirm",
     ),
+    "an unknown attack": (
+        {"metrics": {"attacks": ["lira"]}},
+        "metrics: attacks must hold some of svc, starting_kit, svc_chunked, svc_columns, but got 'lira'",
+    ),
     "audit of more models than seeds": ({"audit": {"models": 9}}, "audit: models must be 0, or in"),
     "unknown early stop": ({"search": {"early_stop": "soon"}}, "early_stop must be one of"),
     "unknown target": (
@@ -327,9 +331,20 @@ def test_costly_attacks_run_where_the_study_says(tmp_path: Path) -> None:
     wanted = study.read(studies.write(tmp_path, studies.tiny(metrics={"costly": ["transfer"]})))
     plan = Plan(wanted, study.load_data(wanted, "x"))
     searched = study.read(studies.write(tmp_path, studies.tiny(metrics={"costly": ["search"]})))
-    assert Plan(searched, plan.data).job("search", "some", "jit", 0, {}, 0).costly
-    for phase, costly in {"search": False, "confirm": False, "transfer": True}.items():
-        assert plan.job(phase, "some", "jit", 1, {}).costly is costly
+    assert Plan(searched, plan.data).job("search", "some", "jit", 0, {}, 0).attacks
+    both = ("svc", "starting_kit")
+    for asked, role, groups in (
+        (searched, "search", both),
+        (searched, "report", ()),
+        (wanted, "search", ()),
+        (wanted, "report", both),
+    ):
+        assert Plan(asked, plan.data).reference_attacks(role) == groups
+    for phase, groups in {"search": (), "confirm": (), "transfer": ("svc", "starting_kit")}.items():
+        assert plan.job(phase, "some", "jit", 1, {}).attacks == groups
+    own = studies.tiny(metrics={"attacks": ["svc_chunked"]})
+    wanted = study.read(studies.write(tmp_path, own))
+    assert Plan(wanted, plan.data).job("confirm", "some", "jit", 1, {}).attacks == ("svc_chunked",)
 
 
 def test_a_method_is_refused_on_a_model_it_cannot_work_on(

@@ -13,7 +13,9 @@ import pytest
 import torch
 from toy import toy_problem, toy_reference
 
-from mu import methods
+from mu import methods, metrics
+from mu.data import Examples
+from mu.evaluate import predict
 from mu.methods import Method
 from mu.problem import Problem, Weights
 from mu.split import Split
@@ -27,7 +29,7 @@ def reference(problem: Problem, original: Weights) -> Reference:
     before = problem.evaluate(problem.load(original), split, ("val", "test")).scores
     retrained = problem.load(toy_reference("retrain"))
     after = problem.evaluate(retrained, split, ("val", "test"))
-    return Reference(after.scores, before, after.forget.logits)
+    return Reference(after.scores, before, after.forget.logits, -after.forget.logits)
 
 
 def method(unlearn: Callable[..., Iterator[None]], *needs: str) -> Method:
@@ -41,7 +43,8 @@ def run(
     def run(method: Method, phase: str = "search", **options: Any) -> tuple[list[Curve], Outcome]:
         knobs = {**method.defaults(), **options.pop("knobs", {})}
         views = ("val",) if phase == "search" else ("val", "test")
-        job = Job("key", phase, "green", method.name, 0, knobs, 0, views=views)
+        groups = options.pop("attacks", ())
+        job = Job("key", phase, "green", method.name, 0, knobs, 0, views=views, attacks=groups)
         split = options.pop("split", problem.split())
         trial = run_trial(problem, split, method, job, original, reference, **options)
         points = []
@@ -204,7 +207,7 @@ def test_requests_without_a_class_gap_over_three_metrics(original: Weights) -> N
     found = problem.evaluate(problem.load(original), split, ("val",))
     scores, forget = found.scores, found.forget
     shifted = {n: v + 0.3 if n == "acc_test" else v for n, v in scores["val"].items()}
-    reference = Reference({"val": shifted}, scores, forget.logits)
+    reference = Reference({"val": shifted}, scores, forget.logits, forget.logits)
     job = Job("key", "search", "random", "own", 0, {}, 0, views=("val",))
 
     def unlearn(model: Any, split: Split, generator: Any) -> Iterator[None]:
@@ -217,3 +220,70 @@ def test_requests_without_a_class_gap_over_three_metrics(original: Weights) -> N
     outcome = end.value.value
     assert outcome.metrics["val"]["avg_gap_natmu"] == pytest.approx(0.1)
     assert outcome.metrics["val"]["activation_distance"] == 0
+
+
+SHOWN = {
+    "natmu": {"kl_naturalness", "partial_forget_acc", "partial_forget_acc_retrain"},
+    "natmu_nri": {"kl_naturalness", "partial_forget_acc", "partial_forget_acc_retrain"},
+    "natmu_rl": {"kl_naturalness", "partial_forget_acc", "partial_forget_acc_retrain"},
+    "amnesiac": {"kl_naturalness"},
+    "badteacher": {"kl_naturalness"},
+    "boundary_shrink": {"kl_naturalness"},
+    "salun": {"kl_naturalness"},
+    "tmu": {"acc_gl"},
+    "ugradsl": {"label_ldp_eps"},
+    "finetune": set(),
+}
+DIAGNOSTICS = set().union(*SHOWN.values())
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_a_finalist_has_the_diagnostics_of_what_its_method_shows(run: Any, name: str) -> None:
+    knobs = {"epochs": 1}
+    gold = toy_reference("retrain")
+    chosen = methods.load(name)
+    _, quick = run(chosen, "confirm", knobs=knobs, retrained=lambda: gold)
+    assert not DIAGNOSTICS & set(quick.metrics["test"])
+    _, outcome = run(chosen, "confirm", knobs=knobs, retrained=lambda: gold, attacks=("svc",))
+    reasons = {key.split("/")[1] for key in outcome.unavailable}
+    assert DIAGNOSTICS & ({*outcome.metrics["test"], *reasons}) == SHOWN[name]
+    for key in SHOWN[name] & set(outcome.metrics["test"]):
+        assert outcome.metrics["val"][key] == outcome.metrics["test"][key] >= 0
+    assert outcome.metrics["test"]["acc_forget"] == quick.metrics["test"]["acc_forget"]
+
+
+def test_naturalness_is_that_of_the_labels_a_method_trains_on(run: Any, problem: Problem) -> None:
+    gold = problem.load(toy_reference("retrain"))
+    split = problem.split()
+    shown = {}
+
+    def unlearn(model: Any, split: Split, generator: Any) -> Iterator[None]:
+        split.evidence.instances = Examples(split.forget.inputs, shown["labels"])
+        split.evidence.partial = lambda: Examples(split.forget.inputs, shown["labels"])
+        yield
+
+    logits = predict(gold, split.forget)
+    values = []
+    for labels in (logits.argmax(1), logits.argmin(1)):
+        shown["labels"] = torch.from_numpy(labels)
+        _, outcome = run(
+            method(unlearn), "confirm", retrained=lambda: toy_reference("retrain"), attacks=("svc",)
+        )
+        values.append(outcome.metrics["test"])
+        rows = np.arange(len(labels))
+        expected = -metrics.log_softmax(logits)[rows, labels].mean()
+        assert values[-1]["kl_naturalness"] == pytest.approx(expected)
+    assert [v["partial_forget_acc_retrain"] for v in values] == [1, 0]
+    assert values[0]["kl_naturalness"] < values[1]["kl_naturalness"]
+
+
+def test_a_reported_trial_keeps_its_confusions(run: Any, problem: Problem) -> None:
+    _, searched = run(methods.load("finetune"), knobs={"epochs": 1})
+    assert searched.confusions == {}
+    _, outcome = run(methods.load("finetune"), "confirm", knobs={"epochs": 1})
+    assert set(outcome.confusions) == {"retain", "forget", "val", "test"}
+    cells = np.array(outcome.confusions["forget"])
+    assert cells[:, 2].sum() == len(problem.forget_index)
+    assert set(cells[:, 0]) == {1}  # the forgotten class
+    right = cells[cells[:, 0] == cells[:, 1], 2].sum()
+    assert outcome.metrics["test"]["acc_forget"] == right / cells[:, 2].sum()

@@ -45,6 +45,7 @@ def unlearn(
     if labels == "retain":
         counts = torch.bincount(split.retain.labels.cpu(), minlength=split.num_classes).float()
     relabelled = Examples(split.forget.inputs, other_labels(split.forget.labels, counts, generator))
+    split.evidence.instances = relabelled
     if reinit_head:
         reinitialize_head(model, generator)
     yield from fit(

@@ -59,6 +59,7 @@ def unlearn(
     incompetent = split.once(
         "random network's logits", lambda draws: random_logits(model, split, draws)
     )
+    split.evidence.instances = Examples(split.forget.inputs, incompetent.softmax(1))
     count = max(1, int(retain_fraction * len(split.retain)))
     chosen = torch.randperm(len(split.retain), generator=generator)[:count].to(split.device)
     examples = Examples(

@@ -56,6 +56,7 @@ def unlearn(
     """
     labels = nearest_labels(model, split.forget, bound, exclude_own_class)
     relabelled = Examples(split.forget.inputs, labels)
+    split.evidence.instances = relabelled
     stepper = make_optimizer(model, optimizer, lr, momentum, weight_decay)
     for _ in range(epochs):
         model.train(mode == "train")

@@ -52,13 +52,16 @@ def unlearn(
         delta: Added to every mask before clipping to [0, 1]: 1 keeps the forgotten image whole, -1 drops it.
         pad: Pixels of the random crop, where the training recipe crops; never applied to hybrids.
     """
+
+    def shares(images: Tensor) -> Tensor:
+        return weight_masks(images.shape[-2:], delta, masks).to(images.device)
+
     yield from finetune_on_instances(
         model,
         split,
         generator,
-        blend=lambda forget, retain: hybrids(
-            forget, retain, weight_masks(forget.shape[-2:], delta, masks).to(forget.device)
-        ),
+        blend=lambda forget, retain: hybrids(forget, retain, shares(forget)),
+        bare=lambda forget: masked(forget, shares(forget)),
         epochs=epochs,
         lr=lr,
         weight_decay=weight_decay,
@@ -76,6 +79,7 @@ def finetune_on_instances(
     generator: torch.Generator,
     *,
     blend: Callable[[Tensor, Tensor], Tensor],
+    bare: Callable[[Tensor], Tensor],
     epochs: int,
     lr: float,
     weight_decay: float,
@@ -90,13 +94,21 @@ def finetune_on_instances(
     Args:
         blend: From forgotten images [N, C, H, W] and retained images [4 N, C, H, W], both in [0, 1], to
             instances [4 N, C, H, W]; row 4 i + j belongs to forgotten image i and its j-th class.
+        bare: The same of forgotten images alone, what of them an instance holds.
     """
     chosen = split.once("natmu selection", lambda draws: _select(model, split, draws))
     retain = split.retain.take(chosen)
-    images = blend(as_float(split.forget.inputs), as_float(retain.inputs))
-    if split.retain.inputs.dtype == torch.uint8:
-        images = images.mul(255).round().to(torch.uint8)
-    examples = concat(split.retain, Examples(images, retain.labels))
+
+    def labelled(images: Tensor) -> Examples:
+        if split.retain.inputs.dtype == torch.uint8:
+            images = images.mul(255).round().to(torch.uint8)
+        return Examples(images, retain.labels)
+
+    forget = as_float(split.forget.inputs)
+    instances = labelled(blend(forget, as_float(retain.inputs)))
+    split.evidence.instances = instances
+    split.evidence.partial = lambda: labelled(bare(as_float(split.forget.inputs)))
+    examples = concat(split.retain, instances)
     if reinit_head:
         reinitialize_head(model, generator)
     yield from fit(
@@ -190,3 +202,9 @@ def hybrids(forget: Tensor, retain: Tensor, masks: Tensor) -> Tensor:
     """x_f * m_j + x_r * (1 - m_j) for each forgotten image and patch (Eq. 2): float [4 N, C, H, W]."""
     share = masks.to(forget.dtype).repeat(len(forget), 1, 1)[:, None]
     return forget.repeat_interleave(PATCHES, 0) * share + retain * (1 - share)
+
+
+def masked(forget: Tensor, masks: Tensor) -> Tensor:
+    """x_f * m_j for each forgotten image and mask (Eq. A3): float [4 N, C, H, W]."""
+    nothing = torch.zeros((), dtype=forget.dtype, device=forget.device)
+    return hybrids(forget, nothing, masks)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mu.knobs import Bounds, Count, CountOrZero, NonNegative, Positive
-from mu.methods.natmu import finetune_on_instances, hybrids, weight_masks
+from mu.methods.natmu import finetune_on_instances, masked, weight_masks
 from mu.split import Split
 from mu.training import Optimizer, Schedule
 
@@ -45,15 +45,15 @@ def unlearn(
         pad: Pixels of the random crop, where the training recipe crops; never applied to masked images.
     """
 
-    def blend(forget: Tensor, retain: Tensor) -> Tensor:
-        shares = weight_masks(forget.shape[-2:], delta, masks).to(forget.device)
-        return masked(forget, shares)
+    def bare(forget: Tensor) -> Tensor:
+        return masked(forget, weight_masks(forget.shape[-2:], delta, masks).to(forget.device))
 
     yield from finetune_on_instances(
         model,
         split,
         generator,
-        blend=blend,
+        blend=lambda forget, retain: bare(forget),
+        bare=bare,
         epochs=epochs,
         lr=lr,
         weight_decay=weight_decay,
@@ -63,9 +63,3 @@ def unlearn(
         pad=pad,
         reinit_head=reinit_head,
     )
-
-
-def masked(forget: Tensor, masks: Tensor) -> Tensor:
-    """x_f * m_j for each forgotten image and mask (Eq. A3): float [4 N, C, H, W]."""
-    nothing = torch.zeros((), dtype=forget.dtype, device=forget.device)
-    return hybrids(forget, nothing, masks)

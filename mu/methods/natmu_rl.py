@@ -45,7 +45,8 @@ def unlearn(
         model,
         split,
         generator,
-        blend=repeated,
+        blend=lambda forget, retain: repeated(forget),
+        bare=repeated,
         epochs=epochs,
         lr=lr,
         weight_decay=weight_decay,
@@ -57,6 +58,6 @@ def unlearn(
     )
 
 
-def repeated(forget: Tensor, retain: Tensor) -> Tensor:
+def repeated(forget: Tensor) -> Tensor:
     """Each forgotten image once for each of its labels (Eq. A4): float [4 N, C, H, W]."""
     return forget.repeat_interleave(PATCHES, 0)

@@ -72,7 +72,8 @@ def unlearn(
     for epoch in range(epochs):
         if epoch == 0 or redraw:
             drawn = random_labels(split, labels, generator)
-            phases = [Examples(split.forget.inputs, drawn), split.retain]
+            split.evidence.instances = Examples(split.forget.inputs, drawn)
+            phases = [split.evidence.instances, split.retain]
             if order == "shuffled":
                 phases = [concat(*phases)]
         model.train()

@@ -141,6 +141,7 @@ def unlearn(
         ("tmu hardness", settings), lambda draws: predict_hardness(model, split, draws, settings)
     )
     hard = hardness >= threshold
+    split.evidence.predicted_hard = hard
     logger.info("%d of %d forgotten samples are taken for hard", int(hard.sum()), len(hard))
     weights = signed_weights(hard, reduction)
     stepper = make_optimizer(model, "sgd", lr, momentum, weight_decay)
