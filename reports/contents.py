@@ -8,6 +8,7 @@ from collections.abc import Callable
 import matplotlib
 
 from reports import (
+    classes,
     figures,
     knob_figures,
     knob_tables,
@@ -36,6 +37,7 @@ TABLES: tuple[Callable[[Study], Table | None], ...] = (
     result_tables.cost,
     robustness_tables.transfer_matrix,
     result_tables.metrics,
+    classes.per_class,
     knob_tables.chosen_by_rule,
     knob_tables.importances,
 )
@@ -46,6 +48,7 @@ FIGURES: tuple[Callable[[Study], Drawing | None], ...] = (
     figures.cost,
     robustness_figures.ranks,
     robustness_figures.transfer_matrix,
+    classes.taken_for,
     knob_figures.expected_best,
     knob_figures.progress,
 )

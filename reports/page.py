@@ -133,6 +133,12 @@ def _page(
             "Transfer matrix",
             figure("transfer_matrix") + table("transfer_matrix", no_transfer),
         ),
+        (
+            "Appendix",
+            "classes",
+            "Class by class",
+            figure("taken_for", "No run with tuned knobs has finished yet.") + table("classes"),
+        ),
         ("Appendix", "metrics", "Every recorded metric", table("metrics")),
         (
             "Appendix",

@@ -19,6 +19,12 @@ from reports.table import ORACLE, knob_text, label, objective
 from reports.table import count as counted
 
 BEST = {"target": "as retrained", "lower": "low", "higher": "high"}
+CONCORDANCE = (
+    "What the papers call these. The same letters do not mean the same: NatMU's RA is an accuracy on test "
+    "images, UGradSL's and Akbari's one on retained training images; UA is an error in UGradSL and an accuracy "
+    "in Akbari; of the attacks, NatMU, JiT and TMU print the share called member, UGradSL and Akbari the share "
+    "called non-member."
+)
 
 
 def byline(study: Study, written: str) -> str:
@@ -149,22 +155,30 @@ def unfinished(study: Study) -> str:
 
 
 def glossary() -> str:
-    """Every metric: label, key, definition, unit, direction, and what the papers call it."""
-    return markup.listing(
-        ("Metric", "Key", "Unit", "Best", "Definition", "In the papers"),
+    """Every metric: label, key, definition, unit and direction; then what each paper calls it."""
+    definitions = markup.listing(
+        ("Metric", "Key", "Unit", "Best", "Definition"),
         [
-            (
-                metric.label,
-                name,
-                metric.unit or "–",
-                BEST[metric.better],
-                metric.source,
-                "; ".join(f"{paper}: {theirs}" for paper, theirs in metric.names.items()) or "–",
-            )
+            (metric.label, name, metric.unit or "–", BEST[metric.better], metric.source)
             for name, metric in METRICS.items()
         ],
-        wrap=(4, 5),
+        wrap=(4,),
     )
+    return definitions + markup.paragraph(CONCORDANCE) + concordance()
+
+
+def concordance() -> str:
+    """What each paper calls a metric; the same letters mean different things in different papers."""
+    names = {name: metric.names for name, metric in METRICS.items() if metric.names}
+    papers = dict.fromkeys(key.split(" (")[0] for found in names.values() for key in found)
+    rows = []
+    for name, found in names.items():
+        called: dict[str, list[str]] = {paper: [] for paper in papers}
+        for key, theirs in found.items():
+            paper, _, setting = key.partition(" (")
+            called[paper].append(f"{theirs} ({setting}" if setting else theirs)
+        rows.append((METRICS[name].label, *("; ".join(c) or "–" for c in called.values())))
+    return markup.listing(("Metric", *papers), rows, wrap=tuple(range(1, len(papers) + 1)))
 
 
 def duration(value: float) -> str:

@@ -198,6 +198,7 @@ class Plan:
                 "fingerprint": self.data.fingerprint,
                 "parts": {part: len(self.data.parts[part]) for part in PARTS},
                 "classes": len(self.data.classes),
+                "class_names": list(self.data.classes),
                 "input_shape": list(self.data.input_shape),
             },
             "requests": requests,

@@ -23,12 +23,14 @@ from mu.record import TrialRecord, read, to_line, trial_line, write
 from reports import __main__ as command_line
 from reports import (
     canvas,
+    classes,
     contents,
     findings,
     formats,
     knob_tables,
     load,
     page,
+    sections,
     stats,
     tables,
 )
@@ -48,6 +50,7 @@ TABLES = (
     "cost",
     "transfer_matrix",
     "metrics",
+    "classes",
     "selection",
     "importance",
 )
@@ -59,6 +62,7 @@ FIGURES = (
     "expected_best",
     "cost",
     "transfer_matrix",
+    "taken_for",
     "progress",
     "response_alpha",
     "response_beta",
@@ -456,6 +460,38 @@ def test_latex_is_booktabs_and_escaped(study):
     assert {line.count("&") for line in rows} == {7}
     assert formats.latex("a_b & 5% {x}") == r"a\_b \& 5\% \{x\}"
     assert text.isascii()
+
+
+def test_accuracy_on_each_class_and_its_gap(study):
+    table = classes.per_class(study)
+    assert [group.name for group in table.groups] == ["random10"]
+    assert column(table, "random10", "Retrain") == {"0": "90.00 ± 0.00", "7": "100.00 ± 0.00"}
+    alpha = column(table, "random10", "alpha")
+    assert alpha == {"0": "80.00 ± 10.00 (10.00)", "7": "100.00 ± 0.00 (0.00)"}
+    assert set(column(table, "random10", "beta").values()) == {"–"}
+
+
+def test_what_forgotten_samples_are_taken_for(study):
+    drawn = classes.taken_for(study)
+    [axes] = [axes for axes in drawn.figure.axes if axes.images]
+    rows = [text.get_text() for text in axes.get_yticklabels()]
+    assert rows == ["retrain", "original", "alpha"]
+    shares = axes.images[0].get_array().tolist()
+    assert shares[0][:2] == pytest.approx([9 / 15, 1 / 15])
+    assert shares[2][:2] == pytest.approx([8 / 15, 2 / 15])
+    assert [sum(row) for row in shares] == pytest.approx([1, 1, 1])
+
+
+def test_papers_names_stand_beside_each_other():
+    text = sections.concordance()
+    heads = re.findall("<th [^>]*>(.*?)</th>", text)
+    assert set(heads) == {"Metric", "NatMU", "JiT", "TMU", "Akbari", "UGradSL"}
+    row = next(r for r in re.findall("<tr>(.*?)</tr>", text) if "Retain accuracy" in r)
+    cells = dict(zip(heads, re.findall("<td[^>]*>(.*?)</td>", row)))
+    assert (cells["UGradSL"], cells["Akbari"], cells["NatMU"]) == ("RA", "RA", "–")
+    row = next(r for r in re.findall("<tr>(.*?)</tr>", text) if ">Test accuracy<" in r)
+    cells = dict(zip(heads, re.findall("<td[^>]*>(.*?)</td>", row)))
+    assert (cells["NatMU"], cells["Akbari"]) == ("RA (random)", "TA")
 
 
 def test_report_has_every_file(built):

@@ -77,6 +77,7 @@ def study() -> dict[str, Any]:
             "fingerprint": "f00d",
             "parts": {"train": 1000, "val": 200, "twin": 0, "test": 250},
             "classes": 10,
+            "class_names": list("0123456789"),
             "input_shape": [1, 8, 8],
         },
         "requests": {
@@ -115,7 +116,14 @@ def references() -> Iterator[TrialRecord]:
         for method, runs in models.items():
             for seed, values, seconds in zip((1, 2, 3), runs, (100.0, 120.0, 200.0)):
                 yield _record(
-                    "reference", forget, method, seed, values, role="report", time_unlearn=seconds
+                    "reference",
+                    forget,
+                    method,
+                    seed,
+                    values,
+                    role="report",
+                    time_unlearn=seconds,
+                    confusions=_confusions(9) if forget == "random10" else {},
                 )
             unseen = [0.123] * len(runs[0])
             yield _record("reference", forget, method, 0, unseen, role="search", time_unlearn=9.0)
@@ -164,6 +172,7 @@ def final() -> Iterator[TrialRecord]:
             time_unlearn=seconds,
             samples_seen=1000,
             curve=_curve(1.0, 0.97, values[1]),
+            confusions=_confusions(6 + seed),
             **alpha,
         )
     beta = {"knobs": KNOBS["beta"], "time_unlearn": 0.25, "samples_seen": 300}
@@ -247,6 +256,12 @@ def _record(
         seed=seed,
         **{"status": "finished", "environment": {"host": "node-1", "device": "cpu"}, **fields},
     )
+
+
+def _confusions(right: int) -> dict[str, list[list[int]]]:
+    """Ten samples of class 0, so many of them right and the others taken for 1, and five of class 7."""
+    cells = [[0, 0, right], [0, 1, 10 - right], [7, 7, 5]]
+    return {"forget": cells, "test": cells}
 
 
 def _curve(*forget: float) -> list[dict[str, float]]:
