@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +17,7 @@ from mu import metrics
 from mu.audits import utility_ratio
 from mu.evaluate import Outputs, mean_of, population_of
 from mu.keys import content_key
-from mu.problem import Role
+from mu.problem import Problem, Role
 from mu.record import REFERENCES, TrialRecord
 from mu.selection import best_objective, candidates
 from sweeps import results
@@ -195,18 +196,13 @@ class Sweep:
             "search": tuple(dict.fromkeys((plan.study.search_view, "val"))),
             "report": ("val", "test"),
         }
-        scored = workers.score(
-            {
-                (forget, seed): (
-                    plan.problem(forget, seed),
-                    views[role],
-                    plan.reference_attacks(role),
-                )
-                for role, seeds in plan.seeds.items()
-                for forget in plan.study.forget
-                for seed in seeds
-            }
-        )
+        asked: dict[tuple[str, int], tuple[Problem, tuple[str, ...], tuple[str, ...]]] = {}
+        for purpose, seeds in plan.seeds.items():
+            for name in itertools.product(plan.study.forget, seeds):
+                earlier = asked[name][2] if name in asked else ()  # a seed may have both roles
+                attacks = plan.reference_attacks(purpose) or earlier
+                asked[name] = plan.problem(*name), views[purpose], attacks
+        scored = workers.score(asked)
         references: dict[str, dict[tuple[str, int], Reference]] = {}
         for purpose, seeds in plan.seeds.items():
             references[purpose] = {}
