@@ -10,6 +10,7 @@ import shlex
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from rich.console import Console
 from rich.table import Table
 
 from mu import methods, record
-from sweeps import files, results, study
+from sweeps import credentials, files, results, study
+from sweeps.credentials import hide
 from sweeps.files import StudyError, SweepError
 
 DONE, SOME_FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
@@ -26,19 +28,26 @@ DONE, SOME_FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code: 0 done, 1 some trials failed, 2 the input is wrong."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    lines = logging.StreamHandler()
+    lines.setFormatter(credentials.Formatter("%(levelname)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[lines])
     options = _parser().parse_args(arguments)
+    urls = (getattr(options, name, None) for name in ("storage", "tracking_uri", "optuna_storage"))
+    credentials.remember(*urls)
     try:
         return int(options.command(options))
     except StudyError as error:
-        print(f"musweep: {error}", file=sys.stderr)
+        print(f"musweep: {hide(error)}", file=sys.stderr)
         return WRONG
     except SweepError as error:
-        print(f"musweep: {error}", file=sys.stderr)
+        print(f"musweep: {hide(error)}", file=sys.stderr)
         return SOME_FAILED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
+    except Exception:
+        print(hide(traceback.format_exc()), file=sys.stderr, end="")
+        return SOME_FAILED
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -49,11 +58,27 @@ def _parser() -> argparse.ArgumentParser:
 
     run = commands.add_parser("run", help="run a study, or continue it")
     run.add_argument("study", help="study file, or the name of one that ships with musweep")
-    run.add_argument("--results", default="results", help="folder of all results (results)")
-    run.add_argument("--storage", default="storage", help="folder or URL of models (storage)")
-    run.add_argument("--tracking-uri", help="MLflow store (mlflow.db in the study's results)")
-    run.add_argument("--optuna-storage", help="Optuna storage URL (a journal in the results)")
-    run.add_argument("--address", help="running Ray cluster to join, or auto (start one here)")
+    given = os.environ.get
+    run.add_argument(
+        "--results", default=given("MUSWEEP_RESULTS", "results"), type=Path,
+        help="folder of all results ($MUSWEEP_RESULTS, or results)",
+    )  # fmt: skip
+    run.add_argument(
+        "--storage", default=given("MUSWEEP_STORAGE", "storage"), metavar="DIR_OR_URL",
+        help="folder or URL of models ($MUSWEEP_STORAGE, or storage)",
+    )  # fmt: skip
+    run.add_argument(
+        "--tracking-uri", default=given("MLFLOW_TRACKING_URI"), metavar="URI",
+        help="MLflow ($MLFLOW_TRACKING_URI, or mlflow.db in the study's results)",
+    )  # fmt: skip
+    run.add_argument(
+        "--optuna-storage", default=given("MUSWEEP_OPTUNA_STORAGE"), metavar="URL",
+        help="Optuna's database ($MUSWEEP_OPTUNA_STORAGE, or a journal in the study's results)",
+    )  # fmt: skip
+    run.add_argument(
+        "--address", default=_cluster_of_this_job(),
+        help="running Ray cluster to join, or auto ($RAY_ADDRESS; none: start Ray here)",
+    )  # fmt: skip
     run.add_argument("--methods-path", type=Path, help="folder with methods of your own")
     run.add_argument("--dry-run", action="store_true", help="print what would run, and stop")
     run.add_argument(
@@ -88,7 +113,10 @@ def _parser() -> argparse.ArgumentParser:
 
     sync = commands.add_parser("sync", help="send records to MLflow that it does not have yet")
     sync.add_argument("folder", type=Path, metavar="STUDY_DIR")
-    sync.add_argument("--tracking-uri", help="MLflow store (mlflow.db in STUDY_DIR)")
+    sync.add_argument(
+        "--tracking-uri", default=given("MLFLOW_TRACKING_URI"), metavar="URI",
+        help="MLflow ($MLFLOW_TRACKING_URI, or mlflow.db in STUDY_DIR)",
+    )  # fmt: skip
     sync.set_defaults(command=_sync)
     return parser
 
@@ -108,7 +136,7 @@ def _run(options: argparse.Namespace) -> int:
         _print_plan(plan, console)
         return DONE
     places = Places(
-        Path(options.results) / wanted.name,
+        options.results.expanduser() / wanted.name,
         options.storage,
         options.tracking_uri,
         options.optuna_storage,
@@ -140,10 +168,10 @@ def _sweep(sweep: Any, options: argparse.Namespace, console: Console) -> None:
     from sweeps.tracker import Tracker, describe, local_uri
 
     folder = sweep.places.folder
-    store = Store(options.storage)
     try:
+        store = Store(options.storage)
         store.check()
-    except OSError as error:
+    except Exception as error:  # each protocol has errors of its own
         raise StudyError(f"--storage {options.storage}: cannot be written to: {error}") from error
     local = options.tracking_uri is None
     uri = options.tracking_uri or local_uri(folder)
@@ -187,8 +215,10 @@ def _finish(
     console.print()
     console.print(table.read_text(encoding="utf-8"), markup=False, highlight=False, soft_wrap=True)
     console.print(f"Report: {index}")
-    uri = f" --tracking-uri {options.tracking_uri}" if options.tracking_uri else ""
-    console.print(f"MLflow: musweep ui {folder}{uri}")
+    if options.tracking_uri is None:
+        console.print(f"MLflow: musweep ui {folder}")
+    else:
+        console.print(f"MLflow: {hide(options.tracking_uri)}")
     failed = sum(r.status == "failed" for r in found.records.values())
     if failed:
         console.print(f"{failed} trials failed; the report says which and why")
@@ -314,6 +344,10 @@ def _ui(options: argparse.Namespace) -> int:
 
     if options.tracking_uri is None and options.folder is None:
         raise StudyError("ui: give STUDY_DIR or --tracking-uri")
+    if options.tracking_uri is not None and options.tracking_uri.startswith("http"):
+        raise StudyError(
+            f"--tracking-uri {options.tracking_uri}: is a server; open it in a browser"
+        )
     if options.tracking_uri is None and not (options.folder / "mlflow.db").is_file():
         raise StudyError(f"{options.folder}: there is no mlflow.db; give --tracking-uri")
     uri = options.tracking_uri or local_uri(options.folder)
@@ -349,6 +383,12 @@ def _read(folder: Path) -> tuple[dict[str, Any], list[record.TrialRecord]]:
     if not line:
         raise StudyError(f"{path}: no study has been started here")
     return line, found
+
+
+def _cluster_of_this_job() -> str | None:
+    """The cluster that Ray names to the jobs submitted to it; not the address of its dashboard."""
+    address = os.environ.get("RAY_ADDRESS", "")
+    return None if not address or address.startswith("http") else address
 
 
 def _folders(path: Path | None) -> list[Path]:

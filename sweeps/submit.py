@@ -2,14 +2,17 @@
 
     ray submit cluster.yaml sweeps/submit.py -- run studies/x.yaml
 
-It joins the cluster's own Ray and hands every argument to ``musweep``; results stay on the head node until
-they are fetched (``ray rsync-down``).
+It joins the cluster's own Ray and hands every argument to ``musweep``. Paths are those of the checkout, which
+the cluster file mounts beside this file; results stay on the head node until they are fetched
+(``ray rsync-down``).
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 
 def arguments(given: Sequence[str]) -> list[str]:
@@ -21,6 +24,10 @@ def arguments(given: Sequence[str]) -> list[str]:
 
 
 if __name__ == "__main__":
+    checkout = Path(__file__).resolve().parent / "musweep"
+    if checkout.is_dir():
+        os.chdir(checkout)
+
     from sweeps.__main__ import main
 
     sys.exit(main(arguments(sys.argv[1:])))

@@ -9,19 +9,26 @@ from __future__ import annotations
 import logging
 import os
 import queue
+import socket
 import threading
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
+# Two lines for each trial, with the server's URL as it was given: with its password.
+os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
+# A server that is away is noticed in seconds instead of minutes: what it missed is sent later.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
 
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.tracking import MlflowClient
 
 from mu.record import TrialRecord
+from sweeps.credentials import database_url
 
 logger = logging.getLogger(__name__)
 KEY = "musweep.key"
@@ -29,6 +36,7 @@ PARENT = "musweep.parent"
 STATUS = {"finished": "FINISHED", "stopped": "KILLED", "diverged": "FAILED", "failed": "FAILED"}
 MAX_METRICS, MAX_PARAMS, MAX_TEXT = 1000, 100, 5000
 """What MLflow accepts in one batch, and in one tag."""
+PORTS = {"postgres": 5432, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
 def local_uri(folder: Path) -> str:
@@ -52,7 +60,8 @@ class Tracker:
         logging.getLogger("mlflow").setLevel(logging.ERROR)
         logging.getLogger("alembic").setLevel(logging.ERROR)
         self.study = study
-        self.client = MlflowClient(uri)
+        _check_reachable(uri)
+        self.client = MlflowClient(database_url(uri))
         experiment = self.client.get_experiment_by_name(study)
         if experiment is None:
             self.experiment = self.client.create_experiment(study, artifact_location=artifacts)
@@ -214,6 +223,15 @@ def _milliseconds(seconds: float) -> int:
     return int((seconds or time.time()) * 1000)
 
 
+def _check_reachable(uri: str) -> None:
+    """Raise OSError when nothing listens where a database should, which MLflow finds out in two minutes."""
+    parts = urlsplit(uri)
+    if parts.hostname and not parts.scheme.startswith("http"):
+        port = parts.port or PORTS.get(parts.scheme.partition("+")[0])
+        if port is not None:
+            socket.create_connection((parts.hostname, port), timeout=10).close()
+
+
 def ui_command(host: str, port: int) -> list[str]:
     """The command that serves the UI of a store, with one worker: more only slow it down."""
     return ["mlflow", "server", "--host", host, "--port", str(port), "--workers", "1"]
@@ -230,7 +248,7 @@ def ui_environment(uri: str) -> dict[str, str]:
     return {
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # eight processes that nothing here uses
         **inherited,
-        "MLFLOW_BACKEND_STORE_URI": uri,
+        "MLFLOW_BACKEND_STORE_URI": database_url(uri),
     }
 
 

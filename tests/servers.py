@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import shutil
@@ -113,6 +114,13 @@ class Postgres:
             connection.execute(f'CREATE DATABASE "{database}"')  # type: ignore[arg-type]
         return self.url(database)
 
+    def dump(self, database: str) -> str:
+        """All its tables, as text."""
+        return subprocess.run(
+            [self.programs / "pg_dump", self.url(database)],
+            check=True, capture_output=True, text=True,
+        ).stdout  # fmt: skip
+
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
@@ -165,6 +173,7 @@ def s3() -> Iterator[dict[str, str]]:
     import boto3
     from moto.server import ThreadedMotoServer
 
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address=LOOPBACK, port=free_port(), verbose=False)
     server.start()
     host, port = server.get_host_and_port()

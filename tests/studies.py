@@ -6,6 +6,7 @@ import copy
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,14 +64,21 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "PYTHONUNBUFFERED": "1"}
 
 
+def _with(more: Mapping[str, str] | None) -> dict[str, str]:
+    return {**environment(), **(more or {})}
+
+
 def musweep(
-    folder: Path, *arguments: str, timeout_seconds: float = 240
+    folder: Path,
+    *arguments: str,
+    timeout_seconds: float = 240,
+    environment: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command line in `folder`."""
+    """Run the command line in `folder`, with more variables in its environment."""
     return subprocess.run(
         [sys.executable, "-m", "sweeps", *arguments],
         cwd=folder,
-        env=environment(),
+        env=_with(environment),
         capture_output=True,
         text=True,
         timeout=timeout_seconds,

@@ -7,13 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 import pytest
+import studies
 from servers import LOOPBACK, Postgres, free_port, mlflow_server
 from test_cells import make
 from test_tracker import record, runs
 
-from sweeps import optuna_storage
+from mu.record import read as read_records
+from sweeps import credentials, optuna_storage
+from sweeps.__main__ import main
 from sweeps.cells import Cells
+from sweeps.credentials import HIDDEN, hide
 from sweeps.files import StudyError, SweepError
 from sweeps.store import Store
 from sweeps.tracker import KEY, Tracker
@@ -116,3 +121,116 @@ def test_a_storage_that_cannot_be_opened_is_one_clear_error(location: str, tmp_p
     with pytest.raises(StudyError, match=r"--optuna-storage .*: cannot be opened: ") as caught:
         optuna_storage.open_storage(location)
     assert "hush" not in str(caught.value)
+
+
+SECRET = "hush-1f9a3c"
+
+
+@pytest.mark.parametrize(
+    ("option", "url"),
+    [
+        ("--optuna-storage", "postgresql://me:{secret}@{here}/db"),
+        ("--tracking-uri", "postgresql://me:{secret}@{here}/db"),
+        ("--tracking-uri", "http://me:{secret}@{here}"),
+        ("--storage", "ftp://me:{secret}@{here}/models"),
+        ("--storage", "nosuchprotocol://me:{secret}@{here}/models"),
+    ],
+)
+def test_a_server_that_does_not_answer_is_named_without_its_password(
+    option: str,
+    url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.chdir(tmp_path)
+    path = str(studies.write(tmp_path, studies.tiny()))
+    given = url.format(secret=SECRET, here=f"{LOOPBACK}:{free_port()}")
+    assert main(["run", path, option, given]) == 2
+    shown = capsys.readouterr()
+    assert option in shown.err
+    assert f"://me:{HIDDEN}@{LOOPBACK}" in shown.err
+    assert "Traceback" not in shown.err
+    assert SECRET not in shown.err + shown.out + written(tmp_path)
+
+
+def written(folder: Path) -> str:
+    """Everything below a folder, files' names included."""
+    return "".join(
+        f"{path}\n{path.read_bytes().decode(errors='replace')}"
+        for path in folder.rglob("*")
+        if path.is_file()
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("postgresql://me:pw@host:5432/db", "postgresql://me:***@host:5432/db"),
+        ("to http://me:p%40w:x@host/api failed", "to http://me:***@host/api failed"),
+        ("postgresql://me:p/w@d@host/db", "postgresql://me:***@host/db"),
+        ("postgresql://host/db?password=pw&x=1", "postgresql://host/db?password=***&x=1"),
+        ("https://host/hook?id=1&auth_token=pw", "https://host/hook?id=1&auth_token=***"),
+        ("http://host:5000/a@b s3://bucket/key", "http://host:5000/a@b s3://bucket/key"),
+        ("sqlite:////home/me/mlflow.db, me@host", "sqlite:////home/me/mlflow.db, me@host"),
+    ],
+)
+def test_passwords_in_urls_are_hidden(text: str, shown: str) -> None:
+    assert hide(text) == shown
+
+
+def test_a_secret_that_was_given_is_hidden_wherever_it_stands(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(credentials, "_known", set())
+    monkeypatch.setenv("PGPASSWORD", "of the environment")
+    credentials.remember("postgresql://me:a%20long%20one@host/db", None)
+    text = "no entry for 'a long one' (a%20long%20one), nor for 'of the environment'"
+    assert hide(text) == "no entry for '***' (***), nor for '***'"
+
+
+@pytest.mark.slow
+def test_a_study_over_all_three_leaves_no_password_behind(
+    postgres: Postgres, s3: dict[str, str], tmp_path: Path
+) -> None:
+    """PostgreSQL under Optuna and under MLflow's server, models on S3, and a secret in every one of them."""
+    studies.write(
+        tmp_path,
+        studies.tiny(
+            methods=["jit"], experiments={"defaults": False}, search__trials=2, seeds__report=[1]
+        ),
+    )
+    secrets = [SECRET, postgres.password, s3["AWS_SECRET_ACCESS_KEY"]]
+    servers = tmp_path / "servers"
+    servers.mkdir()
+    with mlflow_server(postgres.create("mlflow_study"), servers) as address:
+        optuna_url = postgres.create("optuna_study")
+        tracking = address.replace("http://", f"http://me:{SECRET}@")
+        environment = {**s3, "MUSWEEP_OPTUNA_STORAGE": optuna_url, "MLFLOW_TRACKING_URI": tracking}
+        options = ["--storage", "s3://musweep/study"]
+        done = studies.musweep(tmp_path, "run", "study.yaml", *options, environment=environment)
+        assert done.returncode == 0, done.stderr
+        again = studies.musweep(tmp_path, "run", "study.yaml", *options, environment=environment)
+        assert "nothing to do" in again.stdout
+        synced = studies.musweep(tmp_path, "sync", "results/tiny", environment=environment)
+        assert "sent 0 of" in synced.stdout
+        listed = Tracker(tracking, "tiny")
+        keys = sorted(run.data.tags[KEY] for run in runs(listed) if KEY in run.data.tags)
+    _, found = read_records(tmp_path / "results/tiny/trials.jsonl")
+    assert keys == sorted(trial.key for trial in found)
+    told = optuna.load_study(
+        study_name="tiny/some/jit", storage=optuna_storage.open_storage(optuna_url)
+    )
+    assert [trial.state.name for trial in told.trials] == ["COMPLETE"] * 2
+    assert not list(tmp_path.glob("results/**/optuna.journal"))
+    assert not list(tmp_path.glob("**/mlflow.db"))
+    assert not (tmp_path / "storage").exists()
+    shown = "".join(run.stdout + run.stderr for run in (done, again, synced))
+    dumped = "".join(postgres.dump(name) for name in ("mlflow_study", "optuna_study"))
+    assert "acc_forget" in dumped
+    assert "View run" not in shown  # MLflow's own two lines for each trial
+    for secret in secrets:
+        assert secret not in shown
+        assert secret not in written(tmp_path)
+        assert secret not in dumped
