@@ -27,7 +27,7 @@ import scipy
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from mu.keys import derive_seed
-from mu.metrics import AVG_GAP_NATMU, mean_gap
+from mu.metrics import AVG_GAP_NATMU, METRICS, mean_gap
 from mu.record import TrialRecord, to_line, trial_line, write
 from reports import canvas, contents, load, page
 
@@ -255,7 +255,17 @@ def _record(
 ) -> TrialRecord:
     whole = _whole(forget)
     gap = mean_gap(values, _retrained(forget), AVG_GAP_NATMU[whole]) if values else 0.0
-    view = {**values, "activation_distance": 0.05 + gap, "avg_gap_natmu": gap}
+    draws = _draws(
+        "others", phase, forget, method, seed, fields.get("number"), fields.get("source")
+    )
+    recorded = ("trial", "finalist") if phase in ("confirm", "reference") else ("trial",)
+    others = {n: draws.uniform(0, 1) for n, metric in METRICS.items() if metric.when in recorded}
+    view = {**others, **values, "activation_distance": 0.05 + gap, "avg_gap_natmu": gap}
+    if phase != "search":
+        fields["confusions"] = {
+            name: [[y, p, int(draws.integers(1, 99))] for y in range(10) for p in range(10)]
+            for name in ("retain", "forget", "val", "test")
+        }
     views = ("val",) if phase == "search" or fields.get("role") == "search" else ("val", "test")
     parts = (phase, forget, method, seed, fields.get("number"), fields.get("source"))
     return TrialRecord(

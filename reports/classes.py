@@ -71,6 +71,7 @@ def taken_for(study: Study) -> Drawing | None:
         axes.set_xticks(range(len(shown)), names, fontsize=8, rotation=turned)
         axes.set_yticks(range(len(table)), list(shares))
         axes.tick_params(length=0)
+    figure.supxlabel("Predicted class", fontsize=11)
     return Drawing(
         "taken_for",
         "What forgotten samples are taken for",
