@@ -1,4 +1,4 @@
-"""Augmentation of a whole batch on its device: one random crop and flip per image, no per-image Python."""
+"""Augmentation of a whole batch on its device: a random crop, flip and hole per image, no per-image Python."""
 
 from __future__ import annotations
 
@@ -8,53 +8,82 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-POLICIES = ("none", "crop", "crop_flip")
+from mu.device import upload
+
+POLICIES = ("none", "crop", "crop_flip", "crop_flip_cutout")
 
 
 @dataclass(frozen=True)
 class Augment:
-    """Random crop after zero padding, then a random horizontal flip.
+    """Random crop after zero padding, then a random horizontal flip, then a random black square.
 
     Args:
         pad: Pixels of zero padding on each side before cropping back to the image's size; 0 is no crop.
         flip: Whether each image is mirrored with probability one half.
+        cutout: Side of the square (DeVries & Taylor, arXiv:1708.04552) as a share of the image's shorter side, in
+            [0, 1]; its centre may be any pixel, so that part of it can fall outside. 0 is no square.
+            Differs: their square is the normalised images' zero, the mean; here it is black, as the padding is.
     """
 
     pad: int = 0
     flip: bool = False
+    cutout: float = 0.0
 
     def __bool__(self) -> bool:
-        return self.pad > 0 or self.flip
+        return self.pad > 0 or self.flip or self.cutout > 0
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Augment float images [B, C, H, W]; draws come from the CPU `generator`."""
-        count, channels, height, width = images.shape
+        """Augment images [B, C, H, W], uint8 or float; draws come from the CPU `generator`."""
+        count, _, height, width = images.shape
+        draws = []
         if self.pad > 0:
-            shift = torch.randint(0, 2 * self.pad + 1, (2, count), generator=generator)
-            shift = shift.to(images.device)
-            padded = F.pad(images, (self.pad,) * 4)
-            rows = shift[0][:, None] + torch.arange(height, device=images.device)
-            columns = shift[1][:, None] + torch.arange(width, device=images.device)
-            sample = torch.arange(count, device=images.device)
-            channel = torch.arange(channels, device=images.device)
-            images = padded[
-                sample[:, None, None, None],
-                channel[None, :, None, None],
-                rows[:, None, :, None],
-                columns[:, None, None, :],
-            ]
+            draws += [*torch.randint(0, 2 * self.pad + 1, (2, count), generator=generator)]
         if self.flip:
-            mirrored = torch.rand(count, generator=generator).to(images.device) < 0.5
+            draws.append((torch.rand(count, generator=generator) < 0.5).long())
+        if self.cutout > 0:
+            draws += [
+                torch.randint(size, (count,), generator=generator) for size in (height, width)
+            ]
+        if not draws:
+            return images
+        drawn = [*upload(torch.stack(draws), images.device)]
+        if self.pad > 0:
+            images = crop(images, self.pad, drawn.pop(0), drawn.pop(0))
+        if self.flip:
+            mirrored = drawn.pop(0).bool()
             images = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
+        if self.cutout > 0:
+            side = round(self.cutout * min(height, width))
+            images = cut_out(images, side, drawn.pop(0), drawn.pop(0))
         return images
 
 
+def crop(images: Tensor, pad: int, rows: Tensor, columns: Tensor) -> Tensor:
+    """Each image's window that starts at its row and column (int64 [B]) after zero padding: [B, C, H, W]."""
+    height, width = images.shape[-2:]
+    windows = F.pad(images, (pad,) * 4).unfold(2, height, 1).unfold(3, width, 1)
+    return windows[torch.arange(len(images), device=images.device), :, rows, columns]
+
+
+def cut_out(images: Tensor, side: int, rows: Tensor, columns: Tensor) -> Tensor:
+    """Images with a black square of `side` pixels around a row and column of each (int64 [B])."""
+    near = []
+    for centre, size in zip((rows, columns), images.shape[-2:]):
+        first = centre[:, None] - side // 2
+        place = torch.arange(size, device=images.device)
+        near.append((place >= first) & (place < first + side))
+    hole = near[0][:, None, :, None] & near[1][:, None, None, :]
+    return images.masked_fill(hole, 0)
+
+
 def policy(name: str, pad: int = 4) -> Augment:
-    """The augmentation of a training recipe: `none`, `crop`, or `crop_flip` with `pad` pixels.
+    """The augmentation of a training recipe, one of ``POLICIES``, with `pad` pixels and holes of half the image.
 
     Raises:
         ValueError: The name is not one of `POLICIES`.
     """
     if name not in POLICIES:
         raise ValueError(f"augment must be one of {', '.join(POLICIES)}, but got {name!r}")
-    return Augment() if name == "none" else Augment(pad=pad, flip=name == "crop_flip")
+    if name == "none":
+        return Augment()
+    return Augment(pad, "flip" in name, 0.5 if "cutout" in name else 0.0)

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from mu.datasets import LOADERS
 from mu.dataspec import DataSpec, Raw
+from mu.device import upload
 from mu.positions import read_positions
 from mu.sampling import stratified_choice, stratified_cut
 
@@ -52,11 +53,14 @@ class Examples:
 
     def take(self, index: Tensor) -> Examples:
         """The examples at `index` (int64 [M]), in that order."""
-        return Examples(self.inputs[index], self.labels[index])
+        return Examples(self.inputs.index_select(0, index), self.labels.index_select(0, index))
 
     def batch(self, index: Tensor | slice) -> tuple[Tensor, Tensor]:
         """Model inputs (pixels as float in [0, 1]) and labels of the examples at `index`."""
-        return as_float(self.inputs[index]), self.labels[index]
+        if isinstance(index, slice):
+            return as_float(self.inputs[index]), self.labels[index]
+        chosen = self.take(index)
+        return as_float(chosen.inputs), chosen.labels
 
     @property
     def device(self) -> torch.device:
@@ -279,13 +283,17 @@ def default_cache() -> Path:
 
 
 def batches(
-    count: int, batch_size: int, generator: torch.Generator | None = None
+    count: int,
+    batch_size: int,
+    generator: torch.Generator | None = None,
+    device: torch.device | str = "cpu",
 ) -> Iterator[Tensor]:
-    """Index batches (int64) over `count` examples, shuffled when a generator is given.
+    """Index batches (int64) on `device` over `count` examples, shuffled when a generator is given.
 
     A last batch of one example joins the batch before it, because batch normalisation cannot train on one.
     """
     order = torch.arange(count) if generator is None else torch.randperm(count, generator=generator)
+    order = upload(order, device)
     starts = list(range(0, count, batch_size))
     if len(starts) > 1 and count - starts[-1] == 1:
         starts.pop()

@@ -1,6 +1,6 @@
 """Gradients of the cross-entropy with respect to all weights as flat vectors: of batches, and of single samples.
 
-A vector holds the weights [P] in the order of ``model.parameters()``. Everything is computed in eval mode.
+A vector holds the weights [P] in the order of ``model.parameters()``. Everything is computed in eval mode and full precision.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from mu.data import Examples, batches
 from mu.models import eval_mode
+from mu.precision import full_precision
 
 Pull = Callable[[Tensor], Tensor]
 Combine = Callable[[Tensor, Tensor, Pull], Tensor]
@@ -38,7 +39,7 @@ def weighted_gradient(
     model: nn.Module, inputs: Tensor, labels: Tensor, coefficients: Tensor
 ) -> Tensor:
     """sum_i coefficients_i * gradient of sample i: [P], by one backward pass."""
-    with eval_mode(model):
+    with eval_mode(model), full_precision(model):
         losses = F.cross_entropy(model(inputs), labels, reduction="none")
     combined = (coefficients.to(losses) * losses).sum()
     weights = list(model.parameters())
@@ -49,9 +50,9 @@ def batch_gradients(
     model: nn.Module, examples: Examples, batch_size: int
 ) -> Iterator[tuple[int, Tensor]]:
     """Size of each batch, in the order given, and the gradient of its mean cross-entropy [P]."""
-    for index in batches(len(examples), batch_size):
-        inputs, labels = examples.batch(index.to(examples.device))
-        share = torch.full((len(index),), 1 / len(index), dtype=torch.float64)
+    for index in batches(len(examples), batch_size, device=examples.device):
+        inputs, labels = examples.batch(index)
+        share = torch.full((len(index),), 1 / len(index), dtype=torch.float64, device=labels.device)
         yield len(index), weighted_gradient(model, inputs, labels, share)
 
 
@@ -81,7 +82,7 @@ def per_sample(model: nn.Module, examples: Examples, combine: Combine) -> Tensor
     """
     inputs, labels = examples.batch(slice(None))
     every = at_once if inputs.is_cuda else one_by_one
-    with eval_mode(model):
+    with eval_mode(model), full_precision(model):
         return every(model, inputs, labels, combine)
 
 

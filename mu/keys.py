@@ -7,11 +7,17 @@ import hashlib
 import json
 from typing import Any
 
+LATER = {"added later": True}
+"""Metadata of a dataclass field that was added when keys had been stored: keys leave it out at its default."""
+
 
 def _plain(value: Any) -> Any:
     """Reduce a value to what JSON can say, so that equal content gives equal text."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        fields = {f: getattr(value, f.name) for f in dataclasses.fields(value)}
+        return {
+            f.name: _plain(v) for f, v in fields.items() if f.metadata != LATER or v != f.default
+        }
     if isinstance(value, dict):
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):

@@ -120,7 +120,7 @@ def build(
     mean: Sequence[float],
     std: Sequence[float],
     seed: int,
-) -> nn.Module:
+) -> nn.Sequential:
     """Build a network with fresh weights that depend on `seed` alone.
 
     Args:
@@ -190,7 +190,7 @@ def logits_and_features(model: nn.Module, inputs: Tensor) -> tuple[Tensor, Tenso
         logits = model(inputs)
     finally:
         hook.remove()
-    return logits, seen[-1]
+    return logits, seen[-1].to(logits.dtype)
 
 
 @contextmanager

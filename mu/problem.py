@@ -18,6 +18,7 @@ from mu.evaluate import Outputs, costly_score, outputs, score, unavailable
 from mu.forget import ForgetRequest, members, select
 from mu.keys import content_key, derive_seed
 from mu.models import Model, Normalization, build, resolve
+from mu.precision import at_precision
 from mu.rng import generator
 from mu.split import Memo, Split
 from mu.training import Recipe, train
@@ -112,7 +113,7 @@ class Problem:
 
     def build(self) -> nn.Module:
         """The network with initial weights, the same for `original` and `retrain` of a seed."""
-        return build(
+        model = build(
             self.network,
             self.data.input_shape,
             len(self.data.classes),
@@ -120,6 +121,7 @@ class Problem:
             self.normalization.std,
             derive_seed("init", self.network.key, self.seed),
         )
+        return at_precision(model, self.recipe.precision)
 
     def load(self, weights: Weights) -> nn.Module:
         """The network with the given weights, which are copied."""

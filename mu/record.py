@@ -44,6 +44,7 @@ class TrialRecord:
         time_unlearn: Seconds the method took, evaluation not counted.
         time_total: Seconds the trial kept its slot.
         samples_seen: Samples passed forward with gradient.
+        device_memory: GiB of a GPU that its process held at most; 0 on a CPU.
         environment: Host, device and versions.
         started, ended: Seconds since the epoch.
     """
@@ -67,6 +68,7 @@ class TrialRecord:
     time_unlearn: float = 0.0
     time_total: float = 0.0
     samples_seen: int = 0
+    device_memory: float = 0.0
     environment: dict[str, str] = field(default_factory=dict)
     started: float = 0.0
     ended: float = 0.0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -17,7 +17,10 @@ from torch.nn import functional as F
 
 from mu.augment import Augment
 from mu.augment import policy as augment_policy
-from mu.data import Examples, batches
+from mu.data import Examples, as_float, batches
+from mu.keys import LATER
+from mu.launch import gradients
+from mu.precision import check_precision
 
 Optimizer = Literal["sgd", "adam", "adamw"]
 Schedule = Literal["constant", "cosine", "onecycle", "step"]
@@ -40,7 +43,10 @@ class Recipe:
         schedule: `constant`; `cosine` to zero; `onecycle` (30% linear warm-up, then cosine to zero); `step`
             (a tenth after 80% and again after 90% of the steps). All are per step.
         warmup_epochs: Linear warm-up before `cosine` and `step`.
-        augment: `none`, `crop` (zero padding of 4 pixels) or `crop_flip`.
+        augment: `none`, `crop` (zero padding of 4 pixels), `crop_flip` or `crop_flip_cutout` (a black square of
+            half the image's side).
+        precision: `float32`, or `bf16`: the forward passes of training, unlearning and evaluation run in bf16, with
+            float32 weights and logits. A property of the model, see ``mu.precision``.
     """
 
     epochs: int = 30
@@ -52,6 +58,7 @@ class Recipe:
     schedule: str = "onecycle"
     warmup_epochs: float = 0.0
     augment: str = "none"
+    precision: str = field(default="float32", metadata=LATER)
 
     def __post_init__(self) -> None:
         for name, choices in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
@@ -60,6 +67,7 @@ class Recipe:
                     f"{name} must be one of {', '.join(choices)}, but got {getattr(self, name)!r}"
                 )
         augment_policy(self.augment)
+        check_precision(self.precision)
         for name, low in (("epochs", 1), ("batch_size", 1)):
             if getattr(self, name) < low:
                 raise ValueError(f"{name} must be at least {low}, but got {getattr(self, name)}")
@@ -138,22 +146,24 @@ def fit(
         loss: From logits [B, K] and labels [B] to a scalar.
     """
     stepper = make_optimizer(model, optimizer, lr, momentum, weight_decay)
+    differentiate = gradients(model, loss)
+    if augmentable is not None:
+        augmentable = augmentable.to(examples.device)
     per_epoch = sum(1 for _ in batches(len(examples), batch_size))
     total, warmup = epochs * per_epoch, round(warmup_epochs * per_epoch)
     step = 0
     for _ in range(epochs):
         model.train()
-        for index in batches(len(examples), batch_size, generator):
-            inputs, labels = examples.batch(index.to(examples.device))
+        for index in batches(len(examples), batch_size, generator, examples.device):
+            chosen = examples.take(index)
+            inputs = chosen.inputs
             if augment:
-                changed = augment(inputs, generator)
+                inputs = augment(inputs, generator)
                 if augmentable is not None:
-                    chosen = augmentable[index].to(inputs.device)[:, None, None, None]
-                    changed = torch.where(chosen, changed, inputs)
-                inputs = changed
+                    changed = augmentable[index][:, None, None, None]
+                    inputs = torch.where(changed, inputs, chosen.inputs)
             set_lr(stepper, lr * learning_rate_factor(schedule, step, total, warmup))
-            stepper.zero_grad(set_to_none=True)
-            loss(model(inputs), labels).backward()
+            differentiate(as_float(inputs), chosen.labels)
             stepper.step()
             step += 1
         yield
@@ -171,8 +181,8 @@ def one_pass(
 
     For methods that choose that mode, or carry the optimizer's state over several phases; ``fit`` does both itself.
     """
-    for index in batches(len(examples), batch_size, generator):
-        inputs, labels = examples.batch(index.to(examples.device))
+    for index in batches(len(examples), batch_size, generator, examples.device):
+        inputs, labels = examples.batch(index)
         stepper.zero_grad(set_to_none=True)
         loss(model(inputs), labels).backward()
         stepper.step()

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import torch
 
+from mu.device import place
 from mu.problem import Problem
 from mu.rng import generator
 from mu.training import train
@@ -25,7 +26,7 @@ def seconds_per_sample(plan: Plan) -> float:
     examples = part.examples()
     few = examples.take(torch.arange(min(SAMPLES, len(part))))
     few = type(few)(few.inputs.to(device), few.labels.to(device))
-    model = problem.build().to(device)
+    model = place(problem.build(), device)
     recipe = replace(study.training, epochs=1)
     threads = torch.get_num_threads()
     torch.set_num_threads(max(1, int(study.resources.cpus)))

@@ -102,6 +102,9 @@ def _comparable(line: Mapping[str, Any]) -> dict[str, Any]:
         "selection": definition["selection"],
     }
     flat |= {f"training.{key}": value for key, value in definition["training"].items()}
+    flat.setdefault(
+        "training.precision", "float32"
+    )  # of studies that began before there was a choice
     flat |= {f"forget.{key}": value for key, value in definition["forget"].items()}
     for method in definition["methods"]:
         flat |= {

@@ -6,7 +6,7 @@ import dataclasses
 import re
 import types
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -14,6 +14,7 @@ from mu import forget, methods, metrics, models
 from mu.data import Dataset, DataSpec, load
 from mu.evaluate import COSTLY
 from mu.forget import ForgetRequest
+from mu.launch import check_launch
 from mu.methods import Method
 from mu.models import Model, ModelSpec
 from mu.problem import Problem
@@ -125,11 +126,14 @@ class Resources:
         cpus: CPU cores.
         gpus: Share of a GPU, or a whole number of them.
         concurrent: Most trials at once; None is as many as the cluster holds.
+        launch: How training steps reach a GPU: `eager`, `graph` (recorded) or `compile` (fused and recorded); see
+            ``mu.launch``.
     """
 
     cpus: float = 1.0
     gpus: float = 0.0
     concurrent: int | None = None
+    launch: str = "eager"
 
 
 @dataclass(frozen=True)
@@ -279,6 +283,12 @@ def parse(raw: Mapping[str, Any], where: str, folders: Sequence[Path] = ()) -> S
             )
     if resources.concurrent is not None and resources.concurrent < 1:
         raise StudyError(f"{where}: resources: concurrent must be at least 1")
+    try:
+        check_launch(resources.launch)
+    except ValueError as error:
+        raise StudyError(f"{where}: resources: {error}") from error
+    if resources.gpus and "precision" not in raw.get("training", {}):
+        recipe = replace(recipe, precision="bf16")
     attached, numbers = _published(raw.get("published"), requests, where)
     definition = {
         "study": name,

@@ -215,6 +215,7 @@ def _metrics(record: TrialRecord) -> list[Metric]:
         "time_unlearn": record.time_unlearn,
         "time_total": record.time_total,
         "samples_seen": float(record.samples_seen),
+        "device_memory": record.device_memory,
     }
     return metrics + [Metric(name, value, ended, 0) for name, value in costs.items()]
 

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from mu import metrics
+from mu.device import out_of_memory, peak_memory, place, watch_memory
 from mu.evaluate import compare, evidence_score, few_scores, outputs
 from mu.methods import Method
 from mu.problem import Evaluation, Problem, Weights
@@ -61,6 +62,7 @@ class Outcome:
     time_unlearn: float = 0.0
     samples_seen: int = 0
     confusions: dict[str, list[list[int]]] = field(default_factory=dict)
+    device_memory: float = 0.0
     kept: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     """Logits on D_f and on the test samples, for the audit; no part of the record."""
 
@@ -90,7 +92,8 @@ def run_trial(
     """
     seed_process("trial", problem.key, method.name)
     draws = generator("method", problem.key, method.name)
-    model = problem.load(weights).to(device)
+    watch_memory(device)
+    model = place(problem.load(weights), device)
     counter = count_samples(model)
     split.memo.start(counter)
     watch = _Watch(problem, split, reference, device)
@@ -105,7 +108,7 @@ def run_trial(
         except StopIteration:
             ended = True
         except Exception as error:
-            outcome.status, outcome.reason = "failed", _traceback(error)
+            outcome.status, outcome.reason = "failed", _traceback(error, device)
         _synchronize(device)
         clock += time.perf_counter() - began
         outcome.time_unlearn = clock + split.memo.seconds
@@ -126,6 +129,7 @@ def run_trial(
             outcome.reason = f"collapsed: held-out accuracy {kept:.3f} is near chance"
             break
     steps.close()
+    outcome.device_memory = peak_memory(device)
     if outcome.status == "finished":
         found = problem.evaluate(model, split, job.views, device, job.attacks)
         parts = (found.retain, found.forget, *found.held_out.values())
@@ -250,5 +254,8 @@ def _synchronize(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def _traceback(error: Exception) -> str:
-    return "".join(traceback.format_exception(type(error), error, error.__traceback__))
+def _traceback(error: Exception, device: str) -> str:
+    text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    if isinstance(error, torch.cuda.OutOfMemoryError):
+        text += out_of_memory(device) + "\n"
+    return text

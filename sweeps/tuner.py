@@ -20,7 +20,6 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 # Tune reads these when it is imported or started: no files per trial, no Ctrl-C handler of its own, no
@@ -39,7 +38,9 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from mu.data import Dataset
+from mu.device import place, prepare
 from mu.evaluate import predict
+from mu.launch import set_launch
 from mu.methods import Method
 from mu.problem import Evaluation, Problem, Role, weights_of
 from mu.record import TrialRecord
@@ -122,8 +123,8 @@ def _without_data(problem: Problem) -> tuple[Any, ...]:
 
 def _prepare(resources: Resources) -> str:
     """Fit this worker to its share of the machine; returns its device."""
-    torch.set_num_threads(max(1, int(resources.cpus)))
-    return "cuda" if resources.gpus and torch.cuda.is_available() else "cpu"
+    set_launch(resources.launch)
+    return prepare(resources.cpus, resources.gpus)
 
 
 @ray.remote(max_retries=RETRIES)
@@ -131,7 +132,7 @@ def _train(data: Dataset, parts: tuple[Any, ...], role: Role, resources: Resourc
     """Train one reference; its weights, and under `seconds` what that took."""
     device = _prepare(resources)
     problem = Problem(data, *parts)
-    model = problem.build().to(device)
+    model = place(problem.build(), device)
     began = time.perf_counter()
     for _ in problem.train(role, model, device):
         pass
@@ -151,10 +152,10 @@ def _score(
     device = _prepare(resources)
     problem = Problem(data, *parts)
     split = problem.split(device)
-    untrained = predict(problem.build().to(device), split.forget)
+    untrained = predict(place(problem.build(), device), split.forget)
     scored = []
     for arrays in ray.get(list(weights)):
-        model = problem.load(arrays).to(device)
+        model = place(problem.load(arrays), device)
         found = problem.evaluate(model, split, views, device, attacks)
         scored.append(Scored(found, untrained, environment(device)))
     return scored

@@ -30,10 +30,12 @@ from torch import nn
 from toy import toy_problem, toy_reference
 
 from mu.data import Examples
+from mu.device import place
 from mu.evaluate import predict
 from mu.knobs import Knob
 from mu.methods import Method, load, names
 from mu.metrics import activation_distance, log_softmax
+from mu.precision import PRECISIONS
 from mu.problem import weights_of
 from mu.rng import generator, seed_process
 from mu.split import Memo, Split
@@ -64,11 +66,13 @@ def run(
     seed: str = "usual",
     train_mode: bool = True,
     device: str = "cpu",
+    precision: str = "float32",
     at_yield: Callable[[nn.Module], object] = lambda model: None,
 ) -> Run:
     """Run a method as a trial does: on a copy of the original, with the data it declares."""
     problem = toy_problem(kind)
-    model = problem.load(toy_reference("original")).train(train_mode).to(device)
+    problem = replace(problem, recipe=replace(problem.recipe, precision=precision))
+    model = place(problem.load(toy_reference("original")).train(train_mode), device)
     split = (split or problem.split(device)).only(method.data)
     if memo is not None:
         split = replace(split, memo=memo)
@@ -134,11 +138,12 @@ def test_runs_on_every_request_it_supports(name: str) -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no accelerator")
+@pytest.mark.parametrize("precision", PRECISIONS)
 @each_method
-def test_runs_on_an_accelerator(name: str) -> None:
+def test_runs_on_an_accelerator(name: str, precision: str) -> None:
     method = load(name)
     for kind in method.requests:
-        result = run(method, kind, short_knobs(method), device="cuda")
+        result = run(method, kind, short_knobs(method), device="cuda", precision=precision)
         assert all(np.isfinite(value).all() for value in result.weights.values())
 
 

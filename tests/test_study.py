@@ -179,6 +179,14 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "zero epochs": ({"experiments__sufficient": {"epochs": 0}}, "sufficient: must be {epochs: n}"),
     "more GPUs than there are": ({"resources": {"gpus": 64}}, "gpus: 64 are asked for each trial"),
     "more cores than there are": ({"resources": {"cpus": 4096}}, "cpus: 4096 are asked for each"),
+    "unknown launch": (
+        {"resources": {"launch": "fast"}},
+        "resources: launch must be one of eager, graph, compile, but got 'fast'",
+    ),
+    "unknown precision": (
+        {"training": {"precision": "fp8"}},
+        "training: precision must be one of float32, bf16, but got 'fp8'",
+    ),
     "a GPU and a half": ({"resources": {"gpus": 1.5}}, "gpus must be in [0, 1] or a whole number"),
     "missing image folder": (
         {"data": {"name": "image_folder", "root": "no/such/place"}},
@@ -391,3 +399,20 @@ def test_dry_run_prints_the_plan_and_writes_nothing(
     for phase, count in {"reference": 9, "search": 12, "confirm": 8, "transfer": 4}.items():
         assert any(line.split()[:2] == [phase, str(count)] for line in shown.splitlines())
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("gpus", "training", "expected"),
+    [
+        (0, {}, "float32"),
+        (0.5, {}, "bf16"),
+        (0.5, {"precision": "float32"}, "float32"),
+        (0, {"precision": "bf16"}, "bf16"),
+    ],
+)
+def test_precision_is_bf16_on_gpus_unless_the_study_says_otherwise(
+    gpus: float, training: dict[str, str], expected: str
+) -> None:
+    read = study.parse(studies.tiny(training=training, resources={"gpus": gpus}), "study.yaml")
+    assert read.training.precision == expected
+    assert read.definition["training"]["precision"] == expected

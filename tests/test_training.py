@@ -13,7 +13,7 @@ from golden_files import golden
 from torch import Tensor, nn
 
 from mu.augment import Augment, policy
-from mu.data import Examples, batches
+from mu.data import Examples, as_float, batches
 from mu.models import frozen_copy
 from mu.problem import weights_of
 from mu.rng import generator
@@ -269,7 +269,7 @@ def test_recipe_trains_as_fit_does_with_its_fields(problem: Any, split: Any) -> 
     [
         ({"optimizer": "rmsprop"}, "optimizer must be one of sgd, adam, adamw, but got 'rmsprop'"),
         ({"schedule": "linear"}, "schedule must be one of constant, .*, but got 'linear'"),
-        ({"augment": "mixup"}, "augment must be one of none, crop, crop_flip, but got 'mixup'"),
+        ({"augment": "mixup"}, "augment must be one of none, crop, .*, but got 'mixup'"),
         ({"epochs": 0}, "epochs must be at least 1, but got 0"),
         ({"batch_size": 0}, "batch_size must be at least 1, but got 0"),
         ({"lr": 0.0}, "lr must be > 0, but got 0.0"),
@@ -289,6 +289,7 @@ def test_policies_of_augmentation() -> None:
     assert not policy("none")
     assert policy("crop") == Augment(pad=4)
     assert policy("crop_flip", pad=2) == Augment(pad=2, flip=True)
+    assert policy("crop_flip_cutout") == Augment(pad=4, flip=True, cutout=0.5)
 
 
 @pytest.mark.parametrize("flip", [False, True])
@@ -312,6 +313,31 @@ def test_augmentation_is_a_crop_and_a_flip_of_each_image(pad: int, flip: bool) -
     assert {row for row, _, _ in seen} == set(range(2 * pad + 1))
     assert {column for _, column, _ in seen} == set(range(2 * pad + 1))
     assert {mirrored for _, _, mirrored in seen} == ({False, True} if flip else {False})
+
+
+def test_cutout_is_one_black_square_around_any_pixel() -> None:
+    images = torch.full((300, 2, 6, 8), 9, dtype=torch.uint8)
+    made = Augment(cutout=0.5)(images, generator("draws"))
+    assert made.dtype == torch.uint8
+    sizes, places = set(), set()
+    for image in made:
+        rows, columns = (image == 0).all(0).nonzero(as_tuple=True)
+        assert (image == 0).sum() == 2 * len(rows)
+        height, width = (int(axis.max() - axis.min()) + 1 for axis in (rows, columns))
+        assert height * width == len(rows)
+        sizes.add((height, width))
+        places.add(tuple(int(x) for axis in (rows, columns) for x in (axis.min(), axis.max())))
+    assert max(sizes) == (3, 3)
+    assert min(height for height, _ in sizes) == min(width for _, width in sizes) == 2
+    assert len(places) == 6 * 8
+
+
+def test_augmented_pixels_are_the_same_before_and_after_the_conversion_to_floats() -> None:
+    images = torch.randint(0, 256, (20, 3, 8, 8), generator=generator("images"), dtype=torch.uint8)
+    augment = Augment(pad=2, flip=True, cutout=0.5)
+    early, late = augment(images, generator(0)), augment(as_float(images), generator(0))
+    assert early.dtype == torch.uint8
+    assert torch.equal(as_float(early), late)
 
 
 def _cut(padded: Tensor, row: int, column: int, mirrored: bool) -> Tensor:

@@ -124,6 +124,26 @@ def test_an_exception_is_a_failure_with_its_traceback(run: Any) -> None:
     assert "in unlearn" in outcome.reason
 
 
+def test_a_lack_of_device_memory_says_how_many_trials_fit(
+    run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A trial that held 30 of 80 GiB when it failed."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (0, 80 * 2**30))
+    monkeypatch.setattr("mu.device.peak_memory", lambda device: 30.0)
+
+    def unlearn(model: Any, split: Split, generator: Any) -> Iterator[None]:
+        yield
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    _, outcome = run(method(unlearn))
+    assert outcome.status == "failed"
+    last = outcome.reason.strip().splitlines()[-1]
+    assert last == (
+        "out of device memory: held 30.0 of the GPU's 80.0 GiB; at most 2 fit: set resources.gpus to 0.5 or more, "
+        "or choose a smaller batch_size or model"
+    )
+
+
 def _destroy(model: Any, split: Split, generator: Any) -> Iterator[None]:
     for _ in range(6):
         for weight in model.parameters():

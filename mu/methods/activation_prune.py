@@ -82,17 +82,17 @@ def unlearn(
     stepper = make_optimizer(model, "adamw", lr, weight_decay=weight_decay)
     total, step = epochs * sum(1 for _ in batches(len(split.retain), batch_size)), 0
     for epoch in range(epochs):
-        retain_batches = list(batches(len(split.retain), batch_size, generator))
+        retain_batches = list(batches(len(split.retain), batch_size, generator, split.device))
         forget_batches = []
         if epoch in pruning:
-            forget_batches = list(batches(len(split.forget), batch_size, generator))
+            forget_batches = list(batches(len(split.forget), batch_size, generator, split.device))
         model.train()
         for forget_turn in turns(len(retain_batches), len(forget_batches), interleave):
             if forget_turn:
-                index = forget_batches.pop(0).to(split.device)
-                prune(model, layers, split.forget.batch(index)[0], quantiles, quantile_over)
+                inputs, _ = split.forget.batch(forget_batches.pop(0))
+                prune(model, layers, inputs, quantiles, quantile_over)
                 continue
-            inputs, labels = split.retain.batch(retain_batches.pop(0).to(split.device))
+            inputs, labels = split.retain.batch(retain_batches.pop(0))
             set_lr(stepper, lr * learning_rate_factor(schedule, step, total))
             stepper.zero_grad(set_to_none=True)
             F.cross_entropy(model(inputs), labels).backward()
@@ -127,7 +127,10 @@ class MaskedActivation(nn.Module):
         name = "mask_" + "x".join(map(str, output.shape[1:]))
         mask = self._buffers.get(name)
         if self.quantile is not None:
-            kept = keep_mask(output.mean(0, keepdim=True), self.quantile, self.over)
+            mean = output.mean(
+                0, keepdim=True, dtype=torch.promote_types(output.dtype, torch.float)
+            )
+            kept = keep_mask(mean, self.quantile, self.over)
             mask = kept if mask is None else mask & kept
             self.register_buffer(name, mask)
         return output if mask is None else output * mask

@@ -68,18 +68,18 @@ def nearest_labels(
     model: nn.Module, examples: Examples, bound: float, exclude_own_class: bool = True
 ) -> Tensor:
     """The class that the model, in eval mode, sees in each sample after one attack of size `bound`: int64 [N]."""
-    found, hits = [], 0
+    found, hits = [], torch.zeros((), dtype=torch.int64, device=examples.device)
     with eval_mode(model):
         for start in range(0, len(examples), ATTACK_BATCH):
             inputs, labels = examples.batch(slice(start, start + ATTACK_BATCH))
             attacked = sign_attack(model, inputs, labels, bound=bound, step=bound)
             with torch.no_grad():
                 logits = model(attacked.mul(255).round() / 255)
-            hits += int((logits.argmax(1) != labels).sum())
+            hits += (logits.argmax(1) != labels).sum()
             if exclude_own_class:
                 logits.scatter_(1, labels[:, None], -torch.inf)
             found.append(logits.argmax(1))
-    logger.info("the attack changed the label of %d of %d samples", hits, len(examples))
+    logger.info("the attack changed the label of %d of %d samples", int(hits), len(examples))
     return torch.cat(found)
 
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from mu.data import Examples
+from mu.device import upload
 from mu.gradients import Pull, chunks, per_sample, unflatten
 from mu.knobs import Count, Positive
 from mu.models import head
@@ -65,7 +66,7 @@ def unlearn(
     with torch.no_grad():
         for weight, mean, deviation in zip(model.parameters(), means, deviations):
             drawn = torch.randn(weight.shape, generator=generator, dtype=weight.dtype)
-            weight.copy_(mean + deviation * drawn.to(weight.device))
+            weight.copy_(mean + deviation * upload(drawn, weight.device))
     yield
 
 

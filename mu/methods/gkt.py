@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mu.device import upload
 from mu.knobs import Count, CountOrZero, NonNegative, Positive, UnitInterval
 from mu.methods.activation_prune import ACTIVATIONS
 from mu.methods.unsir import to_pixels
@@ -92,7 +93,7 @@ def unlearn(
         painter.train()
         passed_over = 0
         for _ in range(rounds):
-            latent = torch.randn((batch_size, latent_size), generator=generator).to(device)
+            latent = upload(torch.randn((batch_size, latent_size), generator=generator), device)
             for _ in range(generator_steps):
                 images = to_pixels(painter(latent), split)
                 wanted = teacher(images)
@@ -147,7 +148,7 @@ def logits_and_attention(model: nn.Module, inputs: Tensor) -> tuple[Tensor, list
 
     def keep(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
         if output.ndim == 4:
-            maps.append(attention(output))
+            maps.append(attention(output.to(torch.promote_types(output.dtype, torch.float))))
 
     with ExitStack() as hooks:
         for module in model.modules():

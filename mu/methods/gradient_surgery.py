@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mu.data import batches
+from mu.device import upload
 from mu.knobs import Bounds, Count, CountOrZero, Momentum, NonNegative, Positive
 from mu.split import Split
 from mu.training import make_optimizer, one_pass, set_lr
@@ -66,13 +67,13 @@ def unlearn(
     stepper = make_optimizer(model, "sgd", ascent_lr, ascent_momentum)
     for _ in range(ascent_passes):
         model.train(ascent_mode == "train")
-        for index in batches(len(split.forget), forget_batch, generator):
+        for index in batches(len(split.forget), forget_batch, generator, split.device):
             drawn = torch.randint(len(split.retain), (len(index),), generator=generator)
             ascend(
                 model,
                 stepper,
-                split.forget.batch(index.to(split.device)),
-                split.retain.batch(drawn.to(split.device)),
+                split.forget.batch(index),
+                split.retain.batch(upload(drawn, split.device)),
             )
     stepper = make_optimizer(model, "adamw", lr, weight_decay=weight_decay)
     weights = [weight for weight in model.parameters() if weight.requires_grad]
@@ -113,7 +114,7 @@ def ascend(
     update = orthogonal_part(forgotten, retained)
     sizes = [weight.numel() for weight in weights]
     for weight, part in zip(weights, update.split(sizes)):
-        weight.grad = -part.view_as(weight)
+        weight.grad = torch.empty_like(weight).copy_(-part.view_as(weight))  # in its layout
     stepper.step()
 
 

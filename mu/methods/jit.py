@@ -19,7 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from mu.data import batches
+from mu.device import upload
 from mu.knobs import Count, Positive
+from mu.precision import full_precision
 from mu.split import Split
 
 NEEDS = ("forget",)
@@ -55,15 +57,16 @@ def unlearn(
         for values in (split.input_mean, split.input_std)
     )
     optimizer = torch.optim.SGD(model.parameters(), lr=lr)
-    for index in batches(len(split.forget), batch_size):
-        inputs = split.forget.batch(index.to(split.device))[0]
+    for index in batches(len(split.forget), batch_size, device=split.device):
+        inputs = split.forget.batch(index)[0]
         shape = (perturbations, *inputs.shape)
-        noise = sigma * torch.randn(shape, generator=generator).to(inputs)
+        noise = sigma * upload(torch.randn(shape, generator=generator), split.device).to(inputs)
         if not accumulate:
             optimizer.zero_grad()
-        ratios = lipschitz_ratios(
-            model, inputs, noise, mean, std, clamp=clamp, stop_gradient=stop_gradient
-        )
+        with full_precision(model):  # small differences of outputs
+            ratios = lipschitz_ratios(
+                model, inputs, noise, mean, std, clamp=clamp, stop_gradient=stop_gradient
+            )
         ratios.sum().backward()
         if clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(model.parameters(), clip_norm)

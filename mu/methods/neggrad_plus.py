@@ -44,12 +44,12 @@ def unlearn(
             10 epochs and 1e-4 for 5.
     """
     stepper = make_optimizer(model, "sgd", lr, momentum, weight_decay)
-    forgotten = cycle(len(split.forget), forget_batch_size, generator)
+    forgotten = cycle(len(split.forget), forget_batch_size, generator, split.device)
     for _ in range(epochs):
         model.train()
-        for index in batches(len(split.retain), batch_size, generator):
-            retain, retain_labels = split.retain.batch(index.to(split.device))
-            forget, forget_labels = split.forget.batch(next(forgotten).to(split.device))
+        for index in batches(len(split.retain), batch_size, generator, split.device):
+            retain, retain_labels = split.retain.batch(index)
+            forget, forget_labels = split.forget.batch(next(forgotten))
             descent = F.cross_entropy(model(retain), retain_labels)
             ascent = F.cross_entropy(model(forget), forget_labels)
             stepper.zero_grad(set_to_none=True)

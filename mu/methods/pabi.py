@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mu.device import upload
 from mu.gradients import flatten, unflatten
 from mu.knobs import Count, Momentum, NonNegative, Positive, UnitInterval
 from mu.methods.ugradsl_plus import cycle
@@ -69,21 +70,18 @@ def unlearn(
     sigma = noise_level(model_clip, gradient_clip, noisy_lr, decay, renyi_budget, count, undecayed)
     write(model, clipped(read(model), model_clip))
     model.train()
-    order = cycle(len(split.retain), batch_size, generator)
+    order = cycle(len(split.retain), batch_size, generator, split.device)
     for _ in range(count):
-        inputs, labels = split.retain.batch(next(order).to(split.device))
+        inputs, labels = split.retain.batch(next(order))
         if augment:
             inputs = split.augment(inputs, generator)
         loss = F.cross_entropy(model(inputs), labels)
         gradient = flatten(list(torch.autograd.grad(loss, list(model.parameters()))))
         weights = read(model)
         drawn = torch.randn(weights.shape, generator=generator, dtype=weights.dtype)
-        write(
-            model,
-            noisy_step(
-                weights, gradient, drawn.to(weights.device), noisy_lr, decay, gradient_clip, sigma
-            ),
-        )
+        drawn = upload(drawn, weights.device)
+        moved = noisy_step(weights, gradient, drawn, noisy_lr, decay, gradient_clip, sigma)
+        write(model, moved)
     yield from fit(
         model,
         split.retain,

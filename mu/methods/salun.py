@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mu.data import Examples, batches, concat
+from mu.data import Examples, as_float, batches, concat
 from mu.gradients import batch_gradients, unflatten
 from mu.knobs import Count, Fraction, Momentum, NonNegative, Positive
 from mu.methods.amnesiac import other_labels
@@ -78,13 +78,12 @@ def unlearn(
                 phases = [concat(*phases)]
         model.train()
         for examples in phases:
-            for index in batches(len(examples), batch_size, generator):
-                inputs, targets = examples.batch(index.to(split.device))
-                if augment:
-                    inputs = split.augment(inputs, generator)
+            for index in batches(len(examples), batch_size, generator, split.device):
+                chosen = examples.take(index)
+                inputs = split.augment(chosen.inputs, generator) if augment else chosen.inputs
                 set_lr(stepper, lr * learning_rate_factor(schedule, step, total))
                 stepper.zero_grad(set_to_none=True)
-                F.cross_entropy(model(inputs), targets).backward()
+                F.cross_entropy(model(as_float(inputs)), chosen.labels).backward()
                 masked_step(model, stepper, masks, frozen if restore else None)
                 step += 1
         yield

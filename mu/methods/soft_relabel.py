@@ -71,11 +71,11 @@ def unlearn(
         lambda draws: (_logits(model, split.retain), _logits(model, split.forget)),
     )
     stepper = make_optimizer(model, "adamw", relabel_lr, weight_decay=weight_decay)
-    retain_batches = cycle(len(split.retain), retain_batch, generator)
+    retain_batches = cycle(len(split.retain), retain_batch, generator, split.device)
     for _ in range(relabel_epochs):
         model.train()
-        for chosen in batches(len(split.forget), forget_batch, generator):
-            forgotten, beside = chosen.to(split.device), next(retain_batches).to(split.device)
+        for forgotten in batches(len(split.forget), forget_batch, generator, split.device):
+            beside = next(retain_batches)
             inputs, labels = split.retain.batch(beside)
             forget_inputs, forget_labels = split.forget.batch(forgotten)
             soft = soft_labels(

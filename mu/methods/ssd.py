@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from mu.data import Examples, concat
-from mu.gradients import batch_gradients, chunks, sample_gradients, unflatten
+from mu.gradients import batch_gradients, chunks, flatten, sample_gradients, unflatten
 from mu.knobs import Count, NonNegative, Positive
 from mu.split import Split
 
@@ -55,7 +55,7 @@ def unlearn(
         ("importance", batch_size, batches),
         lambda draws: importances(model, split, batch_size, batches, draws),
     )
-    weights = torch.nn.utils.parameters_to_vector(model.parameters()).detach()
+    weights = flatten([weight.detach() for weight in model.parameters()])
     dampened, selected = dampen(weights, everything, forgotten, alpha, dampening)
     count = int(selected.sum())
     logger.info("SSD selected %d of %d weights", count, len(weights))

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mu.data import Examples, batches, concat
+from mu.device import upload
 from mu.evaluate import predict
 from mu.knobs import Bounds, Count, CountOrZero, Fraction, Momentum, NonNegative, Positive
 from mu.methods.boundary_shrink import sign_attack
@@ -145,13 +146,12 @@ def unlearn(
     logger.info("%d of %d forgotten samples are taken for hard", int(hard.sum()), len(hard))
     weights = signed_weights(hard, reduction)
     stepper = make_optimizer(model, "sgd", lr, momentum, weight_decay)
-    retain_batches = cycle(len(split.retain), batch_size, generator)
+    retain_batches = cycle(len(split.retain), batch_size, generator, split.device)
     for _ in range(epochs):
         model.train(mode == "train")
-        for chosen in batches(len(split.forget), batch_size, generator):
-            index = chosen.to(split.device)
+        for index in batches(len(split.forget), batch_size, generator, split.device):
             inputs, labels = split.forget.batch(index)
-            noise = torch.randn(inputs.shape, generator=generator).to(inputs)
+            noise = upload(torch.randn(inputs.shape, generator=generator), split.device).to(inputs)
             noisy = perturb(inputs, noise, noise_level, clamp_noise)
             easy = ~hard[index].view(-1, *[1] * (inputs.ndim - 1))
             losses = F.cross_entropy(
@@ -159,7 +159,7 @@ def unlearn(
             )
             loss = signed_loss(losses, weights[index], hard_loss_cap)
             if retain_weight > 0:
-                retained, own = split.retain.batch(next(retain_batches).to(split.device))
+                retained, own = split.retain.batch(next(retain_batches))
                 loss = loss + retain_weight * F.cross_entropy(model(retained), own)
             stepper.zero_grad(set_to_none=True)
             loss.backward()

@@ -102,13 +102,14 @@ def descend_and_ascend(
         split.evidence.label_weights = (p, 1 - p, alpha)
     optimizer = make_optimizer(model, "sgd", lr, momentum, weight_decay)
     sets = {"retain": split.retain, "forget": split.forget}
-    followed = stream(len(sets["forget" if iterate == "retain" else "retain"]), generator)
+    cycled = len(sets["forget" if iterate == "retain" else "retain"])
+    followed = stream(cycled, generator, split.device)
     for _ in range(epochs):
         model.train()
-        for led in batches(len(sets[iterate]), batch_size, generator):
+        for led in batches(len(sets[iterate]), batch_size, generator, split.device):
             index = {name: led if name == iterate else followed(len(led)) for name in sets}
             (retain, retain_labels), (forget, forget_labels) = (
-                part.batch(index[name].to(split.device)) for name, part in sets.items()
+                part.batch(index[name]) for name, part in sets.items()
             )
             size = len(led)
             optimizer.zero_grad()
@@ -127,24 +128,31 @@ def descend_and_ascend(
         yield
 
 
-def stream(count: int, generator: torch.Generator) -> Callable[[int], Tensor]:
+def stream(
+    count: int, generator: torch.Generator, device: torch.device | str = "cpu"
+) -> Callable[[int], Tensor]:
     """Indices without end, shuffled anew at each pass; each call takes as many as it is asked for."""
-    left = torch.empty(0, dtype=torch.int64)
+    left = torch.empty(0, dtype=torch.int64, device=device)
 
     def take(size: int) -> Tensor:
         nonlocal left
         while len(left) < size:
-            left = torch.cat([left, *batches(count, count, generator)])
+            left = torch.cat([left, *batches(count, count, generator, device)])
         taken, left = left[:size], left[size:]
         return taken
 
     return take
 
 
-def cycle(count: int, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
+def cycle(
+    count: int,
+    batch_size: int,
+    generator: torch.Generator,
+    device: torch.device | str = "cpu",
+) -> Iterator[Tensor]:
     """Index batches for ever, shuffled anew at each pass."""
     while True:
-        yield from batches(count, batch_size, generator)
+        yield from batches(count, batch_size, generator, device)
 
 
 def smoothed_labels(labels: Tensor, num_classes: int, alpha: Tensor) -> Tensor:

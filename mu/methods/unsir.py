@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mu.data import Examples, batches
+from mu.device import upload
 from mu.knobs import Count, CountOrZero, NonNegative, Positive
 from mu.models import eval_mode
 from mu.split import Split
@@ -99,7 +100,7 @@ def mixed_batch(sample: Examples, noisy: Examples, index: Tensor) -> tuple[Tenso
     """Inputs and labels at `index`: first come the samples, then the noise images over and over again."""
     drawn = (index[index >= len(sample)] - len(sample)) % len(noisy)
     parts = [
-        examples.batch(chosen.to(examples.device))
+        examples.batch(upload(chosen, examples.device))
         for examples, chosen in ((sample, index[index < len(sample)]), (noisy, drawn))
     ]
     return torch.cat([inputs for inputs, _ in parts]), torch.cat([labels for _, labels in parts])
@@ -108,7 +109,7 @@ def mixed_batch(sample: Examples, noisy: Examples, index: Tensor) -> tuple[Tenso
 def to_pixels(normalized: Tensor, split: Split) -> Tensor:
     """Normalised inputs [B, C, H, W] in the units a model takes: mean + std * x, not clipped to [0, 1]."""
     mean, std = (
-        torch.tensor(values).to(normalized).view(-1, 1, 1)
+        upload(torch.tensor(values), normalized.device).to(normalized).view(-1, 1, 1)
         for values in (split.input_mean, split.input_std)
     )
     return mean + std * normalized

@@ -97,9 +97,7 @@ def test_every_sample_may_have_its_own_alpha() -> None:
 
 def test_an_epoch_takes_the_steps_of_the_golden_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     z = golden("b_ugradsl_loss")
-    monkeypatch.setattr(
-        ugradsl_plus, "batches", lambda count, size, generator: batches(count, size)
-    )
+    monkeypatch.setattr(ugradsl_plus, "batches", lambda count, size, *_: batches(count, size))
     losses: list[float] = []
     weights: list[Tensor] = []
     model = nn.Linear(*reversed(z["W0"].shape)).double()

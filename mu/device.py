@@ -1,0 +1,61 @@
+"""Where models and tensors live, and how they get there without anybody waiting."""
+
+from __future__ import annotations
+
+from math import ceil
+
+import torch
+from torch import Tensor, nn
+
+
+def prepare(cpus: float, gpus: float) -> str:
+    """Fit this process to its share of a machine; returns its device, `cuda` or `cpu`."""
+    torch.set_num_threads(max(1, int(cpus)))
+    if not gpus or not torch.cuda.is_available():
+        return "cpu"
+    torch.backends.cudnn.benchmark = (
+        True  # batches have one shape, so that a search for kernels pays
+    )
+    return "cuda"
+
+
+def place(model: nn.Module, device: torch.device | str) -> nn.Module:
+    """Move a model, in place; on a GPU its convolutions become channels_last, which bf16 needs to be fast."""
+    if torch.device(device).type == "cuda":
+        return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model.to(device)
+
+
+def upload(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """A tensor of the CPU on `device`.
+
+    A copy to a GPU goes through pinned memory and is only queued: neither this call nor the GPU's work waits for
+    it. Draws of a generator, which is always the CPU's, go this way in every step.
+    """
+    if torch.device(device).type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
+def watch_memory(device: torch.device | str) -> None:
+    """Begin to measure ``peak_memory`` anew; what earlier work of this process left unused is given back."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_memory(device: torch.device | str) -> float:
+    """GiB of a GPU that this process has held at most since ``watch_memory``; 0 on a CPU."""
+    if torch.device(device).type != "cuda":
+        return 0.0
+    return torch.cuda.max_memory_reserved(device) / 2**30
+
+
+def out_of_memory(device: torch.device | str) -> str:
+    """What to do about a lack of device memory: how many processes like this one fit on the GPU, at most."""
+    total, peak = torch.cuda.mem_get_info(device)[1] / 2**30, peak_memory(device)
+    fit = int(total / max(peak, 2**-10))
+    advice = "choose a smaller batch_size or model"
+    if fit >= 1:
+        advice = f"at most {fit} fit: set resources.gpus to {ceil(100 / fit) / 100:g} or more, or {advice}"
+    return f"out of device memory: held {peak:.1f} of the GPU's {total:.1f} GiB; {advice}"
