@@ -141,7 +141,7 @@ def run_trial(
             if "test" in job.views:
                 outcome.confusions = sparse(found.confusions)
             if job.attacks and retrained is not None:
-                gold = problem.load(retrained()).to(device)
+                gold = place(problem.load(retrained()), device)
                 evidence = split.memo.evidence
                 shown = evidence_score(
                     model, gold, evidence, found.forget, reference.retrain_logits
