@@ -121,6 +121,7 @@ class Dataset:
         fine_classes: Names of the sub-classes; the same as `classes` without superclasses.
         positions: int64 [N], where each sample of `train` stands among all training samples, before `val` and
             `twin` were cut from them; None where nothing was cut.
+        all_samples: Number of all training samples; None where nothing was cut.
         vocabulary: What each token stands for; empty for images.
     """
 
@@ -129,6 +130,7 @@ class Dataset:
     classes: tuple[str, ...]
     fine_classes: tuple[str, ...] = field(default=())
     positions: NDArray[np.int64] | None = None
+    all_samples: int | None = None
     vocabulary: tuple[str, ...] = ()
 
     @property
@@ -140,6 +142,11 @@ class Dataset:
         """Whether inputs are images, [C, H, W]; else they are tokens or other vectors."""
         return len(self.input_shape) == 3
 
+    @property
+    def total(self) -> int:
+        """Number of all training samples, before anything was cut."""
+        return self.all_samples or len(self.parts["train"])
+
     def all_positions(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
         """Positions in `train` as positions among all training samples; see `positions`."""
         return index if self.positions is None else self.positions[index]
@@ -148,7 +155,7 @@ class Dataset:
         """The other way round; -1 for samples that are not trained on."""
         if self.positions is None:
             return index
-        where = np.full(max(index.max(), self.positions.max()) + 1, -1)
+        where = np.full(self.total, -1)
         where[self.positions] = np.arange(len(self.positions))
         return where[index]
 
@@ -241,7 +248,7 @@ def load(spec: DataSpec, cache: Path | None = None) -> Dataset:
         raise ValueError(
             f"data: no training image is left of class {classes[missing[0]]!r}; raise data.subset"
         )
-    return Dataset(spec.name, parts, classes, raw.classes, keep, raw.vocabulary)
+    return Dataset(spec.name, parts, classes, raw.classes, keep, len(train), raw.vocabulary)
 
 
 def _reserved(spec: DataSpec, total: int) -> NDArray[np.int64]:

@@ -7,7 +7,7 @@ floor. "Another forget set" is another request, with another `draw`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from mu.data import Dataset, stratified_choice
 from mu.keys import derive_seed
+from mu.positions import read_positions
 
 
 @dataclass(frozen=True)
@@ -23,12 +24,21 @@ class ForgetRequest:
 
     Args:
         kind: `full_class` (all of one class), `sub_class` (all of one sub-class, while the model predicts
-            superclasses), `random` (a share of the training set) or `class_subset` (some of one class).
-        target: Class or sub-class, by name.
-        fraction: Share of the training set to forget, in (0, 1); `random` only.
-        count: Number of samples of `target` to forget; `class_subset` only.
+            superclasses), `random` (a share of the training set), `class_subset` (some of one class),
+            `identities` (all of some people, of data that says who is who), `hardest` (what a model learns
+            last), `worst_case` (what gives away most that it was trained on), or `indices` (a file says).
+            ``mu.ranking`` defines `hardest` and `worst_case`.
+        target: Class or sub-class, by name; `hardest` and `worst_case` choose from it where it is given.
+        fraction: Share of the training set to forget, in (0, 1); of `identities` the share of people, of
+            `hardest` and `worst_case` that of the samples they choose from.
+        count: Number of samples to forget: of `target` for `class_subset`; for `hardest` and `worst_case`.
         stratified: Whether every class loses the same share; `random` only.
-        draw: Names the random draw: requests that differ only here forget different samples.
+        draw: Names the random draw: requests that differ only here forget different samples. For `hardest` and
+            `worst_case` it is the seed of the model that ranks the samples.
+        identities: Which people to forget, by number; `identities` only.
+        among: Classes to which people must mostly belong to be drawn; `identities` with a `fraction` only.
+        epochs: Early epochs that decide which samples are hard; `hardest` only. None is a fifth of all.
+        file: A .npy file of positions among all training samples (see ``mu.positions``); `indices` only.
     """
 
     kind: str
@@ -37,34 +47,76 @@ class ForgetRequest:
     count: int | None = None
     stratified: bool = True
     draw: int = 0
+    identities: Sequence[str] | None = None
+    among: Sequence[str] | None = None
+    epochs: int | None = None
+    file: str | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ValueError(f"kind must be one of {', '.join(KINDS)}, but got {self.kind!r}")
-        for name in ("target", "fraction", "count"):
-            given, needed = getattr(self, name) is not None, name in KINDS[self.kind]
-            if needed and not given:
-                raise ValueError(f"{self.kind} needs `{_key(name)}`")
-            if given and not needed:
+        takes = KINDS[self.kind]
+        for choice in takes.needs:
+            given = [name for name in choice if getattr(self, name) is not None]
+            if not given:
+                keys = " or ".join(f"`{_key(name)}`" for name in choice)
+                raise ValueError(f"{self.kind} needs {keys}")
+            if len(given) > 1:
+                keys = " or ".join(f"`{_key(name)}`" for name in choice)
+                raise ValueError(f"{self.kind} takes {keys}, not both")
+        known = {*sum(takes.needs, ()), *takes.may}
+        for name in ("target", "fraction", "count", "identities", "among", "epochs", "file"):
+            if getattr(self, name) is not None and name not in known:
                 raise ValueError(f"{self.kind} does not take `{_key(name)}`")
         if self.fraction is not None and not 0 < self.fraction < 1:
             raise ValueError(f"`fraction` must be in (0, 1), but got {self.fraction}")
-        if self.count is not None and self.count < 1:
-            raise ValueError(f"`count` must be at least 1, but got {self.count}")
+        for name in ("count", "epochs"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"`{name}` must be at least 1, but got {value}")
+        if self.among is not None and self.fraction is None:
+            raise ValueError(
+                "`among` limits the draw of a `fraction`; leave it out with `identities`"
+            )
+        for person in self.identities or ():
+            if not person.isdecimal():
+                raise ValueError(f"`identities` must be whole numbers, but got {person!r}")
 
     @property
     def whole_class(self) -> bool:
         """Whether a whole class or sub-class goes, so that test accuracy splits into retain and forget."""
         return self.kind in ("full_class", "sub_class")
 
+    @property
+    def ranked(self) -> bool:
+        """Whether a model has to be trained before it is known which samples are selected."""
+        return self.kind in ("hardest", "worst_case")
 
-KINDS: Mapping[str, tuple[str, ...]] = {
-    "full_class": ("target",),
-    "sub_class": ("target",),
-    "random": ("fraction",),
-    "class_subset": ("target", "count"),
+
+@dataclass(frozen=True)
+class Fields:
+    """The fields of a kind of request.
+
+    Args:
+        needs: Each a choice of fields of which one must be given.
+        may: Those that can be given besides.
+    """
+
+    needs: tuple[tuple[str, ...], ...]
+    may: tuple[str, ...] = ()
+
+
+KINDS: Mapping[str, Fields] = {
+    "full_class": Fields((("target",),)),
+    "sub_class": Fields((("target",),)),
+    "random": Fields((("fraction",),)),
+    "class_subset": Fields((("target",), ("count",))),
+    "identities": Fields((("fraction", "identities"),), ("among",)),
+    "hardest": Fields((("fraction", "count"),), ("target", "epochs")),
+    "worst_case": Fields((("fraction", "count"),), ("target",)),
+    "indices": Fields((("file",),)),
 }
-"""Each kind with the fields it needs."""
+"""Each kind with its fields."""
 
 
 def _key(name: str) -> str:
@@ -86,16 +138,27 @@ def members(request: ForgetRequest, data: Dataset, part: str) -> NDArray[np.bool
             f"sub_class needs data with superclasses, which {data.name} has not; set data.superclasses"
         )
     names = data.fine_classes if fine else data.classes
-    if request.target not in names:
-        raise ValueError(f"unknown class {request.target!r}; {data.name} has {', '.join(names)}")
-    return (samples.fine if fine else samples.labels) == names.index(request.target)
+    return (samples.fine if fine else samples.labels) == _label(request.target, names, data)
 
 
-def select(request: ForgetRequest, data: Dataset) -> NDArray[np.int64]:
+def _label(name: str, names: Sequence[str], data: Dataset) -> int:
+    if name not in names:
+        raise ValueError(f"unknown class {name!r}; {data.name} has {', '.join(names)}")
+    return names.index(name)
+
+
+def select(
+    request: ForgetRequest, data: Dataset, scores: NDArray[np.float64] | None = None
+) -> NDArray[np.int64]:
     """Sorted positions in the training part of the samples to forget.
 
+    Args:
+        scores: One number for each training sample, of which the largest are selected; for ``ranked`` requests,
+            which need it, see ``mu.ranking``.
+
     Raises:
-        ValueError: The request selects nothing, or everything, or leaves a class it must keep without samples.
+        ValueError: The request selects nothing, or everything, or leaves a class it must keep without samples; or
+            its file is wrong.
     """
     train = data.parts["train"]
     rng = np.random.default_rng(
@@ -108,14 +171,19 @@ def select(request: ForgetRequest, data: Dataset) -> NDArray[np.int64]:
             chosen = stratified_choice(train.fine, count, rng)
         else:
             chosen = np.sort(rng.permutation(len(train))[:count])
+    elif request.kind == "identities":
+        chosen = np.flatnonzero(np.isin(_groups(data), _people(request, data, rng)))
+    elif request.kind == "indices":
+        chosen = _listed(request, data)
+    elif request.ranked:
+        assert scores is not None, "a ranked request needs scores"
+        pool = _pool(request, data)
+        order = np.argsort(-scores[pool], kind="stable")
+        chosen = np.sort(pool[order[: _ranked_size(request, len(pool))]])
     else:
         chosen = np.flatnonzero(members(request, data, "train"))
         if request.count is not None:
-            if request.count > len(chosen):
-                raise ValueError(
-                    f"`count` must be at most {len(chosen)}, the training samples of class "
-                    f"{request.target!r}, but got {request.count}"
-                )
+            _check_count(request, len(chosen))
             chosen = np.sort(rng.permutation(chosen)[: request.count])
     if len(chosen) == 0:
         raise ValueError(f"the request selects nothing of {len(train)} training samples")
@@ -130,3 +198,95 @@ def select(request: ForgetRequest, data: Dataset) -> NDArray[np.int64]:
             "forget fewer, or the full_class"
         )
     return chosen
+
+
+def stand_in(request: ForgetRequest, data: Dataset) -> NDArray[np.int64]:
+    """What ``select`` returns; of a ranked request as many samples, but the first ones, before any is ranked.
+
+    Raises:
+        ValueError: As ``select``, as far as it can be known by now.
+    """
+    if not request.ranked:
+        return select(request, data)
+    pool = _pool(request, data)
+    size = _ranked_size(request, len(pool))
+    if not 0 < size < len(data.parts["train"]):
+        raise ValueError(
+            f"the request selects {size} of {len(data.parts['train'])} training samples"
+        )
+    return pool[:size]
+
+
+def _pool(request: ForgetRequest, data: Dataset) -> NDArray[np.int64]:
+    """The training samples that a ranked request chooses from."""
+    if request.target is None:
+        return np.arange(len(data.parts["train"]))
+    return np.flatnonzero(members(request, data, "train"))
+
+
+def _ranked_size(request: ForgetRequest, pool: int) -> int:
+    if request.fraction is not None:
+        return round(request.fraction * pool)
+    assert request.count is not None
+    _check_count(request, pool)
+    return request.count
+
+
+def _check_count(request: ForgetRequest, most: int) -> None:
+    assert request.count is not None
+    if request.count > most:
+        where = f" of class {request.target!r}" if request.target is not None else ""
+        raise ValueError(
+            f"`count` must be at most {most}, the training samples{where}, but got {request.count}"
+        )
+
+
+def _groups(data: Dataset) -> NDArray[np.int64]:
+    groups = data.parts["train"].groups
+    if groups is None:
+        raise ValueError(
+            f"identities needs data that says who is who, such as celeba, not {data.name}"
+        )
+    return groups
+
+
+def _people(request: ForgetRequest, data: Dataset, rng: np.random.Generator) -> NDArray[np.int64]:
+    """The identities to forget: those listed, or a share of all, at least one, drawn among those that qualify."""
+    groups = _groups(data)
+    every = np.unique(groups)
+    if request.identities is not None:
+        listed = np.array([int(person) for person in request.identities], np.int64)
+        unknown = np.setdiff1d(listed, every)
+        if len(unknown):
+            raise ValueError(
+                f"identity {unknown[0]} has no training sample; {data.name} has {len(every)} "
+                f"from {every[0]} to {every[-1]}"
+            )
+        return listed
+    assert request.fraction is not None
+    count = max(1, round(request.fraction * len(every)))
+    if request.among is not None:
+        wanted = [_label(name, data.classes, data) for name in request.among]
+        votes = np.zeros((len(every), len(data.classes)), np.int64)
+        np.add.at(votes, (np.searchsorted(every, groups), data.parts["train"].labels), 1)
+        every = every[np.isin(votes.argmax(1), wanted)]
+        if count > len(every):
+            raise ValueError(
+                f"`among` leaves {len(every)} identities, but {count} are to be forgotten"
+            )
+    return rng.permutation(every)[:count]
+
+
+def _listed(request: ForgetRequest, data: Dataset) -> NDArray[np.int64]:
+    """The samples that the request's file names."""
+    assert request.file is not None
+    positions = read_positions(request.file, data.total, "file", data.fingerprint)
+    chosen = data.train_positions(positions)
+    away = positions[chosen < 0]
+    if len(away):
+        raise ValueError(
+            f"file: {len(away)} of the {len(positions)} samples of {request.file}, such as {away[0]}, are "
+            "not trained on: they are held out, or data.subset left them out; name the file in data.reserve, "
+            "too, so that val and twin are cut from the others"
+        )
+    return np.sort(chosen)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
@@ -65,6 +65,8 @@ class Problem:
         recipe: How `original` and `retrain` are trained.
         request: What must be forgotten.
         seed: Of initial weights and of the order of samples; does not change what is forgotten.
+        chosen: Positions of D_f in the training part, for requests that need more than the data to know them (a
+            ranking, a file); None selects them by the request.
     """
 
     data: Dataset
@@ -72,6 +74,7 @@ class Problem:
     recipe: Recipe
     request: ForgetRequest
     seed: int
+    chosen: NDArray[np.int64] | None = field(default=None, compare=False)
 
     @cached_property
     def network(self) -> Model:
@@ -86,7 +89,7 @@ class Problem:
     @cached_property
     def forget_index(self) -> NDArray[np.int64]:
         """Sorted positions of D_f in the training part."""
-        return select(self.request, self.data)
+        return select(self.request, self.data) if self.chosen is None else self.chosen
 
     @cached_property
     def retain_index(self) -> NDArray[np.int64]:

@@ -11,7 +11,8 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from sweeps import splits
     from sweeps.plan import Plan
     from sweeps.run import Places, Sweep, open_results
 
@@ -142,9 +144,16 @@ def _run(options: argparse.Namespace) -> int:
         options.optuna_storage,
     )
     _stop_on_sigterm()
+    try:
+        if plan.rankings:
+            _rank(plan, options, console)
+    except KeyboardInterrupt:
+        console.print(f"\n{wanted.name}: stopped before any trial")
+        return INTERRUPTED
     found = open_results(plan, places)
     again = f"musweep run {shlex.quote(options.study)}"
     try:
+        splits.write(plan, places.folder / "splits")
         sweep = Sweep(plan, found, places, console)
         if sweep.done:
             console.print(
@@ -163,16 +172,37 @@ def _run(options: argparse.Namespace) -> int:
     return _finish(places.folder, found, options, console)
 
 
-def _sweep(sweep: Any, options: argparse.Namespace, console: Console) -> None:
-    from sweeps.store import Store
-    from sweeps.tracker import Tracker, describe, local_uri
+def _rank(plan: Any, options: argparse.Namespace, console: Console) -> None:
+    """Settle which samples the ranked requests select, on a cluster of its own where they are not known yet."""
+    from sweeps import splits
 
-    folder = sweep.places.folder
+    @contextmanager
+    def workers() -> Iterator[Any]:
+        from sweeps import tuner
+
+        console.print(f"{plan.study.name}: ranking samples for {', '.join(plan.rankings)}")
+        with tuner.cluster(options.address, plan.study.resources) as cluster:
+            yield tuner.Workers(plan, cluster)
+
+    splits.settle(plan, _store(options), workers)
+
+
+def _store(options: argparse.Namespace) -> Any:
+    from sweeps.store import Store
+
     try:
         store = Store(options.storage)
         store.check()
     except Exception as error:  # each protocol has errors of its own
         raise StudyError(f"--storage {options.storage}: cannot be written to: {error}") from error
+    return store
+
+
+def _sweep(sweep: Any, options: argparse.Namespace, console: Console) -> None:
+    from sweeps.tracker import Tracker, describe, local_uri
+
+    folder = sweep.places.folder
+    store = _store(options)
     local = options.tracking_uri is None
     uri = options.tracking_uri or local_uri(folder)
     try:
@@ -245,6 +275,10 @@ def _print_plan(plan: Any, console: Console) -> None:
         seconds = plan.samples[phase] * rate
         total += seconds
         phases.add_row(phase, str(count), duration(seconds))
+    if plan.rankings:
+        trained = len(plan.rankings) * wanted.training.epochs * len(plan.data.parts["train"])
+        total += trained * rate
+        phases.add_row("ranking", str(len(plan.rankings)), duration(trained * rate))
     phases.add_row("all", str(sum(plan.counts.values())), duration(total))
     console.print(phases)
     console.print(

@@ -9,7 +9,11 @@ from functools import cached_property
 from importlib import metadata
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mu.data import PARTS, Dataset
+from mu.forget import select
 from mu.keys import content_key
 from mu.problem import Problem
 from sweeps.study import Study
@@ -62,12 +66,37 @@ class Plan:
         self.study = study
         self.data = data
         self._problems: dict[tuple[str, int], Problem] = {}
+        self._chosen: dict[str, NDArray[np.int64]] = {
+            name: select(request, data)
+            for name, request in study.forget.items()
+            if request.kind == "indices"  # workers do not have the file
+        }
+        self.rankings = {
+            name: Problem(data, study.model, study.training, request, request.draw)
+            for name, request in study.forget.items()
+            if request.ranked
+        }
+        """The problems that decide which samples ranked requests select; they know none before ``choose``."""
+
+    def choose(self, forget: str, scores: NDArray[np.float64]) -> None:
+        """Settle which samples a ranked request selects. Raises ValueError as ``mu.forget.select``."""
+        self._chosen[forget] = select(self.study.forget[forget], self.data, scores)
+        self._problems = {name: p for name, p in self._problems.items() if name[0] != forget}
+
+    def chosen(self, forget: str) -> NDArray[np.int64]:
+        """Sorted positions in the training part of the samples that a request selects."""
+        return self.problem(forget, self.study.report_seeds[0]).forget_index
 
     def problem(self, forget: str, seed: int) -> Problem:
         if (forget, seed) not in self._problems:
             study = self.study
             self._problems[forget, seed] = Problem(
-                self.data, study.model, study.training, study.forget[forget], seed
+                self.data,
+                study.model,
+                study.training,
+                study.forget[forget],
+                seed,
+                self._chosen.get(forget),
             )
         return self._problems[forget, seed]
 
@@ -189,6 +218,7 @@ class Plan:
                 "forget": len(problem.forget_index),
                 "retain": len(problem.retain_index),
                 "whole_class": request.whole_class,
+                "selected": content_key(problem.forget_index.tolist()),
             }
         return {
             "study": study.name,

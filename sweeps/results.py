@@ -106,6 +106,11 @@ def _comparable(line: Mapping[str, Any]) -> dict[str, Any]:
         "training.precision", "float32"
     )  # of studies that began before there was a choice
     flat |= {f"forget.{key}": value for key, value in definition["forget"].items()}
+    flat |= {
+        f"forget.{name}: samples": facts["selected"]
+        for name, facts in line["requests"].items()
+        if "selected" in facts
+    }
     for method in definition["methods"]:
         flat |= {
             f"methods.{method['name']}.{kind}.{key}": value

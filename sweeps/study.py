@@ -10,6 +10,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mu import forget, methods, metrics, models
 from mu.data import Dataset, DataSpec, load
 from mu.evaluate import COSTLY
@@ -18,6 +21,7 @@ from mu.launch import check_launch
 from mu.methods import Method
 from mu.models import Model, ModelSpec
 from mu.problem import Problem
+from mu.ranking import early_epochs
 from mu.training import Recipe
 from sweeps import files, published, space
 from sweeps.files import StudyError
@@ -292,7 +296,7 @@ def parse(raw: Mapping[str, Any], where: str, folders: Sequence[Path] = ()) -> S
     attached, numbers = _published(raw.get("published"), requests, where)
     definition = {
         "study": name,
-        "data": _plain(data_spec),
+        "data": {k: v for k, v in _plain(data_spec).items() if v not in (None, [])},
         "model": _plain_model(model_spec),
         "training": _plain(recipe),
         "forget": {key: _plain_request(request) for key, request in requests.items()},
@@ -340,9 +344,12 @@ def load_data(study: Study, where: str, cache: Path | None = None) -> Dataset:
         data = load(study.data, cache)
     except ValueError as error:
         raise StudyError(f"{where}: {error}") from error
+    stand_ins: dict[str, Problem] = {}
     for name, request in study.forget.items():
         try:
-            forget.select(request, data)
+            stand_ins[name] = _problem(study, data, name, forget.stand_in(request, data))
+            if request.kind == "hardest":
+                early_epochs(stand_ins[name])
         except ValueError as error:
             raise StudyError(f"{where}: forget: {name}: {error}") from error
     for tuned in study.methods:
@@ -351,16 +358,20 @@ def load_data(study: Study, where: str, cache: Path | None = None) -> Dataset:
                 f"{where}: methods: {tuned.name} needs held-out data of its own; set data.twin, "
                 "such as 0.1"
             )
-        _check_problems(study, data, tuned, f"{where}: methods: {tuned.name}")
+        _check_problems(tuned, stand_ins, f"{where}: methods: {tuned.name}")
     return data
 
 
-def _check_problems(study: Study, data: Dataset, tuned: Tuned, where: str) -> None:
+def _problem(study: Study, data: Dataset, name: str, chosen: NDArray[np.int64]) -> Problem:
+    return Problem(data, study.model, study.training, study.forget[name], 0, chosen)
+
+
+def _check_problems(tuned: Tuned, problems: Mapping[str, Problem], where: str) -> None:
     """Ask the method itself whether it can work on the requests it is used on."""
     if tuned.method.check_problem is None:
         return
     for name in tuned.forget:
-        problem = Problem(data, study.model, study.training, study.forget[name], 0)
+        problem = problems[name]
         try:
             tuned.method.check_problem(problem.build(), problem.split().only(tuned.method.data))
         except ValueError as error:

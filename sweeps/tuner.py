@@ -43,6 +43,7 @@ from mu.evaluate import predict
 from mu.launch import set_launch
 from mu.methods import Method
 from mu.problem import Evaluation, Problem, Role, weights_of
+from mu.ranking import rank
 from mu.record import TrialRecord
 from mu.split import Split
 from sweeps.files import SweepError
@@ -118,7 +119,7 @@ class Scored:
 
 
 def _without_data(problem: Problem) -> tuple[Any, ...]:
-    return problem.model, problem.recipe, problem.request, problem.seed
+    return problem.model, problem.recipe, problem.request, problem.seed, problem.chosen
 
 
 def _prepare(resources: Resources) -> str:
@@ -161,6 +162,15 @@ def _score(
     return scored
 
 
+@ray.remote(max_retries=RETRIES)
+def _rank(
+    data: Dataset, parts: tuple[Any, ...], original: Weights | None, resources: Resources
+) -> NDArray[np.float64]:
+    """Score the training samples of a problem with a ranked request."""
+    device = _prepare(resources)
+    return rank(Problem(data, *parts), original, device)
+
+
 class Workers:
     """References and trials of one plan, on a running cluster."""
 
@@ -173,6 +183,7 @@ class Workers:
         options = {"num_cpus": self.resources.cpus, "num_gpus": self.resources.gpus}
         self._train = _train.options(**options)
         self._score = _score.options(**options)
+        self._rank = _rank.options(**options)
 
     def share(self, key: str, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Put the weights of a reference into the object store."""
@@ -203,6 +214,34 @@ class Workers:
                         f"{str(error).strip().splitlines()[-1]}"
                     ) from error
                 yield key, arrays
+
+    def rank(self, wanted: Mapping[str, Problem]) -> Iterator[tuple[str, NDArray[np.float64]]]:
+        """Score training samples in parallel; yields (key, scores). Originals are taken as far as they are shared.
+
+        Raises:
+            SweepError: A model cannot be trained; the message says why.
+        """
+        running = {
+            self._rank.remote(
+                self._data,
+                _without_data(problem),
+                self._weights.get(problem.reference_key("original")),
+                self.resources,
+            ): key
+            for key, problem in wanted.items()
+        }
+        while running:
+            done, _ = ray.wait(list(running))
+            for future in done:
+                key = running.pop(future)
+                try:
+                    scores = ray.get(future)
+                except ray.exceptions.RayError as error:
+                    raise SweepError(
+                        f"the {wanted[key].request.kind} samples cannot be found: "
+                        f"{str(error).strip().splitlines()[-1]}"
+                    ) from error
+                yield key, scores
 
     def score(
         self, wanted: Mapping[tuple[str, int], tuple[Problem, tuple[str, ...], tuple[str, ...]]]

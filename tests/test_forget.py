@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from mu.data import Dataset
-from mu.forget import KINDS, ForgetRequest, members, select
+from mu.forget import KINDS, ForgetRequest, members, select, stand_in
 
 
 def chosen(data: Dataset, kind: str, **fields: Any) -> np.ndarray:
@@ -95,6 +97,10 @@ def test_whole_class_requests_are_those_that_split_test_accuracy() -> None:
         "sub_class": ForgetRequest("sub_class", target="a"),
         "random": ForgetRequest("random", fraction=0.1),
         "class_subset": ForgetRequest("class_subset", target="a", count=1),
+        "identities": ForgetRequest("identities", fraction=0.1),
+        "hardest": ForgetRequest("hardest", fraction=0.1),
+        "worst_case": ForgetRequest("worst_case", count=50),
+        "indices": ForgetRequest("indices", file="a.npy"),
     }
     assert set(requests) == set(KINDS)
     whole = {kind for kind, request in requests.items() if request.whole_class}
@@ -115,6 +121,21 @@ def test_whole_class_requests_are_those_that_split_test_accuracy() -> None:
         ({"kind": "random", "fraction": -0.1}, r"`fraction` must be in \(0, 1\)"),
         ({"kind": "random", "fraction": float("nan")}, r"`fraction` must be in \(0, 1\)"),
         ({"kind": "class_subset", "target": "a", "count": 0}, "`count` must be at least 1"),
+        ({"kind": "hardest"}, "hardest needs `fraction` or `count`"),
+        (
+            {"kind": "worst_case", "fraction": 0.1, "count": 3},
+            "worst_case takes `fraction` or `count`, not both",
+        ),
+        ({"kind": "worst_case", "count": 3, "epochs": 2}, "worst_case does not take `epochs`"),
+        ({"kind": "hardest", "count": 3, "epochs": 0}, "`epochs` must be at least 1, but got 0"),
+        ({"kind": "identities"}, "identities needs `fraction` or `identities`"),
+        (
+            {"kind": "identities", "identities": ("3",), "among": ("a",)},
+            "`among` limits the draw of a `fraction`",
+        ),
+        ({"kind": "identities", "identities": ("Ann",)}, "must be whole numbers, but got 'Ann'"),
+        ({"kind": "indices"}, "indices needs `file`"),
+        ({"kind": "random", "fraction": 0.1, "file": "a.npy"}, "random does not take `file`"),
     ],
 )
 def test_malformed_requests_are_refused(fields: dict[str, Any], message: str) -> None:
@@ -168,3 +189,158 @@ def test_only_class_cannot_be_forgotten(data: Dataset) -> None:
     )
     with pytest.raises(ValueError, match="selects all 32 training samples; none would be retained"):
         select(ForgetRequest("full_class", target="red"), single)
+
+
+@pytest.fixture(scope="module")
+def people(data: Dataset) -> Dataset:
+    """The toy data with 16 people: an even number is mostly red, an odd one mostly green or else."""
+    train = data.parts["train"]
+    groups = np.zeros(len(train), np.int64)
+    red = train.labels == 0
+    groups[red] = np.arange(red.sum()) % 8 * 2
+    groups[~red] = np.arange((~red).sum()) % 8 * 2 + 1
+    return replace(data, parts={**data.parts, "train": replace(train, groups=groups + 100)})
+
+
+def test_a_share_of_identities_goes_with_all_their_samples(people: Dataset) -> None:
+    groups = people.parts["train"].groups
+    assert groups is not None
+    index = chosen(people, "identities", fraction=0.25)
+    gone = set(groups[index])
+    assert len(gone) == 4
+    assert np.array_equal(index, np.flatnonzero(np.isin(groups, list(gone))))
+    assert len(set(groups[chosen(people, "identities", fraction=0.01)])) == 1, "at least one"
+
+
+def test_identities_are_drawn_among_people_who_mostly_belong_to_some_classes(
+    people: Dataset,
+) -> None:
+    groups = people.parts["train"].groups
+    assert groups is not None
+    for draw in range(3):
+        index = chosen(people, "identities", fraction=0.2, among=("red",), draw=draw)
+        assert set(groups[index] % 2) == {0}
+
+
+def test_listed_identities_go(people: Dataset) -> None:
+    groups = people.parts["train"].groups
+    index = chosen(people, "identities", identities=("103", "100"))
+    assert np.array_equal(index, np.flatnonzero(np.isin(groups, [100, 103])))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"identities": ("7",)}, "identity 7 has no training sample; toy has 16 from 100 to 115"),
+        ({"fraction": 0.9, "among": ("red",)}, "leaves 8 identities, but 14 are to be forgotten"),
+        ({"fraction": 0.1, "among": ("pink",)}, "unknown class 'pink'"),
+    ],
+)
+def test_identities_that_do_not_fit_the_data_are_refused(
+    people: Dataset, fields: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        select(ForgetRequest("identities", **fields), people)
+
+
+def test_identities_need_data_that_knows_them(data: Dataset) -> None:
+    with pytest.raises(ValueError, match="such as celeba, not toy"):
+        select(ForgetRequest("identities", fraction=0.1), data)
+
+
+def test_ranked_requests_take_the_largest_scores_of_what_they_choose_from(data: Dataset) -> None:
+    labels = data.parts["train"].labels
+    scores = np.random.default_rng(0).random(len(labels))
+    everywhere = select(ForgetRequest("hardest", fraction=0.1), data, scores)
+    assert len(everywhere) == round(0.1 * len(labels))
+    assert scores[everywhere].min() > np.delete(scores, everywhere).max()
+    red = select(ForgetRequest("worst_case", target="red", count=5), data, scores)
+    of_red = np.flatnonzero(labels == 0)
+    assert set(red) <= set(of_red)
+    assert scores[red].min() > scores[np.setdiff1d(of_red, red)].max()
+    tied = select(ForgetRequest("worst_case", count=5), data, np.zeros(len(labels)))
+    assert tied.tolist() == [0, 1, 2, 3, 4], "ties go by position"
+
+
+@pytest.mark.parametrize(
+    "fields", [{"fraction": 0.1}, {"count": 9}, {"target": "red", "fraction": 0.25}]
+)
+def test_stand_ins_of_ranked_requests_have_their_size(
+    data: Dataset, fields: dict[str, Any]
+) -> None:
+    request = ForgetRequest("hardest", **fields)
+    scores = np.random.default_rng(0).random(len(data.parts["train"]))
+    assert len(stand_in(request, data)) == len(select(request, data, scores))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"count": 129}, "`count` must be at most 128, the training samples, but got 129"),
+        ({"target": "red", "count": 33}, "at most 32, the training samples of class 'red'"),
+        ({"fraction": 0.001}, "selects 0 of 128"),
+        ({"count": 128}, "selects 128 of 128"),
+    ],
+)
+def test_ranked_requests_of_a_wrong_size_are_refused_before_anything_is_ranked(
+    data: Dataset, fields: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        stand_in(ForgetRequest("worst_case", **fields), data)
+
+
+@pytest.fixture
+def cut(data: Dataset) -> Dataset:
+    """The toy data as if every third of 192 training samples had been held out."""
+    positions = np.flatnonzero(np.arange(192) % 3)
+    assert len(positions) == len(data.parts["train"])
+    return replace(data, positions=positions, all_samples=192)
+
+
+def saved(folder: Path, content: Any, fingerprint: str | None = None) -> ForgetRequest:
+    np.save(folder / "some.npy", content)
+    if fingerprint is not None:
+        (folder / "some.json").write_text(json.dumps({"fingerprint": fingerprint}))
+    return ForgetRequest("indices", file=str(folder / "some.npy"))
+
+
+def test_positions_of_a_file_count_all_training_samples(cut: Dataset, tmp_path: Path) -> None:
+    request = saved(tmp_path, np.array([190, 1, 5], np.int32), cut.fingerprint)
+    index = select(request, cut)
+    assert index.tolist() == [0, 3, 126]
+    assert cut.all_positions(index).tolist() == [1, 5, 190]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (np.array([1.0, 2.0]), r"must hold one list of whole numbers, but holds float64 \[2\]"),
+        (np.array([[1], [2]]), r"but holds int64 \[2, 1\]"),
+        (np.array([True, False]), "but holds bool"),
+        (np.array([1, 192]), "position 192 is not among the 192 training samples"),
+        (np.array([-1, 2]), "position -1 is not among"),
+        (np.array([4, 2, 4]), "position 4 is there twice"),
+        (
+            np.array([1, 3, 6]),
+            r"2 of the 3 samples of .*, such as 3, are not trained on: .*reserve",
+        ),
+        (np.array([], np.int64), "selects nothing"),
+    ],
+)
+def test_files_that_hold_no_positions_are_refused(
+    cut: Dataset, tmp_path: Path, content: Any, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        select(saved(tmp_path, content), cut)
+
+
+def test_a_file_that_is_none_or_of_other_data_is_refused(cut: Dataset, tmp_path: Path) -> None:
+    missing = ForgetRequest("indices", file=str(tmp_path / "none.npy"))
+    with pytest.raises(ValueError, match=r"file: .*none\.npy cannot be read"):
+        select(missing, cut)
+    (tmp_path / "none.npy").write_bytes(b"0, 1, 2")
+    with pytest.raises(ValueError, match=r"none\.npy cannot be read as a \.npy file"):
+        select(missing, cut)
+    other = saved(tmp_path, np.array([1, 2]), "0" * 32)
+    with pytest.raises(ValueError, match=r"fingerprint 0{32}, but this study's has"):
+        select(other, cut)

@@ -15,7 +15,7 @@ from toy import FINE_CLASSES, RECIPE, REQUESTS, toy_data, toy_problem, toy_refer
 import mu.problem
 from mu.data import Examples
 from mu.evaluate import predict
-from mu.forget import KINDS, ForgetRequest
+from mu.forget import ForgetRequest
 from mu.problem import Problem, Role, weights_of
 from mu.training import Recipe
 
@@ -82,7 +82,7 @@ def test_references_differ_from_each_other() -> None:
     assert not _equal(dict(toy_reference("original")), dict(toy_reference("retrain")))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", REQUESTS)
 def test_split_is_disjoint_and_complete(kind: str) -> None:
     problem = toy_problem(kind)
     train = problem.data.parts["train"]

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 import studies
@@ -183,6 +184,31 @@ def test_references_are_shared_by_studies(finished: Path) -> None:
     audits = [r for r in records(finished / "results/other").values() if r.phase == "audit"]
     assert len(audits) == 2 * 2
     assert all(0 <= r.metrics["test"]["rmia_auc"] <= 1 for r in audits)
+
+
+def test_samples_are_ranked_by_workers_before_anything_else_and_written_down(
+    tmp_path: Path,
+) -> None:
+    requests = {
+        "hard": {"kind": "hardest", "fraction": 0.05, "epochs": 3},
+        "worst": {"kind": "worst_case", "class": 3, "count": 10},
+    }
+    wanted = studies.tiny(
+        forget=requests, experiments={}, methods=[{"name": "finetune", "fix": {"epochs": 1}}]
+    )
+    studies.write(tmp_path, {**wanted, "search": {**wanted["search"], "trials": 1}})
+    done = studies.musweep(tmp_path, "run", "study.yaml", "-o", "training.epochs=5")
+    assert done.returncode == 0, done.stderr
+    assert "ranking samples for hard, worst" in done.stdout
+    line, found = record.read(tmp_path / "results" / "tiny" / "trials.jsonl")
+    assert {r.forget for r in found} == set(requests)
+    assert all(r.finished for r in found)
+    for name in requests:
+        positions = np.load(tmp_path / "results" / "tiny" / "splits" / f"{name}.npy")
+        assert len(positions) == line["requests"][name]["forget"]
+    again = studies.musweep(tmp_path, "run", "study.yaml", "-o", "training.epochs=5")
+    assert "nothing to do" in again.stdout
+    assert "ranking" not in again.stdout
 
 
 def test_a_killed_driver_continues_without_loss_or_repetition(
