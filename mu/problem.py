@@ -157,7 +157,7 @@ class Problem:
             forget_class=target,
             input_mean=self.normalization.mean,
             input_std=self.normalization.std,
-            augment=augment_policy(self.recipe.augment),
+            augment=augment_policy(self.recipe.augment, self.recipe.pad),
             memo=Memo(self.key),
         )
 

@@ -7,7 +7,7 @@ epoch waits for the device.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -41,12 +41,14 @@ class Recipe:
         weight_decay: L2 for `sgd` and `adam`, decoupled for `adamw`.
         batch_size: Examples a step.
         schedule: `constant`; `cosine` to zero; `onecycle` (30% linear warm-up, then cosine to zero); `step`
-            (a tenth after 80% and again after 90% of the steps). All are per step.
+            (a tenth after each of `milestones`). All are per step.
         warmup_epochs: Linear warm-up before `cosine` and `step`.
-        augment: `none`, `crop` (zero padding of 4 pixels), `crop_flip` or `crop_flip_cutout` (a black square of
-            half the image's side).
+        augment: `none`, `crop` (after zero padding of `pad` pixels), `crop_flip` or `crop_flip_cutout` (a black
+            square of half the image's side).
         precision: `float32`, or `bf16`: the forward passes of training, unlearning and evaluation run in bf16, with
             float32 weights and logits. A property of the model, see ``mu.precision``.
+        pad: Pixels of zero padding before a crop.
+        milestones: Shares of the steps after which `step` falls, increasing, in (0, 1).
     """
 
     epochs: int = 30
@@ -59,6 +61,8 @@ class Recipe:
     warmup_epochs: float = 0.0
     augment: str = "none"
     precision: str = field(default="float32", metadata=LATER)
+    pad: int = field(default=4, metadata=LATER)
+    milestones: tuple[float, ...] = field(default=(0.8, 0.9), metadata=LATER)
 
     def __post_init__(self) -> None:
         for name, choices in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
@@ -66,7 +70,7 @@ class Recipe:
                 raise ValueError(
                     f"{name} must be one of {', '.join(choices)}, but got {getattr(self, name)!r}"
                 )
-        augment_policy(self.augment)
+        augment_policy(self.augment, self.pad)
         check_precision(self.precision)
         for name, low in (("epochs", 1), ("batch_size", 1)):
             if getattr(self, name) < low:
@@ -77,6 +81,13 @@ class Recipe:
             raise ValueError(f"momentum must be in [0, 1), but got {self.momentum}")
         if self.weight_decay < 0 or self.warmup_epochs < 0:
             raise ValueError("weight_decay and warmup_epochs must not be negative")
+        if self.pad < 1:
+            raise ValueError(f"pad must be at least 1, but got {self.pad}")
+        rising = sorted(set(self.milestones)) == list(self.milestones)
+        if not rising or not all(0 < share < 1 for share in self.milestones):
+            raise ValueError(
+                f"milestones must be increasing shares in (0, 1), but got {list(self.milestones)}"
+            )
 
 
 def learning_rate_factor(
@@ -84,7 +95,7 @@ def learning_rate_factor(
     step: int,
     total: int,
     warmup: int = 0,
-    milestones: tuple[float, float] = (0.8, 0.9),
+    milestones: Sequence[float] = (0.8, 0.9),
 ) -> float:
     """Multiple of the peak learning rate at a 0-based step of `total`.
 
@@ -134,6 +145,7 @@ def fit(
     weight_decay: float = 0.0,
     schedule: str = "constant",
     warmup_epochs: float = 0.0,
+    milestones: Sequence[float] = (0.8, 0.9),
     augment: Augment | None = None,
     augmentable: Tensor | None = None,
     loss: Loss = F.cross_entropy,
@@ -162,7 +174,8 @@ def fit(
                 if augmentable is not None:
                     changed = augmentable[index][:, None, None, None]
                     inputs = torch.where(changed, inputs, chosen.inputs)
-            set_lr(stepper, lr * learning_rate_factor(schedule, step, total, warmup))
+            factor = learning_rate_factor(schedule, step, total, warmup, milestones)
+            set_lr(stepper, lr * factor)
             differentiate(as_float(inputs), chosen.labels)
             stepper.step()
             step += 1
@@ -204,7 +217,8 @@ def train(
         weight_decay=recipe.weight_decay,
         schedule=recipe.schedule,
         warmup_epochs=recipe.warmup_epochs,
-        augment=augment_policy(recipe.augment),
+        milestones=recipe.milestones,
+        augment=augment_policy(recipe.augment, recipe.pad),
     )
 
 

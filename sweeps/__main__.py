@@ -131,7 +131,7 @@ def _run(options: argparse.Namespace) -> int:
     path = files.find_study(options.study)
     folders = _folders(options.methods_path)
     wanted = study.read(path, options.overrides, folders)
-    if options.address is None:
+    if options.address is None and not options.dry_run:  # which plans for other machines, too
         _check_machine(wanted)
     plan = Plan(wanted, study.load_data(wanted, str(path)))
     if options.dry_run:
@@ -298,10 +298,10 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _studies(options: argparse.Namespace) -> int:
-    table = Table("study", "what it is", box=None, padding=(0, 2, 0, 0))
-    for name, path in files.shipped_studies().items():
-        table.add_row(name, files.first_comment(path))
-    Console().print(table)
+    shipped = files.shipped_studies()
+    width = max(map(len, shipped))
+    for name, path in shipped.items():  # a line each, to be searched
+        print(f"{name:{width}}  {files.first_comment(path)}")
     return DONE
 
 

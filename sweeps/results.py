@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import json
 import os
@@ -16,6 +17,7 @@ import yaml
 
 from mu import record as records
 from mu.record import TrialRecord
+from mu.training import Recipe
 from sweeps.files import StudyError
 from sweeps.store import write_atomically
 
@@ -102,9 +104,8 @@ def _comparable(line: Mapping[str, Any]) -> dict[str, Any]:
         "selection": definition["selection"],
     }
     flat |= {f"training.{key}": value for key, value in definition["training"].items()}
-    flat.setdefault(
-        "training.precision", "float32"
-    )  # of studies that began before there was a choice
+    for field in dataclasses.fields(Recipe):  # of studies that began before there was a choice
+        flat.setdefault(f"training.{field.name}", field.default)
     flat |= {f"forget.{key}": value for key, value in definition["forget"].items()}
     flat |= {
         f"forget.{name}: samples": facts["selected"]

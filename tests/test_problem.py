@@ -24,7 +24,9 @@ ROLES: tuple[Role, ...] = ("original", "retrain")
 
 def other_value(field: str) -> Any:
     """Another value for a field of the toy problem's recipe."""
+    names: dict[str, Any]
     names = {"optimizer": "adamw", "schedule": "step", "augment": "crop", "precision": "bf16"}
+    names |= {"pad": 8, "milestones": (0.5,)}
     return names[field] if field in names else getattr(RECIPE, field) / 2 or 1.0
 
 

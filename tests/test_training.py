@@ -242,7 +242,14 @@ def test_optimizer_leaves_frozen_weights_out() -> None:
 
 def test_recipe_trains_as_fit_does_with_its_fields(problem: Any, split: Any) -> None:
     recipe = Recipe(
-        epochs=2, optimizer="adamw", lr=1e-3, batch_size=20, schedule="step", augment="crop"
+        epochs=2,
+        optimizer="adamw",
+        lr=1e-3,
+        batch_size=20,
+        schedule="step",
+        augment="crop",
+        pad=2,
+        milestones=(0.3,),
     )
     models = [problem.build(), problem.build()]
     for _ in train(models[0], split.retain, recipe, generator(0)):
@@ -257,7 +264,8 @@ def test_recipe_trains_as_fit_does_with_its_fields(problem: Any, split: Any) -> 
         weight_decay=5e-4,
         batch_size=20,
         schedule="step",
-        augment=Augment(pad=4),
+        milestones=(0.3,),
+        augment=Augment(pad=2),
     ):
         pass
     one, other = map(weights_of, models)
@@ -278,6 +286,9 @@ def test_recipe_trains_as_fit_does_with_its_fields(problem: Any, split: Any) -> 
         ({"momentum": -0.1}, r"momentum must be in \[0, 1\)"),
         ({"weight_decay": -1e-4}, "must not be negative"),
         ({"warmup_epochs": -1.0}, "must not be negative"),
+        ({"pad": 0}, "pad must be at least 1, but got 0"),
+        ({"milestones": (0.9, 0.8)}, r"milestones must be increasing shares in \(0, 1\)"),
+        ({"milestones": (1.0,)}, r"but got \[1.0\]"),
     ],
 )
 def test_wrong_recipes_are_refused(fields: dict[str, Any], message: str) -> None:
