@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from mu.vision import models as torchvision_models
 
 Shape = Sequence[int]
-"""Of one input: [C, H, W] for images."""
+"""Of one input: [C, H, W] of images; of tokens [L, V], how many there are and of how many words."""
 Factory = Callable[[Shape, int], nn.Module]
 """From the shape of one input and the number of classes to a network with freshly drawn weights."""
 
@@ -292,10 +292,33 @@ def _squares_of(name: str, shape: Shape, patch: int) -> None:
         )
 
 
+class EmbeddingBag(nn.Module):
+    """Mean of the embeddings of a text's words, and a perceptron with one hidden layer on it.
+
+    Joulin et al. 2017 (fastText), with a hidden layer. Takes tokens int [B, L], of which 0 is padding.
+    """
+
+    def __init__(self, shape: Shape, num_classes: int, width: int = 64):
+        super().__init__()
+        self.embedding = nn.Embedding(shape[1], width, padding_idx=0)
+        self.hidden = nn.Linear(width, width)
+        self.activation = nn.ReLU()
+        self.classifier = nn.Linear(width, num_classes)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        there = (tokens != 0).unsqueeze(-1)
+        total = (self.embedding(tokens) * there).sum(-2)
+        mean = total / there.sum(-2).clamp(min=1)
+        logits: Tensor = self.classifier(self.activation(self.hidden(mean)))
+        return logits
+
+
 RESNETS = ("resnet18", "resnet34", "resnet50")
 VGGS = ("vgg11", "vgg11_bn", "vgg16", "vgg16_bn")
 VITS = ("vit_b_16", "vit_b_32", "vit_l_16", "vit_l_32", "vit_h_14")
 
+TOKEN_MODELS: dict[str, Factory] = {"embedding_bag": EmbeddingBag}
+"""Networks that take tokens; all others take images."""
 MODELS: dict[str, Factory] = {
     "small_cnn": small_cnn,
     "allcnn": allcnn,
@@ -303,6 +326,7 @@ MODELS: dict[str, Factory] = {
     **{name: partial(vgg, name) for name in VGGS},
     "small_data_vit": SmallDataViT,
     **{name: partial(vit, name) for name in VITS},
+    **TOKEN_MODELS,
 }
 """Every network in its usual form: for small images where there are two."""
 IMAGENET_FORMS: dict[str, Factory] = {

@@ -34,6 +34,8 @@ class Augment:
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Augment images [B, C, H, W], uint8 or float; draws come from the CPU `generator`."""
+        if not self:
+            return images  # which may then be no images at all
         count, _, height, width = images.shape
         draws = []
         if self.pad > 0:
@@ -44,8 +46,6 @@ class Augment:
             draws += [
                 torch.randint(size, (count,), generator=generator) for size in (height, width)
             ]
-        if not draws:
-            return images
         drawn = [*upload(torch.stack(draws), images.device)]
         if self.pad > 0:
             images = crop(images, self.pad, drawn.pop(0), drawn.pop(0))

@@ -143,6 +143,11 @@ class Dataset:
         return len(self.input_shape) == 3
 
     @property
+    def network_shape(self) -> tuple[int, ...]:
+        """What a network has to know of an input: [C, H, W] of images, [L, V] of tokens (see ``mu.architectures``)."""
+        return (*self.input_shape, len(self.vocabulary)) if self.vocabulary else self.input_shape
+
+    @property
     def total(self) -> int:
         """Number of all training samples, before anything was cut."""
         return self.all_samples or len(self.parts["train"])

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mu.architectures import IMAGENET_FORMS, MODELS, Factory
+from mu.architectures import IMAGENET_FORMS, MODELS, TOKEN_MODELS, Factory
 
 STEMS = ("small", "imagenet")
 
@@ -63,7 +63,7 @@ class ModelSpec:
     Args:
         name: A key of ``MODELS``.
         stem: `small` or `imagenet`, for networks that have both forms (see ``mu.architectures``); None is `small`.
-        normalize: Inside the network; None is mean and standard deviation of the training images.
+        normalize: Inside the network; None is mean and standard deviation of the training images. Not for tokens.
     """
 
     name: str
@@ -79,6 +79,8 @@ class ModelSpec:
             raise ValueError(
                 f"stem can be chosen for {', '.join(IMAGENET_FORMS)}, but {self.name} has one form"
             )
+        if self.normalize is not None and self.name in TOKEN_MODELS:
+            raise ValueError(f"normalize is for images, but {self.name} takes tokens")
 
 
 @dataclass(frozen=True)
@@ -90,11 +92,13 @@ class Model:
             name alone where nothing else was chosen.
         factory: Builds it, with weights drawn from torch's global generator.
         normalize: Inside the network; None is that of the data.
+        takes: `images` or `tokens`; None where nobody says.
     """
 
     key: str | Mapping[str, Any]
     factory: Factory
     normalize: Normalization | None = None
+    takes: str | None = None
 
 
 def resolve(spec: ModelSpec | str) -> Model:
@@ -110,7 +114,9 @@ def resolve(spec: ModelSpec | str) -> Model:
     chosen: dict[str, Any] = {"stem": "imagenet"} if imagenet else {}
     if spec.normalize is not None:
         chosen["normalize"] = dataclasses.asdict(spec.normalize)
-    return Model({"name": spec.name, **chosen} if chosen else spec.name, factory, spec.normalize)
+    takes = "tokens" if spec.name in TOKEN_MODELS else "images"
+    key = {"name": spec.name, **chosen} if chosen else spec.name
+    return Model(key, factory, spec.normalize, takes)
 
 
 def build(
@@ -125,7 +131,7 @@ def build(
 
     Args:
         model: A network, or a key of ``MODELS``.
-        input_shape: [C, H, W].
+        input_shape: [C, H, W] of images, [L, V] of tokens.
         mean: Per-channel mean of the training images in [0, 1], folded into the model.
         std: Per-channel standard deviation, likewise.
 
@@ -133,9 +139,18 @@ def build(
         ValueError: The name is unknown, or the network cannot take such inputs.
     """
     model = resolve(model) if isinstance(model, str) else model
+    tokens = len(input_shape) == 2
+    holds = "tokens" if tokens else "images"
+    if model.takes not in (None, holds):
+        fitting = [name for name in MODELS if (name in TOKEN_MODELS) == tokens]
+        raise ValueError(
+            f"{model.key} takes {model.takes}, but the data holds {holds}; for them there are "
+            f"{', '.join(fitting)}"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return nn.Sequential(Normalize(mean, std), model.factory(input_shape, num_classes))
+        network = model.factory(input_shape, num_classes)
+        return nn.Sequential(network) if tokens else nn.Sequential(Normalize(mean, std), network)
 
 
 def frozen_copy(model: nn.Module) -> nn.Module:

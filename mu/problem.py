@@ -118,7 +118,7 @@ class Problem:
         """The network with initial weights, the same for `original` and `retrain` of a seed."""
         model = build(
             self.network,
-            self.data.input_shape,
+            self.data.network_shape,
             len(self.data.classes),
             self.normalization.mean,
             self.normalization.std,

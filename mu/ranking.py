@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from mu.device import place
 from mu.evaluate import predict
 from mu.keys import content_key
 from mu.logistic import fit_logistic
@@ -68,7 +69,7 @@ def _mean_probability(problem: Problem, device: str) -> NDArray[np.float64]:
     """Mean over the early epochs of the probability of each sample's own class, taken after each of them."""
     part = problem.data.parts["train"]
     examples = part.examples(device)
-    model = problem.build().to(device)
+    model = place(problem.build(), device)
     epochs = early_epochs(problem)
     total = np.zeros(len(part))
     for _ in islice(problem.train("original", model, device), epochs):
@@ -83,7 +84,7 @@ def _membership(problem: Problem, original: Weights, device: str) -> NDArray[np.
     Differs: JiT fits its attack on test samples; here it is `val`, because which samples are forgotten may not
     depend on what only the report looks at.
     """
-    model = problem.load(original).to(device)
+    model = place(problem.load(original), device)
     inside, outside = (
         entropy(predict(model, problem.data.parts[part].examples(device)))
         for part in ("train", "val")

@@ -154,6 +154,11 @@ class Split:
         """Shape of one input, such as [C, H, W]."""
         return tuple(self._any_part().inputs.shape[1:])
 
+    def need_images(self, why: str) -> None:
+        """Raise ValueError, for a method's `check`, unless inputs are images [C, H, W]; `why` follows "it"."""
+        if len(self.input_shape) != 3:
+            raise ValueError(f"needs images, because it {why}; inputs here are tokens")
+
     def only(self, needs: tuple[str, ...]) -> Split:
         """This split with no other data than `needs`; zero-shot methods get no retain data at all."""
         return replace(self, parts={name: self.parts[name] for name in needs if name in self.parts})

@@ -352,6 +352,15 @@ def load_data(study: Study, where: str, cache: Path | None = None) -> Dataset:
                 early_epochs(stand_ins[name])
         except ValueError as error:
             raise StudyError(f"{where}: forget: {name}: {error}") from error
+    if study.training.augment != "none" and not data.images:
+        raise StudyError(
+            f"{where}: training: augment: {study.training.augment} changes images, but {data.name} holds "
+            "tokens; leave it out, or `none`"
+        )
+    try:
+        next(iter(stand_ins.values())).build()
+    except ValueError as error:
+        raise StudyError(f"{where}: model: {error}") from error
     for tuned in study.methods:
         if "twin" in tuned.method.needs and len(data.parts["twin"]) == 0:
             raise StudyError(

@@ -32,6 +32,11 @@ ATTACK_BATCH = 1024
 logger = logging.getLogger(__name__)
 
 
+def check(model: nn.Module, split: Split) -> None:
+    """Raise ValueError unless inputs are images."""
+    split.need_images("moves pixels along their gradients")
+
+
 def unlearn(
     model: nn.Module,
     split: Split,

@@ -29,6 +29,11 @@ NEEDS = ("forget",)
 REQUESTS = ("full_class",)
 
 
+def check(model: nn.Module, split: Split) -> None:
+    """Raise ValueError unless inputs are images."""
+    split.need_images("learns images of noise")
+
+
 def unlearn(
     model: nn.Module,
     split: Split,

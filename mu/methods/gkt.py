@@ -37,6 +37,11 @@ IMPAIRS_FIRST = True
 logger = logging.getLogger(__name__)
 
 
+def check(model: nn.Module, split: Split) -> None:
+    """Raise ValueError unless inputs are images."""
+    split.need_images("generates images")
+
+
 def unlearn(
     model: nn.Module,
     split: Split,

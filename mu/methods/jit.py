@@ -27,6 +27,11 @@ from mu.split import Split
 NEEDS = ("forget",)
 
 
+def check(model: nn.Module, split: Split) -> None:
+    """Raise ValueError unless inputs are images."""
+    split.need_images("adds noise to pixels")
+
+
 def unlearn(
     model: nn.Module,
     split: Split,

@@ -30,6 +30,11 @@ NEEDS = ("retain", "forget", "original")
 PATCHES = 4
 
 
+def check(model: nn.Module, split: Split) -> None:
+    """Raise ValueError unless inputs are images."""
+    split.need_images("blends images by masks")
+
+
 def unlearn(
     model: nn.Module,
     split: Split,

@@ -22,6 +22,11 @@ from mu.training import Optimizer, Schedule
 NEEDS = ("retain", "forget", "original")
 
 
+def check(model: nn.Module, split: Split) -> None:
+    """Raise ValueError unless inputs are images."""
+    split.need_images("masks parts of images")
+
+
 def unlearn(
     model: nn.Module,
     split: Split,

@@ -48,7 +48,8 @@ logger = logging.getLogger(__name__)
 
 
 def check(model: nn.Module, split: Split) -> None:
-    """Raise ValueError when the twin set is too small to fit a classifier on."""
+    """Raise ValueError when inputs are no images, or the twin set is too small to fit a classifier on."""
+    split.need_images("adds noise to pixels and moves them along their gradients")
     if len(split.twin) < MINIMUM_TWIN:
         raise ValueError(
             f"tmu needs at least {MINIMUM_TWIN} held-out `twin` samples, "

@@ -30,6 +30,11 @@ REQUESTS = ("full_class", "sub_class")
 IMPAIRS_FIRST = True
 
 
+def check(model: nn.Module, split: Split) -> None:
+    """Raise ValueError unless inputs are images."""
+    split.need_images("learns images of noise")
+
+
 def unlearn(
     model: nn.Module,
     split: Split,
