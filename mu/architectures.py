@@ -277,18 +277,18 @@ class LocalAttention(nn.Module):
 
 
 def _at_least(name: str, shape: Shape, side: int) -> None:
-    if min(shape[1:]) < side:
+    if len(shape) != 3 or min(shape[1:]) < side:
         raise ValueError(
-            f"{name} needs images of at least {side} x {side} pixels, but they have "
-            f"{shape[1]} x {shape[2]}; set data.size, or choose another model"
+            f"{name} needs images of at least {side} x {side} pixels, but the inputs are "
+            f"{list(shape)}; set data.size, or choose another model"
         )
 
 
 def _squares_of(name: str, shape: Shape, patch: int) -> None:
-    if shape[1] != shape[2] or shape[2] % patch:
+    if len(shape) != 3 or shape[1] != shape[2] or shape[2] % patch:
         raise ValueError(
-            f"{name} needs square images whose side is a multiple of {patch} pixels, but they have "
-            f"{shape[1]} x {shape[2]}; set data.size, such as 224"
+            f"{name} needs square images whose side is a multiple of {patch} pixels, but the inputs "
+            f"are {list(shape)}; set data.size, such as 224"
         )
 
 

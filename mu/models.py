@@ -8,13 +8,16 @@ import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from mu import checkpoints, own_models
 from mu.architectures import IMAGENET_FORMS, MODELS, TOKEN_MODELS, Factory
+from mu.checkpoints import Arrays
 
 STEMS = ("small", "imagenet")
 
@@ -61,18 +64,22 @@ class ModelSpec:
     """A network, as a study says it.
 
     Args:
-        name: A key of ``MODELS``.
+        name: A key of ``MODELS``, or the import path ``module:function`` of a user's own (see ``mu.own_models``).
         stem: `small` or `imagenet`, for networks that have both forms (see ``mu.architectures``); None is `small`.
+        weights: File of pretrained weights to begin with (see ``mu.checkpoints``).
         normalize: Inside the network; None is mean and standard deviation of the training images. Not for tokens.
     """
 
     name: str
     stem: str | None = None
+    weights: str | None = None
     normalize: Normalization | None = None
 
     def __post_init__(self) -> None:
-        if self.name not in MODELS:
-            raise ValueError(f"model must be one of {', '.join(MODELS)}, but got {self.name!r}")
+        if self.name not in MODELS and ":" not in self.name:
+            raise ValueError(
+                f"model must be one of {', '.join(MODELS)}, or module:function, but got {self.name!r}"
+            )
         if self.stem not in (None, *STEMS):
             raise ValueError(f"stem must be one of {', '.join(STEMS)}, but got {self.stem!r}")
         if self.stem is not None and self.name not in IMAGENET_FORMS:
@@ -85,7 +92,7 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class Model:
-    """A network that can be built.
+    """A network that can be built: a ``ModelSpec`` with what its files hold.
 
     Args:
         key: All that affects its initial weights and its function, beside data and seed, as plain values: its
@@ -93,30 +100,45 @@ class Model:
         factory: Builds it, with weights drawn from torch's global generator.
         normalize: Inside the network; None is that of the data.
         takes: `images` or `tokens`; None where nobody says.
+        pretrained: Weights to begin with.
+        weights: Where they are from.
+        modules: Names of the user's modules it is made of, which other machines do not have.
     """
 
     key: str | Mapping[str, Any]
     factory: Factory
     normalize: Normalization | None = None
     takes: str | None = None
+    pretrained: Arrays | None = field(default=None, repr=False)
+    weights: str = ""
+    modules: tuple[str, ...] = ()
 
 
 def resolve(spec: ModelSpec | str) -> Model:
     """The network that a study, or a name of ``MODELS`` alone, says.
 
     Raises:
-        ValueError: There is no such network.
+        ValueError: There is no such network, its module cannot be imported, or its weights cannot be read.
     """
     if isinstance(spec, str):
         spec = ModelSpec(spec)
-    imagenet = spec.stem == "imagenet"
-    factory = (IMAGENET_FORMS if imagenet else MODELS)[spec.name]
-    chosen: dict[str, Any] = {"stem": "imagenet"} if imagenet else {}
+    factory, pretrained = MODELS.get(spec.name), None
+    modules: tuple[str, ...] = ()
+    chosen: dict[str, Any] = {}
+    if factory is None:
+        own = own_models.load(spec.name)
+        factory, modules, chosen["source"] = own.factory, own.modules, own.fingerprint
+    if spec.stem == "imagenet":
+        factory, chosen["stem"] = IMAGENET_FORMS[spec.name], spec.stem
+    if spec.weights is not None:
+        path = Path(spec.weights).expanduser()
+        pretrained = checkpoints.to_arrays(checkpoints.read(path))
+        chosen["weights"] = checkpoints.digest(path)
     if spec.normalize is not None:
         chosen["normalize"] = dataclasses.asdict(spec.normalize)
-    takes = "tokens" if spec.name in TOKEN_MODELS else "images"
+    takes = "tokens" if spec.name in TOKEN_MODELS else "images" if spec.name in MODELS else None
     key = {"name": spec.name, **chosen} if chosen else spec.name
-    return Model(key, factory, spec.normalize, takes)
+    return Model(key, factory, spec.normalize, takes, pretrained, spec.weights or "", modules)
 
 
 def build(
@@ -127,7 +149,7 @@ def build(
     std: Sequence[float],
     seed: int,
 ) -> nn.Sequential:
-    """Build a network with fresh weights that depend on `seed` alone.
+    """Build a network with fresh weights that depend on `seed` alone, or with its pretrained ones.
 
     Args:
         model: A network, or a key of ``MODELS``.
@@ -135,8 +157,11 @@ def build(
         mean: Per-channel mean of the training images in [0, 1], folded into the model.
         std: Per-channel standard deviation, likewise.
 
+    Returns:
+        ``Normalize``, for images, and the network.
+
     Raises:
-        ValueError: The name is unknown, or the network cannot take such inputs.
+        ValueError: The name is unknown, the network cannot take such inputs, or its pretrained weights do not fit.
     """
     model = resolve(model) if isinstance(model, str) else model
     tokens = len(input_shape) == 2
@@ -150,7 +175,10 @@ def build(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = model.factory(input_shape, num_classes)
-        return nn.Sequential(network) if tokens else nn.Sequential(Normalize(mean, std), network)
+    if model.pretrained is not None:
+        state = checkpoints.from_arrays(model.pretrained)
+        checkpoints.adopt(network, state, head(network), model.weights)
+    return nn.Sequential(network) if tokens else nn.Sequential(Normalize(mean, std), network)
 
 
 def frozen_copy(model: nn.Module) -> nn.Module:

@@ -44,7 +44,7 @@ class ExactLinear(nn.Linear):
             return super().forward(inputs.float())
 
 
-def at_precision(model: nn.Sequential, precision: str) -> nn.Module:
+def at_precision(model: nn.Sequential, precision: str) -> nn.Sequential:
     """The network of `model`, with its own weights, computing in `precision`; `float32` is the model itself.
 
     Raises:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from mu import checkpoints
 from mu.augment import policy as augment_policy
 from mu.data import Dataset, Examples
 from mu.evaluate import Outputs, costly_score, outputs, score, unavailable
@@ -19,7 +21,7 @@ from mu.forget import ForgetRequest, members, select
 from mu.keys import content_key, derive_seed
 from mu.models import Model, Normalization, build, resolve
 from mu.precision import at_precision
-from mu.rng import generator
+from mu.rng import generator, seed_process
 from mu.split import Memo, Split
 from mu.training import Recipe, train
 
@@ -67,6 +69,7 @@ class Problem:
         seed: Of initial weights and of the order of samples; does not change what is forgotten.
         chosen: Positions of D_f in the training part, for requests that need more than the data to know them (a
             ranking, a file); None selects them by the request.
+        brought: Digest of the checkpoint of each reference that is not trained here.
     """
 
     data: Dataset
@@ -75,6 +78,7 @@ class Problem:
     request: ForgetRequest
     seed: int
     chosen: NDArray[np.int64] | None = field(default=None, compare=False)
+    brought: Mapping[Role, str] = field(default_factory=dict)
 
     @cached_property
     def network(self) -> Model:
@@ -98,6 +102,9 @@ class Problem:
 
     def reference_key(self, role: Role) -> str:
         """Content key of a reference's weights: all that affects them. An original serves every request."""
+        if role in self.brought:
+            brought = self.brought[role]
+            return content_key("brought", self.data.fingerprint, self.network.key, brought)
         retained = None if role == "original" else content_key(self.retain_index.tolist())
         return content_key(
             "reference",
@@ -114,7 +121,7 @@ class Problem:
         """Content key of the problem."""
         return content_key(self.reference_key("original"), self.reference_key("retrain"))
 
-    def build(self) -> nn.Module:
+    def build(self) -> nn.Sequential:
         """The network with initial weights, the same for `original` and `retrain` of a seed."""
         model = build(
             self.network,
@@ -132,13 +139,28 @@ class Problem:
         model.load_state_dict({name: torch.tensor(value) for name, value in weights.items()})
         return model
 
+    def read(self, path: Path) -> Weights:
+        """Weights of a trained model from a checkpoint of the network, whose normalisation is no part of it.
+
+        Raises:
+            ValueError: It cannot be read, or does not fit; see ``mu.checkpoints``.
+        """
+        model = self.build()
+        network = model[-1]
+        network.load_state_dict(checkpoints.fit(checkpoints.read(path), network, str(path)))
+        return weights_of(model)
+
     def train(self, role: Role, model: nn.Module, device: str = "cpu") -> Iterator[None]:
-        """Train a freshly built `model` on D (`original`) or D_r (`retrain`); yields after each epoch."""
+        """Train a freshly built `model` on D (`original`) or D_r (`retrain`); yields after each epoch.
+
+        Seeds the process's global generators, which dropout draws from.
+        """
         part = self.data.parts["train"]
         if role == "retrain":
             part = part.take(self.retain_index)
-        order = generator("order", role, self.reference_key(role))
-        return train(model, part.examples(device), self.recipe, order)
+        key = self.reference_key(role)
+        seed_process("train", key)
+        yield from train(model, part.examples(device), self.recipe, generator("order", role, key))
 
     def split(self, device: str = "cpu") -> Split:
         """What methods are handed, before it is narrowed to what each declares."""

@@ -53,7 +53,7 @@ class Retrained:
         singles: Metric to the distance of each model from the mean of the others. Of a metric that is a mean
             gap itself, the mean of these over its list.
         pairs: The same for the distance of every two models.
-        seconds: Median training time; None when none has finished.
+        seconds: Median training time; None when none has been trained.
     """
 
     n: int
@@ -202,7 +202,7 @@ def _retrained(study: Study, request: Request, view: str) -> Retrained:
                 rows = zip(*(table[name] for name in names))
                 table[gap] = [math.fsum(row) / len(row) for row in rows]
     floors = {name: math.fsum(v) / len(v) for name, v in singles.items() if v}
-    seconds = median(r.time_unlearn for r in runs.finished)
+    seconds = median(r.time_unlearn for r in runs.finished) or None
     return Retrained(len(runs.finished), means, floors, singles, pairs, seconds)
 
 

@@ -81,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
         help="running Ray cluster to join, or auto ($RAY_ADDRESS; none: start Ray here)",
     )  # fmt: skip
     run.add_argument("--methods-path", type=Path, help="folder with methods of your own")
+    run.add_argument("--code-path", type=Path, help="folder with modules of your own models")
     run.add_argument("--dry-run", action="store_true", help="print what would run, and stop")
     run.add_argument(
         "-o", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
@@ -130,6 +131,7 @@ def _run(options: argparse.Namespace) -> int:
     console = Console()
     path = files.find_study(options.study)
     folders = _folders(options.methods_path)
+    _import_from(options.code_path)
     wanted = study.read(path, options.overrides, folders)
     if options.address is None and not options.dry_run:  # which plans for other machines, too
         _check_machine(wanted)
@@ -429,6 +431,15 @@ def _folders(path: Path | None) -> list[Path]:
     if path is not None and not path.is_dir():
         raise StudyError(f"--methods-path {path}: is not a folder")
     return [path] if path is not None else []
+
+
+def _import_from(folder: Path | None) -> None:
+    """Let a study's model be imported from a folder; only what the command line names is ever searched."""
+    if folder is None:
+        return
+    if not folder.is_dir():
+        raise StudyError(f"--code-path {folder}: is not a folder")
+    sys.path.insert(0, str(folder.resolve()))
 
 
 def _check_machine(wanted: study.Study) -> None:

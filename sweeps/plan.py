@@ -72,7 +72,11 @@ class Plan:
             if request.kind == "indices"  # workers do not have the file
         }
         self.rankings = {
-            name: Problem(data, study.model, study.training, request, request.draw)
+            name: (
+                Problem(data, study.model, study.training, request, request.draw)
+                if request.kind == "hardest"  # which trains a model of its own
+                else study.problem(data, name, request.draw)
+            )
             for name, request in study.forget.items()
             if request.ranked
         }
@@ -89,15 +93,8 @@ class Plan:
 
     def problem(self, forget: str, seed: int) -> Problem:
         if (forget, seed) not in self._problems:
-            study = self.study
-            self._problems[forget, seed] = Problem(
-                self.data,
-                study.model,
-                study.training,
-                study.forget[forget],
-                seed,
-                self._chosen.get(forget),
-            )
+            chosen = self._chosen.get(forget)
+            self._problems[forget, seed] = self.study.problem(self.data, forget, seed, chosen)
         return self._problems[forget, seed]
 
     @property
@@ -230,6 +227,10 @@ class Plan:
                 "classes": len(self.data.classes),
                 "class_names": list(self.data.classes),
                 "input_shape": list(self.data.input_shape),
+            },
+            "model": study.model.key,
+            "checkpoints": {
+                " ".join(map(str, name)): found.digest for name, found in study.brought.items()
             },
             "requests": requests,
             "methods": {

@@ -95,7 +95,7 @@ def _comparable(line: Mapping[str, Any]) -> dict[str, Any]:
     search = definition["search"]
     flat: dict[str, Any] = {
         "data.fingerprint": line["data"]["fingerprint"],
-        "model": definition["model"],
+        "model": line.get("model", definition["model"]),
         "seeds.search": definition["seeds"]["search"],
         "search.sampler": search["sampler"],
         "search.objective": search["objective"],
@@ -119,6 +119,11 @@ def _comparable(line: Mapping[str, Any]) -> dict[str, Any]:
             for key, value in method[kind].items()
         }
         flat[f"methods.{method['name']}.space"] = sorted(method["space"])
+    seeds = {seed for role in definition["seeds"].values() for seed in role}
+    brought = line.get("checkpoints", {})
+    for name in (f"{forget} {seed}" for forget in definition["forget"] for seed in seeds):
+        for role in records.REFERENCES:
+            flat[f"{role} {name}"] = brought.get(f"{role} {name}", "trained")
     return json.loads(json.dumps(flat))
 
 

@@ -23,6 +23,7 @@ from mu.selection import best_objective, candidates
 from sweeps import results
 from sweeps.audit import Answers, audit
 from sweeps.cells import Cells
+from sweeps.checkpoints import PLACES, known, refuse_guessing
 from sweeps.files import StudyError
 from sweeps.plan import Job, Plan, versions
 from sweeps.progress import Progress
@@ -179,19 +180,12 @@ class Sweep:
                         wanted[problem.reference_key(role)] = (problem, role)
         self.progress.start_phase("reference", len(wanted))
         trained = {}
-        for key in list(wanted):
-            arrays = store.get(key)
+        for key, (problem, role) in wanted.items():
+            arrays = known(problem, role, plan.study.brought, store)
             if arrays is not None:
                 trained[key] = float(arrays["seconds"])
                 workers.share(key, arrays)
                 self.progress.ended()
-        missing = {key: wanted[key] for key in wanted if key not in trained}
-        for key, arrays in workers.train(missing):
-            store.put(key, arrays)
-            trained[key] = float(arrays["seconds"])
-            self.compute["reference"] += trained[key]
-            workers.share(key, arrays)
-            self.progress.ended()
         views = {
             "search": tuple(dict.fromkeys((plan.study.search_view, "val"))),
             "report": ("val", "test"),
@@ -202,6 +196,14 @@ class Sweep:
                 earlier = asked[name][2] if name in asked else ()  # a seed may have both roles
                 attacks = plan.reference_attacks(purpose) or earlier
                 asked[name] = plan.problem(*name), views[purpose], attacks
+        self._refuse_guessing(workers, asked)
+        missing = {key: wanted[key] for key in wanted if key not in trained}
+        for key, arrays in workers.train(missing):
+            store.put(key, arrays)
+            trained[key] = float(arrays["seconds"])
+            self.compute["reference"] += trained[key]
+            workers.share(key, arrays)
+            self.progress.ended()
         scored = workers.score(asked)
         references: dict[str, dict[tuple[str, int], Reference]] = {}
         for purpose, seeds in plan.seeds.items():
@@ -210,6 +212,19 @@ class Sweep:
                 group = {seed: scored[forget, seed] for seed in seeds}
                 references[purpose] |= self._compare(purpose, forget, group, trained)
         return references
+
+    def _refuse_guessing(self, workers: Workers, problems: Mapping[tuple[str, int], Any]) -> None:
+        """Score what was brought before anything is trained. Raises StudyError when it is near chance."""
+        for role in PLACES:
+            brought = {
+                (problem.brought[role], problem.seed): (name, (problem, views, ()))
+                for name, (problem, views, _) in problems.items()
+                if role in problem.brought
+            }
+            for (forget, seed), found in workers.score(dict(brought.values()), (role,)).items():
+                checkpoint = self.plan.study.brought[role, forget, seed]
+                held_out = found[role].found.held_out
+                refuse_guessing(checkpoint, role, seed, held_out.get("test", held_out["val"]))
 
     def _compare(
         self,
@@ -234,6 +249,7 @@ class Sweep:
             original = scored["original"]
             reference = Reference(mean, original.found.scores, logits[seed], original.untrained)
             references[forget, seed] = reference
+            brought = self.plan.study.checkpoints(forget, seed)
             for method, own in scored.items():
                 key = self.reference_key(forget, seed, method, role)
                 if key in self.results.records:
@@ -242,11 +258,14 @@ class Sweep:
                 audited = method == "retrain" and role == "report" and self.plan.study.audit.models
                 if audited and self.store is not None:
                     self.store.put(key, answers(own.found))
-                cost = {}
+                environment, cost = own.environment, {}
+                if method in brought:
+                    environment = {**environment, "checkpoint": str(brought[method])}
                 if method == "retrain":
                     others = [found for s, found in logits.items() if s != seed]
                     for view in values.values():
                         _compare_with_others(view, own.found.forget, others)
+                if method == "retrain" and method not in brought:
                     cost = {
                         "time_unlearn": trained[problem.reference_key("retrain")],
                         "samples_seen": recipe.epochs * len(problem.retain_index),
@@ -264,7 +283,7 @@ class Sweep:
                         metrics=values,
                         unavailable=own.found.unavailable,
                         confusions=sparse(own.found.confusions) if role == "report" else {},
-                        environment=own.environment,
+                        environment=environment,
                         time_total=cost.get("time_unlearn", 0.0),
                         started=time.time(),
                         ended=time.time(),

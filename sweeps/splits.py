@@ -14,6 +14,7 @@ import numpy as np
 from mu.positions import MEANING
 from mu.problem import Problem, Role
 from mu.ranking import ranking_key
+from sweeps.checkpoints import known
 from sweeps.files import StudyError
 from sweeps.plan import Plan
 from sweeps.store import Store, write_atomically
@@ -39,7 +40,7 @@ def settle(
     missing = {key: problem for key, problem in wanted.items() if key not in scores}
     if missing:
         with workers() as open_workers:
-            _originals(missing, store, open_workers)
+            _originals(plan, missing, store, open_workers)
             for key, ranked in open_workers.rank(missing):
                 store.put(key, {"scores": ranked})
                 scores[key] = ranked
@@ -52,14 +53,14 @@ def settle(
             ) from error
 
 
-def _originals(missing: dict[str, Problem], store: Store, workers: Workers) -> None:
+def _originals(plan: Plan, missing: dict[str, Problem], store: Store, workers: Workers) -> None:
     """Share the original models that rankings attack; those that are new serve as references, too."""
     lacking: dict[str, tuple[Problem, Role]] = {}
     for problem in missing.values():
         if problem.request.kind == "hardest":
             continue
         key = problem.reference_key("original")
-        arrays = store.get(key)
+        arrays = known(problem, "original", plan.study.brought, store)
         if arrays is None:
             lacking[key] = (problem, "original")
         else:

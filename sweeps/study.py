@@ -20,10 +20,11 @@ from mu.forget import ForgetRequest
 from mu.launch import check_launch
 from mu.methods import Method
 from mu.models import Model, ModelSpec
-from mu.problem import Problem
+from mu.problem import Problem, Role
 from mu.ranking import early_epochs
 from mu.training import Recipe
-from sweeps import files, published, space
+from sweeps import checkpoints, files, published, space
+from sweeps.checkpoints import PLACES, Brought, Checkpoint
 from sweeps.files import StudyError
 from sweeps.published import Printed, Published
 from sweeps.space import Range
@@ -159,12 +160,29 @@ class Study:
     audit: Audit
     selection: str
     published: tuple[Printed, ...]
+    brought: Brought
     definition: Mapping[str, Any] = field(repr=False)
 
     @property
     def search_view(self) -> str:
         """What the search looks at: `val`, or `test` when knobs are selected as the papers do."""
         return "test" if self.selection == "paper" else "val"
+
+    def checkpoints(self, forget: str, seed: int) -> dict[Role, Checkpoint]:
+        """The models that are brought for a problem, by role."""
+        return {
+            role: self.brought[role, forget, seed]
+            for role in PLACES
+            if (role, forget, seed) in self.brought
+        }
+
+    def problem(
+        self, data: Dataset, forget: str, seed: int, chosen: NDArray[np.int64] | None = None
+    ) -> Problem:
+        """One of the study's problems, on its data; see ``mu.problem.Problem``."""
+        brought = {role: found.digest for role, found in self.checkpoints(forget, seed).items()}
+        request = self.forget[forget]
+        return Problem(data, self.model, self.training, request, seed, chosen, brought)
 
     def tuned(self, name: str) -> Tuned:
         return next(tuned for tuned in self.methods if tuned.name == name)
@@ -174,6 +192,8 @@ KEYS = (
     "study",
     "data",
     "model",
+    "original",
+    "retrain",
     "training",
     "forget",
     "methods",
@@ -256,6 +276,8 @@ def parse(raw: Mapping[str, Any], where: str, folders: Sequence[Path] = ()) -> S
     search_seeds, report_seeds = _seeds(
         raw.get("seeds", {}), f"{where}: seeds", apart=selection == "honest"
     )
+    every_seed = tuple(dict.fromkeys((*search_seeds, *report_seeds)))
+    brought = checkpoints.find(raw, requests, every_seed, where)
     search = _search(raw.get("search", {}), f"{where}: search")
     if search.sampler == "grid":
         search = _grid(search, tuned, "trials" in raw["search"], f"{where}: search")
@@ -298,6 +320,7 @@ def parse(raw: Mapping[str, Any], where: str, folders: Sequence[Path] = ()) -> S
         "study": name,
         "data": {k: v for k, v in _plain(data_spec).items() if v not in (None, [])},
         "model": _plain_model(model_spec),
+        **{str(role): raw[role] for role in PLACES if raw.get(role) is not None},
         "training": _plain(recipe),
         "forget": {key: _plain_request(request) for key, request in requests.items()},
         "methods": [_plain_method(t) for t in tuned],
@@ -330,15 +353,17 @@ def parse(raw: Mapping[str, Any], where: str, folders: Sequence[Path] = ()) -> S
         audit,
         selection,
         numbers,
+        brought,
         definition,
     )
 
 
 def load_data(study: Study, where: str, cache: Path | None = None) -> Dataset:
-    """Load the study's data and check every forget request against it.
+    """Load the study's data, and check every forget request and the model against it.
 
     Raises:
-        StudyError: The data cannot be loaded, or a request selects nothing, everything, or an unknown class.
+        StudyError: The data cannot be loaded; a request selects nothing, everything, or an unknown class; or the
+            model, or a checkpoint of it, does not fit the data.
     """
     try:
         data = load(study.data, cache)
@@ -357,10 +382,7 @@ def load_data(study: Study, where: str, cache: Path | None = None) -> Dataset:
             f"{where}: training: augment: {study.training.augment} changes images, but {data.name} holds "
             "tokens; leave it out, or `none`"
         )
-    try:
-        next(iter(stand_ins.values())).build()
-    except ValueError as error:
-        raise StudyError(f"{where}: model: {error}") from error
+    checkpoints.check(study, data, where)
     for tuned in study.methods:
         if "twin" in tuned.method.needs and len(data.parts["twin"]) == 0:
             raise StudyError(

@@ -42,6 +42,7 @@ from mu.device import place, prepare
 from mu.evaluate import predict
 from mu.launch import set_launch
 from mu.methods import Method
+from mu.models import Model
 from mu.problem import Evaluation, Problem, Role, weights_of
 from mu.ranking import rank
 from mu.record import TrialRecord
@@ -118,8 +119,9 @@ class Scored:
     environment: dict[str, str]
 
 
-def _without_data(problem: Problem) -> tuple[Any, ...]:
-    return problem.model, problem.recipe, problem.request, problem.seed, problem.chosen
+def _parts(problem: Problem) -> tuple[Any, ...]:
+    """A problem without its data and its network, which travel once."""
+    return problem.recipe, problem.request, problem.seed, problem.chosen, problem.brought
 
 
 def _prepare(resources: Resources) -> str:
@@ -129,10 +131,12 @@ def _prepare(resources: Resources) -> str:
 
 
 @ray.remote(max_retries=RETRIES)
-def _train(data: Dataset, parts: tuple[Any, ...], role: Role, resources: Resources) -> Weights:
+def _train(
+    data: Dataset, network: Model, parts: tuple[Any, ...], role: Role, resources: Resources
+) -> Weights:
     """Train one reference; its weights, and under `seconds` what that took."""
     device = _prepare(resources)
-    problem = Problem(data, *parts)
+    problem = Problem(data, network, *parts)
     model = place(problem.build(), device)
     began = time.perf_counter()
     for _ in problem.train(role, model, device):
@@ -143,6 +147,7 @@ def _train(data: Dataset, parts: tuple[Any, ...], role: Role, resources: Resourc
 @ray.remote(max_retries=RETRIES)
 def _score(
     data: Dataset,
+    network: Model,
     parts: tuple[Any, ...],
     weights: Sequence[ray.ObjectRef],
     views: tuple[str, ...],
@@ -151,7 +156,7 @@ def _score(
 ) -> list[Scored]:
     """Score references on one problem, each view once."""
     device = _prepare(resources)
-    problem = Problem(data, *parts)
+    problem = Problem(data, network, *parts)
     split = problem.split(device)
     untrained = predict(place(problem.build(), device), split.forget)
     scored = []
@@ -164,11 +169,15 @@ def _score(
 
 @ray.remote(max_retries=RETRIES)
 def _rank(
-    data: Dataset, parts: tuple[Any, ...], original: Weights | None, resources: Resources
+    data: Dataset,
+    network: Model,
+    parts: tuple[Any, ...],
+    original: Weights | None,
+    resources: Resources,
 ) -> NDArray[np.float64]:
     """Score the training samples of a problem with a ranked request."""
     device = _prepare(resources)
-    return rank(Problem(data, *parts), original, device)
+    return rank(Problem(data, network, *parts), original, device)
 
 
 class Workers:
@@ -179,6 +188,9 @@ class Workers:
         self.cluster = cluster
         self.resources = plan.study.resources
         self._data = ray.put(plan.data)
+        for name in plan.study.model.modules:
+            ray.cloudpickle.register_pickle_by_value(sys.modules[name])  # workers do not have them
+        self._model = ray.put(plan.study.model)
         self._weights: dict[str, ray.ObjectRef] = {}
         options = {"num_cpus": self.resources.cpus, "num_gpus": self.resources.gpus}
         self._train = _train.options(**options)
@@ -198,7 +210,7 @@ class Workers:
             SweepError: One cannot be trained; the message names its role, seed and the reason.
         """
         running = {
-            self._train.remote(self._data, _without_data(problem), role, self.resources): key
+            self._train.remote(self._data, self._model, _parts(problem), role, self.resources): key
             for key, (problem, role) in wanted.items()
         }
         while running:
@@ -224,7 +236,8 @@ class Workers:
         running = {
             self._rank.remote(
                 self._data,
-                _without_data(problem),
+                self._model,
+                _parts(problem),
                 self._weights.get(problem.reference_key("original")),
                 self.resources,
             ): key
@@ -244,18 +257,20 @@ class Workers:
                 yield key, scores
 
     def score(
-        self, wanted: Mapping[tuple[str, int], tuple[Problem, tuple[str, ...], tuple[str, ...]]]
+        self,
+        wanted: Mapping[tuple[str, int], tuple[Problem, tuple[str, ...], tuple[str, ...]]],
+        roles: Sequence[Role] = ("original", "retrain"),
     ) -> dict[tuple[str, int], dict[Role, Scored]]:
-        """Score `original` and `retrain` on every wanted problem; their weights must be shared.
+        """Score references on every wanted problem; their weights must be shared.
 
         Args:
             wanted: Problem, views, and the costly attacks to run, by name.
         """
-        roles: tuple[Role, Role] = ("original", "retrain")
         futures = {
             name: self._score.remote(
                 self._data,
-                _without_data(problem),
+                self._model,
+                _parts(problem),
                 [self._weights[problem.reference_key(role)] for role in roles],
                 views,
                 attacks,
@@ -287,7 +302,8 @@ class Workers:
                 ray.cloudpickle.register_pickle_by_value(module)  # workers do not have its file
         shared = Shared(
             data=self._data,
-            problems={name: _without_data(self.plan.problem(*name)) for name in references},
+            model=self._model,
+            problems={name: _parts(self.plan.problem(*name)) for name in references},
             originals=self._refs("original", references),
             retrained=self._refs("retrain", references),
             references=dict(references),
@@ -347,6 +363,7 @@ class Shared:
     """What every trial of a Tune run needs; sent to each actor once."""
 
     data: ray.ObjectRef
+    model: ray.ObjectRef
     problems: dict[tuple[str, int], tuple[Any, ...]]
     originals: dict[tuple[str, int], ray.ObjectRef]
     retrained: dict[tuple[str, int], ray.ObjectRef]
@@ -365,6 +382,7 @@ class UnlearningTrial(tune.Trainable):
         self.shared = shared
         self.device = _prepare(shared.resources)
         self.data: Dataset = ray.get(shared.data)
+        self.model: Model = ray.get(shared.model)
         self.problems: OrderedDict[tuple[str, int], tuple[Problem, Split]] = OrderedDict()
         self.reset_config(config)
 
@@ -377,7 +395,7 @@ class UnlearningTrial(tune.Trainable):
 
     def _problem(self, name: tuple[str, int]) -> tuple[Problem, Split]:
         if name not in self.problems:
-            problem = Problem(self.data, *self.shared.problems[name])
+            problem = Problem(self.data, self.model, *self.shared.problems[name])
             self.problems[name] = problem, problem.split(self.device)
             while len(self.problems) > KEPT_PROBLEMS:
                 self.problems.popitem(last=False)

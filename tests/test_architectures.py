@@ -247,7 +247,7 @@ def test_the_form_for_imagenet_is_chosen_by_its_stem(name: str) -> None:
 def test_a_vgg_refuses_images_that_its_poolings_would_use_up(name: str) -> None:
     for forms in (MODELS, IMAGENET_FORMS):
         with pytest.raises(
-            ValueError, match=rf"{name} needs images of at least 32 .* have 28 x 32"
+            ValueError, match=rf"{name} needs images of at least 32 .* are \[3, 28, 32\]"
         ):
             forms[name]((3, 28, 32), 10)
 
@@ -257,7 +257,7 @@ def test_a_vgg_refuses_images_that_its_poolings_would_use_up(name: str) -> None:
 def test_a_transformer_refuses_images_that_are_not_whole_patches(
     name: str, shape: tuple[int, ...]
 ) -> None:
-    with pytest.raises(ValueError, match=rf"{name} needs square images .* have {shape[1]} x"):
+    with pytest.raises(ValueError, match=rf"{name} needs square images .* are \[3, {shape[1]}"):
         MODELS[name](shape, 10)
 
 
