@@ -10,7 +10,14 @@ import pytest
 import torch
 from torch import nn
 
-from mu.architectures import IMAGENET_FORMS, MODELS, LocalAttention, ShiftedPatches, SmallDataViT
+from mu.architectures import (
+    IMAGENET_FORMS,
+    MODELS,
+    TOKEN_MODELS,
+    LocalAttention,
+    ShiftedPatches,
+    SmallDataViT,
+)
 from mu.data import Examples
 from mu.gradients import at_once, one_by_one
 from mu.methods.activation_prune import mask_activations
@@ -33,7 +40,7 @@ from mu.split import Split
 
 LARGE = ("vit_b_32", "vit_l_16", "vit_l_32", "vit_h_14")
 """Too large to run in a test; they are `vit_b_16` with more of the same."""
-SMALL = sorted(set(MODELS) - set(LARGE) - {"toy_cnn"})
+SMALL = sorted(set(MODELS) - set(LARGE) - set(TOKEN_MODELS) - {"toy_cnn"})
 SIDES = {"small_cnn": 8, "resnet18": 8, "resnet34": 8, "resnet50": 8, "allcnn": 8}
 CLASSES = 5
 PUBLISHED = {
