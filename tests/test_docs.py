@@ -8,13 +8,16 @@ from pathlib import Path
 import pytest
 import studies
 import torch
+import yaml
 from toy import toy_problem
 
 from mu import methods
+from mu.datasets import LOADERS
+from mu.forget import KINDS
 from mu.problem import Weights
 from mu.rng import generator
 from mu.split import Split
-from sweeps import catalogue, space
+from sweeps import catalogue, space, study
 from sweeps.__main__ import main
 
 DOCS = studies.ROOT / "docs"
@@ -102,3 +105,20 @@ def test_the_readme_names_commands_and_files_that_exist() -> None:
         assert re.search(rf"^{target}:", (studies.ROOT / "Makefile").read_text(), re.MULTILINE)
     for link in re.findall(r"\]\(([^)#:]+)\)", text):
         assert (studies.ROOT / link).exists(), link
+
+
+def test_the_page_of_data_names_every_data_set_and_its_examples_are_valid() -> None:
+    text = (DOCS / "data.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`.+?) \| (.+) \|$", text, re.MULTILINE)
+    assert {name for names, _ in rows for name in re.findall("`(.+?)`", names)} == set(LOADERS)
+    for names, cells in rows:
+        named = set(re.findall(r"`(\w+)`", cells.rpartition("|")[2]))
+        for name in re.findall("`(.+?)`", names):
+            assert named == set(LOADERS[name].keys) - {"root", "size"}, name
+    kinds = set()
+    for code in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL):
+        example = studies.tiny(experiments={}, **yaml.safe_load(code))
+        parsed = study.parse(example, "data.md")
+        LOADERS[parsed.data.name].check(parsed.data)
+        kinds |= {request.kind for request in parsed.forget.values()}
+    assert kinds == set(KINDS)
