@@ -97,7 +97,7 @@ def tiny_imagenet(spec: DataSpec, cache: Path) -> Raw:
     root = spec.folder
     if spec.download and not (root / "tiny-imagenet-200").is_dir():
         _download_tiny(root)
-    if root.is_dir() and not list(root.rglob("wnids.txt"))[:1]:
+    if not any((root / name).is_dir() for name in ("tiny-imagenet-200", "train")):
         root = next(root.glob("tiny-imagenet-200.zip"), root)
     other = f"get tiny-imagenet-200.zip from {TINY_URL}, or set data.download: true"
     if not root.exists():
