@@ -12,6 +12,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from mu import forget, methods, metrics, models
 from mu.data import Dataset, DataSpec, load
@@ -383,13 +384,16 @@ def load_data(study: Study, where: str, cache: Path | None = None) -> Dataset:
             "tokens; leave it out, or `none`"
         )
     checkpoints.check(study, data, where)
+    model: nn.Module | None = None
     for tuned in study.methods:
         if "twin" in tuned.method.needs and len(data.parts["twin"]) == 0:
             raise StudyError(
                 f"{where}: methods: {tuned.name} needs held-out data of its own; set data.twin, "
                 "such as 0.1"
             )
-        _check_problems(tuned, stand_ins, f"{where}: methods: {tuned.name}")
+        if tuned.method.check_problem is not None:
+            model = model or next(iter(stand_ins.values())).build()
+            _check_problems(tuned, model, stand_ins, f"{where}: methods: {tuned.name}")
     return data
 
 
@@ -397,14 +401,15 @@ def _problem(study: Study, data: Dataset, name: str, chosen: NDArray[np.int64]) 
     return Problem(data, study.model, study.training, study.forget[name], 0, chosen)
 
 
-def _check_problems(tuned: Tuned, problems: Mapping[str, Problem], where: str) -> None:
-    """Ask the method itself whether it can work on the requests it is used on."""
-    if tuned.method.check_problem is None:
-        return
+def _check_problems(
+    tuned: Tuned, model: nn.Module, problems: Mapping[str, Problem], where: str
+) -> None:
+    """Ask the method itself whether it can work on the requests it is used on; one model serves them all."""
+    assert tuned.method.check_problem is not None
     for name in tuned.forget:
         problem = problems[name]
         try:
-            tuned.method.check_problem(problem.build(), problem.split().only(tuned.method.data))
+            tuned.method.check_problem(model, problem.split().only(tuned.method.data))
         except ValueError as error:
             raise StudyError(f"{where}: {name}: {error}") from error
 
