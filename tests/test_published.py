@@ -71,7 +71,7 @@ def test_every_printed_method_and_metric_has_a_name_of_ours_or_is_known_to_have_
         ("JiT", "2a", "Df_acc", True, "acc_test_forget"),
         ("JiT", "4a", "Df_acc", False, "acc_forget"),
         ("NatMU", "A1", "AvgChange", False, "avg_change"),
-        ("Akbari", "1", "MIA_confidence", False, "mia_svc_conf_nonmember"),
+        ("Akbari", "1", "MIA_confidence", False, "mia_svc_chunked_conf_nonmember"),
     ],
 )
 def test_the_same_letters_mean_what_their_paper_says(
