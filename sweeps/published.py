@@ -77,8 +77,7 @@ SPELLINGS = {
     ("JiT", "Dr_acc"): "D_r acc",
     ("JiT", "runtime_s"): "runtime",
     **{
-        ("Akbari", f"MIA_{name}"): name
-        for name in ("confidence", "correctness", "entropy", "prob")
+        ("Akbari", f"MIA_{name}"): name for name in ("confidence", "correctness", "entropy", "prob")
     },
     ("Akbari", "best_attack_MIA"): "best attack MIA",
 }
