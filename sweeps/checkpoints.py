@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from mu import checkpoints
 from mu.data import Dataset
@@ -88,8 +89,8 @@ def find(
     return found
 
 
-def check(study: Study, data: Dataset, where: str) -> None:
-    """Build the study's model, run it once on its data, and read every checkpoint of it.
+def check(study: Study, data: Dataset, where: str) -> nn.Module:
+    """Build the study's model, run it once on its data, and read every checkpoint of it; returns the model.
 
     Raises:
         StudyError: It cannot be built or run, gives something else than logits, or a checkpoint does not fit.
@@ -122,6 +123,7 @@ def check(study: Study, data: Dataset, where: str) -> None:
             problem.read(checkpoint.path)
         except ValueError as error:
             raise StudyError(f"{where}: {role}: {error}") from error
+    return model.train()
 
 
 def known(problem: Problem, role: Role, brought: Brought, store: Store) -> Weights | None:

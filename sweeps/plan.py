@@ -202,7 +202,12 @@ class Plan:
             "sufficient": float(study.experiments.sufficient or 0),
             "transfer": mean,
         }
-        return {phase: count * weights[phase] * train for phase, count in self.counts.items()}
+        brought = {
+            (role, seed) if role == "original" else (role, forget, seed)
+            for role, forget, seed in study.brought
+        }
+        counts = {**self.counts, "reference": self.counts["reference"] - len(brought)}
+        return {phase: count * weights[phase] * train for phase, count in counts.items()}
 
     def study_line(self, versions: Mapping[str, str], started: float) -> dict[str, Any]:
         """The `study` line of the results file: all the report needs to know beside the trials."""

@@ -252,6 +252,15 @@ def test_the_key_of_a_problem_follows_the_content_of_its_original(tmp_path: Path
         assert shared == keys[0]
 
 
+def test_what_is_brought_is_not_counted_as_trained(tmp_path: Path) -> None:
+    path = brought(tmp_path)
+    wanted, trained = study.read(path), study.read(studies.write(tmp_path, studies.tiny()))
+    data = study.load_data(trained, "x")
+    ours, usual = (Plan(each, data).samples for each in (wanted, trained))
+    assert ours["reference"] / usual["reference"] == pytest.approx(6 / 9)  # 3 of 3 originals
+    assert ours["search"] == usual["search"]
+
+
 def test_trials_of_another_original_are_not_mixed_with_these(tmp_path: Path) -> None:
     def line() -> dict[str, Any]:
         wanted = study.read(tmp_path / "study.yaml")

@@ -12,8 +12,10 @@ import yaml
 from toy import toy_problem
 
 from mu import methods
+from mu.architectures import MODELS, TOKEN_MODELS
 from mu.datasets import LOADERS
 from mu.forget import KINDS
+from mu.models import build
 from mu.problem import Weights
 from mu.rng import generator
 from mu.split import Split
@@ -49,6 +51,29 @@ def own_files(folder: Path) -> Path:
 
 def test_the_table_of_methods_is_current() -> None:
     assert (DOCS / "methods.md").read_text(encoding="utf-8") == catalogue.table()
+
+
+def test_the_table_of_models_is_current() -> None:
+    text = (DOCS / "models.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` \| ([\d.]+) \|", text, re.MULTILINE))
+    assert list(rows) == [name for name in MODELS if name != "toy_cnn"]
+    for name, millions in rows.items():
+        side = 224 if name.startswith("vit") else 32
+        shape = (200, 10_000) if name in TOKEN_MODELS else (3, side, side)
+        with torch.device("meta"):
+            network = MODELS[name](shape, 10)
+        assert f"{sum(w.numel() for w in network.parameters()) / 1e6:.1f}" == millions, name
+
+
+def test_the_model_of_the_documents_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (DOCS / "models.md").read_text(encoding="utf-8")
+    code = next(c for c in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "build" in c)
+    path = tmp_path / re.match(r"# code/(\S+)\n", code)[1]  # type: ignore[index]
+    path.parent.mkdir()
+    path.write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    network = build("mypkg.nets:build", (3, 8, 8), 5, (0.5,) * 3, (0.5,) * 3, seed=0)
+    assert network(torch.rand(2, 3, 8, 8)).shape == (2, 5)
 
 
 def test_every_method_states_its_cost_and_paper() -> None:

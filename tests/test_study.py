@@ -11,8 +11,11 @@ import pytest
 import studies
 import yaml
 from torch import nn
+from toy import toy_problem
 
+from mu import methods
 from mu.architectures import MODELS, Shape
+from mu.problem import weights_of
 from sweeps import files, space, study
 from sweeps.__main__ import main
 from sweeps.files import StudyError
@@ -355,6 +358,19 @@ def test_costly_attacks_run_where_the_study_says(tmp_path: Path) -> None:
     assert Plan(wanted, plan.data).job("confirm", "some", "jit", 1, {}).attacks == ("svc_chunked",)
 
 
+@pytest.mark.parametrize("name", [m for m in methods.names() if methods.load(m).check_problem])
+def test_a_check_leaves_the_model_as_it_is(name: str) -> None:
+    method = methods.load(name)
+    problem = toy_problem(method.requests[0])
+    model = problem.build()
+    before, text = weights_of(model), repr(model)
+    assert method.check_problem is not None
+    method.check_problem(model, problem.split().only(method.data))
+    after = weights_of(model)
+    assert repr(model) == text
+    assert all((after[key] == before[key]).all() for key in before)
+
+
 def test_a_method_is_refused_on_a_model_it_cannot_work_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -369,8 +385,6 @@ def test_a_method_is_refused_on_a_model_it_cannot_work_on(
 
 
 def test_a_range_matters_only_under_its_condition() -> None:
-    from mu import methods
-
     method = methods.load("ugradsl_plus")
     ranges = space.parse(
         {

@@ -19,8 +19,8 @@ A method is a module with
     models leaves it alone.
 
 ``check(model, split)`` (optional)
-    Raises ValueError with the reason when it cannot work on a problem. Called with an untrained model for every
-    request of a study before anything starts.
+    Raises ValueError with the reason when it cannot work on a problem. Called with an untrained model, which it
+    leaves as it is, for every request of a study before anything starts.
 
 Its docstring opens with a one-line summary and says `Paper:`, `Reference:` and `Differs:`. At each yield the
 caller may evaluate, report or stop; only the time between yields is billed. No callback, logger or Ray.
