@@ -6,10 +6,12 @@ did not arrive is in the results file and is sent by the next start or by ``musw
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import queue
 import socket
+import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Mapping
@@ -24,8 +26,10 @@ os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
 # A server that is away is noticed in seconds instead of minutes: what it missed is sent later.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
 
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Metric, Param
 from mlflow.tracking import MlflowClient
+from sqlalchemy import event
+from sqlalchemy.engine import Engine, make_url
 
 from mu.record import TrialRecord
 from sweeps.credentials import database_url
@@ -61,6 +65,7 @@ class Tracker:
         logging.getLogger("alembic").setLevel(logging.ERROR)
         self.study = study
         _check_reachable(uri)
+        _write_ahead(uri)
         self.client = MlflowClient(database_url(uri))
         experiment = self.client.get_experiment_by_name(study)
         if experiment is None:
@@ -154,6 +159,7 @@ class Tracker:
             self.experiment,
             start_time=_milliseconds(record.started),
             run_name=name or f"{record.method} seed {record.seed}",
+            tags=tags,
         ).info.run_id
         metrics = _metrics(record)
         params = [Param(key, str(value)) for key, value in record.knobs.items()][:MAX_PARAMS]
@@ -163,7 +169,6 @@ class Tracker:
                 run,
                 metrics[start : start + MAX_METRICS],
                 params if first else [],
-                [RunTag(key, value) for key, value in tags.items()] if first else [],
             )
         self.client.set_terminated(run, STATUS[record.status], _milliseconds(record.ended))
 
@@ -231,6 +236,23 @@ def _check_reachable(uri: str) -> None:
         port = parts.port or PORTS.get(parts.scheme.partition("+")[0])
         if port is not None:
             socket.create_connection((parts.hostname, port), timeout=10).close()
+
+
+def _write_ahead(uri: str) -> None:
+    """Let an SQLite file take commits without waiting for the disk, a fifth of the time: records can be sent again."""
+    url = make_url(database_url(uri)) if uri.startswith("sqlite") else None
+    if url is not None and url.database:
+        with contextlib.closing(sqlite3.connect(url.database)) as file:
+            file.execute("PRAGMA journal_mode=WAL")
+
+
+@event.listens_for(Engine, "connect")
+def _keep_pace(connection: Any, _: Any) -> None:
+    """With a write-ahead log a crash of the machine may lose the last commits, but never breaks the file."""
+    if isinstance(connection, sqlite3.Connection):
+        mode = connection.execute("PRAGMA journal_mode").fetchone()[0]
+        if mode == "wal":
+            connection.execute("PRAGMA synchronous=NORMAL")
 
 
 def ui_command(host: str, port: int) -> list[str]:

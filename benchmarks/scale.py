@@ -1,0 +1,180 @@
+"""What a trial costs beside its own work: ``python benchmarks/scale.py [--trials N] [--seconds S] [--nodes N]``.
+
+A whole study runs through Ray Tune, Optuna, the results file and MLflow, with trials that do nothing but hand back
+made-up numbers (or sleep). Everything else is what a real sweep does: 40 cells on the digits, references trained,
+knobs asked and told, records fsynced, MLflow written from its thread. Printed are milliseconds by the clock for
+each trial, early and late in the search, where the driver spent them, and the driver's memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import resource
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import optuna
+import ray
+import yaml
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from mu import record as records
+from mu.keys import derive_seed
+from mu.metrics import METRICS
+from sweeps import __main__ as command_line
+from sweeps import tuner
+from sweeps.cells import Cells
+from sweeps.progress import Progress
+from sweeps.results import Results
+from sweeps.tracker import Tracker
+from sweeps.trial import Outcome
+
+METHODS = ("finetune", "ga", "ssd", "ugradsl")
+EPOCHS = 5
+NAMES = [name for name, metric in METRICS.items() if metric.when == "trial"]
+PARTS: dict[str, tuple[Any, str]] = {
+    "asking Optuna": (Cells, "next"),
+    "telling Optuna": (Cells, "ended"),
+    "writing the record": (Results, "append"),
+    "progress": (Progress, "ended"),
+    "MLflow, in its own thread": (Tracker, "send"),
+}
+
+
+class NoWork(tuner.UnlearningTrial):
+    """A trial that ends at once, or after a while, with numbers that follow from its knobs."""
+
+    seconds = 0.0
+
+    def step(self) -> dict[str, Any]:
+        if self.seconds:
+            time.sleep(self.seconds)
+        draws = np.random.default_rng(derive_seed("benchmark", self.job.key))
+        values = dict(zip(NAMES, draws.uniform(0, 1, len(NAMES)).tolist()))
+        self.curve = [
+            {"epoch": epoch, "seconds": 0.1 * epoch, "acc_forget": 1.0, "avg_gap_natmu": 0.1}
+            for epoch in range(EPOCHS + 1)
+        ]
+        metrics = {view: dict(values) for view in self.job.views}
+        return self._result(Outcome(metrics=metrics, curve=self.curve, time_unlearn=1.0), True)
+
+
+def study(trials: int, concurrent: int | None) -> dict[str, Any]:
+    """40 cells: every digit as a forget request, four methods."""
+    return {
+        "study": "scale",
+        "data": "digits",
+        "training": {"epochs": 1, "batch_size": 64},
+        "forget": {f"digit{n}": {"kind": "full_class", "class": str(n)} for n in range(10)},
+        "methods": list(METHODS),
+        "seeds": {"search": [0], "report": [1]},
+        "search": {"trials": trials},
+        "experiments": {"defaults": False},
+        "metrics": {"costly": []},
+        "resources": {"cpus": 1, "concurrent": concurrent},
+    }
+
+
+@contextmanager
+def timed(spent: dict[str, float]) -> Iterator[None]:
+    """Add up the time in the parts of a driver."""
+
+    def wrap(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*arguments: Any) -> Any:
+            began = time.perf_counter()
+            try:
+                return function(*arguments)
+            finally:
+                spent[name] += time.perf_counter() - began
+
+        return run
+
+    plain = {name: getattr(owner, method) for name, (owner, method) in PARTS.items()}
+    for name, (owner, method) in PARTS.items():
+        setattr(owner, method, wrap(name, plain[name]))
+    try:
+        yield
+    finally:
+        for name, (owner, method) in PARTS.items():
+            setattr(owner, method, plain[name])
+
+
+def windows(ended: list[float]) -> list[tuple[int, float]]:
+    """Trials so far and milliseconds for each of the last ones, for growing numbers of trials."""
+    marks = [n for n in (100, 300, 1000, 3000, 10_000, 30_000) if n < len(ended)] + [len(ended)]
+    found = []
+    for before, at in zip([1, *marks], marks):
+        count = min(at - before, max(100, at // 5))
+        found.append((at, 1000 * (ended[at - 1] - ended[at - 1 - count]) / count))
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--trials", type=int, default=250, help="search trials of each of 40 cells")
+    parser.add_argument("--seconds", type=float, default=0.0, help="how long a trial sleeps")
+    parser.add_argument("--without-mlflow", action="store_true", help="for comparison")
+    parser.add_argument("--nodes", type=int, default=0, help="simulated nodes of two CPUs each")
+    given = parser.parse_args()
+    NoWork.seconds = given.seconds
+    tuner.UnlearningTrial = NoWork  # type: ignore[misc]
+    if given.without_mlflow:
+        Tracker.send = lambda self, record: None  # type: ignore[method-assign]
+    spent: dict[str, float] = defaultdict(float)
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        address = []
+        if given.nodes:
+            from ray.cluster_utils import Cluster
+
+            nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
+            stack.callback(nodes.shutdown)
+            for _ in range(given.nodes - 1):
+                nodes.add_node(num_cpus=2)
+            address = ["--address", nodes.address]
+        file = scratch / "scale.yaml"
+        file.write_text(yaml.safe_dump(study(given.trials, None)))
+        places = ["--storage", str(scratch / "models"), "--results", str(scratch / "results")]
+        stack.enter_context(timed(spent))
+        began = time.perf_counter()
+        code = command_line.main(["run", str(file), *places, *address])
+        total = time.perf_counter() - began
+        if code:
+            raise SystemExit(code)
+        folder = scratch / "results" / "scale"
+        summary = json.loads((folder / "summary.json").read_text())
+        ended = [r.ended for r in records.read(folder / "trials.jsonl")[1] if r.phase == "search"]
+        began = time.perf_counter()
+        command_line.main(["status", str(folder)])
+        status = time.perf_counter() - began
+        began = time.perf_counter()
+        command_line.main(["report", str(folder)])
+        report = time.perf_counter() - began
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    search = summary["seconds_by_phase"]["search"]
+    versions = f"Ray {ray.__version__}, Optuna {optuna.__version__}, MLflow {mlflow.__version__}"
+    print(f"\n{len(ended):,} search trials in 40 cells, {summary['slots']} slots, {versions}")
+    print(f"Python {platform.python_version()}; trials of {given.seconds:g} s\n")
+    print(f"search {search:.1f} s: {1000 * search / len(ended):.2f} ms a trial by the clock")
+    for count, each in windows(sorted(ended)):
+        print(f"  {each:7.2f} ms a trial up to trial {count:,}")
+    for name, seconds in spent.items():
+        print(f"  {1000 * seconds / len(ended):7.2f} ms a trial {name}")
+    print(f"efficiency {summary['efficiency']:.3f}")
+    print(f"status {status:.2f} s, report {report:.1f} s, whole command {total:.1f} s")
+    print(f"driver memory at most {memory:.2f} GiB")
+
+
+if __name__ == "__main__":
+    main()
