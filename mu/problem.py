@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -123,8 +123,11 @@ class Problem:
 
     def build(self) -> nn.Sequential:
         """The network with initial weights, the same for `original` and `retrain` of a seed."""
+        return self._build(self.network)
+
+    def _build(self, network: Model) -> nn.Sequential:
         model = build(
-            self.network,
+            network,
             self.data.network_shape,
             len(self.data.classes),
             self.normalization.mean,
@@ -135,7 +138,7 @@ class Problem:
 
     def load(self, weights: Weights) -> nn.Module:
         """The network with the given weights, which are copied."""
-        model = self.build()
+        model = self._build(replace(self.network, pretrained=None))  # all are replaced here
         model.load_state_dict({name: torch.tensor(value) for name, value in weights.items()})
         return model
 

@@ -89,7 +89,7 @@ def find(
     return found
 
 
-def check(study: Study, data: Dataset, where: str) -> nn.Module:
+def check(study: Study, data: Dataset, where: str) -> nn.Sequential:
     """Build the study's model, run it once on its data, and read every checkpoint of it; returns the model.
 
     Raises:
@@ -120,7 +120,7 @@ def check(study: Study, data: Dataset, where: str) -> nn.Module:
         )
     for (role, _, _), checkpoint in {c: (k, c) for k, c in study.brought.items()}.values():
         try:
-            problem.read(checkpoint.path)
+            checkpoints.fit(checkpoints.read(checkpoint.path), model[-1], str(checkpoint.path))
         except ValueError as error:
             raise StudyError(f"{where}: {role}: {error}") from error
     return model.train()

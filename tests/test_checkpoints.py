@@ -66,6 +66,15 @@ def test_usual_checkpoints_load_into_the_inner_network(wrap: Any, tmp_path: Path
     assert weights.keys() == toy_reference("original").keys()
 
 
+def test_a_model_that_computes_in_bf16_takes_the_same_files(tmp_path: Path) -> None:
+    torch.save(state(), tmp_path / "model.pt")
+    usual = toy_problem()
+    mixed = replace(usual, recipe=replace(usual.recipe, precision="bf16"))
+    one, other = (problem.read(tmp_path / "model.pt") for problem in (usual, mixed))
+    assert one.keys() == other.keys()
+    assert all(np.array_equal(one[name], other[name]) for name in one)
+
+
 def test_half_precision_becomes_that_of_the_network(tmp_path: Path) -> None:
     torch.save({n: v.half() for n, v in state().items()}, tmp_path / "model.pt")
     weights = toy_problem().read(tmp_path / "model.pt")
@@ -259,6 +268,18 @@ def test_what_is_brought_is_not_counted_as_trained(tmp_path: Path) -> None:
     ours, usual = (Plan(each, data).samples for each in (wanted, trained))
     assert ours["reference"] / usual["reference"] == pytest.approx(6 / 9)  # 3 of 3 originals
     assert ours["search"] == usual["search"]
+
+
+def test_a_ranking_attacks_the_original_that_is_brought(tmp_path: Path) -> None:
+    requests = {
+        "worst": {"kind": "worst_case", "count": 20},
+        "hard": {"kind": "hardest", "count": 20},
+    }
+    wanted = study.read(brought(tmp_path, forget=requests, methods=["finetune"], experiments={}))
+    plan = Plan(wanted, study.load_data(wanted, "x"))
+    digest = checkpoints.digest(tmp_path / "0.pt")
+    assert plan.rankings["worst"].brought == {"original": digest}
+    assert plan.rankings["hard"].brought == {}
 
 
 def test_trials_of_another_original_are_not_mixed_with_these(tmp_path: Path) -> None:
