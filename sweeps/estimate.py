@@ -14,6 +14,10 @@ from mu.training import train
 from sweeps.plan import Plan
 
 SAMPLES = 512
+FEW = 8
+"""Samples that warm up, and that a large network is measured with."""
+PATIENCE_SECONDS = 2.0
+"""Most that the warm-up may take for more to be measured."""
 
 
 def seconds_per_sample(plan: Plan) -> float:
@@ -22,18 +26,26 @@ def seconds_per_sample(plan: Plan) -> float:
     forget = next(iter(study.forget))
     problem: Problem = plan.problem(forget, study.report_seeds[0])
     device = "cuda" if study.resources.gpus and torch.cuda.is_available() else "cpu"
-    part = plan.data.parts["train"]
-    examples = part.examples()
-    few = examples.take(torch.arange(min(SAMPLES, len(part))))
-    few = type(few)(few.inputs.to(device), few.labels.to(device))
+    examples = plan.data.parts["train"].examples()
     model = place(problem.build(), device)
     recipe = replace(study.training, epochs=1)
+
+    def measured(count: int) -> float:
+        part = examples.take(torch.arange(min(count, len(examples))))
+        part = type(part)(part.inputs.to(device), part.labels.to(device))
+        began = time.perf_counter()
+        list(train(model, part, recipe, generator("estimate")))
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return (time.perf_counter() - began) / len(part)
+
     threads = torch.get_num_threads()
     torch.set_num_threads(max(1, int(study.resources.cpus)))
     try:
-        list(train(model, few, recipe, generator("estimate")))  # warm-up
-        began = time.perf_counter()
-        list(train(model, few, recipe, generator("estimate")))
-        return (time.perf_counter() - began) / len(few)
+        first = measured(FEW)
+        if first * FEW > PATIENCE_SECONDS:
+            return first
+        measured(SAMPLES)
+        return measured(SAMPLES)
     finally:
         torch.set_num_threads(threads)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import studies
 import tiny_data
 
+from mu.data import Examples
 from sweeps import estimate, files, space, study
 from sweeps.__main__ import main
+from sweeps.plan import Plan
 
 NAMES = [name for name in files.shipped_studies() if name.startswith("papers/")]
 FIGURES = ("papers/jit_fig7_fig8_cifar100_vgg11",)
@@ -22,6 +25,7 @@ PEOPLE = {
     40: "Josh Radnor",
 }
 Roots = Callable[[str], Path]
+MEASURE = estimate.seconds_per_sample
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +73,25 @@ def test_a_papers_study_would_run(
     assert main(["run", name, "--dry-run", *small(name, root_of)]) == 0
     shown = capsys.readouterr().out
     assert shown.startswith(f"{name.removeprefix('papers/')}: ")
+
+
+def test_the_cost_of_a_large_network_is_measured_on_few_samples(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wanted = study.parse(studies.tiny(), "study.yaml")
+    plan = Plan(wanted, study.load_data(wanted, "study.yaml"))
+    seen: list[int] = []
+
+    def train(model: object, part: Examples, *_: object) -> Iterator[None]:
+        seen.append(len(part))
+        yield
+
+    monkeypatch.setattr(estimate, "train", train)
+    for patience, expected in ((1e9, [8, 270, 270]), (0.0, [8])):
+        seen.clear()
+        monkeypatch.setattr(estimate, "PATIENCE_SECONDS", patience)
+        assert MEASURE(plan) > 0
+        assert seen == expected
 
 
 @pytest.mark.parametrize("name", NAMES)
