@@ -6,7 +6,7 @@ Read in this order:
 * ``data``: data sets as arrays, and ``Examples`` as tensors on a device; ``augment``: batched augmentation.
   ``datasets``: every data set by name, read by ``torchvision_sets``, ``image_sets`` (with ``images``, which decodes)
   and ``text_sets`` from what ``dataspec`` says; ``sampling``: stratified choices; ``positions``: files of samples.
-* ``forget``: forget requests, and which samples each selects.
+* ``forget``: forget requests, and which samples each selects; ``ranking``: those that a model has to decide.
 * ``models``, ``training``: networks, and the one supervised loop.
 * ``problem``: data x model x recipe x forget request x seed; its split, its references, their content keys.
 * ``split``: what a method is handed; ``methods``: one file per unlearning method, found by file name;
