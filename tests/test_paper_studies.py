@@ -17,6 +17,8 @@ from sweeps.plan import Plan
 NAMES = [name for name in files.shipped_studies() if name.startswith("papers/")]
 FIGURES = ("papers/jit_fig7_fig8_cifar100_vgg11",)
 """What is printed as a figure only, so that there is nothing to set beside ours."""
+CUT = ("papers/ugradsl_table3_celeba", "papers/ugradsl_table3_cifar20")
+"""Tables that end before all their methods."""
 PEOPLE = {
     1: "Alex Lawther",
     10: "Bill Gates",
@@ -45,11 +47,16 @@ def root_of(tmp_path_factory: pytest.TempPathFactory) -> Roots:
     return root
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture(autouse=True)
-def _no_measuring(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _no_measuring(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
     """What a step costs is measured in its own test; a large network would take minutes here."""
     monkeypatch.setattr(estimate, "seconds_per_sample", lambda plan: 1e-3)
-    monkeypatch.setenv("MUSWEEP_CACHE", str(tmp_path))
+    monkeypatch.setenv("MUSWEEP_CACHE", str(cache))
 
 
 def small(name: str, root_of: Roots) -> list[str]:
@@ -100,7 +107,8 @@ def test_its_published_numbers_are_attached(name: str) -> None:
     assert bool(wanted.published) == (name not in FIGURES)
     used = {tuned.name for tuned in wanted.methods}
     printed = {row.ours for row in wanted.published} - {None, "original", "retrain"}
-    assert used <= printed or name in FIGURES, "a method of the study is in none of its tables"
+    whole = name not in (*FIGURES, *CUT)
+    assert used <= printed or not whole, "a method of the study is in none of its tables"
     for row in wanted.published:
         assert row.forget in (*wanted.forget, "*")
         if row.phase == "transfer":
