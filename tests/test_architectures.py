@@ -5,11 +5,17 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 
+import method_settings
+import numpy as np
 import pytest
 import torch
 from torch import nn
+from toy import toy_problem
 
+from mu import methods
 from mu.architectures import (
     IMAGENET_FORMS,
     MODELS,
@@ -19,6 +25,7 @@ from mu.architectures import (
     SmallDataViT,
 )
 from mu.data import Examples
+from mu.evaluate import predict
 from mu.gradients import at_once, one_by_one
 from mu.methods.activation_prune import mask_activations
 from mu.methods.boundary_expand import Widened
@@ -34,8 +41,8 @@ from mu.models import (
     reinitialize,
     resolve,
 )
-from mu.problem import weights_of
-from mu.rng import generator
+from mu.problem import Problem, weights_of
+from mu.rng import generator, seed_process
 from mu.split import Split
 
 LARGE = ("vit_b_32", "vit_l_16", "vit_l_32", "vit_h_14")
@@ -316,3 +323,29 @@ def test_a_skipped_branch_keeps_its_mean() -> None:
     assert thinned.mean().item() == pytest.approx(1, abs=0.01)
     assert sorted(thinned.unique().tolist()) == pytest.approx([0, 1 / 0.9])
     assert torch.equal(block.eval()._skipped(branch), branch)  # type: ignore[operator,union-attr]
+
+
+@pytest.fixture(scope="module")
+def tiny_transformer() -> Iterator[Problem]:
+    """The toy problem on a narrow `small_data_vit`, which has no batch norm and whose activations are tokens."""
+    MODELS["toy_vit"] = partial(SmallDataViT, dim=24, depth=2)
+    yield replace(toy_problem(), model="toy_vit")
+    del MODELS["toy_vit"]
+
+
+@pytest.mark.filterwarnings("ignore:SSD selected no weight")
+@pytest.mark.parametrize("method_name", methods.names())
+def test_every_method_runs_on_a_transformer(method_name: str, tiny_transformer: Problem) -> None:
+    method = methods.load(method_name)
+    request = toy_problem(method_settings.request_kind(method)).request
+    problem = replace(tiny_transformer, request=request)
+    model, split = problem.build(), problem.split().only(method.data)
+    before = weights_of(model)
+    if method.check_problem is not None:
+        method.check_problem(model, split)
+    seed_process("transformer", method_name)
+    knobs = method_settings.short_knobs(method)
+    assert sum(1 for _ in method.unlearn(model, split, generator(method_name), **knobs)) >= 1
+    after = weights_of(model)
+    assert any(key not in after or (after[key] != before[key]).any() for key in before)
+    assert np.isfinite(predict(model, split.parts[method.data[0]])).all()
