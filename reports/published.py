@@ -42,10 +42,9 @@ def published(study: Study) -> Table | None:
         return None
     tables: dict[Key, list[Entry]] = {}
     for entry in entries:
-        key = tuple(
-            str(entry.get(part) or "") for part in ("paper", "table", "phase", "source", "forget")
-        )
-        tables.setdefault(key, []).append(entry)  # type: ignore[arg-type]
+        paper, table, phase, forget = (str(entry[k]) for k in ("paper", "table", "phase", "forget"))
+        key = (paper, table, phase, str(entry["source"] or ""), forget)
+        tables.setdefault(key, []).append(entry)
     view = searched_view(study)
     return Table(
         "published",

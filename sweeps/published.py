@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -176,12 +176,19 @@ def find(table: str, folder: Path) -> Path:
 
 
 def printed(
-    published: Published, requests: Mapping[str, ForgetRequest], path: Path
+    published: Published,
+    requests: Mapping[str, ForgetRequest],
+    knobs: Collection[str],
+    path: Path,
 ) -> tuple[Printed, ...]:
     """Every number of the table that stands for one of the study's requests.
 
+    Args:
+        knobs: Those that the study searches.
+        path: The table's file.
+
     Raises:
-        StudyError: The file is no such table, a request is unknown, or a setting has no rows.
+        StudyError: The file is no such table, a request or knob is unknown, or a setting has no rows.
     """
     rows = [
         row
@@ -198,6 +205,11 @@ def printed(
             request.whole_class for name, request in requests.items() if forget in (name, EVERY)
         )
         pattern = _pattern(setting)
+        for knob in pattern.groupindex:
+            if knob not in knobs:
+                raise StudyError(
+                    f"settings: {forget}: {{{knob}}} is no searched knob; there are {', '.join(knobs)}"
+                )
         matches = [(row, match) for row in rows if (match := pattern.fullmatch(row["setting"]))]
         if not matches:
             there = ", ".join(dict.fromkeys(repr(row["setting"]) for row in rows)) or "no rows"
@@ -206,8 +218,8 @@ def printed(
                 f"settings: {forget}: no rows of {setting!r}{where}; there are {there}"
             )
         for row, match in matches:
-            knobs = {knob: files.parse(value, setting) for knob, value in match.groupdict().items()}
-            found.append(_printed(published, row, forget, knobs, whole_class))
+            values = {k: files.parse(value, setting) for k, value in match.groupdict().items()}
+            found.append(_printed(published, row, forget, values, whole_class))
     return tuple(found)
 
 
@@ -280,7 +292,7 @@ def our_metric(paper: str, table: str, printed_name: str, whole_class: bool) -> 
 def _read(path: Path) -> Iterator[dict[str, str]]:
     try:
         with path.open(encoding="utf-8", newline="") as lines:
-            reader = csv.DictReader(lines)
+            reader = csv.DictReader(lines, restval="")
             missing = [c for c in COLUMNS if c not in (reader.fieldnames or ())]
             if missing:
                 raise StudyError(

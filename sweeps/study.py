@@ -316,7 +316,7 @@ def parse(raw: Mapping[str, Any], where: str, folders: Sequence[Path] = ()) -> S
         raise StudyError(f"{where}: resources: {error}") from error
     if resources.gpus and "precision" not in raw.get("training", {}):
         recipe = replace(recipe, precision="bf16")
-    attached, numbers = _published(raw.get("published"), requests, where)
+    attached, numbers = _published(raw.get("published"), requests, tuned, where)
     definition = {
         "study": name,
         "data": {k: v for k, v in _plain(data_spec).items() if v not in (None, [])},
@@ -614,19 +614,20 @@ def _experiments(raw: Any, requests: Mapping[str, ForgetRequest], where: str) ->
 
 
 def _published(
-    raw: Any, requests: Mapping[str, ForgetRequest], where: str
+    raw: Any, requests: Mapping[str, ForgetRequest], tuned: Sequence[Tuned], where: str
 ) -> tuple[list[dict[str, Any]], tuple[Printed, ...]]:
     """The printed tables a study repeats, as plain data and as numbers."""
     if raw is not None and not isinstance(raw, list):
         raise StudyError(f"{where}: published: must be a list of tables, but got {raw!r}")
     attached: list[dict[str, Any]] = []
     numbers: list[Printed] = []
+    knobs = dict.fromkeys(span.knob for method in tuned for span in method.ranges)
     for position, entry in enumerate(raw or [], start=1):
         here = f"{where}: published: {position}"
         table = _build(Published, entry, here)
         try:
             path = published.find(table.table, Path(where).parent)
-            numbers += published.printed(table, requests, path)
+            numbers += published.printed(table, requests, knobs, path)
         except StudyError as error:
             raise StudyError(f"{here}: {table.table}: {error}") from error
         known = table.table in published.shipped()

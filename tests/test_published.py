@@ -132,6 +132,10 @@ def test_seconds_and_names_can_be_told(tmp_path: Path) -> None:
         ),
         ({"settings": {"all": "some"}}, "settings: unknown request 'all'; there are some, three"),
         ({"settings": {"some": "few"}}, "some: no rows of 'few', dataset 'A'; there are 'some'"),
+        (
+            {"settings": {"some": "x={x}"}},
+            "some: {x} is no searched knob; there are lr, weight_decay, ",
+        ),
         ({"settings": {}}, "`settings` must name at least one forget request"),
         ({"where": {"data": "A"}}, "where: unknown column `data`; there are paper"),
         ({"phase": "reference"}, "phase must be one of search, default"),
