@@ -62,9 +62,74 @@ class Examples:
         chosen = self.take(index)
         return as_float(chosen.inputs), chosen.labels
 
+    def rows(self, index: Tensor) -> Examples:
+        """As ``take``, but without a copy of the inputs: for large parts of a set, which are read in batches."""
+        return Rows(self.inputs, index, self.labels.index_select(0, index))
+
+    def relabelled(self, labels: Tensor) -> Examples:
+        """The same inputs with other labels, or what else a loss compares outputs with: [N, ...]."""
+        return Examples(self.inputs, labels)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one input, such as [C, H, W]."""
+        return tuple(self.inputs.shape[1:])
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the inputs as they are kept."""
+        return self.inputs.dtype
+
     @property
     def device(self) -> torch.device:
         return self.labels.device
+
+
+class Rows(Examples):
+    """Some of a larger set's examples, without a copy of their inputs; ``inputs`` makes one.
+
+    Args:
+        everything: Inputs of the larger set, [M, ...].
+        rows: int64 [N], positions in it.
+        labels: int64 [N], of those.
+    """
+
+    def __init__(self, everything: Tensor, rows: Tensor, labels: Tensor):
+        for name, value in (("_everything", everything), ("_rows", rows), ("labels", labels)):
+            object.__setattr__(self, name, value)
+
+    _everything: Tensor
+    _rows: Tensor
+
+    @property
+    def inputs(self) -> Tensor:
+        return self._everything.index_select(0, self._rows)
+
+    def take(self, index: Tensor) -> Examples:
+        inputs = self._everything.index_select(0, self._rows.index_select(0, index))
+        return Examples(inputs, self.labels.index_select(0, index))
+
+    def batch(self, index: Tensor | slice) -> tuple[Tensor, Tensor]:
+        inputs = self._everything.index_select(0, self._rows[index])
+        return as_float(inputs), self.labels[index]
+
+    def rows(self, index: Tensor) -> Examples:
+        return Rows(
+            self._everything,
+            self._rows.index_select(0, index),
+            self.labels.index_select(0, index),
+        )
+
+    def relabelled(self, labels: Tensor) -> Examples:
+        return Rows(self._everything, self._rows, labels)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        return tuple(self._everything.shape[1:])
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._everything.dtype
 
 
 def as_float(inputs: Tensor) -> Tensor:
@@ -73,7 +138,11 @@ def as_float(inputs: Tensor) -> Tensor:
 
 
 def concat(*sets: Examples) -> Examples:
-    """Several sets, one after the other."""
+    """Several sets, one after the other; of rows of one larger set no copy is made."""
+    views = [s for s in sets if isinstance(s, Rows)]
+    if len(views) == len(sets) and all(v._everything is views[0]._everything for v in views):
+        rows = torch.cat([view._rows for view in views])
+        return Rows(views[0]._everything, rows, torch.cat([s.labels for s in sets]))
     return Examples(torch.cat([s.inputs for s in sets]), torch.cat([s.labels for s in sets]))
 
 
@@ -102,12 +171,25 @@ class Part:
         return Part(self.inputs[index], self.labels[index], self.fine[index], groups)
 
     def examples(self, device: torch.device | str = "cpu") -> Examples:
-        """This part as tensors on `device`; on the CPU they share the arrays' memory, never written to."""
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*not writable.*")
-            return Examples(
-                torch.from_numpy(self.inputs).to(device), torch.from_numpy(self.labels).to(device)
-            )
+        """This part as tensors on `device`, put there once; on the CPU they share the arrays' memory.
+
+        Nobody may write to them.
+        """
+        name = str(torch.device(device))
+        if name not in self._placed:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message=".*not writable.*")
+                both = (torch.from_numpy(self.inputs), torch.from_numpy(self.labels))
+            self._placed[name] = Examples(*(tensor.to(device) for tensor in both))
+        return self._placed[name]
+
+    @cached_property
+    def _placed(self) -> dict[str, Examples]:
+        """Tensors by device."""
+        return {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_placed"}
 
 
 @dataclass(frozen=True)
@@ -173,9 +255,10 @@ class Dataset:
         images = self.parts["train"].inputs
         if not self.images or images.dtype != np.uint8:
             return (0.0,), (1.0,)
-        counts = np.stack(
-            [np.bincount(images[:, c].ravel(), minlength=256) for c in range(images.shape[1])]
-        )
+        counts = np.zeros((images.shape[1], 256))
+        for first in range(0, len(images), 1000):  # counting takes eight bytes a pixel
+            for channel, pixels in enumerate(images[first : first + 1000].swapaxes(0, 1)):
+                counts[channel] += np.bincount(pixels.ravel(), minlength=256)
         values = np.arange(256) / 255
         weights = counts / counts.sum(1, keepdims=True)
         mean = weights @ values

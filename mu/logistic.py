@@ -16,8 +16,8 @@ Array = NDArray[np.float64]
 BLOCK = 10_000
 """Scores that the logistic fit handles at a time."""
 
-SAMPLE = 2000
-"""Scores of either kind that a large logistic fit starts from."""
+SAMPLES = (1000, 8000)
+"""Scores of either kind that a large logistic fit starts from, and goes on with."""
 
 
 @dataclass(frozen=True)
@@ -51,14 +51,18 @@ def fit_logistic(members: ArrayLike, nonmembers: ArrayLike, c: float = 2.0) -> T
     if len(inside) == 0 or len(outside) == 0:
         raise ValueError(f"the attack needs both sets, but got {len(inside)} and {len(outside)}")
     mass = c * (len(inside) + len(outside)) / 2
-    sample = [side[:: max(1, len(side) // SAMPLE)] for side in sides]
+    sample = [side[:: max(1, len(side) // SAMPLES[0])] for side in sides]
     center = float(sample[0].mean() + sample[1].mean()) / 2
     scale = max(float(np.abs(side - center).mean()) for side in sample)
     if not 1e-100 < scale < np.inf:
         scale = 1.0
     fitted = (0.0, 0.0)
-    if len(inside) + len(outside) > 4 * SAMPLE:  # so that few steps have to look at all scores
-        fitted = _newton(sample, mass, center, scale, fitted, 0.1)
+    for most, tolerance in zip(
+        SAMPLES, (0.1, 0.03)
+    ):  # so that few steps have to look at all scores
+        if len(inside) + len(outside) > 4 * most:
+            sample = [side[:: max(1, len(side) // most)] for side in sides]
+            fitted = _newton(sample, mass, center, scale, fitted, tolerance)
     slope, intercept = _newton(sides, mass, center, scale, fitted, 1e-5)
     return Threshold(slope / scale, intercept - slope / scale * center)
 
@@ -89,16 +93,16 @@ def _newton(
             for first in range(0, len(side), BLOCK):
                 block = side[first : first + BLOCK]
                 score, wrong, product = scratch[:, : len(block)]
-                np.subtract(block, center, out=score)
-                score *= 1 / scale
+                np.subtract(block, center, score)
+                np.multiply(score, 1 / scale, score)
                 # Probability of the other class, 1 / (1 + exp(margin)): exact however small it is.
-                np.multiply(score, sign * slope, out=wrong)
-                wrong += sign * intercept
-                np.exp(wrong, out=wrong)
-                wrong += 1
-                np.reciprocal(wrong, out=wrong)
-                np.multiply(score, wrong, out=product)
-                count, linear = float(wrong.sum()), float(product.sum())
+                np.multiply(score, sign * slope, wrong)
+                np.add(wrong, sign * intercept, wrong)
+                np.exp(wrong, wrong)
+                np.add(wrong, 1.0, wrong)
+                np.reciprocal(wrong, wrong)
+                np.multiply(score, wrong, product)
+                count, linear = float(np.add.reduce(wrong)), float(score @ wrong)
                 g1 -= sign * each * count
                 g0 -= sign * each * linear
                 h11 += each * (count - float(wrong @ wrong))

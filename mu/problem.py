@@ -16,6 +16,7 @@ from torch import nn
 from mu import checkpoints
 from mu.augment import policy as augment_policy
 from mu.data import Dataset, Examples
+from mu.device import upload
 from mu.evaluate import Outputs, costly_score, outputs, score, unavailable
 from mu.forget import ForgetRequest, members, select
 from mu.keys import content_key, derive_seed
@@ -158,22 +159,22 @@ class Problem:
 
         Seeds the process's global generators, which dropout draws from.
         """
-        part = self.data.parts["train"]
+        examples = self.data.parts["train"].examples(device)
         if role == "retrain":
-            part = part.take(self.retain_index)
+            examples = examples.rows(upload(torch.from_numpy(self.retain_index), device))
         key = self.reference_key(role)
         seed_process("train", key)
-        yield from train(model, part.examples(device), self.recipe, generator("order", role, key))
+        yield from train(model, examples, self.recipe, generator("order", role, key))
 
     def split(self, device: str = "cpu") -> Split:
         """What methods are handed, before it is narrowed to what each declares."""
-        train_part, target = self.data.parts["train"], None
-        forget = train_part.take(self.forget_index)
+        part, target = self.data.parts["train"], None
+        everything = part.examples(device)
         if self.request.whole_class:
-            target = int(forget.labels[0])
+            target = int(part.labels[self.forget_index[0]])
         parts = {
-            "retain": train_part.take(self.retain_index).examples(device),
-            "forget": forget.examples(device),
+            "retain": everything.rows(upload(torch.from_numpy(self.retain_index), device)),
+            "forget": everything.rows(upload(torch.from_numpy(self.forget_index), device)),
             "twin": self.data.parts["twin"].examples(device),
         }
         return Split(

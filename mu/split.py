@@ -152,7 +152,7 @@ class Split:
     @property
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one input, such as [C, H, W]."""
-        return tuple(self._any_part().inputs.shape[1:])
+        return self._any_part().input_shape
 
     def need_images(self, why: str) -> None:
         """Raise ValueError, for a method's `check`, unless inputs are images [C, H, W]; `why` follows "it"."""
@@ -161,7 +161,10 @@ class Split:
 
     def only(self, needs: tuple[str, ...]) -> Split:
         """This split with no other data than `needs`; zero-shot methods get no retain data at all."""
-        return replace(self, parts={name: self.parts[name] for name in needs if name in self.parts})
+        parts = {name: self.parts[name] for name in needs if name in self.parts}
+        if "retain" not in parts:  # not even as the larger set that rows point into
+            parts = {name: Examples(part.inputs, part.labels) for name, part in parts.items()}
+        return replace(self, parts=parts)
 
     def once(self, name: Hashable, compute: Callable[[torch.Generator], T]) -> T:
         """`compute(generator)`, or its result from an earlier trial on this problem.

@@ -91,6 +91,11 @@ class Plan:
         """Sorted positions in the training part of the samples that a request selects."""
         return self.problem(forget, self.study.report_seeds[0]).forget_index
 
+    def share(self, data: Dataset) -> None:
+        """Use this copy of the data from now on, so that the memory of the one before can go."""
+        self.data = data
+        self._problems.clear()
+
     def problem(self, forget: str, seed: int) -> Problem:
         if (forget, seed) not in self._problems:
             chosen = self._chosen.get(forget)

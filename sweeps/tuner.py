@@ -188,6 +188,7 @@ class Workers:
         self.cluster = cluster
         self.resources = plan.study.resources
         self._data = ray.put(plan.data)
+        plan.share(ray.get(self._data))  # the arrays of the object store
         for name in plan.study.model.modules:
             ray.cloudpickle.register_pickle_by_value(sys.modules[name])  # workers do not have them
         self._model = ray.put(plan.study.model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 import zipfile
 from collections.abc import Iterable
@@ -17,6 +18,7 @@ from sklearn.datasets import load_digits
 
 import mu.images
 from mu.data import PARTS, Dataset, DataSpec, Examples, as_float, concat, load, stratified_choice
+from mu.rng import generator
 
 CLASSES = ("ant", "bee", "cat")
 SIDE = 6
@@ -404,3 +406,49 @@ def test_examples_are_taken_in_the_order_asked_for_and_concatenated() -> None:
     both = concat(examples, taken)
     assert len(both) == 6
     assert torch.equal(both.inputs, torch.cat([inputs, inputs[[2, 0]]]))
+
+
+def a_set(count: int = 30) -> Examples:
+    pixels = torch.randint(0, 256, (count, 1, 4, 4), dtype=torch.uint8, generator=generator("set"))
+    return Examples(pixels, torch.arange(count) % 3)
+
+
+def assert_same(one: Examples, other: Examples) -> None:
+    assert torch.equal(one.inputs, other.inputs)
+    assert torch.equal(one.labels, other.labels)
+    assert (one.dtype, one.input_shape, len(one)) == (other.dtype, other.input_shape, len(other))
+
+
+def test_rows_of_a_set_are_what_a_copy_of_them_would_be() -> None:
+    whole, index = a_set(), torch.tensor([7, 3, 3, 29, 0])
+    rows, copy = whole.rows(index), whole.take(index)
+    assert_same(rows, copy)
+    inner = torch.tensor([4, 0, 1])
+    assert_same(rows.take(inner), copy.take(inner))
+    assert_same(rows.rows(inner), copy.take(inner))
+    for chosen in (inner, slice(1, 3)):
+        for one, other in zip(rows.batch(chosen), copy.batch(chosen)):
+            assert torch.equal(one, other)
+    labels = torch.rand(5, 3)
+    assert_same(rows.relabelled(labels), Examples(copy.inputs, labels))
+
+
+def test_rows_of_one_set_are_joined_without_a_copy_and_others_with_one() -> None:
+    whole = a_set()
+    parts = [whole.rows(torch.arange(20)), whole.rows(torch.arange(25, 30))]
+    joined = concat(*parts)
+    assert_same(joined, concat(*(part.take(torch.arange(len(part))) for part in parts)))
+    storages = {t.data_ptr() for t in vars(joined).values() if t.dtype == torch.uint8}
+    assert storages == {whole.inputs.data_ptr()}
+    other = a_set(4)
+    assert_same(concat(parts[1], other), concat(parts[1].take(torch.arange(5)), other))
+
+
+def test_a_part_is_put_on_a_device_once_and_travels_without_that() -> None:
+    part = load(DataSpec("digits")).parts["val"]
+    examples = part.examples()
+    assert part.examples("cpu") is examples
+    assert np.shares_memory(examples.inputs.numpy(), part.inputs)
+    again = pickle.loads(pickle.dumps(part))
+    assert len(pickle.dumps(part)) < 1.5 * part.inputs.nbytes + 20 * len(part) + 2000
+    assert np.array_equal(again.inputs, part.inputs)

@@ -20,10 +20,19 @@ def test_undeclared_data_is_a_lookup_error(split: Split) -> None:
         narrow = split.only(needs)
         for part in DATA:
             if part in needs:
-                assert getattr(narrow, part) is split.parts[part]
+                found, expected = getattr(narrow, part), split.parts[part]
+                assert torch.equal(found.inputs, expected.inputs)
+                assert torch.equal(found.labels, expected.labels)
             else:
                 with pytest.raises(LookupError, match=f"NEEDS does not list '{part}'"):
                     getattr(narrow, part)
+
+
+def test_a_zero_shot_method_cannot_even_point_at_retained_data(split: Split) -> None:
+    forget = split.only(("forget",)).forget
+    held = [value for value in vars(forget).values() if isinstance(value, torch.Tensor)]
+    assert {len(tensor) for tensor in held} == {len(split.forget)}
+    assert type(forget) is Examples
 
 
 def test_facts_about_the_data_survive_narrowing(split: Split) -> None:

@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from mu.data import Examples, concat
+from mu.data import concat
 from mu.knobs import Count, NonNegative, Positive
 from mu.models import reinitialize_head
 from mu.split import Split
@@ -44,7 +44,7 @@ def unlearn(
     counts = torch.ones(split.num_classes)
     if labels == "retain":
         counts = torch.bincount(split.retain.labels.cpu(), minlength=split.num_classes).float()
-    relabelled = Examples(split.forget.inputs, other_labels(split.forget.labels, counts, generator))
+    relabelled = split.forget.relabelled(other_labels(split.forget.labels, counts, generator))
     split.evidence.instances = relabelled
     if reinit_head:
         reinitialize_head(model, generator)

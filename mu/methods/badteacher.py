@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mu.data import Examples
+from mu.data import concat
 from mu.evaluate import predict
 from mu.knobs import Count, Fraction, NonNegative, Positive
 from mu.models import frozen_copy, reinitialize, reinitialize_head
@@ -59,12 +59,12 @@ def unlearn(
     incompetent = split.once(
         "random network's logits", lambda draws: random_logits(model, split, draws)
     )
-    split.evidence.instances = Examples(split.forget.inputs, incompetent.softmax(1))
+    split.evidence.instances = split.forget.relabelled(incompetent.softmax(1))
     count = max(1, int(retain_fraction * len(split.retain)))
     chosen = torch.randperm(len(split.retain), generator=generator)[:count].to(split.device)
-    examples = Examples(
-        torch.cat([split.retain.inputs[chosen], split.forget.inputs]),
-        torch.cat([competent[chosen], incompetent]),
+    examples = concat(
+        split.retain.rows(chosen).relabelled(competent[chosen]),
+        split.forget.relabelled(incompetent),
     )
     if reinit_head:
         reinitialize_head(model, generator)

@@ -18,7 +18,6 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from mu.data import Examples
 from mu.knobs import Count, Momentum, NonNegative, Positive
 from mu.models import head, logits_and_features
 from mu.split import Split
@@ -47,7 +46,7 @@ def unlearn(
     """
     widened = Widened(model, generator)
     extra = torch.full_like(split.forget.labels, split.num_classes)
-    relabelled = Examples(split.forget.inputs, extra)
+    relabelled = split.forget.relabelled(extra)
     stepper = make_optimizer(widened, optimizer, lr, momentum, weight_decay)
     for _ in range(epochs):
         widened.train(mode == "train")

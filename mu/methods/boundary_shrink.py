@@ -60,7 +60,7 @@ def unlearn(
         mode: Of batch norm and dropout while training.
     """
     labels = nearest_labels(model, split.forget, bound, exclude_own_class)
-    relabelled = Examples(split.forget.inputs, labels)
+    relabelled = split.forget.relabelled(labels)
     split.evidence.instances = relabelled
     stepper = make_optimizer(model, optimizer, lr, momentum, weight_decay)
     for _ in range(epochs):

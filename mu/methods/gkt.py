@@ -77,7 +77,7 @@ def unlearn(
         generator_width: Channels of the generator's first layers.
     """
     assert split.forget_class is not None
-    device, shape = split.forget.device, tuple(split.forget.inputs.shape[1:])
+    device, shape = split.forget.device, split.input_shape
     teacher = frozen_copy(model)
     reinitialize(model, generator)
     with torch.device("meta"):  # layers draw from the global generator when built

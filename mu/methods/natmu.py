@@ -105,7 +105,7 @@ def finetune_on_instances(
     retain = split.retain.take(chosen)
 
     def labelled(images: Tensor) -> Examples:
-        if split.retain.inputs.dtype == torch.uint8:
+        if split.retain.dtype == torch.uint8:
             images = images.mul(255).round().to(torch.uint8)
         return Examples(images, retain.labels)
 

@@ -72,7 +72,7 @@ def unlearn(
     for epoch in range(epochs):
         if epoch == 0 or redraw:
             drawn = random_labels(split, labels, generator)
-            split.evidence.instances = Examples(split.forget.inputs, drawn)
+            split.evidence.instances = split.forget.relabelled(drawn)
             phases = [split.evidence.instances, split.retain]
             if order == "shuffled":
                 phases = [concat(*phases)]

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mu.data import Examples
 from mu.knobs import Count, CountOrZero, Fraction, Momentum, NonNegative, Positive
 from mu.methods.badteacher import divergence, original_logits
 from mu.methods.ga import clip_before_steps
@@ -61,10 +60,10 @@ def unlearn(
         mode: Of batch norm and dropout in the max steps.
     """
     retain_teacher = original_logits(model, split, "retain")
-    forget = Examples(split.forget.inputs, original_logits(model, split, "forget"))
+    forget = split.forget.relabelled(original_logits(model, split, "forget"))
     # The min steps need labels and teacher both: their examples are labelled with positions.
     labels = split.retain.labels
-    retain = Examples(split.retain.inputs, torch.arange(len(labels), device=split.device))
+    retain = split.retain.relabelled(torch.arange(len(labels), device=split.device))
 
     def max_loss(logits: Tensor, teacher: Tensor) -> Tensor:
         return -distillation(logits, teacher, temperature)
