@@ -35,12 +35,14 @@ from reports.load import Method, Request, Study
 from reports.outcomes import unit
 from reports.ranking import ranks
 from reports.spaces import Span, spans
-from reports.table import label, searched_view
+from reports.table import knob_value, label, searched_view
 
 WIDE = 20.0
 """Positive values whose largest is so many times their smallest are drawn on a logarithmic axis."""
 COLUMNS = 4
 """Panels beside each other."""
+CROWDED = 22
+"""Letters of names below an axis, beyond which they are turned."""
 
 Cells = Sequence[tuple[Request, Sequence[Candidate]]]
 
@@ -215,9 +217,13 @@ def _response(
         label="chosen",
     )
     legend(figure, [], [*handles, chosen])
-    for axes in (*singles, *doubles):
-        axes.xaxis.set_label_coords(0.5, -0.2)
+    across = [*ordered, *(two[:1] * len(doubles))]
+    for span, axes in zip(across, (*singles, *doubles)):
+        axes.xaxis.set_label_coords(0.5, -0.29 if _crowded(span) else -0.2)
         axes.yaxis.set_label_coords(-0.25, 0.5)
+    for axes in doubles:
+        if any(len(knob_value(choice)) > 5 for choice in two[1].choices):
+            axes.yaxis.set_label_coords(-0.36, 0.5)
     below = (
         f" Below, the same trials over {two[0].knob} and {two[1].knob}, the most important two, for each "
         "request: the darker, the better by rank."
@@ -315,7 +321,10 @@ def _double_panel(
 def _knob_axis(axis: Axis, span: Span) -> None:
     axis.set_label_text(span.knob)
     if span.choices:
-        axis.set_ticks(range(len(span.choices)), [str(choice) for choice in span.choices])
+        names = [knob_value(choice) for choice in span.choices]
+        axis.set_ticks(range(len(names)), names)
+        if isinstance(axis, XAxis) and _crowded(span):
+            axis.set_tick_params(rotation=30, labelsize="small")
         limits = (-0.5, len(span.choices) - 0.5)
     else:
         limits = (span.low, span.high)
@@ -332,6 +341,10 @@ def _knob_axis(axis: Axis, span: Span) -> None:
         log_scale(axis)
     elif not span.choices:
         axis.set_major_locator(MaxNLocator(4))
+
+
+def _crowded(span: Span) -> bool:
+    return sum(len(knob_value(choice)) for choice in span.choices) > CROWDED
 
 
 def _scale(study: Study) -> tuple[float, str]:
