@@ -13,6 +13,7 @@ from torch import nn
 from toy import FINE_CLASSES, RECIPE, REQUESTS, toy_data, toy_problem, toy_reference
 
 import mu.problem
+from mu.architectures import MODELS
 from mu.data import Examples
 from mu.evaluate import predict
 from mu.forget import ForgetRequest
@@ -78,6 +79,24 @@ def test_training_a_reference_again_gives_the_same_weights(problem: Problem, rol
     model = problem.build()
     assert sum(1 for _ in problem.train(role, model)) == RECIPE.epochs
     assert _equal(weights_of(model), dict(toy_reference(role)))
+
+
+def test_training_with_dropout_gives_the_same_weights_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def dropping(shape: Any, num_classes: int) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(192, num_classes))
+
+    monkeypatch.setitem(MODELS, "dropping", dropping)
+    problem = replace(toy_problem(), model="dropping", recipe=replace(RECIPE, epochs=1))
+    found = []
+    for disturbance in (1, 2):
+        model = problem.build()
+        torch.manual_seed(disturbance)
+        for _ in problem.train("original", model):
+            pass
+        found.append(weights_of(model))
+    assert _equal(*found)
 
 
 def test_references_differ_from_each_other() -> None:
