@@ -198,7 +198,7 @@ def settings(**knobs: Any) -> tmu.Settings:
         made.append(name[1])
         raise Stop
 
-    examples = Examples(torch.zeros(50, 1), torch.zeros(50, dtype=torch.int64))
+    examples = Examples(torch.zeros(50, 1, 1, 1), torch.zeros(50, dtype=torch.int64))
     split = Split({"twin": examples, "retain": examples, "forget": examples}, 4)
     object.__setattr__(split, "once", take)
     with pytest.raises(Stop):
