@@ -27,7 +27,7 @@ from method_settings import (
 )
 from numpy.typing import NDArray
 from torch import nn
-from toy import toy_problem, toy_reference
+from toy import REQUESTS, toy_problem, toy_reference
 
 from mu.data import Examples
 from mu.device import place
@@ -130,7 +130,7 @@ def test_knobs_accept_their_own_defaults(name: str) -> None:
 @each_method
 def test_runs_on_every_request_it_supports(name: str) -> None:
     method = load(name)
-    for kind in method.requests:
+    for kind in (kind for kind in REQUESTS if kind in method.requests):
         result = usual(method, kind)
         assert result.yields >= 1
         for key, value in result.weights.items():
@@ -142,7 +142,7 @@ def test_runs_on_every_request_it_supports(name: str) -> None:
 @each_method
 def test_runs_on_an_accelerator(name: str, precision: str) -> None:
     method = load(name)
-    for kind in method.requests:
+    for kind in (kind for kind in REQUESTS if kind in method.requests):
         result = run(method, kind, short_knobs(method), device="cuda", precision=precision)
         assert all(np.isfinite(value).all() for value in result.weights.values())
 
