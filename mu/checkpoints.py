@@ -113,7 +113,8 @@ def adopt(network: nn.Module, state: State, head: nn.Module, where: str) -> None
         ValueError: Another name or shape differs; the message names the first.
     """
     given, drawn = dict(state), network.state_dict()
-    if isinstance(network, torchvision_models().VisionTransformer):
+    transformer = isinstance(network, torchvision_models().VisionTransformer)
+    if transformer and "encoder.pos_embedding" in given:
         given = torchvision_models().vision_transformer.interpolate_embeddings(
             network.image_size, network.patch_size, given
         )

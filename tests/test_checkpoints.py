@@ -207,6 +207,14 @@ def test_positions_of_a_transformer_are_stretched_to_another_size(tmp_path: Path
     assert torch.equal(built.get_parameter("class_token"), given["class_token"])
 
 
+def test_a_transformer_of_other_names_names_the_first(tmp_path: Path) -> None:
+    given = {"vit.embeddings.cls_token": torch.zeros(1, 1, 768)}
+    model = resolve(spec_with(given, tmp_path / "w.pt", "vit_b_32"))
+    expected = r"lacks `class_token` \[1, 1, 768\] of the model; it has `vit.embeddings.cls_token`"
+    with pytest.raises(ValueError, match=expected):
+        build(model, (3, 32, 32), 4, (0.5,) * 3, (0.5,) * 3, seed=0)
+
+
 def test_pretrained_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     model = spec_with({"fc.weight": torch.zeros(2, 2)}, tmp_path / "w.pt")
     raw = studies.tiny(model={"name": "small_cnn", "weights": model.weights})
