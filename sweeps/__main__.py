@@ -104,6 +104,10 @@ def _parser() -> argparse.ArgumentParser:
 
     status = commands.add_parser("status", help="show how far a study is")
     status.add_argument("folder", type=Path, metavar="STUDY_DIR")
+    status.add_argument(
+        "--address",
+        help="dashboard of the cluster where STUDY_DIR is, such as http://localhost:8265",
+    )
     status.set_defaults(command=_status)
 
     ui = commands.add_parser("ui", help="serve the MLflow UI of a study")
@@ -132,7 +136,7 @@ def _run(options: argparse.Namespace) -> int:
     path = files.find_study(options.study)
     folders = _folders(options.methods_path)
     _import_from(options.code_path)
-    wanted = study.read(path, options.overrides, folders)
+    wanted = study.read(path, options.overrides, folders, options.code_path is not None)
     if options.address is None and not options.dry_run:  # which plans for other machines, too
         _check_machine(wanted)
     plan = Plan(wanted, study.load_data(wanted, str(path)))
@@ -340,6 +344,11 @@ def _methods(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
+    if options.address is not None:
+        from sweeps import jobs
+
+        print(jobs.run(["status", str(options.folder)], options.address), end="")
+        return DONE
     line, found = _read(options.folder)
     console = Console()
     counts = results.counts({r.key: r for r in found})
@@ -409,7 +418,7 @@ def _sync(options: argparse.Namespace) -> int:
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], list[record.TrialRecord]]:
-    path = folder / results.TRIALS
+    path = folder.expanduser() / results.TRIALS
     if not path.is_file():
         raise StudyError(f"{folder}: there is no {results.TRIALS}; give the folder of a study")
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Hashable
 from importlib import resources
@@ -42,6 +43,23 @@ _Loader.add_implicit_resolver(
 )
 
 
+LARGEST = 100_000
+"""Most values in a file, aliases written out; a study has hundreds."""
+
+
+def _size(node: yaml.Node, known: dict[int, float]) -> float:
+    """How many values a node stands for, aliases written out; infinite when it holds itself."""
+    if id(node) not in known:
+        known[id(node)] = math.inf
+        inner: list[yaml.Node] = []
+        if isinstance(node, yaml.SequenceNode):
+            inner = node.value
+        elif isinstance(node, yaml.MappingNode):
+            inner = [each for pair in node.value for each in pair]
+        known[id(node)] = 1 + sum(_size(each, known) for each in inner)
+    return known[id(node)]
+
+
 def parse(text: str, where: str) -> Any:
     """Parse YAML text.
 
@@ -49,11 +67,19 @@ def parse(text: str, where: str) -> Any:
         StudyError: It is not YAML; the message names `where` and the line.
     """
     try:
-        return yaml.load(text, _Loader)
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _size(node, {}) > LARGEST:
+            raise StudyError(f"{where}: its aliases expand to more than {LARGEST} values")
+        return loader.construct_document(node)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}:" if mark else ""
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        if "for the tag" in problem:
+            problem += "; a study is plain data, without tags"
         raise StudyError(f"{where}:{line} not valid YAML: {problem}") from error
 
 

@@ -209,12 +209,18 @@ KEYS = (
 )
 
 
-def read(path: Path, overrides: Sequence[str] = (), folders: Sequence[Path] = ()) -> Study:
+def read(
+    path: Path,
+    overrides: Sequence[str] = (),
+    folders: Sequence[Path] = (),
+    own_code: bool = False,
+) -> Study:
     """Read and validate a study file.
 
     Args:
         overrides: ``key.subkey=value`` texts that replace parts of it.
         folders: Where else methods are looked for.
+        own_code: Whether its model may be an import path, which runs the module that it names.
 
     Raises:
         StudyError: Something in it is wrong; the message names file, key, value and what is allowed.
@@ -226,6 +232,13 @@ def read(path: Path, overrides: Sequence[str] = (), folders: Sequence[Path] = ()
         raw = _with_base(raw, path)
     for text in overrides:
         _override(raw, text)
+    model = raw.get("model")
+    name = model.get("name") if isinstance(model, dict) else model
+    if isinstance(name, str) and ":" in name and not own_code:
+        raise StudyError(
+            f"{path}: model: {name!r} is code, which a study alone may not choose to run; name the folder "
+            "it lies in with --code-path (any folder for a package that is installed)"
+        )
     return parse(raw, str(path), folders)
 
 

@@ -18,7 +18,8 @@ from pathlib import Path
 def arguments(given: Sequence[str]) -> list[str]:
     """The arguments for ``musweep``: `run` joins the running cluster unless told otherwise."""
     wanted = [argument for argument in given if argument != "--"]
-    if wanted[:1] == ["run"] and not any(a.startswith("--address") for a in wanted):
+    told = any(a.startswith("--address") for a in wanted) or "RAY_ADDRESS" in os.environ
+    if wanted[:1] == ["run"] and not told:
         wanted += ["--address", "auto"]
     return wanted
 

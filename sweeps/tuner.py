@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -31,6 +31,7 @@ os.environ.setdefault("TUNE_WARN_THRESHOLD_S", "60")
 os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import ray
 from ray import tune
@@ -47,6 +48,7 @@ from mu.problem import Evaluation, Problem, Role, weights_of
 from mu.ranking import rank
 from mu.record import TrialRecord
 from mu.split import Split
+from sweeps import loopback
 from sweeps.files import SweepError
 from sweeps.plan import Job, Plan
 from sweeps.store import pack, unpack
@@ -80,14 +82,15 @@ class Cluster:
 
 @contextmanager
 def cluster(address: str | None, resources: Resources) -> Iterator[Cluster]:
-    """Start Ray on this machine, or join a running cluster at `address`; leaves it at the end."""
-    ray.init(
-        address=address or "local",
-        include_dashboard=False if address is None else None,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        namespace="musweep",
-    )
+    """Start Ray on this machine, on loopback alone, or join a running cluster at `address`; leaves it at the end."""
+    with loopback.only() if address is None else nullcontext():
+        ray.init(
+            address=address or "local",
+            include_dashboard=False if address is None else None,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            namespace="musweep",
+        )
     try:
         for name in ("ray", "ray.tune", "ray.data"):
             logging.getLogger(name).setLevel(logging.CRITICAL)

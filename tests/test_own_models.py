@@ -168,18 +168,20 @@ def test_no_folder_is_searched_that_the_command_line_does_not_name(
     monkeypatch.chdir(tmp_path / package)
     before = list(sys.path)
     assert main(["run", str(path), "--dry-run"]) == 2
+    assert "name the folder it lies in with --code-path" in capsys.readouterr().err
+    assert main(["run", str(path), "--dry-run", "--code-path", str(tmp_path / package)]) == 2
     assert f"there is no module {package!r}" in capsys.readouterr().err
-    assert sys.path == before
+    monkeypatch.setattr(sys, "path", before)
     assert main(["run", str(path), "--dry-run", "--code-path", "missing"]) == 2
     assert "--code-path missing: is not a folder" in capsys.readouterr().err
 
 
 def test_a_study_keeps_the_options_of_its_model(package: str, tmp_path: Path) -> None:
     given: dict[str, Any] = {"name": f"{package}.nets:build"}
-    wanted = study.read(studies.write(tmp_path, studies.tiny(model=given)))
+    wanted = study.read(studies.write(tmp_path, studies.tiny(model=given)), own_code=True)
     assert wanted.definition["model"] == given["name"]
     given["normalize"] = {"mean": [0.25], "std": [0.5]}
-    wanted = study.read(studies.write(tmp_path, studies.tiny(model=given)))
+    wanted = study.read(studies.write(tmp_path, studies.tiny(model=given)), own_code=True)
     assert wanted.definition["model"] == given
     assert isinstance(wanted.model, Model)
     assert wanted.model.normalize is not None and wanted.model.normalize.std == (0.5,)
