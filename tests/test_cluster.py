@@ -1,44 +1,165 @@
-"""Cluster files are valid for the installed Ray, and `ray submit`'s file hands on what it is given."""
+"""Cluster files are valid for the installed Ray and say what they promise; `ray submit`'s file hands on what it is given."""
 
 from __future__ import annotations
 
+import re
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
 import studies
 import yaml
+from ray.autoscaler._private.util import prepare_config, validate_config
+from servers import LOOPBACK, free_port
 
+from sweeps.__main__ import main
 from sweeps.submit import arguments
 
-CLUSTER = studies.ROOT / "cluster.yaml"
+FILES = ("cluster.yaml", "cluster.local.yaml")
 
 
-def cluster() -> dict[str, Any]:
-    return yaml.safe_load(CLUSTER.read_text(encoding="utf-8"))
+def read(name: str) -> dict[str, Any]:
+    return yaml.safe_load((studies.ROOT / name).read_text(encoding="utf-8"))
 
 
-def test_the_cluster_file_fits_rays_own_schema() -> None:
-    from ray.autoscaler._private.util import prepare_config, validate_config
+@pytest.mark.parametrize("name", FILES)
+def test_a_cluster_file_fits_rays_own_schema(name: str) -> None:
+    validate_config(prepare_config(read(name)))
 
-    validate_config(prepare_config(cluster()))
 
-
-def test_a_wrong_cluster_file_would_be_found() -> None:
-    from ray.autoscaler._private.util import prepare_config, validate_config
-
-    wrong = cluster()
-    wrong["max_worker"] = wrong.pop("max_workers")
+@pytest.mark.parametrize("name", FILES)
+def test_a_wrong_cluster_file_would_be_found(name: str) -> None:
+    wrong = read(name)
+    wrong["max_worker"] = 3
     with pytest.raises(Exception, match="max_worker"):
         validate_config(prepare_config(wrong))
 
 
-def test_workers_have_gpus_and_the_head_runs_no_trials() -> None:
-    types = cluster()["available_node_types"]
-    assert types["head"]["resources"]["CPU"] == 0
-    assert all(t["resources"]["GPU"] >= 1 for name, t in types.items() if name != "head")
+def test_workers_have_gpus_and_the_head_runs_no_trials_and_is_never_spot() -> None:
+    types = read("cluster.yaml")["available_node_types"]
+    head = types.pop(read("cluster.yaml")["head_node_type"])
+    assert head["resources"]["CPU"] == 0
+    assert "InstanceMarketOptions" not in head["node_config"]
+    assert all(
+        kind["resources"]["GPU"] >= 1 and kind["min_workers"] == 0 for kind in types.values()
+    )
 
 
-def test_submit_joins_the_running_cluster_unless_told_otherwise() -> None:
+def launched(gpus: int, available: dict[str, float]) -> dict[str, int]:
+    """What Ray's autoscaler starts for so many tasks of a GPU each, by its own scheduler."""
+    from ray.autoscaler.v2.instance_manager.config import AutoscalingConfig
+    from ray.autoscaler.v2.scheduler import ResourceDemandScheduler, SchedulingRequest
+    from ray.autoscaler.v2.utils import ResourceRequestUtil
+    from ray.core.generated.autoscaler_pb2 import ResourceRequestByCount
+
+    config = AutoscalingConfig(read("cluster.yaml"), skip_content_hash=True)
+    wanted = ResourceRequestByCount(
+        request=ResourceRequestUtil.make({"CPU": 1, "GPU": 1}), count=gpus
+    )
+    reply = ResourceDemandScheduler(event_logger=None).schedule(
+        SchedulingRequest(
+            disable_launch_config_check=True,
+            node_type_configs=config.get_node_type_configs(),
+            max_num_nodes=config.get_max_num_nodes(),
+            resource_requests=[wanted],
+            recoverable_resource_availabilities=available,
+        )
+    )
+    return {
+        each.instance_type: each.count for each in reply.to_launch if each.instance_type != "head"
+    }
+
+
+def test_spot_is_tried_first_and_on_demand_is_what_it_falls_back_to() -> None:
+    assert launched(3, {}) == {"gpu_spot": 3}
+    assert launched(3, {"gpu_spot": 0.0}) == {"gpu_on_demand": 3}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_nothing_of_a_cluster_is_open_to_everyone(name: str) -> None:
+    cluster = read(name)
+    commands = " ".join(cluster["head_start_ray_commands"])
+    assert "--dashboard-host=127.0.0.1" in commands
+    assert "0.0.0.0" not in commands + " ".join(cluster["worker_start_ray_commands"])
+    assert "musweep ui" in commands and "--host" not in commands.partition("musweep ui")[2]
+    assert any(path.endswith(".ray/auth_token") for path in cluster["file_mounts"])
+    assert any("RAY_AUTH_MODE=token" in command for command in cluster["setup_commands"])
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_command_of_a_cluster_is_one_that_bash_can_parse(name: str) -> None:
+    cluster = read(name)
+    for kind in ("setup_commands", "head_start_ray_commands", "worker_start_ray_commands"):
+        for command in cluster[kind]:
+            checked = subprocess.run(["bash", "-n", "-c", command], capture_output=True, text=True)
+            assert checked.returncode == 0, checked.stderr
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_profile_of_a_node_names_variables_that_the_command_line_reads(
+    name: str, tmp_path: Path
+) -> None:
+    """The setup's own command, run in an empty home."""
+    (tmp_path / ".musweep").mkdir()
+    for command in read(name)["setup_commands"][-2:]:
+        subprocess.run(["bash", "-c", command], env={"HOME": str(tmp_path)}, check=True)
+    profile = (tmp_path / ".musweep/profile").read_text()
+    source = (studies.ROOT / "sweeps/__main__.py").read_text()
+    for variable in ("MUSWEEP_RESULTS", "MUSWEEP_STORAGE", "MLFLOW_TRACKING_URI"):
+        assert f"{variable}=" in profile and f'"{variable}"' in source
+    assert ". ~/.musweep/profile" in (tmp_path / ".bashrc").read_text()
+
+
+def test_the_rayjob_runs_the_locked_ray_with_gpus_and_keeps_its_state_outside_its_pods() -> None:
+    path = studies.ROOT / "docs/cluster/rayjob.yaml"
+    job, claim = yaml.safe_load_all(path.read_text(encoding="utf-8"))
+    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
+    assert job["spec"]["entrypoint"].startswith("musweep run ")
+    cluster = job["spec"]["rayClusterSpec"]
+    lock = (studies.ROOT / "requirements.lock").read_text()
+    assert f"\nray=={cluster['rayVersion']}\n" in lock
+    assert f"ray:{cluster['rayVersion']}-" in (path.parent / "Dockerfile").read_text()
+    assert cluster["authOptions"] == {"mode": "token"}
+    head = cluster["headGroupSpec"]
+    assert head["rayStartParams"]["num-cpus"] == "0"
+    (container,) = head["template"]["spec"]["containers"]
+    mounts = {each["mountPath"]: each["name"] for each in container["volumeMounts"]}
+    state = {each["name"]: each["value"] for each in container["env"]}
+    volumes = {each["name"]: each for each in head["template"]["spec"]["volumes"]}
+    results = volumes[mounts[state["MUSWEEP_RESULTS"]]]
+    assert results["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
+    assert "://" in state["MUSWEEP_STORAGE"] and ":" not in state["MUSWEEP_OPTUNA_STORAGE"][13:]
+    (workers,) = cluster["workerGroupSpecs"]
+    limits = workers["template"]["spec"]["containers"][0]["resources"]["limits"]
+    assert limits["nvidia.com/gpu"] == "1" and workers["minReplicas"] == 0
+
+
+def test_submit_joins_the_running_cluster_unless_told_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     assert arguments(["--", "run", "x.yaml"]) == ["run", "x.yaml", "--address", "auto"]
     assert arguments(["run", "x.yaml", "--address=1.2.3.4:6379"])[-1] == "--address=1.2.3.4:6379"
     assert arguments(["report", "results/x"]) == ["report", "results/x"]
+    monkeypatch.setenv("RAY_ADDRESS", "1.2.3.4:6379")
+    assert arguments(["run", "x.yaml"]) == ["run", "x.yaml"]
+
+
+def test_the_locked_versions_cover_what_a_cluster_needs() -> None:
+    """Nodes install the lock alone: S3 and PostgreSQL must be in it."""
+    extra = re.search(r"^cluster = \[(.*?)\] ", (studies.ROOT / "pyproject.toml").read_text(), re.M)
+    assert extra is not None
+    lock = (studies.ROOT / "requirements.lock").read_text()
+    for name in re.findall(r'"([a-z0-9]+)', extra[1]):
+        assert f"\n{name}==" in lock
+
+
+def test_status_from_a_cluster_that_is_not_there_is_one_clear_error(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    address = f"http://{LOOPBACK}:{free_port()}"
+    assert main(["status", "results/x", "--address", address]) == 2
+    shown = capsys.readouterr().err
+    assert f"--address {address}: no job can be sent there" in shown
+    assert "Traceback" not in shown
