@@ -6,7 +6,8 @@ import hashlib
 import io
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ Arrays = Mapping[str, NDArray[Any]]
 
 
 class Store:
-    """Named arrays by key, each a checksum followed by an .npz.
+    """Named arrays by key, each a checksum followed by an .npz. Every method raises OSError when it cannot be reached.
 
     A file that is cut short or corrupted counts as absent, so that it is made again.
 
@@ -35,10 +36,21 @@ class Store:
     def _path(self, key: str) -> str:
         return f"{self.root}/{key[:2]}/{key}.npz"
 
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Each protocol has errors of its own for a server that is away: all of them are OSError here."""
+        try:
+            yield
+        except OSError:
+            raise
+        except Exception as error:
+            raise OSError(f"{self.location}: {error}") from error
+
     def get(self, key: str) -> dict[str, NDArray[Any]] | None:
         """The arrays of a key; None when there is no intact file."""
         try:
-            content = self.files.cat_file(self._path(key))
+            with self._errors():
+                content = self.files.cat_file(self._path(key))
         except FileNotFoundError:
             return None
         checksum, _, payload = content.partition(b"\n")
@@ -53,7 +65,8 @@ class Store:
         content = hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload
         path = self._path(key)
         if not self.local:
-            self.files.pipe_file(path, content)
+            with self._errors():
+                self.files.pipe_file(path, content)
             return
         write_atomically(Path(path), content)
 

@@ -10,6 +10,7 @@ import numpy as np
 import optuna
 import pytest
 import studies
+from botocore.exceptions import EndpointConnectionError
 from servers import LOOPBACK, Postgres, free_port, mlflow_server
 from test_cells import make
 from test_tracker import record, runs
@@ -44,6 +45,22 @@ def test_models_on_s3_come_back_whole_or_not_at_all(
         assert store.get(key) is None
     store.put(key, arrays)
     assert store.get(key) is not None
+
+
+def test_a_store_that_goes_away_is_an_os_error_whatever_its_protocol_raises(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = Store("memory://models")
+
+    def away(*_: Any) -> None:
+        raise EndpointConnectionError(endpoint_url="http://gone")
+
+    for name in ("cat_file", "pipe_file"):
+        monkeypatch.setattr(store.files, name, away)
+    with pytest.raises(OSError, match="memory://models: Could not connect"):
+        store.get("ab" * 16)
+    with pytest.raises(OSError, match="memory://models: Could not connect"):
+        store.put("ab" * 16, {"weight": np.zeros(1)})
 
 
 @pytest.mark.slow
