@@ -353,7 +353,7 @@ def test_a_study_of_a_users_model_and_checkpoints(
     accuracy = {
         r["seed"]: r["metrics"]["test"]["acc_test"] for r in originals if r["role"] == "report"
     }
-    wanted = study.read(tmp_path / "study.yaml")
+    wanted = study.read(tmp_path / "study.yaml", own_code=True)
     for seed, found in accuracy.items():
         problem = wanted.problem(data, "some", seed)
         model = problem.load(problem.read(Path("models") / f"{seed}.pt"))
