@@ -9,13 +9,19 @@ from torch import Tensor, nn
 
 
 def prepare(cpus: float, gpus: float) -> str:
-    """Fit this process to its share of a machine; returns its device, `cuda` or `cpu`."""
+    """Fit this process to its share of a machine; returns its device, `cuda` or `cpu`.
+
+    A process that has a part of a GPU gets no more than that part of its memory: one that needs more fails by
+    itself, instead of those beside it.
+    """
     torch.set_num_threads(max(1, int(cpus)))
     if not gpus or not torch.cuda.is_available():
         return "cpu"
     torch.backends.cudnn.benchmark = (
         True  # batches have one shape, so that a search for kernels pays
     )
+    if gpus < 1:
+        torch.cuda.set_per_process_memory_fraction(gpus)
     return "cuda"
 
 
@@ -51,11 +57,16 @@ def peak_memory(device: torch.device | str) -> float:
     return torch.cuda.max_memory_reserved(device) / 2**30
 
 
-def out_of_memory(device: torch.device | str) -> str:
-    """What to do about a lack of device memory: how many processes like this one fit on the GPU, at most."""
+def out_of_memory(device: torch.device | str, asked: float = 0.0) -> str:
+    """What to do about a lack of device memory: how many processes like this one fit on the GPU, at most.
+
+    Args:
+        asked: GiB that were asked for in vain, beside what is held.
+    """
     total, peak = torch.cuda.mem_get_info(device)[1] / 2**30, peak_memory(device)
-    fit = int(total / max(peak, 2**-10))
+    fit = int(total / max(peak + asked, 2**-10))
     advice = "choose a smaller batch_size or model"
     if fit >= 1:
         advice = f"at most {fit} fit: set resources.gpus to {ceil(100 / fit) / 100:g} or more, or {advice}"
-    return f"out of device memory: held {peak:.1f} of the GPU's {total:.1f} GiB; {advice}"
+    lacked = f" and lacked {asked:.1f}" if asked else ""
+    return f"out of device memory: held {peak:.1f}{lacked} of the GPU's {total:.1f} GiB; {advice}"

@@ -23,6 +23,7 @@ from mu.keys import content_key, derive_seed
 from mu.models import Model, Normalization, build, resolve
 from mu.precision import at_precision
 from mu.rng import generator, seed_process
+from mu.snapshot import Snapshot
 from mu.split import Memo, Split
 from mu.training import Recipe, train
 
@@ -154,17 +155,27 @@ class Problem:
         network.load_state_dict(checkpoints.fit(checkpoints.read(path), network, str(path)))
         return weights_of(model)
 
-    def train(self, role: Role, model: nn.Module, device: str = "cpu") -> Iterator[None]:
+    def train(
+        self,
+        role: Role,
+        model: nn.Module,
+        device: str = "cpu",
+        snapshot: Snapshot | None = None,
+    ) -> Iterator[None]:
         """Train a freshly built `model` on D (`original`) or D_r (`retrain`); yields after each epoch.
 
         Seeds the process's global generators, which dropout draws from.
+
+        Args:
+            snapshot: Where to go on, and what can be saved at every yield.
         """
         examples = self.data.parts["train"].examples(device)
         if role == "retrain":
             examples = examples.rows(upload(torch.from_numpy(self.retain_index), device))
         key = self.reference_key(role)
         seed_process("train", key)
-        yield from train(model, examples, self.recipe, generator("order", role, key))
+        order = generator("order", role, key)
+        yield from train(model, examples, self.recipe, order, snapshot)
 
     def split(self, device: str = "cpu") -> Split:
         """What methods are handed, before it is narrowed to what each declares."""

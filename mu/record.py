@@ -16,6 +16,7 @@ from typing import Any
 SCHEMA = 1
 PHASES = ("reference", "search", "default", "confirm", "sufficient", "transfer", "audit")
 STATUSES = ("finished", "stopped", "diverged", "failed")
+CAUSES = ("exception", "memory", "timeout", "infrastructure")
 REFERENCES = ("original", "retrain")
 
 
@@ -29,12 +30,15 @@ class TrialRecord:
         forget: Name of the forget request.
         method: Name of the method, or `original` / `retrain` in the reference phase.
         seed: Seed of the problem.
-        status: `finished`; `stopped` (by early stopping); `diverged` (non-finite); `failed` (exception).
+        status: `finished`; `stopped` (by early stopping); `diverged` (non-finite); `failed` (see `cause`).
         knobs: Every knob of the method with the value used.
         number: Number of the trial within its search cell; None outside the search.
         role: Of references: `search` or `report`, the seeds they serve; else empty.
         source: Request whose tuned knobs were used; transfer phase only.
         reason: Why the trial did not finish; the traceback of a failed one.
+        cause: Of a failed trial, one of ``CAUSES``: the method raised an `exception`; it needed more `memory` than
+            it had; it took longer than the study's `timeout`; its worker was lost each time, `infrastructure`,
+            which says nothing of the method.
         metrics: View (`val`, `test`) to metric to value; empty unless finished.
         unavailable: ``view/metric`` to why it is not in `metrics`, such as too few samples for an attack.
         confusions: Set (`retain`, `forget`, or a view) to the cells of its confusion matrix that are not zero, as
@@ -45,6 +49,8 @@ class TrialRecord:
         time_total: Seconds the trial kept its slot.
         samples_seen: Samples passed forward with gradient.
         device_memory: GiB of a GPU that its process held at most; 0 on a CPU.
+        host_memory: GiB of main memory that its process held at most.
+        resources: What its slot holds: `cpus`, `gpus`, and custom resources by name.
         environment: Host, device and versions.
         started, ended: Seconds since the epoch.
     """
@@ -61,6 +67,7 @@ class TrialRecord:
     role: str = ""
     source: str | None = None
     reason: str = ""
+    cause: str = ""
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     unavailable: dict[str, str] = field(default_factory=dict)
     confusions: dict[str, list[list[int]]] = field(default_factory=dict)
@@ -69,6 +76,8 @@ class TrialRecord:
     time_total: float = 0.0
     samples_seen: int = 0
     device_memory: float = 0.0
+    resources: dict[str, float] = field(default_factory=dict)
+    host_memory: float = 0.0
     environment: dict[str, str] = field(default_factory=dict)
     started: float = 0.0
     ended: float = 0.0
@@ -76,6 +85,15 @@ class TrialRecord:
     @property
     def finished(self) -> bool:
         return self.status == "finished"
+
+    @property
+    def lost(self) -> bool:
+        """Whether it says nothing of the method: a later run of the study runs it again."""
+        return self.cause == "infrastructure"
+
+    def cost(self, resource: str) -> float:
+        """Seconds that the trial kept a resource, such as GPU-seconds of `gpus`."""
+        return self.time_total * self.resources.get(resource, 0.0)
 
 
 REQUIRED = tuple(f.name for f in fields(TrialRecord) if f.default is f.default_factory is MISSING)
@@ -95,7 +113,7 @@ def trial_line(record: TrialRecord) -> str:
 def read(path: Path) -> tuple[dict[str, Any], list[TrialRecord]]:
     """Read a results file: the last `study` line and every trial, the first of each key.
 
-    A last line cut short by a crash is left out.
+    A failed one gives way to a later line of its key: it was repeated. A last line cut short by a crash is left out.
 
     Raises:
         ValueError: A line is not of a schema or kind this version knows, or a trial lacks a field; the
@@ -119,7 +137,8 @@ def read(path: Path) -> tuple[dict[str, Any], list[TrialRecord]]:
             study = content
         elif content.get("kind") == "trial":
             record = _trial(content, f"{path}:{number}")
-            trials.setdefault(record.key, record)
+            if record.key not in trials or trials[record.key].status == "failed":
+                trials[record.key] = record
         else:
             kind = content.get("kind")
             raise ValueError(f"{path}:{number}: kind must be `study` or `trial`, but got {kind!r}")

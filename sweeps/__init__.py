@@ -2,7 +2,23 @@
 
 * ``study``, ``space``: the study file and search spaces as validated dataclasses; ``plan``: what will run.
 * ``trial``: one method run on one problem, without Ray. ``cells``: one Optuna study per cell, by ask and tell.
-* ``tuner``: the only module that imports Ray; ``tracker``: the only one that imports MLflow.
+* ``cluster``, ``training``, ``tuner``: the modules that import Ray, for the cluster and its slots, trainings of
+  references, and trials; ``tracker``: the only one that imports MLflow.
 * ``store``: models by content key; ``results``: the records of a study; ``progress``: the live view.
-* ``run``: the flow of a study through its phases; ``__main__``: the command line.
+* ``run``, ``references``: the flow of a study through its phases; ``__main__``: the command line.
 """
+
+import os
+
+# Tune reads these when it is imported or started: no files per trial, no Ctrl-C handler of its own, no
+# change of the working directory, and no rewriting of an experiment state that is never restored. How many
+# trials wait is decided by the slots there are, not by Tune.
+os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
+os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", str(10**9))
+os.environ.setdefault("TUNE_WARN_THRESHOLD_S", "60")
+os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", str(10**6))
+os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")

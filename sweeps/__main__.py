@@ -9,7 +9,6 @@ import os
 import shlex
 import signal
 import sys
-import time
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -137,6 +136,7 @@ def _run(options: argparse.Namespace) -> int:
     folders = _folders(options.methods_path)
     _import_from(options.code_path)
     wanted = study.read(path, options.overrides, folders, options.code_path is not None)
+    credentials.remember(wanted.operation.notify)
     if options.address is None and not options.dry_run:  # which plans for other machines, too
         _check_machine(wanted)
     plan = Plan(wanted, study.load_data(wanted, str(path)))
@@ -167,15 +167,43 @@ def _run(options: argparse.Namespace) -> int:
             )
         else:
             _sweep(sweep, options, console)
+            _tell(wanted, found, "finished")
     except KeyboardInterrupt:
+        _tell(wanted, found, "stopped")
         console.print(
             f"\n{wanted.name}: stopped; {len(found.records)} trials are kept. "
             f"Continue with the same command: {again} ..."
         )
         return INTERRUPTED
+    except Exception as error:
+        _tell(wanted, found, "failed", str(error))
+        if isinstance(error, OSError):  # such as a full disk
+            raise SweepError(f"{error}; what has ended is kept, continue with: {again}") from error
+        raise
     finally:
         found.close()
     return _finish(places.folder, found, options, console)
+
+
+def _tell(wanted: study.Study, found: results.Results, event: str, reason: str = "") -> None:
+    """Tell the study's `notify` address, if it has one, how a run ended: `finished`, `stopped` or `failed`."""
+    from sweeps.notify import tell
+
+    if wanted.operation.notify is None:
+        return
+    counts = results.counts(found.records)
+    failed = sum(statuses.get("failed", 0) for statuses in counts.values())
+    text = f"{wanted.name}: {event}, {len(found.records)} trials, {failed} failed"
+    content = {
+        "text": f"{text}: {hide(reason)}" if reason else text,
+        "study": wanted.name,
+        "event": event,
+        "trials": len(found.records),
+        "failed": failed,
+        "counts": counts,
+        "reason": hide(reason),
+    }
+    tell(wanted.operation.notify, content)
 
 
 def _rank(plan: Any, options: argparse.Namespace, console: Console) -> None:
@@ -184,11 +212,11 @@ def _rank(plan: Any, options: argparse.Namespace, console: Console) -> None:
 
     @contextmanager
     def workers() -> Iterator[Any]:
-        from sweeps import tuner
+        from sweeps import cluster, training
 
         console.print(f"{plan.study.name}: ranking samples for {', '.join(plan.rankings)}")
-        with tuner.cluster(options.address, plan.study.resources) as cluster:
-            yield tuner.Workers(plan, cluster)
+        with cluster.join(options.address, plan.study.resources):
+            yield training.Trainers(plan)
 
     splits.settle(plan, _store(options), workers)
 
@@ -220,18 +248,16 @@ def _sweep(sweep: Any, options: argparse.Namespace, console: Console) -> None:
         raise StudyError(
             f"--tracking-uri {uri}: MLflow cannot be written to: {str(error).splitlines()[0]}"
         ) from error
-    from sweeps import tuner
+    from sweeps import cluster, tuner
 
     tracker.start()
     sweep.tracker = tracker
     try:
-        with tuner.cluster(options.address, sweep.plan.study.resources) as cluster:
-            began = time.monotonic()
+        with cluster.join(options.address, sweep.plan.study.resources) as joined:
             try:
-                sweep.run(tuner.Workers(sweep.plan, cluster), store)
+                sweep.run(tuner.Workers(sweep.plan, joined), store)
             finally:
-                if sweep.slots:
-                    results.write_summary(folder, sweep.summary(time.monotonic() - began))
+                sweep.summarize("ended")
     finally:
         unsent = tracker.close()
         if unsent:
@@ -349,39 +375,11 @@ def _status(options: argparse.Namespace) -> int:
 
         print(jobs.run(["status", str(options.folder)], options.address), end="")
         return DONE
+    from sweeps import status
+
     line, found = _read(options.folder)
-    console = Console()
-    counts = results.counts({r.key: r for r in found})
-    console.print(f"{line['study']}: {len(found)} trials recorded")
-    table = Table("phase", *record.STATUSES, box=None, padding=(0, 2, 0, 0))
-    for phase, statuses in counts.items():
-        table.add_row(phase, *(str(statuses.get(status, 0)) for status in record.STATUSES))
-    console.print(table)
-    objective = line["definition"]["search"]["objective"][0]
-    seeds = line["definition"]["seeds"]["search"]
-    console.print(_best_table(line, found, objective, seeds))
-    for trial in found:
-        if trial.status == "failed":
-            last = trial.reason.strip().splitlines()[-1] if trial.reason.strip() else ""
-            console.print(f"failed: {trial.phase} {trial.forget} {trial.method}: {last}")
+    status.show(options.folder, line, found, Console())
     return DONE
-
-
-def _best_table(line: Any, found: Any, objective: str, seeds: Sequence[int]) -> Table:
-    from mu.selection import best_objective, candidates
-
-    requests = list(line["requests"])
-    view = "test" if line["definition"].get("selection") == "paper" else "val"
-    table = Table(f"best {objective} ({view})", *requests, box=None, padding=(0, 2, 0, 0))
-    budget = line["definition"]["search"]["trials"]
-    for method in line["methods"]:
-        cells = []
-        for forget in requests:
-            tried = candidates(found, forget, method, objective, seeds, view)
-            best = best_objective(tried)
-            cells.append(f"{best.value:.4f} ({len(tried)}/{budget})" if best else f"0/{budget}")
-        table.add_row(method, *cells)
-    return table
 
 
 def _ui(options: argparse.Namespace) -> int:
@@ -456,13 +454,14 @@ def _check_machine(wanted: study.Study) -> None:
     import torch
 
     there = {"cpus": os.cpu_count() or 1, "gpus": torch.cuda.device_count()}
-    for name, count in there.items():
-        asked = getattr(wanted.resources, name)
-        if asked > count:
-            raise StudyError(
-                f"resources: {name}: {asked:g} are asked for each trial, this machine has {count}; "
-                f"set resources.{name}, or --address of a cluster"
-            )
+    resources = wanted.resources
+    for what, share in (("trial", resources.trial), ("training", resources.reference)):
+        for name, asked in share.amounts.items():
+            if asked > there.get(name, 0):
+                raise StudyError(
+                    f"resources: {name}: {asked:g} are asked for each {what}, this machine has "
+                    f"{there.get(name, 0)}; set resources.{name}, or --address of a cluster"
+                )
 
 
 def _stop_on_sigterm() -> None:

@@ -98,19 +98,31 @@ class Cells:
                 if seed not in done
             ]
 
-    def remaining(self) -> int:
-        """Jobs not yet handed out."""
+    def remaining(self, more: bool = True) -> int:
+        """Jobs not yet handed out; without `more` only those that were asked for already."""
+        if not more:
+            return sum(len(state.waiting) for state in self._cells.values())
         seeds = len(self.plan.study.search_seeds)
         return sum(
             len(state.waiting) + max(0, self.search.trials - state.asked) * seeds
             for state in self._cells.values()
         )
 
-    def next(self) -> Job | None:
-        """The next job of the cell that has been asked least; None when every cell has had its trials."""
+    @property
+    def asked(self) -> int:
+        """Configurations that every cell has been asked for; some may have been for one more."""
+        return min(state.asked for state in self._cells.values())
+
+    def next(self, more: bool = True) -> Job | None:
+        """The next job of the cell that has been asked least; None when every cell has had its trials.
+
+        Without `more`, only what was asked for already: then all cells have had the same number, but for one.
+        """
         for state in self._cells.values():
             if state.waiting:
                 return state.waiting.popleft()
+        if not more:
+            return None
         cell, state = min(self._cells.items(), key=lambda item: item[1].asked)
         if state.asked >= self.search.trials:
             return None
@@ -143,8 +155,13 @@ class Cells:
         return optuna.samplers.TPESampler(seed=seed)
 
     def ended(self, record: TrialRecord) -> None:
-        """Take the record of a job; tells Optuna once every search seed of its number has ended."""
+        """Take the record of a job; tells Optuna once every search seed of its number has ended.
+
+        What was lost has not ended: the next run of the study asks for it again.
+        """
         assert record.number is not None
+        if record.lost:
+            return
         state = self._cells[record.forget, record.method]
         state.ended.setdefault(record.number, []).append(record)
         if self._complete(state.ended[record.number]):

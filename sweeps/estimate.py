@@ -25,7 +25,7 @@ def seconds_per_sample(plan: Plan) -> float:
     study = plan.study
     forget = next(iter(study.forget))
     problem: Problem = plan.problem(forget, study.report_seeds[0])
-    device = "cuda" if study.resources.gpus and torch.cuda.is_available() else "cpu"
+    device = "cuda" if study.resources.trial.gpus and torch.cuda.is_available() else "cpu"
     examples = plan.data.parts["train"].examples()
     model = place(problem.build(), device)
     recipe = replace(study.training, epochs=1)
@@ -40,7 +40,7 @@ def seconds_per_sample(plan: Plan) -> float:
         return (time.perf_counter() - began) / len(part)
 
     threads = torch.get_num_threads()
-    torch.set_num_threads(max(1, int(study.resources.cpus)))
+    torch.set_num_threads(max(1, int(study.resources.trial.cpus)))
     try:
         first = measured(FEW)
         if first * FEW > PATIENCE_SECONDS:

@@ -214,6 +214,14 @@ class Plan:
         counts = {**self.counts, "reference": self.counts["reference"] - len(brought)}
         return {phase: count * weights[phase] * train for phase, count in counts.items()}
 
+    @property
+    def planned(self) -> dict[str, dict[str, float]]:
+        """Phase to its number of `trials`, and roughly of `samples` they train on."""
+        return {
+            phase: {"trials": count, "samples": self.samples[phase]}
+            for phase, count in self.counts.items()
+        }
+
     def study_line(self, versions: Mapping[str, str], started: float) -> dict[str, Any]:
         """The `study` line of the results file: all the report needs to know beside the trials."""
         study = self.study
@@ -253,6 +261,7 @@ class Plan:
                 for tuned in study.methods
             },
             "published": [asdict(number) for number in study.published],
+            "planned": self.planned,
             "versions": dict(versions),
             "started": started,
         }

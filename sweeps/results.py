@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import fcntl
 import json
@@ -9,7 +10,7 @@ import os
 import platform
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -18,10 +19,11 @@ import yaml
 from mu import record as records
 from mu.record import TrialRecord
 from mu.training import Recipe
-from sweeps.files import StudyError
+from sweeps.files import StudyError, SweepError
 from sweeps.store import write_atomically
 
 TRIALS = "trials.jsonl"
+LOCK_TRIES, LOCK_PAUSE_SECONDS = 5, 0.1
 
 
 class Results:
@@ -41,8 +43,8 @@ class Results:
             folder.mkdir(parents=True, exist_ok=True)
             self._lock = _lock(folder / ".lock")
             self.study, found = records.read(self.path) if self.path.exists() else ({}, [])
-            _drop_partial_line(self.path)
-            self._file = self.path.open("a", encoding="utf-8")
+            drop_partial_line(self.path)
+            self._file = self.path.open("ab", buffering=0)
         except OSError as error:
             raise StudyError(f"{folder}: cannot be written to: {error}") from error
         self.records = {record.key: record for record in found}
@@ -63,10 +65,25 @@ class Results:
         self.records[record.key] = record
         return True
 
+    def set_aside(self, unwanted: Callable[[TrialRecord], bool]) -> None:
+        """Count some trials as not there, so that they are run again; their new lines take the old ones' place."""
+        self.records = {k: record for k, record in self.records.items() if not unwanted(record)}
+
     def _write(self, line: str) -> None:
-        self._file.write(line + "\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        """Add a whole line or nothing.
+
+        Raises:
+            SweepError: The disk is full, or can no longer be written to.
+        """
+        content, start = f"{line}\n".encode(), self._file.seek(0, os.SEEK_END)
+        try:
+            while content:
+                content = content[self._file.write(content) :]
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                self._file.truncate(start)
+            raise SweepError(f"{self.path}: cannot be written to: {error}") from error
 
     def close(self) -> None:
         self._file.close()
@@ -140,7 +157,7 @@ def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
     write_atomically(folder / "summary.json", text.encode())
 
 
-def _drop_partial_line(path: Path) -> None:
+def drop_partial_line(path: Path) -> None:
     """Cut off a last line that a crash left without its end."""
     if not path.exists():
         return
@@ -150,6 +167,18 @@ def _drop_partial_line(path: Path) -> None:
             file.truncate(content.rfind(b"\n") + 1)
 
 
+def owner(folder: Path) -> str:
+    """Who is running the study of a folder: process, host and start; empty when nobody is, as far as is seen here."""
+    try:
+        with (folder / ".lock").open() as handle:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return (folder / ".lock").read_text(encoding="utf-8").strip()
+    except OSError:
+        pass
+    return ""
+
+
 def _lock(path: Path) -> TextIO:
     """Hold a study against a second driver.
 
@@ -157,13 +186,17 @@ def _lock(path: Path) -> TextIO:
         StudyError: Another driver holds it; the message names its host and process.
     """
     handle = path.open("a+")
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    for _ in range(LOCK_TRIES):  # ``owner`` holds it for a moment
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            time.sleep(LOCK_PAUSE_SECONDS)
+    else:
         handle.seek(0)
-        owner = handle.read().strip() or "another driver"
+        holder = handle.read().strip() or "another driver"
         handle.close()
-        raise StudyError(f"{path.parent}: the study is being run by {owner}") from None
+        raise StudyError(f"{path.parent}: the study is being run by {holder}")
     handle.truncate(0)
     started = time.strftime("%Y-%m-%d %H:%M:%S")
     handle.write(f"process {os.getpid()} on {platform.node()}, started {started}\n")

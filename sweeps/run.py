@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -10,30 +9,34 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from rich.console import Console
 
-from mu import metrics
 from mu.audits import utility_ratio
-from mu.evaluate import Outputs, mean_of, population_of
+from mu.evaluate import mean_of, population_of
 from mu.keys import content_key
-from mu.problem import Problem, Role
 from mu.record import REFERENCES, TrialRecord
 from mu.selection import best_objective, candidates
 from sweeps import results
 from sweeps.audit import Answers, audit
 from sweeps.cells import Cells
-from sweeps.checkpoints import PLACES, known, refuse_guessing
+from sweeps.costs import Meter, by_method, used
 from sweeps.files import StudyError
+from sweeps.operation import Operation
 from sweeps.plan import Job, Plan, versions
 from sweeps.progress import Progress
+from sweeps.references import references
 from sweeps.results import Results
 from sweeps.store import Store
-from sweeps.trial import Curve, Reference, answers, complete, sparse
+from sweeps.trial import Curve, Reference
 
 if TYPE_CHECKING:
+    from sweeps.cluster import Slots
     from sweeps.tracker import Tracker
-    from sweeps.tuner import Scored, Workers
+    from sweeps.tuner import Workers
+
+
+SUMMARY_SECONDS = 10.0
+"""How often ``summary.json`` is written while a study runs."""
 
 
 @dataclass(frozen=True)
@@ -72,12 +75,19 @@ class Sweep:
         self.progress = Progress(self.study, search.objective[0], plan.study.search_view, console)
         self.tracker: Tracker | None = None
         self.store: Store | None = None
+        self.slots: Slots | None = None
         self.seconds: dict[str, float] = {}
-        self.slots = 0
         self.compute: dict[str, float] = defaultdict(float)
+        self.began = self._summarized = time.monotonic()
+        share = plan.study.resources.trial.amounts
+        budget = plan.study.operation.budget
+        self.meter = Meter(budget, plan.planned, share, found.records.values())
         for record in found.records.values():
             self.progress.note(record)
-        location = places.optuna or str(places.folder / "optuna.journal")
+        journal = places.folder / "optuna.journal"
+        if places.optuna is None:
+            results.drop_partial_line(journal)
+        location = places.optuna or str(journal)
         self.cells = Cells(plan, location, found.records.values())
 
     def best(self) -> dict[tuple[str, str], Mapping[str, Any]]:
@@ -98,6 +108,26 @@ class Sweep:
             if found is not None:
                 chosen[forget, method] = found.knobs
         return chosen
+
+    @property
+    def search_ended(self) -> bool:
+        """Whether the budget has ended the search."""
+        return bool(self.results.study.get("search_ended"))
+
+    def may_ask(self) -> bool:
+        """Whether the budget leaves room for another trial of the search; every cell has at least one."""
+        if self.search_ended or not self.meter.budget or not self.cells.asked:
+            return not self.search_ended
+        slots = self.slots.now if self.slots is not None else 1
+        by = self.meter.exceeded(self.progress.running, slots)
+        if by:
+            limit = getattr(self.meter.budget, by)
+            ended = {"by": by, "limit": limit, "trials": self.cells.asked}
+            self.results.begin({**self.results.study, "search_ended": ended})
+            self.progress.say(
+                f"the budget of {limit:g} {by} ends the search after {self.cells.asked} trials a cell"
+            )
+        return not by
 
     def final_jobs(self) -> list[Job]:
         """Jobs after the search that have no record yet."""
@@ -120,20 +150,25 @@ class Sweep:
                 for seed in seeds
                 for method in REFERENCES
             )
-            and self.cells.remaining() == 0
+            and self.cells.remaining(not self.search_ended) == 0
             and not self.final_jobs()
         )
 
     def run(self, workers: Workers, store: Store) -> None:
         """All phases, one after the other."""
         self.slots = workers.cluster.slots
+        self.began = time.monotonic()
         self.store = store
+        resources = self.plan.study.resources
         with self.progress:
-            references = self._timed("reference", lambda: self._references(workers, store))
-            count = self.cells.remaining()
-            self._phase(workers, "search", _Search(self), count, references["search"])
+            self.slots.use(resources.reference)
+            trainers = workers.trainers
+            found = self._timed("reference", lambda: references(self, trainers, store))
+            self.slots.use(resources.trial)
+            count = self.cells.remaining(not self.search_ended)
+            self._phase(workers, "search", _Search(self), count, found["search"])
             jobs = self.final_jobs()
-            self._phase(workers, "final", _Fixed(self, jobs), len(jobs), references["report"])
+            self._phase(workers, "final", _Fixed(self, jobs), len(jobs), found["report"])
             self._audit(store)
 
     def _timed(self, name: str, action: Callable[[], Any]) -> Any:
@@ -149,148 +184,24 @@ class Sweep:
         name: str,
         source: _Source,
         count: int,
-        references: Mapping[tuple[str, int], Reference],
+        compared: Mapping[tuple[str, int], Reference],
     ) -> None:
         self.progress.start_phase(name, count)
+        self.summarize("running")
         if count == 0:
             return
         early_stop = self.plan.study.search.early_stop
-        self._timed(name, lambda: workers.run(source, count, references, early_stop))
+        self._timed(name, lambda: workers.run(source, compared, early_stop))
 
     def take(self, record: TrialRecord) -> None:
         """A trial ended: first the results file, then everything that follows it."""
         if self.results.append(record):
             self.compute[record.phase] += record.time_total
+            self.meter.add(record)
             if self.tracker is not None:
                 self.tracker.put(record)
             self.progress.ended(record)
-
-    def _references(
-        self, workers: Workers, store: Store
-    ) -> dict[str, dict[tuple[str, int], Reference]]:
-        """Train what the store lacks, score it on every problem, and record it."""
-        plan = self.plan
-        wanted: dict[str, tuple[Any, Role]] = {}
-        roles: tuple[Role, Role] = ("retrain", "original")
-        for role in roles:
-            for seeds in plan.seeds.values():
-                for seed in seeds:
-                    for forget in plan.study.forget:
-                        problem = plan.problem(forget, seed)
-                        wanted[problem.reference_key(role)] = (problem, role)
-        self.progress.start_phase("reference", len(wanted))
-        trained = {}
-        for key, (problem, role) in wanted.items():
-            arrays = known(problem, role, plan.study.brought, store)
-            if arrays is not None:
-                trained[key] = float(arrays["seconds"])
-                workers.share(key, arrays)
-                self.progress.ended()
-        views = {
-            "search": tuple(dict.fromkeys((plan.study.search_view, "val"))),
-            "report": ("val", "test"),
-        }
-        asked: dict[tuple[str, int], tuple[Problem, tuple[str, ...], tuple[str, ...]]] = {}
-        for purpose, seeds in plan.seeds.items():
-            for name in itertools.product(plan.study.forget, seeds):
-                earlier = asked[name][2] if name in asked else ()  # a seed may have both roles
-                attacks = plan.reference_attacks(purpose) or earlier
-                asked[name] = plan.problem(*name), views[purpose], attacks
-        self._refuse_guessing(workers, asked)
-        missing = {key: wanted[key] for key in wanted if key not in trained}
-        for key, arrays in workers.train(missing):
-            store.put(key, arrays)
-            trained[key] = float(arrays["seconds"])
-            self.compute["reference"] += trained[key]
-            workers.share(key, arrays)
-            self.progress.ended()
-        scored = workers.score(asked)
-        references: dict[str, dict[tuple[str, int], Reference]] = {}
-        for purpose, seeds in plan.seeds.items():
-            references[purpose] = {}
-            for forget in plan.study.forget:
-                group = {seed: scored[forget, seed] for seed in seeds}
-                references[purpose] |= self._compare(purpose, forget, group, trained)
-        return references
-
-    def _refuse_guessing(self, workers: Workers, problems: Mapping[tuple[str, int], Any]) -> None:
-        """Score what was brought before anything is trained. Raises StudyError when it is near chance."""
-        for role in PLACES:
-            brought = {
-                (problem.brought[role], problem.seed): (name, (problem, views, ()))
-                for name, (problem, views, _) in problems.items()
-                if role in problem.brought
-            }
-            for (forget, seed), found in workers.score(dict(brought.values()), (role,)).items():
-                checkpoint = self.plan.study.brought[role, forget, seed]
-                held_out = found[role].found.held_out
-                refuse_guessing(checkpoint, role, seed, held_out.get("test", held_out["val"]))
-
-    def _compare(
-        self,
-        role: str,
-        forget: str,
-        group: Mapping[int, Mapping[Role, Scored]],
-        trained: Mapping[str, float],
-    ) -> dict[tuple[str, int], Reference]:
-        """Record the references of one request and role, compared with the mean of its retrained models."""
-        views = next(iter(group.values()))["retrain"].found.scores
-        mean = {
-            view: mean_of([scored["retrain"].found.scores[view] for scored in group.values()])
-            for view in views
-        }
-        whole_class = self.plan.study.forget[forget].whole_class
-        own_list = self.plan.study.search.mean_gap
-        recipe = self.plan.study.training
-        references = {}
-        for seed, scored in group.items():
-            problem = self.plan.problem(forget, seed)
-            logits = {s: g["retrain"].found.forget.logits for s, g in group.items()}
-            original = scored["original"]
-            reference = Reference(mean, original.found.scores, logits[seed], original.untrained)
-            references[forget, seed] = reference
-            brought = self.plan.study.checkpoints(forget, seed)
-            for method, own in scored.items():
-                key = self.reference_key(forget, seed, method, role)
-                if key in self.results.records:
-                    continue
-                values = complete(own.found, reference, whole_class, own_list)
-                audited = method == "retrain" and role == "report" and self.plan.study.audit.models
-                if audited and self.store is not None:
-                    self.store.put(key, answers(own.found))
-                environment, cost = own.environment, {}
-                if method in brought:
-                    environment = {**environment, "checkpoint": str(brought[method])}
-                if method == "retrain":
-                    others = [found for s, found in logits.items() if s != seed]
-                    for view in values.values():
-                        _compare_with_others(view, own.found.forget, others)
-                if method == "retrain" and method not in brought:
-                    cost = {
-                        "time_unlearn": trained[problem.reference_key("retrain")],
-                        "samples_seen": recipe.epochs * len(problem.retain_index),
-                    }
-                self.take_aside(
-                    TrialRecord(
-                        key=key,
-                        study=self.study,
-                        phase="reference",
-                        forget=forget,
-                        method=method,
-                        seed=seed,
-                        status="finished",
-                        role=role,
-                        metrics=values,
-                        unavailable=own.found.unavailable,
-                        confusions=sparse(own.found.confusions) if role == "report" else {},
-                        environment=environment,
-                        time_total=cost.get("time_unlearn", 0.0),
-                        started=time.time(),
-                        ended=time.time(),
-                        **cost,  # type: ignore[arg-type]
-                    )
-                )
-        return references
+            self._summarize_now_and_then()
 
     def _audit(self, store: Store) -> None:
         """Attack the confirmed models of every cell with those of its other seeds; one record a seed."""
@@ -366,36 +277,46 @@ class Sweep:
 
     def take_aside(self, record: TrialRecord) -> None:
         """Record what was not a job of a Tune run: a reference, or an audit."""
-        if self.results.append(record) and self.tracker is not None:
-            self.tracker.put(record)
+        if self.results.append(record):
+            self.meter.add(record)
+            if self.tracker is not None:
+                self.tracker.put(record)
+
+    def _summarize_now_and_then(self) -> None:
+        if time.monotonic() - self._summarized > SUMMARY_SECONDS:
+            self.summarize("running")
+
+    def summarize(self, state: str) -> None:
+        """Write ``summary.json``; `state` is `running` or `ended`."""
+        if self.slots is not None:
+            summary = self.summary(time.monotonic() - self.began)
+            now = {"state": state, "phase": self.progress.phase.name, "written": time.time()}
+            running = {"running": self.progress.running} if state == "running" else {}
+            results.write_summary(self.places.folder, {**summary, **now, **running})
+        self._summarized = time.monotonic()
 
     def summary(self, wall_seconds: float) -> dict[str, Any]:
-        """Counts of all runs of the study; times and efficiency of this one.
+        """Counts and costs of all runs of the study; times and efficiency of this one.
 
-        `efficiency` is the time trials and trainings kept their slots, divided by wall time x slots.
+        `efficiency` is the time trials and trainings kept their slots, divided by slots x wall time while the
+        cluster grew and shrank; `slots` is the most there were.
         """
         compute = sum(self.compute.values())
+        assert self.slots is not None
         return {
             "study": self.study,
+            **{key: v for key, v in self.results.study.items() if key == "search_ended"},
             "counts": results.counts(self.results.records),
             "wall_seconds": wall_seconds,
             "seconds_by_phase": self.seconds,
-            "slots": self.slots,
+            "slots": self.slots.most,
+            "slot_seconds": self.slots.seconds,
             "compute_seconds": compute,
             "compute_seconds_by_phase": dict(self.compute),
-            "efficiency": compute / (wall_seconds * self.slots),
+            "cost_seconds": dict(used(self.results.records.values())),
+            "cost_seconds_by_method": by_method(self.results.records.values()),
+            "efficiency": compute / max(compute, self.slots.seconds),
         }
-
-
-def _compare_with_others(
-    values: dict[str, float], forget: Outputs, others: Sequence[np.ndarray]
-) -> None:
-    """What compares outputs on D_f is, for a retrained model, with the others of its request; absent without any."""
-    del values["activation_distance"], values["entropy_wilcoxon_p"], values["entropy_median_diff"]
-    if others:
-        values["activation_distance"] = float(
-            np.mean([metrics.activation_distance(forget.logits, other) for other in others])
-        )
 
 
 class _Source:
@@ -421,7 +342,7 @@ class _Source:
 
 class _Search(_Source):
     def next(self) -> Job | None:
-        job = self.sweep.cells.next()
+        job = self.sweep.cells.next(self.sweep.may_ask())
         if job is not None:
             self.sweep.progress.started()
         return job
@@ -466,4 +387,16 @@ def open_results(plan: Plan, places: Places) -> Results:
         )
     if not found.study or found.study["definition"] != line["definition"]:
         found.begin(line)
+    found.set_aside(lambda record: repeats(record, plan.study.operation))
     return found
+
+
+def repeats(record: TrialRecord, operation: Operation) -> bool:
+    """Whether a failed trial is run again: its worker was lost, or the limit that ended it has been changed."""
+    share = {name: amount for name, amount in operation.resources.trial.amounts.items() if amount}
+    limit = operation.trial_timeout
+    return (
+        record.lost
+        or (record.cause == "memory" and record.resources != share)
+        or (record.cause == "timeout" and (limit is None or limit > record.time_total))
+    )

@@ -20,11 +20,11 @@ from sweeps.plan import Plan
 from sweeps.store import Store, write_atomically
 
 if TYPE_CHECKING:
-    from sweeps.tuner import Workers
+    from sweeps.training import Trainers
 
 
 def settle(
-    plan: Plan, store: Store, workers: Callable[[], AbstractContextManager[Workers]]
+    plan: Plan, store: Store, workers: Callable[[], AbstractContextManager[Trainers]]
 ) -> None:
     """Let every ranked request of a plan know its samples.
 
@@ -53,7 +53,7 @@ def settle(
             ) from error
 
 
-def _originals(plan: Plan, missing: dict[str, Problem], store: Store, workers: Workers) -> None:
+def _originals(plan: Plan, missing: dict[str, Problem], store: Store, workers: Trainers) -> None:
     """Share the original models that rankings attack; those that are new serve as references, too."""
     lacking: dict[str, tuple[Problem, Role]] = {}
     for problem in missing.values():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import logging
@@ -69,6 +70,11 @@ class Store:
                 self.files.pipe_file(path, content)
             return
         write_atomically(Path(path), content)
+
+    def delete(self, key: str) -> None:
+        """Remove a key, if it is there."""
+        with contextlib.suppress(FileNotFoundError):
+            self.files.rm_file(self._path(key))
 
     def check(self) -> None:
         """Raise OSError unless something can be written and read here."""

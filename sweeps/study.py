@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import types
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,15 +17,16 @@ from mu import forget, methods, metrics, models
 from mu.data import Dataset, DataSpec, load
 from mu.evaluate import COSTLY
 from mu.forget import ForgetRequest
-from mu.launch import check_launch
 from mu.methods import Method
 from mu.models import Model, ModelSpec
 from mu.problem import Problem, Role
 from mu.ranking import early_epochs
 from mu.training import Recipe
-from sweeps import checkpoints, files, published, space
+from sweeps import checkpoints, files, operation, published, space
 from sweeps.checkpoints import PLACES, Brought, Checkpoint
+from sweeps.fields import build, known, plain
 from sweeps.files import StudyError
+from sweeps.operation import Operation, Resources
 from sweeps.published import Printed, Published
 from sweeps.space import Range
 
@@ -125,24 +125,6 @@ class Experiments:
 
 
 @dataclass(frozen=True)
-class Resources:
-    """What one trial occupies.
-
-    Args:
-        cpus: CPU cores.
-        gpus: Share of a GPU, or a whole number of them.
-        concurrent: Most trials at once; None is as many as the cluster holds.
-        launch: How training steps reach a GPU: `eager`, `graph` (recorded) or `compile` (fused and recorded); see
-            ``mu.launch``.
-    """
-
-    cpus: float = 1.0
-    gpus: float = 0.0
-    concurrent: int | None = None
-    launch: str = "eager"
-
-
-@dataclass(frozen=True)
 class Study:
     """A whole study, validated. ``definition`` is the same as plain data."""
 
@@ -156,7 +138,7 @@ class Study:
     report_seeds: tuple[int, ...]
     search: Search
     experiments: Experiments
-    resources: Resources
+    operation: Operation
     metrics: Metrics
     audit: Audit
     selection: str
@@ -185,6 +167,10 @@ class Study:
         request = self.forget[forget]
         return Problem(data, self.model, self.training, request, seed, chosen, brought)
 
+    @property
+    def resources(self) -> Resources:
+        return self.operation.resources
+
     def tuned(self, name: str) -> Tuned:
         return next(tuned for tuned in self.methods if tuned.name == name)
 
@@ -205,7 +191,7 @@ KEYS = (
     "audit",
     "selection",
     "published",
-    "resources",
+    *operation.KEYS,
 )
 
 
@@ -268,18 +254,16 @@ def _override(raw: dict[str, Any], text: str) -> None:
 
 def parse(raw: Mapping[str, Any], where: str, folders: Sequence[Path] = ()) -> Study:
     """Validate a study given as plain data. Raises StudyError."""
-    _known(raw, KEYS, where)
+    known(raw, KEYS, where)
     name = raw.get("study")
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise StudyError(
             f"{where}: study: must be a name of letters, digits, `.`, `_`, `-`, but got {name!r}"
         )
     data = raw.get("data", "digits")
-    data_spec = _build(
-        DataSpec, {"name": data} if isinstance(data, str) else data, f"{where}: data"
-    )
+    data_spec = build(DataSpec, {"name": data} if isinstance(data, str) else data, f"{where}: data")
     model_spec, model = _model(raw.get("model", "small_cnn"), where)
-    recipe = _build(Recipe, raw.get("training", {}), f"{where}: training")
+    recipe = build(Recipe, raw.get("training", {}), f"{where}: training")
     requests = _requests(raw.get("forget"), f"{where}: forget")
     tuned = _methods(raw.get("methods"), requests, f"{where}: methods", folders)
     selection = raw.get("selection", "honest")
@@ -296,7 +280,7 @@ def parse(raw: Mapping[str, Any], where: str, folders: Sequence[Path] = ()) -> S
     if search.sampler == "grid":
         search = _grid(search, tuned, "trials" in raw["search"], f"{where}: search")
     experiments = _experiments(raw.get("experiments", {}), requests, f"{where}: experiments")
-    extra = _build(Metrics, raw.get("metrics", {}), f"{where}: metrics")
+    extra = build(Metrics, raw.get("metrics", {}), f"{where}: metrics")
     for phase in extra.costly:
         if phase not in COSTLY_PHASES:
             raise StudyError(
@@ -308,48 +292,36 @@ def parse(raw: Mapping[str, Any], where: str, folders: Sequence[Path] = ()) -> S
             raise StudyError(
                 f"{where}: metrics: attacks must hold some of {', '.join(COSTLY)}, but got {group!r}"
             )
-    audit = _build(Audit, raw.get("audit", {}), f"{where}: audit")
+    audit = build(Audit, raw.get("audit", {}), f"{where}: audit")
     if audit.models and not 2 <= audit.models <= len(report_seeds):
         raise StudyError(
             f"{where}: audit: models must be 0, or in [2, {len(report_seeds)}] (the report seeds), "
             f"but got {audit.models}"
         )
-    resources = _build(Resources, raw.get("resources", {}), f"{where}: resources")
-    for key in ("cpus", "gpus"):
-        value = getattr(resources, key)
-        if value < 0 or (value > 1 and value != int(value)):
-            raise StudyError(
-                f"{where}: resources: {key} must be in [0, 1] or a whole number, but got {value}"
-            )
-    if resources.concurrent is not None and resources.concurrent < 1:
-        raise StudyError(f"{where}: resources: concurrent must be at least 1")
-    try:
-        check_launch(resources.launch)
-    except ValueError as error:
-        raise StudyError(f"{where}: resources: {error}") from error
-    if resources.gpus and "precision" not in raw.get("training", {}):
+    running = operation.parse(raw, where)
+    if running.resources.trial.gpus and "precision" not in raw.get("training", {}):
         recipe = replace(recipe, precision="bf16")
     attached, numbers = _published(raw.get("published"), requests, tuned, where)
     definition = {
         "study": name,
-        "data": {k: v for k, v in _plain(data_spec).items() if v not in (None, [])},
+        "data": {k: v for k, v in plain(data_spec).items() if v not in (None, [])},
         "model": _plain_model(model_spec),
         **{str(role): raw[role] for role in PLACES if raw.get(role) is not None},
-        "training": _plain(recipe),
+        "training": plain(recipe),
         "forget": {key: _plain_request(request) for key, request in requests.items()},
         "methods": [_plain_method(t) for t in tuned],
         "seeds": {"search": list(search_seeds), "report": list(report_seeds)},
-        "search": _plain(search),
+        "search": plain(search),
         "experiments": {
             "sufficient": {"epochs": experiments.sufficient} if experiments.sufficient else None,
-            "transfer": _plain(experiments.transfer),
+            "transfer": plain(experiments.transfer),
             "defaults": experiments.defaults,
         },
-        "metrics": _plain(extra),
-        "audit": _plain(audit),
+        "metrics": plain(extra),
+        "audit": plain(audit),
         "selection": selection,
         "published": attached,
-        "resources": _plain(resources),
+        **running.plain,
     }
     return Study(
         name,
@@ -362,7 +334,7 @@ def parse(raw: Mapping[str, Any], where: str, folders: Sequence[Path] = ()) -> S
         report_seeds,
         search,
         experiments,
-        resources,
+        running,
         extra,
         audit,
         selection,
@@ -426,7 +398,7 @@ def _check_problems(
 
 
 def _model(raw: Any, where: str) -> tuple[ModelSpec, Model]:
-    spec = _build(ModelSpec, {"name": raw} if isinstance(raw, str) else raw, f"{where}: model")
+    spec = build(ModelSpec, {"name": raw} if isinstance(raw, str) else raw, f"{where}: model")
     try:
         return spec, models.resolve(spec)
     except ValueError as error:
@@ -445,7 +417,7 @@ def _requests(raw: Any, where: str) -> dict[str, ForgetRequest]:
             content = {key: value for key, value in content.items() if key != "class"} | {
                 "target": str(content["class"])
             }
-        requests[name] = _build(
+        requests[name] = build(
             ForgetRequest, content, f"{where}: {name}", renamed={"target": "class"}
         )
     return requests
@@ -464,7 +436,7 @@ def _methods(
                 f"{where}: must be a name or {{name, fix, space, forget}}, but got {entry!r}"
             )
         here = f"{where}: {content['name']}"
-        _known(content, ("name", "fix", "space", "forget"), here)
+        known(content, ("name", "fix", "space", "forget"), here)
         try:
             method = methods.load(content["name"], folders)
         except ValueError as error:
@@ -518,7 +490,7 @@ def _seeds(raw: Any, where: str, apart: bool) -> tuple[tuple[int, ...], tuple[in
     """Search and report seeds; `apart` refuses a seed that is in both."""
     if not isinstance(raw, dict):
         raise StudyError(f"{where}: must be {{search: [...], report: [...]}}, but got {raw!r}")
-    _known(raw, ("search", "report"), where)
+    known(raw, ("search", "report"), where)
     found = []
     for key, default in (("search", [0]), ("report", [1, 2, 3])):
         seeds = raw.get(key, default)
@@ -542,9 +514,9 @@ def _search(raw: Any, where: str) -> Search:
     if isinstance(objective, str):
         raw = {**raw, "objective": [objective]}
     elif isinstance(objective, dict):
-        _known(objective, ("mean_gap",), f"{where}: objective")
+        known(objective, ("mean_gap",), f"{where}: objective")
         raw = {**raw, "objective": ["mean_gap"], **objective}
-    search = _build(Search, raw, where)
+    search = build(Search, raw, where)
     if search.trials < 1:
         raise StudyError(f"{where}: trials must be at least 1, but got {search.trials}")
     for key, allowed in (("sampler", SAMPLERS), ("early_stop", EARLY_STOPS)):
@@ -595,7 +567,7 @@ def _grid(search: Search, tuned: Sequence[Tuned], given: bool, where: str) -> Se
 def _experiments(raw: Any, requests: Mapping[str, ForgetRequest], where: str) -> Experiments:
     if not isinstance(raw, dict):
         raise StudyError(f"{where}: must be a mapping, but got {raw!r}")
-    _known(raw, ("sufficient", "transfer", "defaults"), where)
+    known(raw, ("sufficient", "transfer", "defaults"), where)
     epochs = None
     if raw.get("sufficient") is not None:
         sufficient = raw["sufficient"]
@@ -637,99 +609,25 @@ def _published(
     knobs = dict.fromkeys(span.knob for method in tuned for span in method.ranges)
     for position, entry in enumerate(raw or [], start=1):
         here = f"{where}: published: {position}"
-        table = _build(Published, entry, here)
+        table = build(Published, entry, here)
         try:
             path = published.find(table.table, Path(where).parent)
             numbers += published.printed(table, requests, knobs, path)
         except StudyError as error:
             raise StudyError(f"{here}: {table.table}: {error}") from error
         known = table.table in published.shipped()
-        attached.append(_plain(table) | {"table": table.table if known else str(path.resolve())})
+        attached.append(plain(table) | {"table": table.table if known else str(path.resolve())})
     return attached, tuple(numbers)
 
 
-def _known(raw: Mapping[str, Any], allowed: Sequence[str], where: str) -> None:
-    for key in raw:
-        if key not in allowed:
-            raise StudyError(f"{where}: unknown key `{key}`; allowed are {', '.join(allowed)}")
-
-
-def _build(cls: type[Any], raw: Any, where: str, renamed: Mapping[str, str] | None = None) -> Any:
-    """A dataclass from a mapping, with every value checked against its field's type."""
-    renamed = renamed or {}
-    if not isinstance(raw, dict):
-        raise StudyError(f"{where}: must be a mapping, but got {raw!r}")
-    hints = get_type_hints(cls)
-    allowed = [renamed.get(f.name, f.name) for f in dataclasses.fields(cls)]
-    _known({renamed.get(key, key): None for key in raw}, allowed, where)
-    missing = [
-        f.name
-        for f in dataclasses.fields(cls)
-        if f.default is dataclasses.MISSING
-        and f.default_factory is dataclasses.MISSING
-        and f.name not in raw
-    ]
-    if missing:
-        raise StudyError(f"{where}: `{missing[0]}` is required")
-    values = {
-        key: _typed(value, hints[key], f"{where}: {renamed.get(key, key)}")
-        for key, value in raw.items()
-    }
-    try:
-        return cls(**values)
-    except ValueError as error:
-        raise StudyError(f"{where}: {error}") from error
-
-
-def _typed(value: Any, hint: Any, where: str) -> Any:
-    origin, args = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):
-        if value is None and type(None) in args:
-            return None
-        return _typed(value, next(arg for arg in args if arg is not type(None)), where)
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        return _build(hint, value, where)
-    if origin is tuple:
-        if not isinstance(value, list):
-            raise StudyError(f"{where}: must be a list, but got {value!r}")
-        return tuple(_typed(item, args[0], where) for item in value)
-    if isinstance(origin, type) and issubclass(origin, Mapping):
-        if not isinstance(value, dict):
-            raise StudyError(f"{where}: must be a mapping, but got {value!r}")
-        return {str(key): _typed(item, args[1], where) for key, item in value.items()}
-    if isinstance(origin, type) and issubclass(origin, Sequence):
-        if not isinstance(value, list):
-            raise StudyError(f"{where}: must be a list, but got {value!r}")
-        return tuple(str(item) for item in value)
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if hint is float and number:
-        return float(value)
-    if hint is int and number and value == int(value):
-        return int(value)
-    if hint in (bool, str) and isinstance(value, hint):
-        return value
-    names = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}
-    raise StudyError(f"{where}: must be {names[hint]}, but got {value!r}")
-
-
-def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value
-
-
 def _plain_model(spec: ModelSpec) -> str | dict[str, Any]:
-    plain = {key: item for key, item in _plain(spec).items() if item is not None}
-    return plain if len(plain) > 1 else spec.name
+    found = {key: item for key, item in plain(spec).items() if item is not None}
+    return found if len(found) > 1 else spec.name
 
 
 def _plain_request(request: ForgetRequest) -> dict[str, Any]:
-    plain = {"class" if key == "target" else key: item for key, item in _plain(request).items()}
-    return {key: item for key, item in plain.items() if item is not None}
+    found = {"class" if key == "target" else key: item for key, item in plain(request).items()}
+    return {key: item for key, item in found.items() if item is not None}
 
 
 def _plain_method(tuned: Tuned) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import socket
 import sqlite3
 import threading
 import time
+from collections import deque
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
 os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
 # A server that is away is noticed in seconds instead of minutes: what it missed is sent later.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 
 from mlflow.entities import Metric, Param
 from mlflow.tracking import MlflowClient
@@ -38,6 +40,10 @@ logger = logging.getLogger(__name__)
 KEY = "musweep.key"
 PARENT = "musweep.parent"
 STATUS = {"finished": "FINISHED", "stopped": "KILLED", "diverged": "FAILED", "failed": "FAILED"}
+AWAY_SECONDS = 10.0
+"""How long nothing is sent after MLflow did not answer."""
+MAX_FAILED = 3
+"""Records in a row that MLflow may not take before the others wait as well."""
 MAX_METRICS, MAX_PARAMS, MAX_TEXT = 1000, 100, 5000
 """What MLflow accepts in one batch, and in one tag."""
 PORTS = {"postgres": 5432, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
@@ -76,9 +82,11 @@ class Tracker:
         kind = ("mlflow.experimentKind", "custom_model_development")
         self.client.set_experiment_tag(self.experiment, *kind)
         self._parents: dict[tuple[str, str, str], str] = {}
+        self._replaced: dict[str, str] = {}
         self._queue: queue.Queue[TrialRecord | None] = queue.Queue()
+        self._late: deque[TrialRecord] = deque()
+        self._again = 0.0
         self._thread: threading.Thread | None = None
-        self.unsent = 0
 
     def start(self) -> None:
         """Start the background thread."""
@@ -95,36 +103,54 @@ class Tracker:
             self._queue.put(None)
             self._thread.join(timeout_seconds)
             if self._thread.is_alive():
-                return self.unsent + self._queue.qsize()
+                return len(self._late) + self._queue.qsize()
         try:
             for run in self._parents.values():
                 self.client.set_terminated(run)
         except Exception as error:
             logger.warning("MLflow: parent runs could not be ended: %s", error)
-        return self.unsent
+        return len(self._late)
 
     def _work(self) -> None:
         while (record := self._queue.get()) is not None:
+            self._late.append(record)
+            if time.monotonic() >= self._again:
+                self._send_late()
+        self._send_late()
+
+    def _send_late(self) -> None:
+        """Send what is waiting; when MLflow does not answer, the next try is AWAY_SECONDS later."""
+        failed = 0
+        for _ in range(len(self._late)):
             try:
-                self.send(record)
+                self.send(self._late[0])
             except Exception as error:
-                self.unsent += 1
-                if self.unsent == 1:
+                if not self._again:
                     logger.warning("MLflow does not answer, the sweep goes on: %s", error)
+                self._again = time.monotonic() + AWAY_SECONDS
+                self._late.rotate(
+                    -1
+                )  # the next try begins with another, should this one be at fault
+                failed += 1
+                if failed == MAX_FAILED:
+                    return
+            else:
+                self._late.popleft()
 
     def sync(self, records: Iterable[TrialRecord]) -> int:
         """Send every record that MLflow does not have yet; returns how many were sent."""
         sent = 0
         known = self._known()
         for record in records:
-            if record.key not in known:
+            if known.get(record.key) != _milliseconds(record.ended):
                 self.send(record)
                 sent += 1
         return sent
 
-    def _known(self) -> set[str]:
-        """Keys of trials that arrived whole, and on the way the parent runs there are."""
-        known, token = set(), None
+    def _known(self) -> dict[str, int]:
+        """When trials that arrived whole have ended, by key, and on the way the parent runs there are."""
+        known: dict[str, int] = {}
+        token = None
         while True:
             page = self.client.search_runs([self.experiment], max_results=5000, page_token=token)
             for run in page:
@@ -132,16 +158,19 @@ class Tracker:
                 if PARENT in tags:
                     phase, forget, method = tags[PARENT].split("|")
                     self._parents[phase, forget, method] = run.info.run_id
-                elif KEY in tags and run.info.status == "RUNNING":
-                    self.client.delete_run(run.info.run_id)  # cut short: it is sent again
-                elif KEY in tags:
-                    known.add(tags[KEY])
+                elif KEY not in tags:
+                    continue
+                elif run.info.status == "RUNNING" or tags[KEY] in known:
+                    self.client.delete_run(run.info.run_id)  # cut short, or sent twice
+                else:
+                    known[tags[KEY]] = run.info.end_time
+                    self._replaced[tags[KEY]] = run.info.run_id
             token = page.token
             if not token:
                 return known
 
     def send(self, record: TrialRecord) -> None:
-        """Write one record as a nested run, in one batch."""
+        """Write one record as a nested run, in one batch; one that stands for the same trial goes."""
         parent = self._parent(record)
         tags = {
             KEY: record.key,
@@ -161,16 +190,16 @@ class Tracker:
             run_name=name or f"{record.method} seed {record.seed}",
             tags=tags,
         ).info.run_id
+        replaced, self._replaced[record.key] = self._replaced.get(record.key), run
         metrics = _metrics(record)
         params = [Param(key, str(value)) for key, value in record.knobs.items()][:MAX_PARAMS]
         for start in range(0, max(1, len(metrics)), MAX_METRICS):
-            first = start == 0
             self.client.log_batch(
-                run,
-                metrics[start : start + MAX_METRICS],
-                params if first else [],
+                run, metrics[start : start + MAX_METRICS], [] if start else params
             )
         self.client.set_terminated(run, STATUS[record.status], _milliseconds(record.ended))
+        if replaced is not None:
+            self.client.delete_run(replaced)
 
     def _tags(self, phase: str, forget: str, method: str) -> dict[str, str]:
         shared = {name: self.facts[name] for name in ("data", "model") if name in self.facts}

@@ -6,7 +6,7 @@ import math
 import platform
 import time
 import traceback
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,13 +14,14 @@ import torch
 from numpy.typing import NDArray
 
 from mu import metrics
-from mu.device import out_of_memory, peak_memory, place, watch_memory
+from mu.device import peak_memory, place
 from mu.evaluate import compare, evidence_score, few_scores, outputs
 from mu.methods import Method
 from mu.problem import Evaluation, Problem, Weights
 from mu.rng import generator, seed_process
 from mu.split import Split
 from mu.training import count_samples
+from sweeps import memory
 from sweeps.plan import Job
 
 CURVE_RETAIN = 1000
@@ -56,6 +57,7 @@ class Outcome:
 
     status: str = "finished"
     reason: str = ""
+    cause: str = ""
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     unavailable: dict[str, str] = field(default_factory=dict)
     curve: list[Curve] = field(default_factory=list)
@@ -63,6 +65,7 @@ class Outcome:
     samples_seen: int = 0
     confusions: dict[str, list[list[int]]] = field(default_factory=dict)
     device_memory: float = 0.0
+    host_memory: float = 0.0
     kept: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     """Logits on D_f and on the test samples, for the audit; no part of the record."""
 
@@ -81,8 +84,8 @@ def run_trial(
 ) -> Generator[Curve, None, Outcome]:
     """Run a job; yields a point of its curve after each epoch, and returns how it ended.
 
-    The method's exceptions are caught and make it `failed`: they are results, and are not retried. Its
-    randomness depends on problem and method alone, so that trials of a cell differ by their knobs only.
+    Exceptions are caught and make it `failed`: they are results, and are not retried. The method's randomness
+    depends on problem and method alone, so that trials of a cell differ by their knobs only.
 
     Args:
         split: The problem's split on `device`; shared by trials, so that they share its ``once`` results.
@@ -90,30 +93,66 @@ def run_trial(
         own_list: Metrics of the objective `mean_gap`, if that is the study's.
         retrained: Fetches the retrained model, for the diagnostics of a finalist; None leaves them out.
     """
+    outcome = Outcome()
+    memory.watch(device)
+    try:
+        yield from _steps(
+            outcome,
+            problem,
+            split,
+            method,
+            job,
+            weights,
+            reference,
+            early_stop,
+            device,
+            own_list,
+            retrained,
+        )
+    except Exception as error:
+        outcome.status, outcome.cause, outcome.reason = "failed", "exception", _traceback(error)
+        if memory.ran_out(error):
+            outcome.cause = "memory"
+            outcome.reason += memory.advice(error, device)
+    outcome.device_memory, outcome.host_memory = peak_memory(device), memory.peak()
+    return outcome
+
+
+def _steps(
+    outcome: Outcome,
+    problem: Problem,
+    split: Split,
+    method: Method,
+    job: Job,
+    weights: Weights,
+    reference: Reference,
+    early_stop: str,
+    device: str,
+    own_list: Sequence[str],
+    retrained: Callable[[], Weights] | None,
+) -> Iterator[Curve]:
+    """The work of ``run_trial``, noted in `outcome` as it goes."""
     seed_process("trial", problem.key, method.name)
     draws = generator("method", problem.key, method.name)
-    watch_memory(device)
     model = place(problem.load(weights), device)
     counter = count_samples(model)
     split.memo.start(counter)
     watch = _Watch(problem, split, reference, device)
-    outcome = Outcome(curve=[watch.start()])
+    outcome.curve.append(watch.start())
     steps = method.unlearn(model, split.only(method.data), draws, **job.knobs)
-    clock, low = 0.0, 0
+    clock, low, ended = 0.0, 0, False
     while True:
         began = time.perf_counter()
         try:
             next(steps)
-            ended = False
         except StopIteration:
             ended = True
-        except Exception as error:
-            outcome.status, outcome.reason = "failed", _traceback(error, device)
-        _synchronize(device)
-        clock += time.perf_counter() - began
-        outcome.time_unlearn = clock + split.memo.seconds
-        outcome.samples_seen = counter[0] + split.memo.samples
-        if outcome.status == "failed" or ended:
+        finally:
+            _synchronize(device)
+            clock += time.perf_counter() - began
+            outcome.time_unlearn = clock + split.memo.seconds
+            outcome.samples_seen = counter[0] + split.memo.samples
+        if ended:
             break
         point = watch.point(model, len(outcome.curve), outcome.time_unlearn)
         outcome.curve.append(point)
@@ -129,27 +168,24 @@ def run_trial(
             outcome.reason = f"collapsed: held-out accuracy {kept:.3f} is near chance"
             break
     steps.close()
-    outcome.device_memory = peak_memory(device)
-    if outcome.status == "finished":
-        found = problem.evaluate(model, split, job.views, device, job.attacks)
-        parts = (found.retain, found.forget, *found.held_out.values())
-        if not all(np.isfinite(part.logits).all() for part in parts):
-            outcome.status, outcome.reason = "diverged", "outputs are not finite"
-        else:
-            outcome.metrics = complete(found, reference, problem.request.whole_class, own_list)
-            outcome.unavailable = dict(found.unavailable)
-            if "test" in job.views:
-                outcome.confusions = sparse(found.confusions)
-            if job.attacks and retrained is not None:
-                gold = place(problem.load(retrained()), device)
-                evidence = split.memo.evidence
-                shown = evidence_score(
-                    model, gold, evidence, found.forget, reference.retrain_logits
-                )
-                _add(outcome, shown)
-            if job.keep:
-                outcome.kept = answers(found)
-    return outcome
+    if outcome.status != "finished":
+        return
+    found = problem.evaluate(model, split, job.views, device, job.attacks)
+    parts = (found.retain, found.forget, *found.held_out.values())
+    if not all(np.isfinite(part.logits).all() for part in parts):
+        outcome.status, outcome.reason = "diverged", "outputs are not finite"
+        return
+    outcome.metrics = complete(found, reference, problem.request.whole_class, own_list)
+    outcome.unavailable = dict(found.unavailable)
+    if "test" in job.views:
+        outcome.confusions = sparse(found.confusions)
+    if job.attacks and retrained is not None:
+        gold = place(problem.load(retrained()), device)
+        evidence = split.memo.evidence
+        shown = evidence_score(model, gold, evidence, found.forget, reference.retrain_logits)
+        _add(outcome, shown)
+    if job.keep:
+        outcome.kept = answers(found)
 
 
 def _add(outcome: Outcome, shown: Mapping[str, float]) -> None:
@@ -254,8 +290,5 @@ def _synchronize(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def _traceback(error: Exception, device: str) -> str:
-    text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-    if isinstance(error, torch.cuda.OutOfMemoryError):
-        text += out_of_memory(device) + "\n"
-    return text
+def _traceback(error: Exception) -> str:
+    return "".join(traceback.format_exception(type(error), error, error.__traceback__))

@@ -1,186 +1,50 @@
-"""Ray: reference tasks, and Tune runs over a stream of jobs. The only module that imports Ray.
+"""Tune runs over a stream of jobs: trials on actors that live on from one to the next.
 
-Data and original weights travel once per node through the object store, as numpy arrays; actors are re-used
-between trials and keep the data of recent problems on their device. Only the driver talks to Optuna, to
-MLflow and to the disk.
+Data and original weights travel once per node through the object store, as numpy arrays; actors keep the data
+of recent problems on their device. Only the driver talks to Optuna, to MLflow and to the disk.
 """
 
 from __future__ import annotations
 
 import json
-import logging
 import os
 import sys
 import tempfile
 import time
-from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-# Tune reads these when it is imported or started: no files per trial, no Ctrl-C handler of its own, no
-# change of the working directory, and no rewriting of an experiment state that is never restored.
-os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
-os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", str(10**9))
-os.environ.setdefault("TUNE_WARN_THRESHOLD_S", "60")
-os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
-os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-
 import ray
+import torch
 from ray import tune
+from ray.air.execution._internal import RayActorManager
+from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.tune.execution import tune_controller
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from mu.data import Dataset
-from mu.device import place, prepare
-from mu.evaluate import predict
+from mu.device import prepare
 from mu.launch import set_launch
 from mu.methods import Method
 from mu.models import Model
-from mu.problem import Evaluation, Problem, Role, weights_of
-from mu.ranking import rank
+from mu.problem import Problem
 from mu.record import TrialRecord
 from mu.split import Split
-from sweeps import loopback
-from sweeps.files import SweepError
+from sweeps.cluster import Cluster
+from sweeps.operation import Share
 from sweeps.plan import Job, Plan
 from sweeps.store import pack, unpack
-from sweeps.study import Resources
+from sweeps.training import RETRIES, Trainers, Weights, parts_of
 from sweeps.trial import Curve, Outcome, Reference, environment, run_trial
 
-Weights = dict[str, NDArray[Any]]
 REPORT_SECONDS = 2.0
 """How often at most a running trial reports; shorter epochs are reported together."""
 KEPT_PROBLEMS = 4
 """Problems whose data an actor keeps on its device."""
-RETRIES = 3
-"""How often a trial is started again after its worker or node was lost."""
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """A running Ray.
-
-    Args:
-        local: Whether this process started it, on this machine alone.
-        slots: Trials that fit at once, as the cluster is now.
-        cpus, gpus: What it has in all.
-    """
-
-    local: bool
-    slots: int
-    cpus: float
-    gpus: float
-
-
-@contextmanager
-def cluster(address: str | None, resources: Resources) -> Iterator[Cluster]:
-    """Start Ray on this machine, on loopback alone, or join a running cluster at `address`; leaves it at the end."""
-    with loopback.only() if address is None else nullcontext():
-        ray.init(
-            address=address or "local",
-            include_dashboard=False if address is None else None,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            namespace="musweep",
-        )
-    try:
-        for name in ("ray", "ray.tune", "ray.data"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)
-        total = ray.cluster_resources()
-        cpus, gpus = total.get("CPU", 0.0), total.get("GPU", 0.0)
-        fits = [
-            int(have / need + 1e-9)
-            for have, need in ((cpus, resources.cpus), (gpus, resources.gpus))
-            if need
-        ]
-        slots = max(1, min([*fits, *([resources.concurrent] if resources.concurrent else [])]))
-        yield Cluster(address is None, slots, cpus, gpus)
-    finally:
-        ray.shutdown()
-
-
-@dataclass(frozen=True)
-class Scored:
-    """A reference on one problem.
-
-    Args:
-        found: Its outputs, and the metrics that need no retrained model.
-        untrained: Logits on D_f of the network with initial weights, float32 [N, K].
-        environment: Where it was scored.
-    """
-
-    found: Evaluation
-    untrained: NDArray[np.float32]
-    environment: dict[str, str]
-
-
-def _parts(problem: Problem) -> tuple[Any, ...]:
-    """A problem without its data and its network, which travel once."""
-    return problem.recipe, problem.request, problem.seed, problem.chosen, problem.brought
-
-
-def _prepare(resources: Resources) -> str:
-    """Fit this worker to its share of the machine; returns its device."""
-    set_launch(resources.launch)
-    return prepare(resources.cpus, resources.gpus)
-
-
-@ray.remote(max_retries=RETRIES)
-def _train(
-    data: Dataset, network: Model, parts: tuple[Any, ...], role: Role, resources: Resources
-) -> Weights:
-    """Train one reference; its weights, and under `seconds` what that took."""
-    device = _prepare(resources)
-    problem = Problem(data, network, *parts)
-    model = place(problem.build(), device)
-    began = time.perf_counter()
-    for _ in problem.train(role, model, device):
-        pass
-    return {**weights_of(model), "seconds": np.array(time.perf_counter() - began)}
-
-
-@ray.remote(max_retries=RETRIES)
-def _score(
-    data: Dataset,
-    network: Model,
-    parts: tuple[Any, ...],
-    weights: Sequence[ray.ObjectRef],
-    views: tuple[str, ...],
-    attacks: tuple[str, ...],
-    resources: Resources,
-) -> list[Scored]:
-    """Score references on one problem, each view once."""
-    device = _prepare(resources)
-    problem = Problem(data, network, *parts)
-    split = problem.split(device)
-    untrained = predict(place(problem.build(), device), split.forget)
-    scored = []
-    for arrays in ray.get(list(weights)):
-        model = place(problem.load(arrays), device)
-        found = problem.evaluate(model, split, views, device, attacks)
-        scored.append(Scored(found, untrained, environment(device)))
-    return scored
-
-
-@ray.remote(max_retries=RETRIES)
-def _rank(
-    data: Dataset,
-    network: Model,
-    parts: tuple[Any, ...],
-    original: Weights | None,
-    resources: Resources,
-) -> NDArray[np.float64]:
-    """Score the training samples of a problem with a ranked request."""
-    device = _prepare(resources)
-    return rank(Problem(data, network, *parts), original, device)
 
 
 class Workers:
@@ -189,148 +53,50 @@ class Workers:
     def __init__(self, plan: Plan, cluster: Cluster):
         self.plan = plan
         self.cluster = cluster
-        self.resources = plan.study.resources
-        self._data = ray.put(plan.data)
-        plan.share(ray.get(self._data))  # the arrays of the object store
-        for name in plan.study.model.modules:
-            ray.cloudpickle.register_pickle_by_value(sys.modules[name])  # workers do not have them
-        self._model = ray.put(plan.study.model)
-        self._weights: dict[str, ray.ObjectRef] = {}
-        options = {"num_cpus": self.resources.cpus, "num_gpus": self.resources.gpus}
-        self._train = _train.options(**options)
-        self._score = _score.options(**options)
-        self._rank = _rank.options(**options)
-
-    def share(self, key: str, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Put the weights of a reference into the object store."""
-        self._weights[key] = ray.put({k: v for k, v in arrays.items() if k != "seconds"})
-
-    def train(
-        self, wanted: Mapping[str, tuple[Problem, Role]]
-    ) -> Iterator[tuple[str, dict[str, NDArray[Any]]]]:
-        """Train references in parallel; yields (key, arrays) as each ends.
-
-        Raises:
-            SweepError: One cannot be trained; the message names its role, seed and the reason.
-        """
-        running = {
-            self._train.remote(self._data, self._model, _parts(problem), role, self.resources): key
-            for key, (problem, role) in wanted.items()
-        }
-        while running:
-            done, _ = ray.wait(list(running))
-            for future in done:
-                key = running.pop(future)
-                try:
-                    arrays = ray.get(future)
-                except ray.exceptions.RayError as error:
-                    problem, role = wanted[key]
-                    raise SweepError(
-                        f"the {role} model of seed {problem.seed} cannot be trained: "
-                        f"{str(error).strip().splitlines()[-1]}"
-                    ) from error
-                yield key, arrays
-
-    def rank(self, wanted: Mapping[str, Problem]) -> Iterator[tuple[str, NDArray[np.float64]]]:
-        """Score training samples in parallel; yields (key, scores). Originals are taken as far as they are shared.
-
-        Raises:
-            SweepError: A model cannot be trained; the message says why.
-        """
-        running = {
-            self._rank.remote(
-                self._data,
-                self._model,
-                _parts(problem),
-                self._weights.get(problem.reference_key("original")),
-                self.resources,
-            ): key
-            for key, problem in wanted.items()
-        }
-        while running:
-            done, _ = ray.wait(list(running))
-            for future in done:
-                key = running.pop(future)
-                try:
-                    scores = ray.get(future)
-                except ray.exceptions.RayError as error:
-                    raise SweepError(
-                        f"the {wanted[key].request.kind} samples cannot be found: "
-                        f"{str(error).strip().splitlines()[-1]}"
-                    ) from error
-                yield key, scores
-
-    def score(
-        self,
-        wanted: Mapping[tuple[str, int], tuple[Problem, tuple[str, ...], tuple[str, ...]]],
-        roles: Sequence[Role] = ("original", "retrain"),
-    ) -> dict[tuple[str, int], dict[Role, Scored]]:
-        """Score references on every wanted problem; their weights must be shared.
-
-        Args:
-            wanted: Problem, views, and the costly attacks to run, by name.
-        """
-        futures = {
-            name: self._score.remote(
-                self._data,
-                self._model,
-                _parts(problem),
-                [self._weights[problem.reference_key(role)] for role in roles],
-                views,
-                attacks,
-                self.resources,
-            )
-            for name, (problem, views, attacks) in wanted.items()
-        }
-        return {
-            name: dict(zip(roles, scored))
-            for name, scored in zip(futures, ray.get(list(futures.values())))
-        }
-
-    def _refs(
-        self, role: Role, names: Iterable[tuple[str, int]]
-    ) -> dict[tuple[str, int], ray.ObjectRef]:
-        return {name: self._weights[self.plan.problem(*name).reference_key(role)] for name in names}
+        self.trainers = Trainers(plan)
 
     def run(
         self,
         jobs: JobSource,
-        count: int,
         references: Mapping[tuple[str, int], Reference],
         early_stop: str,
     ) -> None:
-        """One Tune run: draws `count` jobs from the source and returns when all have ended."""
+        """One Tune run: draws jobs from the source until it has no more, and returns when all have ended.
+
+        Raises:
+            Exception: What the source raised; the trials that were running then are not recorded.
+        """
         for tuned in self.plan.study.methods:
             module = sys.modules[tuned.method.unlearn.__module__]
             if not module.__name__.startswith("mu.methods."):
                 ray.cloudpickle.register_pickle_by_value(module)  # workers do not have its file
+        operation = self.plan.study.operation
+        share = operation.resources.trial
         shared = Shared(
-            data=self._data,
-            model=self._model,
-            problems={name: _parts(self.plan.problem(*name)) for name in references},
-            originals=self._refs("original", references),
-            retrained=self._refs("retrain", references),
+            data=self.trainers.data,
+            model=self.trainers.model,
+            problems={name: parts_of(self.plan.problem(*name)) for name in references},
+            originals=self.trainers.refs("original", references),
+            retrained=self.trainers.refs("retrain", references),
             references=dict(references),
             methods={tuned.name: tuned.method for tuned in self.plan.study.methods},
-            resources=self.resources,
+            share=share,
+            launch=operation.resources.launch,
             early_stop=early_stop,
             own_list=self.plan.study.search.mean_gap,
         )
         trainable = tune.with_resources(
             tune.with_parameters(UnlearningTrial, shared=shared),
-            {"cpu": self.resources.cpus, "gpu": self.resources.gpus},
+            {"cpu": share.cpus, "gpu": share.gpus, **share.custom},
         )
-        concurrent = self.cluster.slots
-        if not self.cluster.local and self.resources.concurrent is None:
-            concurrent = max(64, 2 * concurrent)  # waiting trials are what an autoscaler grows for
+        feed = _Feed(jobs, self.cluster.wanted, share, operation.trial_timeout)
         with tempfile.TemporaryDirectory(prefix="musweep-") as folder:
             tune.Tuner(
                 trainable,
                 tune_config=tune.TuneConfig(
-                    search_alg=_Feed(jobs),
-                    scheduler=_Behind(jobs),
-                    num_samples=count,
-                    max_concurrent_trials=concurrent,
+                    search_alg=feed,
+                    scheduler=_Scheduler(feed),
+                    num_samples=-1,  # until the feed has no more
                     reuse_actors=True,
                     trial_dirname_creator=lambda trial: trial.trial_id,
                 ),
@@ -338,10 +104,14 @@ class Workers:
                     name="study",
                     storage_path=folder,
                     verbose=0,
-                    failure_config=tune.FailureConfig(max_failures=RETRIES),
+                    callbacks=[_Clock(feed)],
+                    stop=_Broken(feed),
+                    failure_config=tune.FailureConfig(max_failures=0),  # the feed starts them again
                     checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 ),
             ).fit()
+        if feed.error is not None:
+            raise feed.error
 
 
 class JobSource(Protocol):
@@ -373,7 +143,8 @@ class Shared:
     retrained: dict[tuple[str, int], ray.ObjectRef]
     references: dict[tuple[str, int], Reference]
     methods: dict[str, Method]
-    resources: Resources
+    share: Share
+    launch: str
     early_stop: str
     own_list: tuple[str, ...]
 
@@ -384,13 +155,17 @@ class UnlearningTrial(tune.Trainable):
     def setup(self, config: dict[str, Any], shared: Shared | None = None) -> None:
         assert shared is not None
         self.shared = shared
-        self.device = _prepare(shared.resources)
+        set_launch(shared.launch)
+        self.device = prepare(shared.share.cpus, shared.share.gpus)
         self.data: Dataset = ray.get(shared.data)
         self.model: Model = ray.get(shared.model)
         self.problems: OrderedDict[tuple[str, int], tuple[Problem, Split]] = OrderedDict()
+        self.broken = False
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
+        if self.broken:
+            os._exit(1)  # the next trial starts in a fresh process
         self.job: Job = new_config["job"]
         self.started = time.time()
         self.running: Any = None
@@ -436,6 +211,7 @@ class UnlearningTrial(tune.Trainable):
     def _result(self, outcome: Outcome, done: bool) -> dict[str, Any]:
         if not done:
             outcome.time_unlearn = self.curve[-1]["seconds"]
+        self.broken = outcome.status == "failed" and not _usable(self.device)
         ended = time.time()
         kept, outcome.kept = outcome.kept, {}
         ending = {
@@ -450,20 +226,79 @@ class UnlearningTrial(tune.Trainable):
         return {"done": done, "ending": json.dumps(ending), "kept": pack(kept) if kept else b""}
 
 
-class _Feed(Searcher):
-    """Hands jobs to Tune as if they were suggestions, and turns their results into records."""
+def _usable(device: str) -> bool:
+    """Whether a device still works; after some errors of CUDA it does not, in the process that made them."""
+    try:
+        if device == "cuda":
+            torch.cuda.synchronize()
+    except RuntimeError:
+        return False
+    return True
 
-    def __init__(self, jobs: JobSource):
+
+class _ActorManager(RayActorManager):
+    """Tune's, for which a worker that Ray ended, such as for its memory, is a lost worker and not the end."""
+
+    def _actor_task_failed(self, tracked_actor_task: Any, exception: Exception) -> None:
+        known = isinstance(exception, (RayActorError, RayTaskError))
+        if isinstance(exception, RayError) and not known:
+            exception = RayActorError(error_msg=f"{type(exception).__name__}: {exception}")
+        super()._actor_task_failed(tracked_actor_task, exception)
+
+
+tune_controller.RayActorManager = _ActorManager
+
+
+class _Feed(Searcher):
+    """Hands jobs to Tune as if they were suggestions, and turns their results into records.
+
+    Args:
+        jobs: The jobs.
+        wanted: How many should run or wait at this moment.
+        share: What each occupies.
+        timeout_seconds: How long each may run; None is for ever.
+    """
+
+    def __init__(
+        self,
+        jobs: JobSource,
+        wanted: Callable[[], int],
+        share: Share,
+        timeout_seconds: float | None,
+    ):
         super().__init__()
         self.jobs = jobs
+        self.wanted = wanted
+        self.occupied = {name: amount for name, amount in share.amounts.items() if amount}
+        self.timeout_seconds = timeout_seconds
         self.running: dict[str, Job] = {}
+        self.again: deque[Job] = deque()
+        self.losses: Counter[str] = Counter()
+        self.began: dict[str, float] = {}
+        self.overdue: set[str] = set()
+        self.last_words: dict[str, str] = {}
+        self.error: Exception | None = None
 
     def suggest(self, trial_id: str) -> Any:
-        job = self.jobs.next()
-        if job is None:
-            return Searcher.FINISHED
-        self.running[trial_id] = job
-        return {"job": job}
+        if len(self.running) >= self.wanted():
+            return None
+        job = self._next()
+        if job is not None:
+            self.running[trial_id] = job
+            return {"job": job}
+        # One that runs may be lost and start again: only the last one's end is the end.
+        return None if self.running and self.error is None else Searcher.FINISHED
+
+    def _next(self) -> Job | None:
+        if self.error is not None:
+            return None
+        if self.again:
+            return self.again.popleft()
+        try:
+            return self.jobs.next()
+        except Exception as error:  # Tune would take it for a failure of the trial
+            self.error = error
+            return None
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         pass
@@ -472,14 +307,45 @@ class _Feed(Searcher):
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         job = self.running.pop(trial_id)
+        began = self.began.pop(trial_id, time.time())
+        if self.error is not None:
+            return  # it is run again when the study is
         if error or not result or "ending" not in result:
-            reason = f"infrastructure: its worker was lost {RETRIES + 1} times"
-            ending: dict[str, Any] = {"status": "failed", "reason": reason, "ended": time.time()}
+            ending = self._lost(trial_id, job, began)
+            if ending is None:
+                self.again.append(job)
+                return
         else:
             ending = json.loads(result["ending"])
-            if result.get("kept"):
+        try:
+            if result and result.get("kept"):
                 self.jobs.keep(job, unpack(result["kept"]))
-        self.jobs.ended(to_record(self.jobs.study, job, ending))
+            self.jobs.ended(to_record(self.jobs.study, job, ending, self.occupied))
+        except Exception as trouble:
+            self.error = trouble
+
+    def _lost(self, trial_id: str, job: Job, began: float) -> dict[str, Any] | None:
+        """How a trial ended that could not say so itself; None when it is to start again."""
+        words = self.last_words.pop(trial_id, "")
+        self.losses[job.key] += 1
+        times = self.losses[job.key]
+        if trial_id in self.overdue:
+            cause, reason = "timeout", f"timeout: it had not ended after {self.timeout_seconds:g} s"
+        elif times <= RETRIES:
+            return None
+        elif "OutOfMemory" in words:
+            cause, reason = "memory", f"out of memory, {times} times: {words}"
+        else:
+            cause, reason = "infrastructure", f"its worker was lost {times} times: {words}"
+        ended = time.time()
+        return {
+            "status": "failed",
+            "cause": cause,
+            "reason": reason,
+            "started": began,
+            "ended": ended,
+            "time_total": ended - began,
+        }
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the state of a search lives in the records and in Optuna's storage."""
@@ -494,26 +360,77 @@ class _Feed(Searcher):
         return {}
 
 
-class _Behind(FIFOScheduler):
+class _Scheduler(FIFOScheduler):
     """Stops the trials that their source calls behind; decides nothing itself."""
 
-    def __init__(self, jobs: JobSource):
+    def __init__(self, feed: _Feed):
         super().__init__()
-        self.jobs = jobs
+        self.feed = feed
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         if not result.get("done") and "ending" in result:
             curve = json.loads(result["ending"])["curve"]
-            if curve and self.jobs.behind(trial.config["job"], curve[-1]):
+            if curve and self.feed.jobs.behind(trial.config["job"], curve[-1]):
                 return self.STOP
         return self.CONTINUE
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        """Note why a worker was lost, before the feed hears that it was."""
+        path = trial.error_file and Path(trial.error_file)
+        lines = path.read_text(errors="replace").strip().splitlines() if path else []
+        name = next((line for line in lines[::-1] if "OutOfMemory" in line), None)
+        self.feed.last_words[trial.trial_id] = name or (lines[-1] if lines else "")
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
 
-def to_record(study: str, job: Job, ending: Mapping[str, Any]) -> TrialRecord:
-    """The record of a job from how it ended."""
+class _Clock(tune.Callback):
+    """Ends trials that take too long, hung ones too: their process is killed, and Tune sees a lost worker."""
+
+    def __init__(self, feed: _Feed):
+        self.feed = feed
+        self.trials: dict[str, tuple[float, Any]] = {}
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.feed.began[trial.trial_id] = time.time()
+        self.trials[trial.trial_id] = time.monotonic(), trial
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        limit = self.feed.timeout_seconds
+        if limit is None:
+            return
+        for name, (began, trial) in list(self.trials.items()):
+            if time.monotonic() - began < limit:
+                break  # they are in the order in which they started
+            del self.trials[name]
+            self.feed.overdue.add(name)
+            ray.kill(trial.temporary_state.ray_actor)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.trials.pop(trial.trial_id, None)
+
+    on_trial_error = on_trial_complete
+    on_trial_recover = on_trial_complete
+
+
+class _Broken(tune.Stopper):
+    """Ends a run whose source cannot go on."""
+
+    def __init__(self, feed: _Feed):
+        self.feed = feed
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return self.feed.error is not None
+
+
+def to_record(
+    study: str, job: Job, ending: Mapping[str, Any], occupied: Mapping[str, float]
+) -> TrialRecord:
+    """The record of a job from how it ended and what it occupied."""
     return TrialRecord(
         key=job.key,
         study=study,
@@ -524,5 +441,6 @@ def to_record(study: str, job: Job, ending: Mapping[str, Any]) -> TrialRecord:
         knobs=dict(job.knobs),
         number=job.number,
         source=job.source,
+        resources=dict(occupied),
         **ending,
     )

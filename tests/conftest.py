@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+import studies
 import torch
 from servers import postgres as postgres
 from servers import s3 as s3
@@ -13,6 +16,17 @@ from mu.problem import Problem, Weights
 from mu.split import Split
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny study, run once without disturbance; its folder holds study.yaml and results/."""
+    folder = tmp_path_factory.mktemp("finished")
+    studies.write(folder, studies.tiny())
+    done = studies.musweep(folder, "run", "study.yaml")
+    assert done.returncode == 0, done.stderr
+    (folder / "output.txt").write_text(done.stdout + done.stderr)
+    return folder
 
 
 @pytest.fixture(scope="session")

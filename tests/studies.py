@@ -6,11 +6,15 @@ import copy
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from mu import record
+from mu.record import TrialRecord
 
 ROOT = Path(__file__).parent.parent
 TINY: dict[str, Any] = {
@@ -84,3 +88,17 @@ def musweep(
         timeout=timeout_seconds,
         check=False,
     )
+
+
+def records(folder: Path) -> dict[str, TrialRecord]:
+    _, found = record.read(folder / "trials.jsonl")
+    return {r.key: r for r in found}
+
+
+def counts(found: dict[str, TrialRecord]) -> dict[str, int]:
+    return dict(Counter(r.phase for r in found.values()))
+
+
+def numbers(found: dict[str, TrialRecord]) -> dict[str, Any]:
+    """What must not depend on how often a study was interrupted."""
+    return {key: (r.status, r.knobs, r.metrics, r.samples_seen) for key, r in found.items()}

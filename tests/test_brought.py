@@ -27,9 +27,10 @@ from sweeps.__main__ import main
 from sweeps.checkpoints import Checkpoint, refuse_guessing
 from sweeps.files import StudyError
 from sweeps.plan import Plan, versions
+from sweeps.references import references as make_references
 from sweeps.run import Places, Sweep, open_results
 from sweeps.store import Store
-from sweeps.tuner import Scored
+from sweeps.training import Scored
 
 CHECKPOINT = Checkpoint(Path("models/0.pt"), "0" * 64)
 
@@ -179,7 +180,7 @@ def test_always_the_largest_class_is_guessing() -> None:
 
 
 class Here:
-    """What ``tuner.Workers`` does for references, in this process."""
+    """What ``training.Trainers`` does, in this process."""
 
     def __init__(self) -> None:
         self.weights: dict[str, Weights] = {}
@@ -188,7 +189,9 @@ class Here:
     def share(self, key: str, arrays: Weights) -> None:
         self.weights[key] = {name: value for name, value in arrays.items() if name != "seconds"}
 
-    def train(self, wanted: Mapping[str, tuple[Problem, Role]]) -> Iterator[tuple[str, Weights]]:
+    def train(
+        self, wanted: Mapping[str, tuple[Problem, Role]], store: Store
+    ) -> Iterator[tuple[str, Weights]]:
         for key, (problem, role) in wanted.items():
             model = problem.build()
             for _ in problem.train(role, model):
@@ -219,7 +222,7 @@ def references(path: Path, data: Dataset, folder: Path) -> tuple[Here, list[Any]
     found = open_results(plan, places)
     try:
         sweep = Sweep(plan, found, places, Console(file=io.StringIO()))
-        sweep._references(workers, Store(places.storage))  # type: ignore[arg-type]
+        make_references(sweep, workers, Store(places.storage))  # type: ignore[arg-type]
     finally:
         found.close()
     return workers, list(found.records.values())

@@ -98,6 +98,14 @@ def test_first_record_of_a_key_is_kept(path: Path) -> None:
     assert [trial.status for trial in trials] == ["finished"]
 
 
+def test_a_failed_trial_gives_way_to_its_repetition(path: Path) -> None:
+    lost = replace(RECORD, status="failed", cause="infrastructure")
+    write(path, [trial_line(lost), trial_line(RECORD)])
+    _, trials = read(path)
+    assert [trial.status for trial in trials] == ["finished"]
+    assert lost.lost and not RECORD.lost
+
+
 @pytest.mark.parametrize("kept", [1, 20, -1])
 def test_last_line_cut_short_by_a_crash_is_left_out(path: Path, kept: int) -> None:
     whole = trial_line(RECORD)

@@ -305,17 +305,18 @@ def listening(pids: set[str]) -> set[str]:
 STARTS_RAY = """
 import os, time
 from pathlib import Path
-from sweeps import tuner
-from sweeps.study import Resources
+import ray
+from sweeps import cluster
+from sweeps.operation import Resources
 from test_security import listening
 
-with tuner.cluster(None, Resources()):
-    @tuner.ray.remote
+with cluster.join(None, Resources()):
+    @ray.remote
     def nothing():
         return os.getpid()
 
-    worker = tuner.ray.get(nothing.remote())
-    session = tuner.ray._private.worker._global_node.get_session_dir_path()
+    worker = ray.get(nothing.remote())
+    session = ray._private.worker._global_node.get_session_dir_path()
     ours = {str(os.getpid()), str(worker)}
     for folder in Path("/proc").glob("[0-9]*"):
         try:

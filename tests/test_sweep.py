@@ -8,19 +8,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import optuna
 import pytest
 import studies
 from mlflow.tracking import MlflowClient
+from studies import counts, numbers, records
 
 from mu import record
-from mu.record import TrialRecord
 from sweeps.tracker import KEY, local_uri
 
 pytestmark = pytest.mark.slow
@@ -43,31 +41,6 @@ def unlearn(model, split, generator, *, epochs: int = 2):
     yield
     raise RuntimeError(f"told to fail {Mishap(2)}")
 '''
-
-
-def records(folder: Path) -> dict[str, TrialRecord]:
-    _, found = record.read(folder / "trials.jsonl")
-    return {r.key: r for r in found}
-
-
-def counts(found: dict[str, TrialRecord]) -> dict[str, int]:
-    return dict(Counter(r.phase for r in found.values()))
-
-
-def numbers(found: dict[str, TrialRecord]) -> dict[str, Any]:
-    """What must not depend on how often a study was interrupted."""
-    return {key: (r.status, r.knobs, r.metrics, r.samples_seen) for key, r in found.items()}
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny study, run once without disturbance; its folder holds study.yaml and results/."""
-    folder = tmp_path_factory.mktemp("finished")
-    studies.write(folder, studies.tiny())
-    done = studies.musweep(folder, "run", "study.yaml")
-    assert done.returncode == 0, done.stderr
-    (folder / "output.txt").write_text(done.stdout + done.stderr)
-    return folder
 
 
 def test_every_planned_trial_is_there_once_and_finished(finished: Path) -> None:
@@ -287,19 +260,19 @@ def test_a_reference_that_cannot_be_trained_is_named(
 ) -> None:
     """In this process: a worker that raises, without a cluster of its own for it."""
     from mu.training import Recipe
-    from sweeps import study, tuner
+    from sweeps import cluster, study
     from sweeps.files import SweepError
     from sweeps.plan import Plan
+    from sweeps.training import Trainers
 
     wanted = study.read(finished / "study.yaml")
     plan = Plan(wanted, study.load_data(wanted, "study.yaml"))
-    with tuner.cluster(None, wanted.resources) as cluster:
-        workers = tuner.Workers(plan, cluster)
+    with cluster.join(None, wanted.resources):
         problem = replace(plan.problem("some", 1), recipe=Recipe(lr=0.1), model="no_such_model")
         with pytest.raises(
             SweepError, match=r"retrain model of seed 1 cannot be trained: .*no_such"
         ):
-            list(workers.train({"key": (problem, "retrain")}))
+            list(Trainers(plan).train({"key": (problem, "retrain")}))
 
 
 def test_a_store_that_cannot_be_written_ends_before_the_sweep(tmp_path: Path) -> None:

@@ -1,0 +1,191 @@
+"""The reference phase: train what the store lacks, score it on every problem, and record it.
+
+The noise floor comes from here: every retrained model is compared with the mean of its request.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mu import metrics
+from mu.evaluate import Outputs, mean_of
+from mu.problem import Problem, Role
+from mu.record import TrialRecord
+from sweeps.checkpoints import PLACES, known, refuse_guessing
+from sweeps.trial import Reference, answers, complete, sparse
+
+if TYPE_CHECKING:
+    from sweeps.plan import Plan
+    from sweeps.run import Sweep
+    from sweeps.store import Store
+    from sweeps.training import Scored, Trainers
+
+Names = tuple[str, int]
+"""Of a problem: forget request and seed."""
+Question = tuple[Problem, tuple[str, ...], tuple[str, ...]]
+"""A problem, the views its references are scored on, and the costly attacks that are run on them."""
+
+
+def references(sweep: Sweep, trainers: Trainers, store: Store) -> dict[str, dict[Names, Reference]]:
+    """What trials are compared with, by the purpose of the seed (`search` or `report`) and the problem.
+
+    Raises:
+        StudyError: One that was brought guesses.
+        SweepError: One cannot be trained.
+    """
+    plan = sweep.plan
+    wanted = _wanted(plan)
+    sweep.progress.start_phase("reference", len(wanted))
+    seconds, spent = {}, {}
+    for key, (problem, role) in wanted.items():
+        arrays = known(problem, role, plan.study.brought, store)
+        if arrays is not None:
+            seconds[key] = float(arrays["seconds"])
+            trainers.share(key, arrays)
+            sweep.progress.ended()
+    asked = _questions(plan)
+    _refuse_guessing(plan, trainers, asked)
+    missing = {key: wanted[key] for key in wanted if key not in seconds}
+    for key, arrays in trainers.train(missing, store):
+        store.put(key, arrays)
+        seconds[key] = spent[key] = float(arrays["seconds"])
+        sweep.compute["reference"] += spent[key]
+        trainers.share(key, arrays)
+        sweep.progress.ended()
+    scored = trainers.score(asked)
+    found: dict[str, dict[Names, Reference]] = {}
+    for purpose, seeds in plan.seeds.items():
+        found[purpose] = {}
+        for forget in plan.study.forget:
+            group = {seed: scored[forget, seed] for seed in seeds}
+            found[purpose] |= _compare(sweep, store, purpose, forget, group, seconds, spent)
+    return found
+
+
+def _wanted(plan: Plan) -> dict[str, tuple[Problem, Role]]:
+    """Every reference of a plan, by key; an original serves all requests of its seed."""
+    wanted: dict[str, tuple[Problem, Role]] = {}
+    roles: tuple[Role, Role] = ("retrain", "original")
+    for role in roles:
+        for seeds in plan.seeds.values():
+            for seed in seeds:
+                for forget in plan.study.forget:
+                    problem = plan.problem(forget, seed)
+                    wanted[problem.reference_key(role)] = (problem, role)
+    return wanted
+
+
+def _questions(plan: Plan) -> dict[Names, Question]:
+    """What is asked of the references of every problem."""
+    views = {
+        "search": tuple(dict.fromkeys((plan.study.search_view, "val"))),
+        "report": ("val", "test"),
+    }
+    asked: dict[Names, Question] = {}
+    for purpose, seeds in plan.seeds.items():
+        for name in itertools.product(plan.study.forget, seeds):
+            earlier = asked[name][2] if name in asked else ()  # a seed may have both roles
+            attacks = plan.reference_attacks(purpose) or earlier
+            asked[name] = plan.problem(*name), views[purpose], attacks
+    return asked
+
+
+def _refuse_guessing(plan: Plan, trainers: Trainers, asked: Mapping[Names, Question]) -> None:
+    """Score what was brought before anything is trained. Raises StudyError when it is near chance."""
+    for role in PLACES:
+        brought = {
+            (problem.brought[role], problem.seed): (name, (problem, views, ()))
+            for name, (problem, views, _) in asked.items()
+            if role in problem.brought
+        }
+        for (forget, seed), found in trainers.score(dict(brought.values()), (role,)).items():
+            checkpoint = plan.study.brought[role, forget, seed]
+            held_out = found[role].found.held_out
+            refuse_guessing(checkpoint, role, seed, held_out.get("test", held_out["val"]))
+
+
+def _compare(
+    sweep: Sweep,
+    store: Store,
+    role: str,
+    forget: str,
+    group: Mapping[int, Mapping[Role, Scored]],
+    seconds: Mapping[str, float],
+    spent: dict[str, float],
+) -> dict[Names, Reference]:
+    """Record the references of one request and role, compared with the mean of its retrained models."""
+    study = sweep.plan.study
+    views = next(iter(group.values()))["retrain"].found.scores
+    mean = {
+        view: mean_of([scored["retrain"].found.scores[view] for scored in group.values()])
+        for view in views
+    }
+    whole_class = study.forget[forget].whole_class
+    share = study.resources.reference.amounts
+    references = {}
+    for seed, scored in group.items():
+        brought = study.checkpoints(forget, seed)
+        problem = sweep.plan.problem(forget, seed)
+        logits = {s: g["retrain"].found.forget.logits for s, g in group.items()}
+        original = scored["original"]
+        reference = Reference(mean, original.found.scores, logits[seed], original.untrained)
+        references[forget, seed] = reference
+        for method, own in scored.items():
+            key = sweep.reference_key(forget, seed, method, role)
+            if key in sweep.results.records:
+                continue
+            values = complete(own.found, reference, whole_class, study.search.mean_gap)
+            if method == "retrain" and role == "report" and study.audit.models:
+                store.put(key, answers(own.found))
+            weights = problem.reference_key(method)
+            environment, cost = own.environment, {}
+            if method in brought:
+                environment = {**environment, "checkpoint": str(brought[method])}
+            if method == "retrain":
+                others = [found for s, found in logits.items() if s != seed]
+                for view in values.values():
+                    _compare_with_others(view, own.found.forget, others)
+            if method == "retrain" and method not in brought:
+                cost = {
+                    "time_unlearn": seconds[weights],
+                    "samples_seen": study.training.epochs * len(problem.retain_index),
+                }
+            took, ended = spent.pop(weights, 0.0), time.time()
+            sweep.take_aside(
+                TrialRecord(
+                    key=key,
+                    study=study.name,
+                    phase="reference",
+                    forget=forget,
+                    method=method,
+                    seed=seed,
+                    status="finished",
+                    role=role,
+                    metrics=values,
+                    unavailable=own.found.unavailable,
+                    confusions=sparse(own.found.confusions) if role == "report" else {},
+                    environment=environment,
+                    resources={name: amount for name, amount in share.items() if amount},
+                    time_total=took,
+                    started=ended - took,
+                    ended=ended,
+                    **cost,  # type: ignore[arg-type]
+                )
+            )
+    return references
+
+
+def _compare_with_others(
+    values: dict[str, float], forget: Outputs, others: Sequence[np.ndarray]
+) -> None:
+    """What compares outputs on D_f is, for a retrained model, with the others of its request; absent without any."""
+    del values["activation_distance"], values["entropy_wilcoxon_p"], values["entropy_median_diff"]
+    if others:
+        values["activation_distance"] = float(
+            np.mean([metrics.activation_distance(forget.logits, other) for other in others])
+        )

@@ -1,0 +1,89 @@
+"""Run the tiny study on a Ray cluster that loses nodes and workers: ``python tests/lose_nodes.py FOLDER``.
+
+A head without CPUs and two nodes. A node is killed while references are trained, a worker and another node
+during the search; a new node comes for each. Prints what happened, and exits as the study does.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import studies
+from ray.cluster_utils import Cluster
+
+SECONDS = 200.0
+
+
+def wait_for(ready: Callable[[], Any], driver: subprocess.Popen[str]) -> Any:
+    """What `ready` returns, once that is something."""
+    deadline = time.monotonic() + SECONDS
+    while not (found := ready()):
+        assert driver.poll() is None, f"the study ended too early: {driver.communicate()[0]}"
+        assert time.monotonic() < deadline, f"nothing came of {ready}"
+        time.sleep(0.02)
+    return found
+
+
+def workers(node: Any, name: str) -> list[int]:
+    """Processes of a node's workers that do something of this name, such as ``ray::_train``."""
+    raylet = node.all_processes["raylet"][0].process.pid
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((process / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == raylet and name in (process / "cmdline").read_text():
+                found.append(int(process.name))
+        except OSError:
+            continue  # it has just ended
+    return found
+
+
+def main(folder: Path) -> int:
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
+    )
+    first, second = cluster.add_node(num_cpus=1), cluster.add_node(num_cpus=1)
+    cluster.wait_for_nodes()
+    driver = subprocess.Popen(
+        [sys.executable, "-m", "sweeps", "run", "study.yaml", "--address", cluster.address],
+        cwd=folder, env=studies.environment(), text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    trials = folder / "results/tiny/trials.jsonl"
+
+    def searched(count: int) -> bool:
+        return trials.exists() and trials.read_text().count('"phase":"search"') >= count
+
+    try:
+        wait_for(lambda: workers(first, "ray::_train"), driver)
+        cluster.remove_node(first, allow_graceful=False)
+        print("killed a node that trained a reference", flush=True)
+        first = cluster.add_node(num_cpus=1)
+        wait_for(lambda: searched(2), driver)
+        found = wait_for(
+            lambda: workers(second, "ray::ImplicitFunc") or workers(second, "UnlearningTrial"),
+            driver,
+        )
+        os.kill(found[0], signal.SIGKILL)
+        print("killed a worker of the search", flush=True)
+        wait_for(lambda: searched(4), driver)
+        cluster.remove_node(second, allow_graceful=False)
+        print("killed a node of the search", flush=True)
+        cluster.add_node(num_cpus=1)
+        shown, _ = driver.communicate(timeout=SECONDS)
+        print(shown[-3000:])
+        return driver.returncode
+    finally:
+        driver.kill()
+        cluster.shutdown()
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

@@ -1,0 +1,203 @@
+"""Faults, injected: whatever breaks, every planned trial is there once, with the numbers of an undisturbed run."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+import studies
+import torch
+from lose_nodes import workers
+from mlflow.tracking import MlflowClient
+from studies import numbers, records
+
+from sweeps import cluster, study
+from sweeps.plan import Plan
+from sweeps.store import Store
+from sweeps.tracker import KEY, local_uri
+from sweeps.training import SNAPSHOT, Trainers
+
+pytestmark = pytest.mark.slow
+TROUBLES = {
+    "hangs": "time.sleep(3600)",
+    "raises": "raise RuntimeError('told to fail')",
+    "greedy": "np.ones(10**15)",
+    "diverges": "[w.data.fill_(float('nan')) for w in model.parameters()]",
+    "mortal": "die(2)",
+    "doomed": "die(4)",
+}
+METHOD = '''"""{name}: finetunes, but not before something happens.
+
+Paper: none.
+"""
+import os, signal, time
+from pathlib import Path
+
+import numpy as np
+
+from mu.training import fit
+
+NEEDS = ("retain",)
+DEATHS = Path({deaths!r})
+
+
+def die(times):
+    """End this process, but not more than `times`; never when the folder is not there."""
+    mark = DEATHS / f"{name}-{{len(list(DEATHS.glob('{name}-*')))}}"
+    if DEATHS.is_dir() and not mark.name.endswith(f"-{{times}}"):
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def unlearn(model, split, generator, *, epochs: int = 2):
+    """Yields after each epoch."""
+    {trouble}
+    yield from fit(model, split.retain, generator, epochs=epochs, batch_size=64, lr=0.01)
+'''
+
+
+def write_troubles(folder: Path, names: tuple[str, ...], deaths: Path) -> None:
+    """A study of troubled methods, one search trial and one report seed each."""
+    own = folder / "own"
+    own.mkdir()
+    for name in names:
+        text = METHOD.format(name=name, trouble=TROUBLES[name], deaths=str(deaths))
+        (own / f"{name}.py").write_text(text)
+    study = studies.tiny(
+        forget={"some": studies.TINY["forget"]["some"]},
+        methods=[*names, "jit"],
+        seeds={"search": [0], "report": [1]},
+        search__trials=1,
+        experiments={"defaults": False},
+    )
+    studies.write(folder, {**study, "trial_timeout": 10})
+
+
+def musweep(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    return studies.musweep(folder, "run", "study.yaml", "--methods-path", "own", *options)
+
+
+def test_what_goes_wrong_in_a_trial_is_recorded_or_repeated(tmp_path: Path) -> None:
+    """One study whose trials hang, raise, want too much memory, diverge, and lose their workers."""
+    folder, deaths, calm = tmp_path / "troubled", tmp_path / "deaths", tmp_path / "calm"
+    for made in (folder, deaths, calm):
+        made.mkdir()
+    write_troubles(folder, tuple(TROUBLES), deaths)
+    done = musweep(folder)
+    assert done.returncode == 1, done.stderr
+    first = {r.method: r for r in records(folder / "results/tiny").values() if r.phase == "search"}
+    assert {m: (r.status, r.cause) for m, r in first.items()} == {
+        "hangs": ("failed", "timeout"),
+        "raises": ("failed", "exception"),
+        "greedy": ("failed", "memory"),
+        "diverges": ("diverged", ""),
+        "mortal": ("finished", ""),
+        "doomed": ("failed", "infrastructure"),
+        "jit": ("finished", ""),
+    }
+    assert first["hangs"].reason == "timeout: it had not ended after 10 s"
+    assert "told to fail" in first["raises"].reason
+    assert "not even one such trial fits" in first["greedy"].reason
+    assert "its worker was lost 4 times" in first["doomed"].reason
+    assert len(list(deaths.iterdir())) == 2 + 4
+
+    # What says nothing of the method is repeated; what does is not.
+    before = (folder / "results/tiny/trials.jsonl").read_text().splitlines()
+    assert musweep(folder).returncode == 1
+    after = (folder / "results/tiny/trials.jsonl").read_text().splitlines()
+    assert after[: len(before)] == before
+    new = [json.loads(line) for line in after[len(before) :]]
+    assert [(r["phase"], r["method"], r["status"]) for r in new] == [
+        ("search", "doomed", "finished"),
+        ("confirm", "doomed", "finished"),
+    ]
+    assert "nothing to do" in musweep(folder).stdout
+    arrived = mlflow_keys(folder / "results/tiny", local_uri(folder / "results/tiny"))
+    assert arrived == Counter(list(records(folder / "results/tiny")))
+
+    write_troubles(calm, ("mortal", "doomed"), tmp_path / "nowhere")
+    done = musweep(calm, "--storage", str(folder / "storage"))
+    assert done.returncode == 0, done.stderr
+    undisturbed = numbers(records(calm / "results/tiny"))
+    disturbed = numbers(records(folder / "results/tiny"))
+    assert {key: disturbed[key] for key in undisturbed} == undisturbed
+
+
+def mlflow_keys(folder: Path, uri: str) -> Counter[str]:
+    """How often each trial is in MLflow, as a run that has ended."""
+    client = MlflowClient(uri)
+    (experiment,) = [e for e in client.search_experiments() if e.name == "tiny"]
+    runs = client.search_runs([experiment.experiment_id], max_results=1000)
+    assert all(run.info.status != "RUNNING" for run in runs)
+    return Counter(run.data.tags[KEY] for run in runs if KEY in run.data.tags)
+
+
+def test_nodes_and_workers_may_be_lost_at_any_time(finished: Path, tmp_path: Path) -> None:
+    """Killed: a node while references are trained, a worker and another node during the search."""
+    studies.write(tmp_path, studies.tiny())
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).parent / "lose_nodes.py"), str(tmp_path)],
+        env=studies.environment(), capture_output=True, text=True, timeout=400, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert [line for line in done.stdout.splitlines() if line.startswith("killed")] == [
+        "killed a node that trained a reference",
+        "killed a worker of the search",
+        "killed a node of the search",
+    ]
+    found = records(tmp_path / "results/tiny")
+    assert numbers(found) == numbers(records(finished / "results/tiny"))
+    lines = (tmp_path / "results/tiny/trials.jsonl").read_text().splitlines()
+    assert len(lines) == 1 + len(found)
+    assert not list((tmp_path / "storage").rglob(".writing*"))
+
+
+class Recording(Store):
+    """A store that kills the training worker at its third snapshot, and notes the epochs of all."""
+
+    def __init__(self, location: str):
+        super().__init__(location)
+        self.epochs: list[int] = []
+
+    def put(self, key: str, arrays: Any) -> None:
+        super().put(key, arrays)
+        if SNAPSHOT in arrays:
+            state = torch.load(io.BytesIO(arrays[SNAPSHOT].tobytes()), weights_only=True)
+            self.epochs.append(state["epochs"])
+            if len(self.epochs) == 3:
+                (worker,) = workers(ray._private.worker._global_node, "ray::_train")
+                os.kill(worker, signal.SIGKILL)
+
+
+def test_a_reference_goes_on_from_its_snapshot(finished: Path, tmp_path: Path) -> None:
+    """Its worker is killed, and then the driver's run is ended: no epoch that was saved is run again."""
+    wanted = study.read(finished / "study.yaml", ["training.epochs=60"])
+    plan = Plan(wanted, study.load_data(wanted, "study.yaml"))
+    problem = plan.problem("some", 1)
+    key = problem.reference_key("retrain")
+    store = Recording(str(tmp_path))
+    with cluster.join(None, wanted.resources):
+        trainers = Trainers(plan)
+        trainers.snapshot_seconds = 0.05
+        steps = trainers.train({key: (problem, "retrain")}, store)
+        ((found, arrays),) = steps
+        first = list(store.epochs)
+        assert found == key
+        assert len(first) > 3
+        assert first == sorted(set(first)), "after the loss it did not begin again"
+        assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+    model = problem.build()
+    list(problem.train("retrain", model))
+    for name, weights in model.state_dict().items():
+        np.testing.assert_array_equal(arrays[name], weights.numpy())
