@@ -77,12 +77,13 @@ chmod +x "$work"/bin/* "$work"/home/.musweep/bin/*
 cat > "$work/home/.bashrc" <<RC
 # Where other people's Ray may run, "auto" may find theirs.
 export RAY_ADDRESS=127.0.0.2:$gcs
-export PATH=$work/bin:\$PATH PYTHONPATH=$work/home/musweep PYTHONUNBUFFERED=1
+export PATH=$work/bin:\$PATH PYTHONPATH=$work/home/musweep RAY_TMPDIR=$work/ray PYTHONUNBUFFERED=1
 RC
 printf '. ~/.bashrc\n' > "$work/home/.bash_profile"
 
 # The laptop: a checkout with a study in it, and a token.
 export HOME=$work/laptop PATH=$work/bin:$bin:$PATH RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
+export TMPDIR=$work/laptop RAY_TMPDIR=$work/laptop
 unset RAY_ADDRESS
 ray get-auth-token --generate > /dev/null 2>&1
 rsync -a --exclude .git --exclude .venv --exclude results --exclude storage ./ "$work/checkout/"
@@ -148,7 +149,7 @@ PYTHONPATH=. "$python" -m sweeps status '~/results/job' --address "$RAY_API_SERV
 grep -q 'job: 12 trials recorded' "$work/asked.log"
 say "musweep status has asked the head"
 
-ray rsync-down "$work/cluster.yaml" '~/results' "$work/fetched" > "$work/fetch.log" 2>&1
+ray rsync-down "$work/cluster.yaml" '~/results/' "$work/fetched/results" > "$work/fetch.log" 2>&1
 cd "$work/fetched/results"
 for study in small job; do
     PYTHONPATH=$work/checkout "$python" -m sweeps status "$study"
