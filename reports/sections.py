@@ -216,11 +216,44 @@ def _setting(study: Study) -> list[tuple[str, str]]:
         ("Seeds", f"search {_join(study.search_seeds)}; report {_join(study.report_seeds)}"),
         ("Sufficient training", sufficient),
         ("Transfer", _join(f"{source} → {target}" for source, target in study.transfers)),
-        ("Resources of a trial", _pairs(_mapping(definition.get("resources")))),
+        *_resources(_mapping(definition.get("resources"))),
+        ("Limits", _limits(study)),
+        ("Cost", _cost(study)),
         *_machines(study, versions),
         ("Versions", _join(f"{name} {version}" for name, version in versions.items())),
         *_clock(study),
     ]
+
+
+def _resources(given: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What a trial occupies, and a training where that is something else."""
+
+    def text(share: Mapping[str, Any]) -> str:
+        return _pairs(
+            {**share, **_mapping(share.get("custom")), "custom": None, "references": None}
+        )
+
+    training = {**given, **_mapping(given.get("references"))}
+    rows = [("Resources of a trial", text(given))]
+    return rows if text(training) == text(given) else [*rows, ("of a training", text(training))]
+
+
+def _limits(study: Study) -> str:
+    """Time and cost that trials and the study may take, and whether that ended the search."""
+    budget = _mapping(study.definition.get("budget"))
+    limits = _pairs({"trial_timeout": study.definition.get("trial_timeout"), **budget})
+    ended = _mapping(study.line.get("search_ended"))
+    early = f"the search ended after {ended['trials']} trials a cell" if ended else ""
+    return _join([limits, early])
+
+
+def _cost(study: Study) -> str:
+    """Hours of CPUs and GPUs that all trials and trainings kept."""
+    hours = {
+        unit: sum(record.cost(name) for record in study.records) / 3600
+        for name, unit in (("gpus", "GPU-hours"), ("cpus", "CPU-hours"))
+    }
+    return _join(f"{value:.3g} {unit}" for unit, value in hours.items() if value)
 
 
 def _machines(study: Study, versions: Mapping[str, Any]) -> list[tuple[str, str]]:

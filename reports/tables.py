@@ -127,7 +127,8 @@ def cost(study: Study) -> Table:
         "Cost",
         "Unlearning and retraining time are medians over the report seeds, without evaluation; speed-up is "
         "their ratio. Samples seen are those passed forward with gradient. Search trials are counted by how "
-        "they ended; search time is the sum of the seconds they kept a slot.",
+        "they ended; search time is the sum of the seconds they kept a slot"
+        + (", and GPU time that of the GPUs in it." if _on_gpus(study) else "."),
         "Forget request",
         (
             "Method",
@@ -137,9 +138,14 @@ def cost(study: Study) -> Table:
             "Samples seen",
             *(f"Search {status}" for status in STATUSES),
             "Search time (s)",
+            *(("Search GPU time (s)",) if _on_gpus(study) else ()),
         ),
         by_request(study, lambda request: _cost_rows(study, request)),
     )
+
+
+def _on_gpus(study: Study) -> bool:
+    return any(record.resources.get("gpus") for record in study.records)
 
 
 def _cells(study: Study) -> str:
@@ -312,6 +318,7 @@ def _cost_rows(study: Study, request: Request) -> list[Row]:
                 shown(result, samples),
                 *(Cell(str(ended[status])) for status in STATUSES),
                 Cell(seconds(sum(trial.time_total for trial in trials))),
+                *((Cell(seconds(sum(t.cost("gpus") for t in trials))),) if _on_gpus(study) else ()),
             )
         )
     return rows

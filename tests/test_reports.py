@@ -321,6 +321,33 @@ def test_cost_table_has_medians_and_counts(study):
     assert rows["gamma"][:4] == ["failed ×3", "120.0", "–", "failed ×3"]
 
 
+def test_costs_count_gpus_where_there_are_any(study, lines):
+    assert "Search GPU time (s)" not in tables.cost(study).columns
+    half = remade(lines, lambda r: dataclasses.replace(r, resources={"cpus": 2.0, "gpus": 0.5}))
+    gpu = column(tables.cost(half), "random10", "Search GPU time (s)")
+    assert (gpu["alpha"], gpu["beta"]) == ("3.00", "2.00")
+    seconds = sum(r.time_total for r in lines[1])
+    shown = dict(sections._setting(half))
+    assert shown["Cost"] == f"{seconds / 7200:.3g} GPU-hours, {seconds / 1800:.3g} CPU-hours"
+
+
+def test_limits_and_resources_are_told(lines):
+    definition = {
+        **lines[0]["definition"],
+        "resources": {"cpus": 2, "gpus": 0.25, "custom": {"a100": 1}, "references": {"gpus": 1}},
+        "trial_timeout": 60,
+        "budget": {"gpu_hours": 2, "wall_minutes": None},
+    }
+    ended = {"by": "gpu_hours", "limit": 2, "trials": 7}
+    line = {**lines[0], "definition": definition, "search_ended": ended}
+    shown = dict(sections._setting(remade(lines, lambda r: r, line)))
+    assert shown["Resources of a trial"] == "cpus = 2, gpus = 0.25, a100 = 1"
+    assert shown["of a training"] == "cpus = 2, gpus = 1, a100 = 1"
+    assert shown["Limits"] == (
+        "trial_timeout = 60, gpu_hours = 2, the search ended after 7 trials a cell"
+    )
+
+
 def test_knobs_table_has_the_best_candidate(study):
     rows = {
         row[0].text: [c.text for c in row[1:]] for row in knob_tables.knobs(study).groups[0].rows

@@ -191,6 +191,41 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         "training: precision must be one of float32, bf16, but got 'fp8'",
     ),
     "a GPU and a half": ({"resources": {"gpus": 1.5}}, "gpus must be in [0, 1] or a whole number"),
+    "a custom resource and a half": (
+        {"resources": {"custom": {"place": 1.5}}},
+        "resources: place must be in [0, 1] or a whole number",
+    ),
+    "nothing occupied": (
+        {"resources": {"cpus": 0}},
+        "resources: one of cpus, gpus and custom must be above 0",
+    ),
+    "unknown resource": (
+        {"resources": {"gpu": 1}},
+        "resources: unknown key `gpu`; allowed are cpus",
+    ),
+    "wrong resources of references": (
+        {"resources": {"references": {"gpus": -1}}},
+        "resources: references: gpus must be in [0, 1] or a whole number, but got -1",
+    ),
+    "more cores for trainings than there are": (
+        {"resources": {"references": {"cpus": 4096}}},
+        "cpus: 4096 are asked for each training",
+    ),
+    "half a trial at once": (
+        {"resources": {"concurrent": 0.5}},
+        "resources: concurrent must be a whole number, at least 1, but got 0.5",
+    ),
+    "a timeout of nothing": (
+        {"trial_timeout": 0},
+        "trial_timeout: must be seconds above 0, but got 0",
+    ),
+    "a timeout in words": ({"trial_timeout": "1 h"}, "trial_timeout: must be seconds above 0"),
+    "unknown budget": (
+        {"budget": {"hours": 2}},
+        "budget: unknown key `hours`; allowed are gpu_hours, cpu_hours, wall_minutes",
+    ),
+    "no budget": ({"budget": {"wall_minutes": 0}}, "budget: wall_minutes must be above 0"),
+    "an address that is none": ({"notify": "me@home"}, "notify: must be an URL with http:// or"),
     "missing image folder": (
         {"data": {"name": "image_folder", "root": "no/such/place"}},
         "data.root: no/such/place does not exist",
@@ -430,3 +465,20 @@ def test_precision_is_bf16_on_gpus_unless_the_study_says_otherwise(
     read = study.parse(studies.tiny(training=training, resources={"gpus": gpus}), "study.yaml")
     assert read.training.precision == expected
     assert read.definition["training"]["precision"] == expected
+
+
+def test_trainings_occupy_what_trials_do_but_for_what_they_say() -> None:
+    resources = {"cpus": 2, "gpus": 0.25, "custom": {"a100": 1}, "references": {"gpus": 1}}
+    read = study.parse({**studies.tiny(), "resources": resources}, "study.yaml")
+    assert read.resources.trial.amounts == {"cpus": 2, "gpus": 0.25, "a100": 1}
+    assert read.resources.reference.amounts == {"cpus": 2, "gpus": 1, "a100": 1}
+
+
+def test_how_a_study_is_run_is_written_down_without_secrets() -> None:
+    url = "https://me:hush@hooks.example.com:8443/services/hidden?token=hush"
+    running = {"notify": url, "trial_timeout": 60, "budget": {"gpu_hours": 20}}
+    read = study.parse({**studies.tiny(), **running}, "study.yaml")
+    assert read.operation.notify == url
+    assert read.definition["notify"] == "https://hooks.example.com:8443/..."
+    assert read.definition["trial_timeout"] == 60
+    assert read.definition["budget"]["gpu_hours"] == 20
