@@ -225,7 +225,8 @@ def test_a_study_over_all_three_leaves_no_password_behind(
         optuna_url = postgres.create("optuna_study")
         tracking = address.replace("http://", f"http://me:{SECRET}@")
         environment = {**s3, "MUSWEEP_OPTUNA_STORAGE": optuna_url, "MLFLOW_TRACKING_URI": tracking}
-        options = ["--storage", "s3://musweep/study"]
+        hook = f"http://me:{SECRET}@{LOOPBACK}:{free_port()}/{SECRET}?token={SECRET}"
+        options = ["--storage", "s3://musweep/study", "-o", f"notify={hook}"]
         done = studies.musweep(tmp_path, "run", "study.yaml", *options, environment=environment)
         assert done.returncode == 0, done.stderr
         again = studies.musweep(tmp_path, "run", "study.yaml", *options, environment=environment)
@@ -246,6 +247,7 @@ def test_a_study_over_all_three_leaves_no_password_behind(
     shown = "".join(run.stdout + run.stderr for run in (done, again, synced))
     dumped = "".join(postgres.dump(name) for name in ("mlflow_study", "optuna_study"))
     assert "acc_forget" in dumped
+    assert "notify" in shown  # nobody was there to be told
     assert "View run" not in shown  # MLflow's own two lines for each trial
     for secret in secrets:
         assert secret not in shown
