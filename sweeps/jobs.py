@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from sweeps.files import StudyError, SweepError
 
@@ -21,6 +23,10 @@ def run(arguments: Sequence[str], address: str) -> str:
         StudyError: There is no cluster at the address, or its token is another one.
         SweepError: The command failed; the message is what it printed.
     """
+    given = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
+    if given or (Path.home() / ".ray/auth_token").is_file():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # which Ray reads when it is imported
+
     from ray.job_submission import JobStatus, JobSubmissionClient
 
     try:
