@@ -3,7 +3,9 @@
 * ``study``, ``space``: the study file and search spaces as validated dataclasses; ``plan``: what will run.
 * ``trial``: one method run on one problem, without Ray. ``cells``: one Optuna study per cell, by ask and tell.
 * ``cluster``, ``training``, ``tuner``: the modules that import Ray, for the cluster and its slots, trainings of
-  references, and trials; ``tracker``: the only one that imports MLflow.
+  references, and trials, beside ``loopback`` (where it listens) and ``jobs`` (a command on a cluster's head);
+  ``tracker``: the only one that imports MLflow.
+* ``optuna_storage``: a journal or a database that may be away; ``credentials``: passwords are shown nowhere.
 * ``store``: models by content key; ``results``: the records of a study; ``progress``: the live view.
 * ``run``, ``references``: the flow of a study through its phases; ``__main__``: the command line.
 """
