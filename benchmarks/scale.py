@@ -147,9 +147,9 @@ def main() -> None:
         file.write_text(yaml.safe_dump(study(given.trials, None)))
         places = ["--storage", str(scratch / "models"), "--results", str(scratch / "results")]
         stack.enter_context(timed(spent))
-        began = time.perf_counter()
+        began, worked = time.perf_counter(), time.process_time()
         code = command_line.main(["run", str(file), *places, *address])
-        total = time.perf_counter() - began
+        total, worked = time.perf_counter() - began, time.process_time() - worked
         if code:
             raise SystemExit(code)
         folder = scratch / "results" / "scale"
@@ -171,6 +171,9 @@ def main() -> None:
         print(f"  {each:7.2f} ms a trial up to trial {count:,}")
     for name, seconds in spent.items():
         print(f"  {1000 * seconds / len(ended):7.2f} ms a trial {name}")
+    print(
+        f"  {1000 * worked / len(ended):7.2f} ms a trial of the processor, in the driver, report included"
+    )
     print(f"efficiency {summary['efficiency']:.3f}")
     print(f"status {status:.2f} s, report {report:.1f} s, whole command {total:.1f} s")
     print(f"driver memory at most {memory:.2f} GiB")
