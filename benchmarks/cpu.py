@@ -4,7 +4,7 @@ Both ways do the same work from the same original model: Amnesiac (relabel the f
 AdamW), after every epoch the accuracies of a sample of D_r, D_f and the validation set, at the end one pass over D_r,
 D_f and the test set, the logistic attack on entropies and the five SVC attacks.
 
-The usual way is a process for each trial that makes a torchvision-style data set (an image per item, PIL and
+The usual way is a process for each trial that makes a torchvision-style data set (an image, or image file, per item, PIL and
 transforms), reads it through a ``DataLoader`` and calls scikit-learn's attacks as the papers' code does. Ours is what
 an actor of a sweep does: one process, trial after trial, through ``sweeps.trial.run_trial``. Start and imports count
 for both. The usual attacks are given the same logits as ours as well, to see that they agree.
@@ -15,6 +15,7 @@ Then, for each model, the share of a training step that sampling and augmentatio
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import platform
@@ -138,7 +139,8 @@ def row(study: str, cifar: str | None, repeats: float) -> str:
             order=rng.permutation(len(problem.retain_index)),
             stats=np.array(problem.data.channel_stats),
         )
-        (folder / "run.json").write_text(json.dumps({"cifar": cifar}))
+        names = {} if study == "digits" else write_files(problem.data, Path(cifar or ""), folder)
+        (folder / "run.json").write_text(json.dumps({"cifar": cifar, "names": names}))
         mine = [child("ours", study, folder, counts["ours"])]
         theirs = [child("usual", study, folder, number) for number in range(counts["usual"])]
     times = {
@@ -162,6 +164,30 @@ def spread(processes: list[dict[str, Any]], key: str) -> str:
     """Mean and standard deviation over the trials of all processes, in percent."""
     values = 100 * np.concatenate([np.atleast_1d(one[key]) for one in processes])
     return f"{values.mean():.1f} ± {values.std(ddof=len(values) > 1):.1f}"
+
+
+def write_files(data: Any, root: Path, folder: Path) -> dict[str, list[str]]:
+    """The original image files of every part, written below a folder; their names."""
+    from mu.images import open_source
+
+    source, known = open_source(root), {}
+    for name in source.names:
+        known[decoded(io.BytesIO(source.read(name))).tobytes()] = name
+    names = {}
+    for part in ("train", "val", "test"):
+        found = [known[image.tobytes()] for image in data.parts[part].inputs.transpose(0, 2, 3, 1)]
+        names[part] = [str(folder / name) for name in found]
+        for name, path in zip(found, map(Path, names[part])):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(source.read(name))
+    return names
+
+
+def decoded(file: Any) -> Any:
+    """An image file as an array."""
+    from PIL import Image
+
+    return np.asarray(Image.open(file).convert("RGB"))
 
 
 def child(way: str, study: str, folder: Path, number: int) -> dict[str, Any]:
@@ -320,13 +346,15 @@ def usual(study: str, folder: Path, number: int) -> None:
     labels[data["forget"]] = (
         labels[data["forget"]] + rng.integers(1, 10, len(data["forget"]))
     ) % 10
-    training = Images(data["train_inputs"], labels, augmented)
-    clean = Images(data["train_inputs"], data["train_labels"], plain)
+    names = json.loads((folder / "run.json").read_text())["names"]
+    images = {part: names.get(part, data[f"{part}_inputs"]) for part in ("train", "val", "test")}
+    training = Images(images["train"], labels, augmented)
+    clean = Images(images["train"], data["train_labels"], plain)
     sets = {
         "retain": Subset(clean, data["retain"].tolist()),
         "forget": Subset(clean, data["forget"].tolist()),
-        "val": Images(data["val_inputs"], data["val_labels"], plain),
-        "test": Images(data["test_inputs"], data["test_labels"], plain),
+        "val": Images(images["val"], data["val_labels"], plain),
+        "test": Images(images["test"], data["test_labels"], plain),
     }
     watched = np.linspace(0, len(data["retain"]) - 1, min(1000, len(data["retain"]))).astype(int)
     some = Subset(clean, data["retain"][watched].tolist())
@@ -361,11 +389,10 @@ def usual(study: str, folder: Path, number: int) -> None:
 
 
 class Images:
-    """As torchvision's CIFAR10: arrays in memory, an image and its transforms at each access."""
+    """As torchvision's ``ImageFolder`` (given file names) or ``CIFAR10`` (given an array): an image at each access."""
 
     def __init__(self, inputs: Any, labels: Any, transform: Callable[[Any], Any]):
-        self.inputs = np.ascontiguousarray(inputs.transpose(0, 2, 3, 1))
-        self.labels, self.transform = labels, transform
+        self.inputs, self.labels, self.transform = inputs, labels, transform
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -373,8 +400,10 @@ class Images:
     def __getitem__(self, index: int) -> tuple[Any, int]:
         from PIL import Image
 
-        array = self.inputs[index]
-        return self.transform(Image.fromarray(array.squeeze())), int(self.labels[index])
+        image = self.inputs[index]
+        if isinstance(image, str):
+            return self.transform(Image.open(image).convert("RGB")), int(self.labels[index])
+        return self.transform(Image.fromarray(image.squeeze())), int(self.labels[index])
 
 
 def accuracy(logits: Any, labels: Any) -> float:

@@ -7,6 +7,7 @@ and what the method shows of its work. Whatever cannot be computed is NaN, and `
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -81,14 +82,18 @@ def predict(
     """Logits [N, K] in eval mode without augmentation; leaves modes and random state as they were.
 
     Args:
-        batch_size: None is 2048 on a GPU, and 256 on a CPU, where activations should stay in its cache.
+        batch_size: None is 2048 on a GPU, and at most 256 on a CPU, where activations should stay in its cache.
     """
-    size = batch_size or (256 if examples.device.type == "cpu" else 2048)
+    size, on_cpu = batch_size or 2048, examples.device.type == "cpu"
+    if batch_size is None and on_cpu:
+        size = min(256, max(16, 2**16 // math.prod(examples.input_shape[1:])))
+    chunks = []
     with eval_mode(model):
-        chunks = [
-            model(examples.batch(slice(start, start + size))[0])
-            for start in range(0, len(examples), size)
-        ]
+        for start in range(0, len(examples), size):
+            inputs = examples.batch(slice(start, start + size))[0]
+            if on_cpu and inputs.ndim == 4:  # convolutions are then twice as fast
+                inputs = inputs.contiguous(memory_format=torch.channels_last)
+            chunks.append(model(inputs))
     return torch.cat(chunks).float().cpu().numpy()
 
 
