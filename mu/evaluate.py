@@ -15,7 +15,7 @@ from functools import cached_property, partial
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from mu import attacks, closeness, metrics
 from mu.attacks import CHUNKED_INPUTS, MIN_FIT, SVC_INPUTS
@@ -87,14 +87,20 @@ def predict(
     size, on_cpu = batch_size or 2048, examples.device.type == "cpu"
     if batch_size is None and on_cpu:
         size = min(256, max(16, 2**16 // math.prod(examples.input_shape[1:])))
-    chunks = []
+    found: Tensor | None = None
     with eval_mode(model):
         for start in range(0, len(examples), size):
             inputs = examples.batch(slice(start, start + size))[0]
             if on_cpu and inputs.ndim == 4:  # convolutions are then twice as fast
                 inputs = inputs.contiguous(memory_format=torch.channels_last)
-            chunks.append(model(inputs))
-    return torch.cat(chunks).float().cpu().numpy()
+            logits = model(inputs).float()
+            if (
+                found is None
+            ):  # one array: small ones between large ones would keep their memory from reuse
+                found = logits.new_empty((len(examples), *logits.shape[1:]))
+            found[start : start + size] = logits
+    assert found is not None, "a set without examples"
+    return found.cpu().numpy()
 
 
 def outputs(
