@@ -329,7 +329,7 @@ def akbari_h(unlearned: np.ndarray, retrained: np.ndarray) -> float:
     def ratio(x: float) -> float:  # log density of the retrained over that of the unlearned models
         return scipy.stats.norm.logpdf(x, m1, s1) - scipy.stats.norm.logpdf(x, m0, s0)
 
-    wide, middle = 60 * max(s0, s1), (m0 if s0 < s1 else m1)
+    wide, middle = 1e5 * max(s0, s1), (m0 if s0 < s1 else m1)
     low, high = (brentq(ratio, middle, middle + side * wide) for side in (-1, 1))
     between = ratio(low + 0.01) > 0
     rules = [lambda x: low <= x <= high if between else x <= high]
