@@ -1,6 +1,6 @@
 """Run the tiny study on a Ray cluster that loses nodes and workers: ``python tests/lose_nodes.py FOLDER``.
 
-A head without CPUs and two nodes. A node is killed while references are trained, a worker and another node
+A head without CPUs and two nodes with a GPU each. A node is killed while references are trained, a worker and another node
 during the search; a new node comes for each. Prints what happened, and exits as the study does.
 """
 
@@ -19,6 +19,8 @@ import studies
 from ray.cluster_utils import Cluster
 
 SECONDS = 200.0
+NODE = {"num_cpus": 1, "num_gpus": 1, "resources": {"place": 2}}
+"""A GPU that is only declared: what runs there finds none, and stays on the CPU."""
 
 
 def wait_for(ready: Callable[[], Any], driver: subprocess.Popen[str]) -> Any:
@@ -49,7 +51,7 @@ def main(folder: Path) -> int:
     cluster = Cluster(
         initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
     )
-    first, second = cluster.add_node(num_cpus=1), cluster.add_node(num_cpus=1)
+    first, second = cluster.add_node(**NODE), cluster.add_node(**NODE)
     cluster.wait_for_nodes()
     driver = subprocess.Popen(
         [sys.executable, "-m", "sweeps", "run", "study.yaml", "--address", cluster.address],
@@ -65,7 +67,7 @@ def main(folder: Path) -> int:
         wait_for(lambda: workers(first, "ray::_train"), driver)
         cluster.remove_node(first, allow_graceful=False)
         print("killed a node that trained a reference", flush=True)
-        first = cluster.add_node(num_cpus=1)
+        first = cluster.add_node(**NODE)
         wait_for(lambda: searched(2), driver)
         found = wait_for(
             lambda: workers(second, "ray::ImplicitFunc") or workers(second, "UnlearningTrial"),
@@ -76,7 +78,7 @@ def main(folder: Path) -> int:
         wait_for(lambda: searched(4), driver)
         cluster.remove_node(second, allow_graceful=False)
         print("killed a node of the search", flush=True)
-        cluster.add_node(num_cpus=1)
+        cluster.add_node(**NODE)
         shown, _ = driver.communicate(timeout=SECONDS)
         print(shown[-3000:])
         return driver.returncode
