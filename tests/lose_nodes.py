@@ -69,10 +69,7 @@ def main(folder: Path) -> int:
         print("killed a node that trained a reference", flush=True)
         first = cluster.add_node(**NODE)
         wait_for(lambda: searched(2), driver)
-        found = wait_for(
-            lambda: workers(second, "ray::ImplicitFunc") or workers(second, "UnlearningTrial"),
-            driver,
-        )
+        found = wait_for(lambda: workers(second, "ray::ResourceTrainable"), driver)
         os.kill(found[0], signal.SIGKILL)
         print("killed a worker of the search", flush=True)
         wait_for(lambda: searched(4), driver)

@@ -34,7 +34,7 @@ from sweeps.training import SNAPSHOT, Trainers
 pytestmark = pytest.mark.slow
 TROUBLES = {
     "hangs": "time.sleep(3600)",
-    "raises": "raise RuntimeError('told to fail')",
+    "raises": "raise RuntimeError(f'told to fail {Mishap(2)}')",
     "greedy": "np.ones(10**15)",
     "diverges": "[w.data.fill_(float('nan')) for w in model.parameters()]",
     "mortal": "die(2)",
@@ -45,6 +45,7 @@ METHOD = '''"""{name}: finetunes, but not before something happens.
 Paper: none.
 """
 import os, signal, time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,11 @@ from mu.training import fit
 
 NEEDS = ("retain",)
 DEATHS = Path({deaths!r})
+
+
+@dataclass
+class Mishap:
+    epoch: int
 
 
 def die(times):
@@ -110,7 +116,8 @@ def test_what_goes_wrong_in_a_trial_is_recorded_or_repeated(finished: Path, tmp_
         "jit": ("finished", ""),
     }
     assert first["hangs"].reason == "timeout: it had not ended after 10 s"
-    assert "told to fail" in first["raises"].reason
+    assert "RuntimeError: told to fail Mishap(epoch=2)" in first["raises"].reason
+    assert "4 trials failed" in done.stdout
     assert "not even one such trial fits" in first["greedy"].reason
     assert "its worker was lost 4 times" in first["doomed"].reason
     assert len(list(deaths.iterdir())) == 2 + 4
