@@ -1,12 +1,14 @@
 """Studies of unlearning methods: from a YAML file to records, on Ray.
 
-* ``study``, ``space``: the study file and search spaces as validated dataclasses; ``plan``: what will run.
-* ``trial``: one method run on one problem, without Ray. ``cells``: one Optuna study per cell, by ask and tell.
+* ``study``, ``operation``, ``space``: the study file, how it is run, and search spaces as validated dataclasses, by
+  ``fields``; ``plan``: what will run.
+* ``trial``, ``memory``: one method run on one problem, without Ray. ``cells``: one Optuna study per cell, by ask and tell.
 * ``cluster``, ``training``, ``tuner``: the modules that import Ray, for the cluster and its slots, trainings of
   references, and trials, beside ``loopback`` (where it listens) and ``jobs`` (a command on a cluster's head);
   ``tracker``: the only one that imports MLflow.
 * ``optuna_storage``: a journal or a database that may be away; ``credentials``: passwords are shown nowhere.
-* ``store``: models by content key; ``results``: the records of a study; ``progress``: the live view.
+* ``store``: models by content key; ``results``: the records of a study; ``costs``: what they cost, and budgets.
+* ``progress``: the live view; ``status``: the same from the records; ``notify``: who is told at the end.
 * ``run``, ``references``: the flow of a study through its phases; ``__main__``: the command line.
 """
 
