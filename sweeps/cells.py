@@ -89,6 +89,7 @@ class Cells:
                 continue
             trial: optuna.trial.BaseTrial = optuna.trial.FixedTrial(frozen.params)
             if frozen.state is TrialState.RUNNING:  # may have died before all knobs were suggested
+                state.study.sampler = self._sampler_after(cell, state.study, frozen)
                 trial = optuna.trial.Trial(state.study, frozen._trial_id)
             knobs = space.suggest(trial, ranges, fixed)
             done = {record.seed for record in records}
@@ -153,6 +154,15 @@ class Cells:
         if self.search.sampler in ("random", "grid"):  # a grid leaves nothing to draw
             return optuna.samplers.RandomSampler(seed=seed)
         return optuna.samplers.TPESampler(seed=seed)
+
+    def _sampler_after(
+        self, cell: Cell, study: optuna.Study, frozen: optuna.trial.FrozenTrial
+    ) -> optuna.samplers.BaseSampler:
+        """The sampler of a trial's number once it has drawn the knobs that the trial has, so that it goes on alike."""
+        sampler = self._sampler(cell, frozen.number)
+        for name, distribution in frozen.distributions.items():
+            sampler.sample_independent(study, frozen, name, distribution)
+        return sampler
 
     def ended(self, record: TrialRecord) -> None:
         """Take the record of a job; tells Optuna once every search seed of its number has ended.

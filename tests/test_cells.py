@@ -238,3 +238,18 @@ def test_tpe_learns_where_the_objective_is_low(tmp_path: Path) -> None:
     late = [t.value for t in driver.trials("some", "jit")[20:] if t.value is not None]
     early = [t.value for t in driver.trials("some", "jit")[1:11] if t.value is not None]
     assert sum(late) / len(late) < sum(early) / len(early)
+
+
+def test_a_driver_that_died_between_two_writes_asks_for_the_same_knobs(tmp_path: Path) -> None:
+    """Optuna's journal, cut after each of its lines in turn."""
+    ranges = {"lr": {"low": 1e-4, "high": 1e-1, "log": True}, "momentum": {"low": 0.0, "high": 0.9}}
+    methods = [{"name": "finetune", "fix": {"epochs": 1}, "space": ranges}]
+    whole = make(tmp_path, methods=methods, forget={"some": studies.TINY["forget"]["some"]},
+                 experiments={})  # fmt: skip
+    expected = {job.key for job in whole.drain(whole.open())}
+    lines = whole.path.read_bytes().splitlines(keepends=True)
+    for count in range(len(lines)):
+        (tmp_path / "cut").write_bytes(b"".join(lines[:count]))
+        driver = Driver(whole.plan, tmp_path / "cut", [])
+        assert {job.key for job in driver.drain(driver.open())} == expected, lines[count - 1]
+    assert len(expected) == 3
