@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -126,6 +127,7 @@ class Cluster:
 def join(address: str | None, resources: Resources) -> Iterator[Cluster]:
     """Start Ray on this machine, on loopback alone, or join a running cluster at `address`; leaves it at the end."""
     options: dict[str, Any] = {} if address is not None else {"include_dashboard": False}
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     with loopback.only() if address is None else nullcontext():
         ray.init(
             address=address or "local",
@@ -134,6 +136,10 @@ def join(address: str | None, resources: Resources) -> Iterator[Cluster]:
             namespace="musweep",
             **options,
         )
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(
+            signal.SIGTERM, on_sigterm
+        )  # Ray sets one of its own, which exits on the spot
     try:
         for name in ("ray", "ray.tune", "ray.data"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
