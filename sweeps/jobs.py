@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from sweeps.files import StudyError, SweepError
 
 PAUSE_SECONDS = 0.5
+MODE = "RAY_AUTH_MODE"
 
 
 def run(arguments: Sequence[str], address: str) -> str:
@@ -23,10 +25,26 @@ def run(arguments: Sequence[str], address: str) -> str:
         StudyError: There is no cluster at the address, or its token is another one.
         SweepError: The command failed; the message is what it printed.
     """
-    given = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
-    if given or (Path.home() / ".ray/auth_token").is_file():
-        os.environ.setdefault("RAY_AUTH_MODE", "token")  # which Ray reads when it is imported
+    with _token_sent():
+        return _run(arguments, address)
 
+
+@contextmanager
+def _token_sent() -> Iterator[None]:
+    """Let Ray send the token of the cluster where there is one; a Ray that is started later here needs none."""
+    given = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
+    held = given or (Path.home() / ".ray/auth_token").is_file()
+    if not held or MODE in os.environ:
+        yield
+        return
+    os.environ[MODE] = "token"  # which Ray reads when it is imported
+    try:
+        yield
+    finally:
+        del os.environ[MODE]
+
+
+def _run(arguments: Sequence[str], address: str) -> str:
     from ray.job_submission import JobStatus, JobSubmissionClient
 
     try:

@@ -224,6 +224,8 @@ def test_ctrl_c_ends_cleanly_and_says_how_to_continue(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        # Where the tests run in the background, a shell has SIGINT ignored, which a child inherits.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     path = tmp_path / "results/tiny/trials.jsonl"
     deadline = time.monotonic() + 200
@@ -251,7 +253,9 @@ def test_a_reference_that_cannot_be_trained_is_named(
     wanted = study.read(finished / "study.yaml")
     plan = Plan(wanted, study.load_data(wanted, "study.yaml"))
     with cluster.join(None, wanted.resources):
-        problem = replace(plan.problem("some", 1), recipe=Recipe(lr=0.1), model="no_such_model")
+        recipe = Recipe(lr=0.1)
+        object.__setattr__(recipe, "optimizer", "no_such_optimizer")  # what its checks would refuse
+        problem = replace(plan.problem("some", 1), recipe=recipe)
         with pytest.raises(
             SweepError, match=r"retrain model of seed 1 cannot be trained: .*no_such"
         ):
