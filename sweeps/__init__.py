@@ -1,7 +1,9 @@
 """Studies of unlearning methods: from a YAML file to records, on Ray.
 
-* ``study``, ``operation``, ``space``: the study file, how it is run, and search spaces as validated dataclasses, by
-  ``fields``; ``plan``: what will run.
+* ``study``: the study file as validated dataclasses, by ``files`` (YAML) and ``fields``, put together from ``problems``
+  (data, model, forget requests), ``tuned`` and ``space`` (methods and their search spaces), ``search``, ``experiments``
+  (what follows the search), ``operation`` (how it is run), ``checkpoints`` (models it brings) and ``published``
+  (printed tables). ``plan``: what will run.
 * ``trial``, ``memory``: one method run on one problem, without Ray. ``cells``: one Optuna study per cell, by ask and tell.
 * ``cluster``, ``training``, ``tuner``: the modules that import Ray, for the cluster and its slots, trainings of
   references, and trials, beside ``loopback`` (where it listens) and ``jobs`` (a command on a cluster's head);

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mu import methods, record
-from sweeps import credentials, files, results, study
+from sweeps import credentials, files, problems, results, study
 from sweeps.credentials import hide
 from sweeps.files import StudyError, SweepError
 
@@ -139,7 +139,7 @@ def _run(options: argparse.Namespace) -> int:
     credentials.remember(wanted.operation.notify)
     if options.address is None and not options.dry_run:  # which plans for other machines, too
         _check_machine(wanted)
-    plan = Plan(wanted, study.load_data(wanted, str(path)))
+    plan = Plan(wanted, problems.load_data(wanted, str(path)))
     if options.dry_run:
         _print_plan(plan, console)
         return DONE

@@ -20,7 +20,8 @@ from mu.selection import objective_value
 from sweeps import space
 from sweeps.optuna_storage import open_storage
 from sweeps.plan import Job, Plan
-from sweeps.study import Search, Tuned
+from sweeps.search import Search
+from sweeps.tuned import Tuned
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 Cell = tuple[str, str]

@@ -18,6 +18,7 @@ from mu import methods
 from mu.forget import ForgetRequest
 from mu.metrics import METRICS
 from sweeps import files
+from sweeps.fields import build, plain
 from sweeps.files import StudyError
 
 COLUMNS = (
@@ -221,6 +222,34 @@ def printed(
             values = {k: files.parse(value, setting) for k, value in match.groupdict().items()}
             found.append(_printed(published, row, forget, values, whole_class))
     return tuple(found)
+
+
+def parse_published(
+    raw: Any, requests: Mapping[str, ForgetRequest], knobs: Collection[str], where: str
+) -> tuple[list[dict[str, Any]], tuple[Printed, ...]]:
+    """The printed tables that a study in the file `where` repeats, as plain data and as numbers.
+
+    Args:
+        knobs: Those that the study searches.
+
+    Raises:
+        StudyError: A table, setting, method or metric is unknown.
+    """
+    if raw is not None and not isinstance(raw, list):
+        raise StudyError(f"{where}: published: must be a list of tables, but got {raw!r}")
+    attached: list[dict[str, Any]] = []
+    numbers: list[Printed] = []
+    for position, entry in enumerate(raw or [], start=1):
+        here = f"{where}: published: {position}"
+        table = build(Published, entry, here)
+        try:
+            path = find(table.table, Path(where).parent)
+            numbers += printed(table, requests, knobs, path)
+        except StudyError as error:
+            raise StudyError(f"{here}: {table.table}: {error}") from error
+        known = table.table in shipped()
+        attached.append(plain(table) | {"table": table.table if known else str(path.resolve())})
+    return attached, tuple(numbers)
 
 
 def _pattern(setting: str) -> re.Pattern[str]:

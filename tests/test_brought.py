@@ -19,10 +19,10 @@ from torch import nn
 
 from mu import checkpoints
 from mu.architectures import MODELS
-from mu.data import Dataset
+from mu.data import Dataset, DataSpec, load
 from mu.evaluate import Outputs, predict
 from mu.problem import Problem, Role, Weights, weights_of
-from sweeps import results, study
+from sweeps import problems, results, study
 from sweeps.__main__ import main
 from sweeps.checkpoints import Checkpoint, refuse_guessing
 from sweeps.files import StudyError
@@ -48,7 +48,7 @@ def test_the_key_of_a_problem_follows_the_content_of_its_original(tmp_path: Path
 
     def plan() -> Plan:
         wanted = study.read(path)
-        return Plan(wanted, study.load_data(wanted, "x"))
+        return Plan(wanted, problems.load_data(wanted, "x"))
 
     before, again, trained = plan(), plan(), study.read(studies.write(tmp_path, studies.tiny()))
     (tmp_path / "1.pt").write_bytes((tmp_path / "2.pt").read_bytes())
@@ -56,14 +56,14 @@ def test_the_key_of_a_problem_follows_the_content_of_its_original(tmp_path: Path
     torch.save(MODELS["small_cnn"]((1, 8, 8), 10).state_dict(), tmp_path / "1.pt")
     after = plan()
     for seed, same in ((0, True), (1, False), (2, True)):
-        problems = [p.problem("some", seed) for p in (before, again, after)]
-        keys = [problem.reference_key("original") for problem in problems]
+        three = [p.problem("some", seed) for p in (before, again, after)]
+        keys = [problem.reference_key("original") for problem in three]
         assert keys[0] == keys[1]
         assert (keys[0] == keys[2]) is same
-        assert (problems[0].key == problems[2].key) is same
+        assert (three[0].key == three[2].key) is same
         usual = trained.problem(before.data, "some", seed)
         assert usual.reference_key("original") != keys[0]
-        assert usual.reference_key("retrain") == problems[0].reference_key("retrain")
+        assert usual.reference_key("retrain") == three[0].reference_key("retrain")
         shared = before.problem("three", seed).reference_key("original")
         assert shared == keys[0]
 
@@ -71,7 +71,7 @@ def test_the_key_of_a_problem_follows_the_content_of_its_original(tmp_path: Path
 def test_what_is_brought_is_not_counted_as_trained(tmp_path: Path) -> None:
     path = brought(tmp_path)
     wanted, trained = study.read(path), study.read(studies.write(tmp_path, studies.tiny()))
-    data = study.load_data(trained, "x")
+    data = problems.load_data(trained, "x")
     ours, usual = (Plan(each, data).samples for each in (wanted, trained))
     assert ours["reference"] / usual["reference"] == pytest.approx(6 / 9)  # 3 of 3 originals
     assert ours["search"] == usual["search"]
@@ -83,7 +83,7 @@ def test_a_ranking_attacks_the_original_that_is_brought(tmp_path: Path) -> None:
         "hard": {"kind": "hardest", "count": 20},
     }
     wanted = study.read(brought(tmp_path, forget=requests, methods=["finetune"], experiments={}))
-    plan = Plan(wanted, study.load_data(wanted, "x"))
+    plan = Plan(wanted, problems.load_data(wanted, "x"))
     digest = checkpoints.digest(tmp_path / "0.pt")
     assert plan.rankings["worst"].brought == {"original": digest}
     assert plan.rankings["hard"].brought == {}
@@ -92,7 +92,7 @@ def test_a_ranking_attacks_the_original_that_is_brought(tmp_path: Path) -> None:
 def test_trials_of_another_original_are_not_mixed_with_these(tmp_path: Path) -> None:
     def line() -> dict[str, Any]:
         wanted = study.read(tmp_path / "study.yaml")
-        found = Plan(wanted, study.load_data(wanted, "x")).study_line(versions(), 0)
+        found = Plan(wanted, problems.load_data(wanted, "x")).study_line(versions(), 0)
         return json.loads(json.dumps(found))
 
     brought(tmp_path)
@@ -230,7 +230,7 @@ def references(path: Path, data: Dataset, folder: Path) -> tuple[Here, list[Any]
 
 @pytest.fixture(scope="module")
 def digits() -> Dataset:
-    return study.load(study.DataSpec("digits", subset=300))
+    return load(DataSpec("digits", subset=300))
 
 
 @pytest.fixture(scope="module")
@@ -339,7 +339,7 @@ def test_a_study_of_a_users_model_and_checkpoints(
     (tmp_path / "models").mkdir()
     monkeypatch.syspath_prepend(str(code))
     monkeypatch.chdir(tmp_path)
-    data = study.load(study.DataSpec("digits", subset=300))
+    data = load(DataSpec("digits", subset=300))
     trained(package, tmp_path / "models", data)
     studies.write(tmp_path, raw)
     done = studies.musweep(tmp_path, "run", "study.yaml", "--code-path", "code")

@@ -13,7 +13,7 @@ import studies
 from optuna.trial import TrialState
 
 from mu.record import TrialRecord
-from sweeps import study
+from sweeps import problems, study
 from sweeps.cells import Cells
 from sweeps.plan import Job, Plan
 
@@ -63,7 +63,7 @@ def driver(tmp_path: Path) -> Driver:
 
 def make(folder: Path, **changes: Any) -> Driver:
     wanted = study.parse(studies.tiny(**changes), "study.yaml")
-    data = study.load_data(wanted, "study.yaml")
+    data = problems.load_data(wanted, "study.yaml")
     return Driver(Plan(wanted, data), folder / "optuna.journal", [])
 
 

@@ -18,7 +18,7 @@ from toy import toy_problem, toy_reference
 from mu import checkpoints
 from mu.architectures import MODELS
 from mu.models import ModelSpec, build, head, resolve
-from sweeps import study
+from sweeps import problems, study
 from sweeps.files import StudyError
 
 
@@ -220,4 +220,4 @@ def test_pretrained_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     raw = studies.tiny(model={"name": "small_cnn", "weights": model.weights})
     wanted = study.read(studies.write(tmp_path, raw))
     with pytest.raises(StudyError, match=r"x: model: .*w.pt: lacks `0.weight` \[32, 1, 3, 3\]"):
-        study.load_data(wanted, "x")
+        problems.load_data(wanted, "x")

@@ -16,7 +16,7 @@ import studies
 from rich.console import Console
 
 from mu.record import TrialRecord
-from sweeps import costs, notify, status, study
+from sweeps import costs, notify, problems, status, study
 from sweeps.cells import Cells
 from sweeps.operation import Budget
 from sweeps.plan import Plan
@@ -102,7 +102,7 @@ def test_what_runs_counts_and_the_last_phases_do_not() -> None:
 
 def test_a_search_that_ends_early_is_even_over_its_cells(tmp_path: Path) -> None:
     wanted = study.parse(studies.tiny(search__trials=50), "study.yaml")
-    plan = Plan(wanted, study.load_data(wanted, "study.yaml"))
+    plan = Plan(wanted, problems.load_data(wanted, "study.yaml"))
     cells = Cells(plan, str(tmp_path / "journal"))
     jobs = [cells.next() for _ in range(18)]
     assert cells.next(more=False) is None

@@ -25,7 +25,7 @@ from mlflow.tracking import MlflowClient
 from servers import mlflow_server
 from studies import numbers, records
 
-from sweeps import cluster, study
+from sweeps import cluster, problems, study
 from sweeps.plan import Plan
 from sweeps.store import Store
 from sweeps.tracker import KEY, local_uri
@@ -212,7 +212,7 @@ class Recording(Store):
 def test_a_reference_goes_on_from_its_snapshot(finished: Path, tmp_path: Path) -> None:
     """Its worker is killed, and then the driver's run is ended: no epoch that was saved is run again."""
     wanted = study.read(finished / "study.yaml", ["training.epochs=60"])
-    plan = Plan(wanted, study.load_data(wanted, "study.yaml"))
+    plan = Plan(wanted, problems.load_data(wanted, "study.yaml"))
     problem = plan.problem("some", 1)
     key = problem.reference_key("retrain")
     store = Recording(str(tmp_path))

@@ -17,7 +17,7 @@ from toy import toy_problem
 
 from mu import own_models
 from mu.models import Model, ModelSpec, build, resolve
-from sweeps import study
+from sweeps import problems, study
 from sweeps.__main__ import main
 from sweeps.files import StudyError
 
@@ -185,7 +185,7 @@ def test_a_study_keeps_the_options_of_its_model(package: str, tmp_path: Path) ->
     assert wanted.definition["model"] == given
     assert isinstance(wanted.model, Model)
     assert wanted.model.normalize is not None and wanted.model.normalize.std == (0.5,)
-    data = study.load_data(wanted, "x")
+    data = problems.load_data(wanted, "x")
     assert wanted.problem(data, "some", 0).split().input_mean == (0.25,)
 
 
@@ -201,4 +201,4 @@ def test_a_normalization_of_other_channels_is_refused(tmp_path: Path) -> None:
     model = {"name": "small_cnn", "normalize": {"mean": [0.5] * 3, "std": [0.5] * 3}}
     wanted = study.read(studies.write(tmp_path, studies.tiny(model=model)))
     with pytest.raises(StudyError, match=r"normalize: must hold a number for each of 1 channels"):
-        study.load_data(wanted, "x")
+        problems.load_data(wanted, "x")

@@ -10,7 +10,7 @@ import studies
 import tiny_data
 
 from mu.data import Examples
-from sweeps import estimate, files, space, study
+from sweeps import estimate, files, problems, space, study
 from sweeps.__main__ import main
 from sweeps.plan import Plan
 
@@ -86,7 +86,7 @@ def test_the_cost_of_a_large_network_is_measured_on_few_samples(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     wanted = study.parse(studies.tiny(), "study.yaml")
-    plan = Plan(wanted, study.load_data(wanted, "study.yaml"))
+    plan = Plan(wanted, problems.load_data(wanted, "study.yaml"))
     seen: list[int] = []
 
     def train(model: object, part: Examples, *_: object) -> Iterator[None]:

@@ -16,7 +16,7 @@ from mu.record import TrialRecord, read
 from reports import formats, load
 from reports import published as report
 from reports.stats import Spread
-from sweeps import published, study
+from sweeps import problems, published, study
 from sweeps.files import StudyError
 from sweeps.plan import Plan
 
@@ -90,7 +90,7 @@ def test_a_table_beside_the_study_is_read_in_our_units(tmp_path: Path) -> None:
     assert (third.forget, third.name) == ("three", "acc_test_retain")
     again = study.parse(wanted.definition, "elsewhere/study.yaml")
     assert again.published == wanted.published
-    line = Plan(wanted, study.load_data(wanted, "x")).study_line({}, 0.0)
+    line = Plan(wanted, problems.load_data(wanted, "x")).study_line({}, 0.0)
     assert line["published"][0]["mean"] == 0.91
 
 

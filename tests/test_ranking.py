@@ -21,7 +21,7 @@ from mu.forget import ForgetRequest, select
 from mu.metrics import entropy
 from mu.problem import Problem, weights_of
 from mu.ranking import early_epochs, rank, ranking_key
-from sweeps import splits, study
+from sweeps import problems, splits, study
 from sweeps.plan import Plan
 from sweeps.store import Store
 
@@ -147,7 +147,7 @@ def plan() -> Plan:
         "some": {"kind": "random", "fraction": 0.1},
     }
     wanted = study.parse(studies.tiny(forget=requests, experiments={}, training__epochs=6), "tiny")
-    return Plan(wanted, study.load_data(wanted, "tiny"))
+    return Plan(wanted, problems.load_data(wanted, "tiny"))
 
 
 def test_samples_are_ranked_once_ever(plan: Plan, tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ def test_what_is_written_selects_the_same_samples_elsewhere(plan: Plan, tmp_path
     file = str(tmp_path / "splits" / "hard.npy")
     request = {"again": {"kind": "indices", "file": file}}
     wanted = study.parse(studies.tiny(forget=request, experiments={}), "tiny")
-    again = Plan(wanted, study.load_data(wanted, "tiny"))
+    again = Plan(wanted, problems.load_data(wanted, "tiny"))
     assert np.array_equal(again.chosen("again"), plan.chosen("hard"))
     # Positions count all training samples, so that any program can use them.
     everything = load(replace(wanted.data, subset=None, val=0.001))

@@ -12,7 +12,7 @@ import pytest
 import studies
 
 from mu.record import TrialRecord
-from sweeps import results, study
+from sweeps import problems, results, study
 from sweeps.files import StudyError
 from sweeps.plan import Plan, versions
 from sweeps.results import Results
@@ -26,7 +26,7 @@ def record(key: str) -> TrialRecord:
 @pytest.fixture(scope="module")
 def line() -> dict[str, object]:
     wanted = study.parse(studies.tiny(), "study.yaml")
-    return Plan(wanted, study.load_data(wanted, "study.yaml")).study_line(versions(), 1.0)
+    return Plan(wanted, problems.load_data(wanted, "study.yaml")).study_line(versions(), 1.0)
 
 
 def test_a_record_is_kept_once(tmp_path: Path, line: dict[str, object]) -> None:

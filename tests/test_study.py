@@ -16,7 +16,7 @@ from toy import toy_problem
 from mu import methods
 from mu.architectures import MODELS, Shape
 from mu.problem import weights_of
-from sweeps import files, space, study
+from sweeps import files, problems, space, study
 from sweeps.__main__ import main
 from sweeps.files import StudyError
 from sweeps.plan import Plan
@@ -347,7 +347,7 @@ def test_a_transfer_of_all_pairs_every_two_requests(tmp_path: Path) -> None:
 def test_a_method_can_be_limited_to_requests_it_supports(tmp_path: Path) -> None:
     methods = ["jit", {"name": "unsir", "forget": ["three"]}]
     wanted = study.read(studies.write(tmp_path, studies.tiny(methods=methods)))
-    plan = Plan(wanted, study.load_data(wanted, "x"))
+    plan = Plan(wanted, problems.load_data(wanted, "x"))
     assert plan.cells == [("some", "jit"), ("three", "jit"), ("three", "unsir")]
     assert (plan.counts["confirm"], plan.counts["transfer"]) == (6, 2)
     best = {cell: wanted.tuned(cell[1]).fixed for cell in plan.cells}
@@ -358,7 +358,7 @@ def test_a_method_can_be_limited_to_requests_it_supports(tmp_path: Path) -> None
 def test_the_papers_selection_may_look_where_the_report_does(tmp_path: Path) -> None:
     seeds = {"search": [1, 2], "report": [1, 2]}
     wanted = study.read(studies.write(tmp_path, studies.tiny(selection="paper", seeds=seeds)))
-    plan = Plan(wanted, study.load_data(wanted, "x"))
+    plan = Plan(wanted, problems.load_data(wanted, "x"))
     job = plan.job("search", "some", "jit", 1, {}, 0)
     assert (wanted.search_view, job.views) == ("test", ("test",))
     honest = study.read(studies.write(tmp_path, studies.tiny()))
@@ -375,7 +375,7 @@ def test_an_objective_may_be_the_mean_gap_over_ones_own_list(tmp_path: Path) -> 
 
 def test_costly_attacks_run_where_the_study_says(tmp_path: Path) -> None:
     wanted = study.read(studies.write(tmp_path, studies.tiny(metrics={"costly": ["transfer"]})))
-    plan = Plan(wanted, study.load_data(wanted, "x"))
+    plan = Plan(wanted, problems.load_data(wanted, "x"))
     searched = study.read(studies.write(tmp_path, studies.tiny(metrics={"costly": ["search"]})))
     assert Plan(searched, plan.data).job("search", "some", "jit", 0, {}, 0).attacks
     both = ("svc", "starting_kit")
@@ -416,7 +416,7 @@ def test_a_method_is_refused_on_a_model_it_cannot_work_on(
     changes = {"model": "linear", "methods": ["activation_prune"]}
     wanted = study.read(studies.write(tmp_path, studies.tiny(**changes)))
     with pytest.raises(StudyError, match=r"activation_prune: some: .* but Sequential has none"):
-        study.load_data(wanted, "study.yaml")
+        problems.load_data(wanted, "study.yaml")
 
 
 def test_a_range_matters_only_under_its_condition() -> None:

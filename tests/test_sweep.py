@@ -245,13 +245,13 @@ def test_a_reference_that_cannot_be_trained_is_named(
 ) -> None:
     """In this process: a worker that raises, without a cluster of its own for it."""
     from mu.training import Recipe
-    from sweeps import cluster, study
+    from sweeps import cluster, problems, study
     from sweeps.files import SweepError
     from sweeps.plan import Plan
     from sweeps.training import Trainers
 
     wanted = study.read(finished / "study.yaml")
-    plan = Plan(wanted, study.load_data(wanted, "study.yaml"))
+    plan = Plan(wanted, problems.load_data(wanted, "study.yaml"))
     with cluster.join(None, wanted.resources):
         recipe = Recipe(lr=0.1)
         object.__setattr__(recipe, "optimizer", "no_such_optimizer")  # what its checks would refuse

@@ -21,9 +21,9 @@ from mu.models import build
 from mu.problem import Problem, Weights, weights_of
 from mu.rng import generator
 from mu.training import Recipe
-from sweeps import study
+from sweeps import problems, study
+from sweeps.files import StudyError
 from sweeps.plan import Job
-from sweeps.study import StudyError
 from sweeps.trial import Reference, run_trial
 
 pytestmark = pytest.mark.filterwarnings("ignore:SSD selected no weight")
@@ -177,7 +177,7 @@ def test_what_needs_images_is_refused_before_anything_starts(
         "methods": ["finetune"],
     }
     with pytest.raises(StudyError) as caught:
-        study.load_data(
+        problems.load_data(
             study.parse(studies.tiny(**{**usual, **changes}), "news.yaml"), "news.yaml", tmp_path
         )
     assert message in str(caught.value)
