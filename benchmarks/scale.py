@@ -38,7 +38,6 @@ from sweeps.cells import Cells
 from sweeps.progress import Progress
 from sweeps.results import Results
 from sweeps.tracker import Tracker
-from sweeps.trial import Outcome
 
 METHODS = ("finetune", "ga", "ssd", "ugradsl")
 EPOCHS = 5
@@ -62,12 +61,14 @@ class NoWork(tuner.UnlearningTrial):
             time.sleep(self.seconds)
         draws = np.random.default_rng(derive_seed("benchmark", self.job.key))
         values = dict(zip(NAMES, draws.uniform(0, 1, len(NAMES)).tolist()))
-        self.curve = [
+        outcome = self.begun.outcome
+        outcome.curve = [
             {"epoch": epoch, "seconds": 0.1 * epoch, "acc_forget": 1.0, "avg_gap_natmu": 0.1}
             for epoch in range(EPOCHS + 1)
         ]
-        metrics = {view: dict(values) for view in self.job.views}
-        return self._result(Outcome(metrics=metrics, curve=self.curve, time_unlearn=1.0), True)
+        outcome.metrics = {view: dict(values) for view in self.job.views}
+        outcome.time_unlearn = 1.0
+        return self._result(done=True)
 
 
 def study(trials: int, concurrent: int | None) -> dict[str, Any]:

@@ -23,7 +23,6 @@ from mu.keys import content_key, derive_seed
 from mu.models import Model, Normalization, build, resolve
 from mu.precision import at_precision
 from mu.rng import generator, seed_process
-from mu.snapshot import Snapshot
 from mu.split import Memo, Split
 from mu.training import Recipe, train
 
@@ -155,19 +154,10 @@ class Problem:
         network.load_state_dict(checkpoints.fit(checkpoints.read(path), network, str(path)))
         return weights_of(model)
 
-    def train(
-        self,
-        role: Role,
-        model: nn.Module,
-        device: str = "cpu",
-        snapshot: Snapshot | None = None,
-    ) -> Iterator[None]:
+    def train(self, role: Role, model: nn.Module, device: str = "cpu") -> Iterator[None]:
         """Train a freshly built `model` on D (`original`) or D_r (`retrain`); yields after each epoch.
 
         Seeds the process's global generators, which dropout draws from.
-
-        Args:
-            snapshot: Where to go on, and what can be saved at every yield.
         """
         examples = self.data.parts["train"].examples(device)
         if role == "retrain":
@@ -175,7 +165,7 @@ class Problem:
         key = self.reference_key(role)
         seed_process("train", key)
         order = generator("order", role, key)
-        yield from train(model, examples, self.recipe, order, snapshot)
+        yield from train(model, examples, self.recipe, order)
 
     def split(self, device: str = "cpu") -> Split:
         """What methods are handed, before it is narrowed to what each declares."""

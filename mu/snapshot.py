@@ -1,56 +1,136 @@
-"""Where a training is, at the end of an epoch, so that it can go on elsewhere with the same numbers."""
+"""Where a training or a method is, at the end of an epoch, so that it can go on elsewhere with the same numbers.
+
+Loops over epochs take their numbers from ``resumable``, and name all that changes in them. What comes before a
+loop follows from seeds, and runs again; the loop itself goes on behind the last epoch that was saved.
+"""
 
 from __future__ import annotations
 
 import io
-from typing import Any
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
+from typing import Any, Protocol, TypeVar, cast
 
 import torch
-from torch import nn
+
+T = TypeVar("T")
+
+
+class Stateful(Protocol):
+    """A module, an optimizer, or anything else whose state is plain data and tensors."""
+
+    def state_dict(self) -> Any: ...
+
+    def load_state_dict(self, state_dict: Any, /) -> Any: ...
 
 
 class Snapshot:
-    """The state of one ``mu.training.fit``: weights, optimizer, random generators, epochs done.
+    """The state of one training or method run: of the loop it is in, and how many epochs of it are done.
 
     Args:
-        content: What ``save`` gave; empty begins at the first epoch.
+        content: What ``save`` gave; empty begins at the beginning.
+
+    Attributes:
+        epochs: Epochs done in the loop that runs.
+        pending: Whether the loop that was saved has not been reached yet.
+        resumed: Called when its state has been brought back, before the first new epoch.
     """
 
     def __init__(self, content: bytes = b""):
-        self._content = content
-        self._parts: tuple[nn.Module, torch.optim.Optimizer, torch.Generator] | None = None
         self.epochs = 0
+        self.pending = bool(content)
+        self._content = content
+        self.resumed: Callable[[], None] | None = None
+        self._loops = 0
+        self._inside: tuple[torch.Generator, tuple[Stateful, ...]] | None = None
 
-    def start(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, generator: torch.Generator
-    ) -> int:
-        """Bring all to the state that was saved; returns how many epochs are done."""
-        self._parts = model, optimizer, generator
-        if self._content:
-            state = torch.load(io.BytesIO(self._content), map_location="cpu", weights_only=True)
-            self._content = b""
-            model.load_state_dict(state["model"])
-            optimizer.load_state_dict(state["optimizer"])
-            generator.set_state(state["generator"])
-            torch.set_rng_state(state["process"])
-            if torch.cuda.is_available() and "cuda" in state:
-                torch.cuda.set_rng_state(state["cuda"])
-            self.epochs = state["epochs"]
-        return self.epochs
+    def follow(self, steps: Iterator[T]) -> Generator[T, None, None]:
+        """`steps`, whose loops this snapshot saves and resumes; those before what was saved are passed over."""
+        with closing(cast(Generator[T, None, None], steps)):
+            while True:
+                with _current(self):
+                    try:
+                        item = next(steps)
+                    except StopIteration:
+                        return
+                if not self.pending:
+                    yield item
 
     def save(self) -> bytes:
-        """The state as it is now; to be called between epochs."""
-        assert self._parts is not None, "the training has not started"
-        model, optimizer, generator = self._parts
+        """The state after the epoch that has just ended; empty when no loop runs. To be called between steps."""
+        if self._inside is None:
+            return b""
+        generator, parts = self._inside
         state: dict[str, Any] = {
-            "model": model.state_dict(),
-            "optimizer": optimizer.state_dict(),
+            "loop": self._loops,
+            "epochs": self.epochs,
+            "parts": [part.state_dict() for part in parts],
             "generator": generator.get_state(),
             "process": torch.get_rng_state(),
-            "epochs": self.epochs,
         }
         if torch.cuda.is_initialized():
             state["cuda"] = torch.cuda.get_rng_state()
         buffer = io.BytesIO()
         torch.save(state, buffer)
         return buffer.getvalue()
+
+    def loop(
+        self, epochs: int, generator: torch.Generator, parts: tuple[Stateful, ...]
+    ) -> Iterator[int]:
+        """See ``resumable``."""
+        assert self._inside is None, "a loop that can be resumed holds no other"
+        self._inside = generator, parts
+        self._loops += 1
+        self.epochs = 0
+        if self.pending:
+            self._bring_back(generator, parts)
+        for epoch in range(self.epochs, epochs):
+            self.epochs = epoch + 1
+            yield epoch
+        self._inside = None
+
+    def _bring_back(self, generator: torch.Generator, parts: tuple[Stateful, ...]) -> None:
+        state = torch.load(io.BytesIO(self._content), map_location="cpu", weights_only=True)
+        if state["loop"] != self._loops:
+            return
+        self.pending, self._content = False, b""
+        for part, saved in zip(parts, state["parts"], strict=True):
+            part.load_state_dict(saved)
+        generator.set_state(state["generator"])
+        torch.set_rng_state(state["process"])
+        if torch.cuda.is_available() and "cuda" in state:
+            torch.cuda.set_rng_state(state["cuda"])
+        self.epochs = state["epochs"]
+        if self.resumed:
+            self.resumed()
+
+
+def resumable(epochs: int, generator: torch.Generator, *parts: Stateful) -> Iterator[int]:
+    """The numbers, from 0, of a loop's epochs: those that were not run before what a snapshot goes on from.
+
+    Args:
+        generator: Where the loop draws from.
+        parts: All else that the loop changes: models, optimizers, ``mu.sampling``'s endless passes.
+    """
+    if _followed is None:
+        return iter(range(epochs))
+    return _followed.loop(epochs, generator, parts)
+
+
+_followed: Snapshot | None = None
+
+
+@contextmanager
+def _current(snapshot: Snapshot | None) -> Iterator[None]:
+    global _followed
+    before, _followed = _followed, snapshot
+    try:
+        yield
+    finally:
+        _followed = before
+
+
+def unfollowed(action: Callable[[], T]) -> T:
+    """Run what is no part of the run that is followed, such as what it computes once for others, too."""
+    with _current(None):
+        return action()

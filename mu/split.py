@@ -13,6 +13,7 @@ from torch import Tensor
 from mu.augment import Augment
 from mu.data import Examples
 from mu.rng import generator
+from mu.snapshot import unfollowed
 
 T = TypeVar("T")
 DATA = ("retain", "forget", "twin")
@@ -70,7 +71,8 @@ class Memo:
             self.samples += samples
             return value
         began, seen = time.perf_counter(), self.counter[0]
-        value = compute(generator("once", self.seed, repr(name)))
+        draws = generator("once", self.seed, repr(name))
+        value = unfollowed(lambda: compute(draws))
         size = _tensor_bytes(value)
         if self._held + size <= self.limit_bytes:
             self._held += size

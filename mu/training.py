@@ -21,7 +21,7 @@ from mu.data import Examples, as_float, batches
 from mu.keys import LATER
 from mu.launch import gradients
 from mu.precision import check_precision
-from mu.snapshot import Snapshot
+from mu.snapshot import resumable
 
 Optimizer = Literal["sgd", "adam", "adamw"]
 Schedule = Literal["constant", "cosine", "onecycle", "step"]
@@ -150,7 +150,7 @@ def fit(
     augment: Augment | None = None,
     augmentable: Tensor | None = None,
     loss: Loss = F.cross_entropy,
-    snapshot: Snapshot | None = None,
+    begin: Callable[[int], object] | None = None,
 ) -> Iterator[None]:
     """Train in place on shuffled batches, in train mode; yields after each epoch.
 
@@ -158,17 +158,18 @@ def fit(
         augment: Applied to every batch anew; None leaves the inputs as they are.
         augmentable: bool [N], which examples `augment` may change; None is all.
         loss: From logits [B, K] and labels [B] to a scalar.
-        snapshot: Where to begin, and what can be saved at every yield; None begins at the first epoch.
+        begin: Called before each epoch with its number, from 0.
     """
     stepper = make_optimizer(model, optimizer, lr, momentum, weight_decay)
-    done = snapshot.start(model, stepper, generator) if snapshot else 0
     differentiate = gradients(model, loss)
     if augmentable is not None:
         augmentable = augmentable.to(examples.device)
     per_epoch = sum(1 for _ in batches(len(examples), batch_size))
     total, warmup = epochs * per_epoch, round(warmup_epochs * per_epoch)
-    step = done * per_epoch
-    for epoch in range(done, epochs):
+    for epoch in resumable(epochs, generator, model, stepper):
+        step = epoch * per_epoch
+        if begin:
+            begin(epoch)
         model.train()
         for index in batches(len(examples), batch_size, generator, examples.device):
             chosen = examples.take(index)
@@ -183,8 +184,6 @@ def fit(
             differentiate(as_float(inputs), chosen.labels)
             stepper.step()
             step += 1
-        if snapshot:
-            snapshot.epochs = epoch + 1
         yield
 
 
@@ -208,11 +207,7 @@ def one_pass(
 
 
 def train(
-    model: nn.Module,
-    examples: Examples,
-    recipe: Recipe,
-    generator: torch.Generator,
-    snapshot: Snapshot | None = None,
+    model: nn.Module, examples: Examples, recipe: Recipe, generator: torch.Generator
 ) -> Iterator[None]:
     """Train from the weights the model has, by a recipe; yields after each epoch."""
     return fit(
@@ -229,7 +224,6 @@ def train(
         warmup_epochs=recipe.warmup_epochs,
         milestones=recipe.milestones,
         augment=augment_policy(recipe.augment, recipe.pad),
-        snapshot=snapshot,
     )
 
 

@@ -9,7 +9,7 @@
   references, and trials, beside ``loopback`` (where it listens) and ``jobs`` (a command on a cluster's head);
   ``tracker``: the only one that imports MLflow.
 * ``optuna_storage``: a journal or a database that may be away; ``credentials``: passwords are shown nowhere.
-* ``store``: models by content key; ``results``: the records of a study; ``costs``: what they cost, and budgets.
+* ``store``: models by content key, and drafts of work that has begun; ``results``: the records of a study; ``costs``: what they cost, and budgets.
 * ``progress``: the live view; ``status``: the same from the records; ``notify``: who is told at the end.
 * ``run``, ``references``: the flow of a study through its phases; ``__main__``: the command line.
 """

@@ -22,7 +22,7 @@ from sweeps.trial import Reference, answers, complete, sparse
 if TYPE_CHECKING:
     from sweeps.plan import Plan
     from sweeps.run import Sweep
-    from sweeps.store import Store
+    from sweeps.store import Drafts, Store
     from sweeps.training import Scored, Trainers
 
 Names = tuple[str, int]
@@ -31,7 +31,9 @@ Question = tuple[Problem, tuple[str, ...], tuple[str, ...]]
 """A problem, the views its references are scored on, and the costly attacks that are run on them."""
 
 
-def references(sweep: Sweep, trainers: Trainers, store: Store) -> dict[str, dict[Names, Reference]]:
+def references(
+    sweep: Sweep, trainers: Trainers, store: Store, drafts: Drafts
+) -> dict[str, dict[Names, Reference]]:
     """What trials are compared with, by the purpose of the seed (`search` or `report`) and the problem.
 
     Raises:
@@ -51,7 +53,7 @@ def references(sweep: Sweep, trainers: Trainers, store: Store) -> dict[str, dict
     asked = _questions(plan)
     _refuse_guessing(plan, trainers, asked)
     missing = {key: wanted[key] for key in wanted if key not in seconds}
-    for key, arrays in trainers.train(missing, store):
+    for key, arrays in trainers.train(missing, drafts):
         store.put(key, arrays)
         seconds[key] = spent[key] = float(arrays["seconds"])
         sweep.compute["reference"] += spent[key]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,7 @@ from sweeps.plan import Job, Plan, versions
 from sweeps.progress import Progress
 from sweeps.references import references
 from sweeps.results import Results
-from sweeps.store import Store
+from sweeps.store import Drafts, Store
 from sweeps.trial import Curve, Reference
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ class Sweep:
         self.progress = Progress(self.study, search.objective[0], plan.study.search_view, console)
         self.tracker: Tracker | None = None
         self.store: Store | None = None
+        self.drafts: Drafts | None = None
         self.slots: Slots | None = None
         self.seconds: dict[str, float] = {}
         self.compute: dict[str, float] = defaultdict(float)
@@ -160,12 +162,12 @@ class Sweep:
         """All phases, one after the other."""
         self.slots = workers.cluster.slots
         self.began = time.monotonic()
-        self.store = store
+        self.store, self.drafts = store, Drafts(store.location)
         resources = self.plan.study.resources
-        with self.progress:
+        with self.progress, closing(self.drafts) as drafts:
             self.slots.use(resources.reference)
             trainers = workers.trainers
-            found = self._timed("reference", lambda: references(self, trainers, store))
+            found = self._timed("reference", lambda: references(self, trainers, store, drafts))
             self.slots.use(resources.trial)
             count = self.cells.remaining(not self.search_ended)
             self._phase(workers, "search", _Search(self), count, found["search"])
@@ -333,6 +335,16 @@ class _Source:
 
     def ended(self, record: TrialRecord) -> None:
         self.sweep.take(record)
+        assert self.sweep.drafts is not None
+        self.sweep.drafts.drop(record.key)
+
+    def draft(self, job: Job) -> dict[str, Any] | None:
+        assert self.sweep.drafts is not None
+        return self.sweep.drafts.get(job.key)
+
+    def keep_draft(self, job: Job, arrays: dict[str, Any]) -> None:
+        assert self.sweep.drafts is not None
+        self.sweep.drafts.put(job.key, arrays)
 
     def keep(self, job: Job, arrays: dict[str, Any]) -> None:
         assert self.sweep.store is not None
@@ -350,7 +362,7 @@ class _Search(_Source):
         return job
 
     def ended(self, record: TrialRecord) -> None:
-        self.sweep.take(record)
+        super().ended(record)
         self.sweep.cells.ended(record)
 
     def behind(self, job: Job, point: Curve) -> bool:

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from mu.data import Dataset
 from mu.device import place, prepare
 from mu.evaluate import predict
-from mu.keys import content_key
 from mu.launch import set_launch
 from mu.models import Model
 from mu.problem import Evaluation, Problem, Role, weights_of
@@ -29,12 +28,12 @@ from sweeps.cluster import ray_options
 from sweeps.files import SweepError
 from sweeps.operation import Share
 from sweeps.plan import Plan
-from sweeps.store import Store
+from sweeps.store import Drafts
 from sweeps.trial import environment
 
 Weights = dict[str, NDArray[Any]]
-SNAPSHOT = "snapshot"
-SNAPSHOT_SECONDS = 60.0
+BEGUN = "begun"
+SAVE_SECONDS = 60.0
 """How often at most a training is saved, at the end of an epoch: what a lost worker costs."""
 RETRIES = 3
 """How often a piece of work is started again after its worker or node was lost."""
@@ -76,15 +75,15 @@ def _train(
     device = prepare(share.cpus, share.gpus)
     problem = Problem(data, network, *parts)
     model = place(problem.build(), device)
-    snapshot = Snapshot(begun[SNAPSHOT].tobytes() if begun else b"")
+    snapshot = Snapshot(begun[BEGUN].tobytes() if begun else b"")
     began = saved = time.perf_counter()
     if begun:
         began -= float(begun["seconds"])
-    for _ in problem.train(role, model, device, snapshot):
+    for _ in snapshot.follow(problem.train(role, model, device)):
         now = time.perf_counter()
         if now - saved >= every_seconds and snapshot.epochs < problem.recipe.epochs:
             content = np.frombuffer(snapshot.save(), np.uint8)
-            yield {SNAPSHOT: content, "seconds": np.array(now - began)}
+            yield {BEGUN: content, "seconds": np.array(now - began)}
             saved = now
     yield {**weights_of(model), "seconds": np.array(time.perf_counter() - began)}
 
@@ -129,11 +128,6 @@ def _rank(
     return rank(Problem(data, network, *parts), original, device)
 
 
-def _begun_key(key: str) -> str:
-    """Where the store keeps the snapshot of a reference."""
-    return content_key(key, SNAPSHOT)
-
-
 class Trainers:
     """Trains and scores the references of one plan on the running cluster.
 
@@ -155,14 +149,14 @@ class Trainers:
         self._train = _train.options(**options)
         self._score = _score.options(**options)
         self._rank = _rank.options(**options)
-        self.snapshot_seconds = SNAPSHOT_SECONDS
+        self.save_seconds = SAVE_SECONDS
 
     def share(self, key: str, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Put the weights of a reference into the object store."""
         self.weights[key] = ray.put({k: v for k, v in arrays.items() if k != "seconds"})
 
     def train(
-        self, wanted: Mapping[str, tuple[Problem, Role]], store: Store | None = None
+        self, wanted: Mapping[str, tuple[Problem, Role]], drafts: Drafts | None = None
     ) -> Iterator[tuple[str, Weights]]:
         """Train references in parallel; yields (key, arrays) as each ends.
 
@@ -170,14 +164,14 @@ class Trainers:
         without a new one.
 
         Args:
-            store: Keeps snapshots, so that another run of the study finds them; None keeps them here only.
+            drafts: Where what has begun is kept for another run of the study; None keeps it here only.
 
         Raises:
             SweepError: One cannot be trained; the message names its role, seed and the reason.
         """
         begun: dict[str, Weights | None] = {}
         for key in wanted:
-            begun[key] = store.get(_begun_key(key)) if store else None
+            begun[key] = drafts.get(key) if drafts else None
         losses: Counter[str] = Counter()
         running = {self._start(*wanted[key], begun[key]): key for key in wanted}
         while running:
@@ -196,15 +190,15 @@ class Trainers:
                     ) from error
                 running[self._start(*wanted[key], begun[key])] = key
                 continue
-            if SNAPSHOT in arrays:
+            if BEGUN in arrays:
                 begun[key], losses[key] = arrays, 0
-                if store:
-                    store.put(_begun_key(key), arrays)
+                if drafts:
+                    drafts.put(key, arrays)
                 continue
             del running[steps], begun[key]
             yield key, arrays
-            if store:
-                store.delete(_begun_key(key))
+            if drafts:
+                drafts.drop(key)
 
     def _start(self, problem: Problem, role: Role, begun: Weights | None) -> Any:
         content = None if begun is None else ray.put(begun)
@@ -215,7 +209,7 @@ class Trainers:
             role,
             *self.place,
             content,
-            self.snapshot_seconds,
+            self.save_seconds,
         )
 
     def rank(self, wanted: Mapping[str, Problem]) -> Iterator[tuple[str, NDArray[np.float64]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import platform
 import time
@@ -19,6 +20,7 @@ from mu.evaluate import compare, evidence_score, few_scores, outputs
 from mu.methods import Method
 from mu.problem import Evaluation, Problem, Weights
 from mu.rng import generator, seed_process
+from mu.snapshot import Snapshot
 from mu.split import Split
 from mu.training import count_samples
 from sweeps import memory
@@ -30,6 +32,9 @@ COLLAPSED = 1.5
 """A model is destroyed when its accuracy on held-out data it should keep is below this multiple of chance..."""
 PATIENCE = 2
 """...at this many evaluations in a row, unless the method impairs first and repairs later."""
+
+KNOWN = ("curve", "time_unlearn", "samples_seen")
+"""What an outcome holds between epochs."""
 
 Curve = dict[str, float]
 
@@ -70,6 +75,30 @@ class Outcome:
     """Logits on D_f and on the test samples, for the audit; no part of the record."""
 
 
+class Begun:
+    """A trial between two epochs.
+
+    Args:
+        saved: What ``save`` gave; nothing is a trial that has not begun.
+
+    Attributes:
+        outcome: What is known so far of how it will end: curve, time, samples.
+        snapshot: Where the method is.
+    """
+
+    def __init__(self, saved: Mapping[str, NDArray[np.uint8]] | None = None):
+        method, known = (saved[name].tobytes() if saved else b"" for name in ("method", "known"))
+        self.outcome = Outcome(**json.loads(known)) if known else Outcome()
+        self.snapshot = Snapshot(method)
+
+    def save(self) -> dict[str, NDArray[np.uint8]]:
+        """All that another process needs to go on; nothing when the method is in no loop that can be resumed."""
+        method = self.snapshot.save()
+        known = json.dumps({name: getattr(self.outcome, name) for name in KNOWN}).encode()
+        parts = {"method": method, "known": known}
+        return {k: np.frombuffer(v, np.uint8) for k, v in parts.items()} if method else {}
+
+
 def run_trial(
     problem: Problem,
     split: Split,
@@ -81,8 +110,9 @@ def run_trial(
     device: str = "cpu",
     own_list: Sequence[str] = (),
     retrained: Callable[[], Weights] | None = None,
-) -> Generator[Curve, None, Outcome]:
-    """Run a job; yields a point of its curve after each epoch, and returns how it ended.
+    begun: Begun | None = None,
+) -> Generator[Begun, None, Outcome]:
+    """Run a job; yields where it is after each epoch, and returns how it ended.
 
     Exceptions are caught and make it `failed`: they are results, and are not retried. The method's randomness
     depends on problem and method alone, so that trials of a cell differ by their knobs only.
@@ -92,12 +122,14 @@ def run_trial(
         weights: The original model.
         own_list: Metrics of the objective `mean_gap`, if that is the study's.
         retrained: Fetches the retrained model, for the diagnostics of a finalist; None leaves them out.
+        begun: Where to go on; None is the beginning.
     """
-    outcome = Outcome()
+    begun = begun or Begun()
+    outcome = begun.outcome
     memory.watch(device)
     try:
         yield from _steps(
-            outcome,
+            begun,
             problem,
             split,
             method,
@@ -119,7 +151,7 @@ def run_trial(
 
 
 def _steps(
-    outcome: Outcome,
+    begun: Begun,
     problem: Problem,
     split: Split,
     method: Method,
@@ -130,21 +162,33 @@ def _steps(
     device: str,
     own_list: Sequence[str],
     retrained: Callable[[], Weights] | None,
-) -> Iterator[Curve]:
-    """The work of ``run_trial``, noted in `outcome` as it goes."""
+) -> Iterator[Begun]:
+    """The work of ``run_trial``, noted in `begun` as it goes."""
+    outcome, snapshot = begun.outcome, begun.snapshot
     seed_process("trial", problem.key, method.name)
     draws = generator("method", problem.key, method.name)
     model = place(problem.load(weights), device)
     counter = count_samples(model)
     split.memo.start(counter)
     watch = _Watch(problem, split, reference, device)
-    outcome.curve.append(watch.start())
+    if not outcome.curve:
+        outcome.curve.append(watch.start())
     steps = method.unlearn(model, split.only(method.data), draws, **job.knobs)
-    clock, low, ended = 0.0, 0, False
+    followed = snapshot.follow(steps)
+    clock, began, ended = 0.0, 0.0, False
+
+    def resume() -> None:
+        """What led here again was billed when it was done first."""
+        nonlocal clock, began
+        clock = outcome.time_unlearn - split.memo.seconds
+        counter[0] = outcome.samples_seen - split.memo.samples
+        began = time.perf_counter()
+
+    snapshot.resumed = resume
     while True:
         began = time.perf_counter()
         try:
-            next(steps)
+            next(followed)
         except StopIteration:
             ended = True
         finally:
@@ -156,18 +200,17 @@ def _steps(
             break
         point = watch.point(model, len(outcome.curve), outcome.time_unlearn)
         outcome.curve.append(point)
-        yield point
         if not math.isfinite(point["acc_test"]):
             outcome.status = "diverged"
             outcome.reason = f"outputs are not finite after epoch {int(point['epoch'])}"
             break
-        kept = point.get("acc_test_retain", point["acc_test"])
-        low = low + 1 if kept < COLLAPSED / split.num_classes else 0
-        if early_stop != "none" and low >= PATIENCE and not method.impairs_first:
+        if early_stop != "none" and not method.impairs_first and _collapsed(outcome.curve, split):
+            kept = _kept(point)
             outcome.status = "stopped"
             outcome.reason = f"collapsed: held-out accuracy {kept:.3f} is near chance"
             break
-    steps.close()
+        yield begun
+    followed.close()
     if outcome.status != "finished":
         return
     found = problem.evaluate(model, split, job.views, device, job.attacks)
@@ -240,6 +283,18 @@ def complete(
 def answers(found: Evaluation) -> dict[str, NDArray[np.float32]]:
     """The outputs that the audit attacks."""
     return {"forget": found.forget.logits, "held_out": found.held_out["test"].logits}
+
+
+def _kept(point: Curve) -> float:
+    """Accuracy on held-out data that the model should keep."""
+    return point.get("acc_test_retain", point["acc_test"])
+
+
+def _collapsed(curve: Sequence[Curve], split: Split) -> bool:
+    """Whether the last evaluations all were near chance; the one before the first epoch does not count."""
+    last = curve[1:][-PATIENCE:]
+    near_chance = COLLAPSED / split.num_classes
+    return len(last) == PATIENCE and all(_kept(point) < near_chance for point in last)
 
 
 class _Watch:

@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -39,10 +39,12 @@ from sweeps.operation import Share
 from sweeps.plan import Job, Plan
 from sweeps.store import pack, unpack
 from sweeps.training import RETRIES, Trainers, Weights, parts_of
-from sweeps.trial import Curve, Outcome, Reference, environment, run_trial
+from sweeps.trial import Begun, Curve, Reference, environment, run_trial
 
 REPORT_SECONDS = 2.0
 """How often at most a running trial reports; shorter epochs are reported together."""
+SAVE_SECONDS = 180.0
+"""How often at most a running trial is saved, at the end of an epoch; shorter trials never are."""
 KEPT_PROBLEMS = 4
 """Problems whose data an actor keeps on its device."""
 
@@ -84,6 +86,7 @@ class Workers:
             launch=operation.resources.launch,
             early_stop=early_stop,
             own_list=self.plan.study.search.mean_gap,
+            save_seconds=SAVE_SECONDS,
         )
         trainable = tune.with_resources(
             tune.with_parameters(UnlearningTrial, shared=shared),
@@ -125,6 +128,12 @@ class JobSource(Protocol):
     def ended(self, record: TrialRecord) -> None:
         """Take the record of a job that ended."""
 
+    def draft(self, job: Job) -> Weights | None:
+        """Where an earlier run of the study left a job."""
+
+    def keep_draft(self, job: Job, arrays: Weights) -> None:
+        """Take where a running job is."""
+
     def keep(self, job: Job, arrays: Weights) -> None:
         """Take the outputs of a job that ended, before its record."""
 
@@ -147,6 +156,7 @@ class Shared:
     launch: str
     early_stop: str
     own_list: tuple[str, ...]
+    save_seconds: float
 
 
 class UnlearningTrial(tune.Trainable):
@@ -168,8 +178,10 @@ class UnlearningTrial(tune.Trainable):
             os._exit(1)  # the next trial starts in a fresh process
         self.job: Job = new_config["job"]
         self.started = time.time()
+        self.saved = time.monotonic()
+        left = new_config["begun"]
+        self.begun = Begun(None if left is None else ray.get(left))
         self.running: Any = None
-        self.curve: list[Curve] = []
         return True
 
     def _problem(self, name: tuple[str, int]) -> tuple[Problem, Split]:
@@ -196,21 +208,24 @@ class UnlearningTrial(tune.Trainable):
                 self.device,
                 self.shared.own_list,
                 lambda: ray.get(self.shared.retrained[name]),
+                self.begun,
             )
         until = time.monotonic() + REPORT_SECONDS
         try:
             while True:
-                self.curve.append(next(self.running))
+                next(self.running)
                 if time.monotonic() >= until:
-                    return self._result(
-                        Outcome("stopped", "behind others", curve=self.curve), False
-                    )
-        except StopIteration as end:
-            return self._result(end.value, True)
+                    return self._result(done=False)
+        except StopIteration:
+            return self._result(done=True)
 
-    def _result(self, outcome: Outcome, done: bool) -> dict[str, Any]:
+    def _result(self, done: bool) -> dict[str, Any]:
+        outcome, draft = self.begun.outcome, {}
         if not done:
-            outcome.time_unlearn = self.curve[-1]["seconds"]
+            outcome = replace(outcome, status="stopped", reason="behind others")
+            if time.monotonic() - self.saved >= self.shared.save_seconds:
+                draft = self.begun.save()
+                self.saved = time.monotonic()
         self.broken = outcome.status == "failed" and not _usable(self.device)
         ended = time.time()
         kept, outcome.kept = outcome.kept, {}
@@ -222,8 +237,9 @@ class UnlearningTrial(tune.Trainable):
             "ended": ended,
         }
         del ending["kept"]
-        # Tune flattens nested results: both parts travel as one value each.
-        return {"done": done, "ending": json.dumps(ending), "kept": pack(kept) if kept else b""}
+        # Tune flattens nested results: each part travels as one value.
+        arrays = {"kept": pack(kept) if kept else b"", "begun": pack(draft) if draft else b""}
+        return {"done": done, "ending": json.dumps(ending), **arrays}
 
 
 def _usable(device: str) -> bool:
@@ -274,6 +290,7 @@ class _Feed(Searcher):
         self.running: dict[str, Job] = {}
         self.again: deque[Job] = deque()
         self.losses: Counter[str] = Counter()
+        self.begun: dict[str, ray.ObjectRef] = {}
         self.began: dict[str, float] = {}
         self.overdue: set[str] = set()
         self.last_words: dict[str, str] = {}
@@ -285,7 +302,7 @@ class _Feed(Searcher):
         job = self._next()
         if job is not None:
             self.running[trial_id] = job
-            return {"job": job}
+            return {"job": job, "begun": self._begun(job)}
         # One that runs may be lost and start again: only the last one's end is the end.
         return None if self.running and self.error is None else Searcher.FINISHED
 
@@ -299,6 +316,20 @@ class _Feed(Searcher):
         except Exception as error:  # Tune would take it for a failure of the trial
             self.error = error
             return None
+
+    def _begun(self, job: Job) -> ray.ObjectRef | None:
+        """Where a job was left: by a worker that was lost, or in an earlier run of the study."""
+        if job.key not in self.begun:
+            left = self.jobs.draft(job)
+            if left is not None:
+                self.begun[job.key] = ray.put(left)
+        return self.begun.get(job.key)
+
+    def keep(self, trial_id: str, draft: bytes) -> None:
+        """Take where a running trial is."""
+        job, arrays = self.running[trial_id], unpack(draft)
+        self.begun[job.key] = ray.put(arrays)
+        self.jobs.keep_draft(job, arrays)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         pass
@@ -317,6 +348,7 @@ class _Feed(Searcher):
                 return
         else:
             ending = json.loads(result["ending"])
+        self.begun.pop(job.key, None)
         try:
             if result and result.get("kept"):
                 self.jobs.keep(job, unpack(result["kept"]))
@@ -407,8 +439,22 @@ class _Clock(tune.Callback):
             self.feed.overdue.add(name)
             ray.kill(trial.temporary_state.ray_actor)
 
+    def on_trial_result(
+        self,
+        iteration: int,
+        trials: list[Any],
+        trial: Any,
+        result: dict[str, Any],
+        **info: Any,
+    ) -> None:
+        """Take a trial's draft out of its result, of which Tune keeps the last."""
+        draft = result.pop("begun", b"")
+        if draft:
+            self.feed.keep(trial.trial_id, draft)
+
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self.trials.pop(trial.trial_id, None)
+        trial.config["begun"] = None  # Tune keeps the configuration, and with it what it refers to
 
     on_trial_error = on_trial_complete
     on_trial_recover = on_trial_complete

@@ -27,9 +27,9 @@ from studies import numbers, records
 
 from sweeps import cluster, problems, study
 from sweeps.plan import Plan
-from sweeps.store import Store
+from sweeps.store import Drafts
 from sweeps.tracker import KEY, local_uri
-from sweeps.training import SNAPSHOT, Trainers
+from sweeps.training import BEGUN, Trainers
 
 pytestmark = pytest.mark.slow
 TROUBLES = {
@@ -192,8 +192,8 @@ def test_nodes_and_workers_may_be_lost_at_any_time(finished: Path, tmp_path: Pat
     assert not list((tmp_path / "storage").rglob(".writing*"))
 
 
-class Recording(Store):
-    """A store that kills the training worker at its third snapshot, and notes the epochs of all."""
+class Recording(Drafts):
+    """Drafts that kill the training worker at its third snapshot, and note the epochs of all."""
 
     def __init__(self, location: str):
         super().__init__(location)
@@ -201,8 +201,8 @@ class Recording(Store):
 
     def put(self, key: str, arrays: Any) -> None:
         super().put(key, arrays)
-        if SNAPSHOT in arrays:
-            state = torch.load(io.BytesIO(arrays[SNAPSHOT].tobytes()), weights_only=True)
+        if BEGUN in arrays:
+            state = torch.load(io.BytesIO(arrays[BEGUN].tobytes()), weights_only=True)
             self.epochs.append(state["epochs"])
             if len(self.epochs) == 3:
                 (worker,) = workers(ray._private.worker._global_node, "ray::_train")
@@ -215,13 +215,14 @@ def test_a_reference_goes_on_from_its_snapshot(finished: Path, tmp_path: Path) -
     plan = Plan(wanted, problems.load_data(wanted, "study.yaml"))
     problem = plan.problem("some", 1)
     key = problem.reference_key("retrain")
-    store = Recording(str(tmp_path))
+    drafts = Recording(str(tmp_path))
     with cluster.join(None, wanted.resources):
         trainers = Trainers(plan)
-        trainers.snapshot_seconds = 0.05
-        steps = trainers.train({key: (problem, "retrain")}, store)
+        trainers.save_seconds = 0.05
+        steps = trainers.train({key: (problem, "retrain")}, drafts)
         ((found, arrays),) = steps
-        first = list(store.epochs)
+        drafts.close()
+        first = list(drafts.epochs)
         assert found == key
         assert len(first) > 3
         assert first == sorted(set(first)), "after the loss it did not begin again"

@@ -18,9 +18,10 @@ from mu.data import Examples
 from mu.evaluate import predict
 from mu.methods import Method
 from mu.problem import Problem, Weights
+from mu.snapshot import resumable
 from mu.split import Split
 from sweeps.plan import Job
-from sweeps.trial import Curve, Outcome, Reference, run_trial
+from sweeps.trial import Begun, Curve, Outcome, Reference, run_trial
 
 
 @pytest.fixture(scope="module")
@@ -46,11 +47,14 @@ def run(
         groups = options.pop("attacks", ())
         job = Job("key", phase, "green", method.name, 0, knobs, 0, views=views, attacks=groups)
         split = options.pop("split", problem.split())
+        at_yield = options.pop("at_yield", lambda begun: None)
         trial = run_trial(problem, split, method, job, original, reference, **options)
         points = []
         while True:
             try:
-                points.append(next(trial))
+                begun = next(trial)
+                at_yield(begun)
+                points.append(begun.outcome.curve[-1])
             except StopIteration as end:
                 return points, end.value
 
@@ -103,6 +107,48 @@ def test_non_finite_outputs_are_diverged_and_leave_no_number(run: Any) -> None:
     assert outcome.reason == "outputs are not finite after epoch 2"
 
 
+def test_a_trial_goes_on_where_it_was_saved_and_its_record_is_the_same(run: Any) -> None:
+    chosen, knobs = methods.load("scrub"), {"epochs": 4}
+    drafts: list[Any] = []
+    whole = run(chosen, knobs=knobs, at_yield=lambda begun: drafts.append(begun.save()))[1]
+    assert len(drafts) == 4
+    for done, draft in enumerate(drafts, start=1):
+        begun = Begun(draft)
+        assert begun.outcome.curve == whole.curve[: done + 1]
+        spent = begun.outcome.time_unlearn
+        points, outcome = run(chosen, knobs=knobs, begun=begun)
+        assert len(points) == 4 - done
+        assert outcome.time_unlearn >= spent
+        assert outcome.samples_seen == whole.samples_seen
+        assert outcome.metrics == whole.metrics
+        for ours, theirs in zip(outcome.curve, whole.curve, strict=True):
+            assert {**ours, "seconds": 0} == {**theirs, "seconds": 0}
+
+
+def test_what_led_to_where_a_trial_goes_on_is_not_billed_again(run: Any) -> None:
+    def unlearn(model: Any, split: Split, generator: Any) -> Iterator[None]:
+        time.sleep(0.5)
+        model(split.retain.batch(torch.arange(8))[0])
+        for _ in resumable(2, generator, model):
+            model(split.retain.batch(torch.arange(4))[0])
+            yield
+
+    slow = method(unlearn)
+    drafts: list[Any] = []
+    whole = run(slow, at_yield=lambda begun: drafts.append(begun.save()))[1]
+    began = time.monotonic()
+    _, outcome = run(slow, begun=Begun(drafts[0]))
+    assert time.monotonic() - began > 0.5, "it ran again"
+    assert 0.5 < outcome.time_unlearn < 1.0
+    assert outcome.samples_seen == whole.samples_seen == 16
+
+
+def test_a_method_without_a_loop_has_no_draft(run: Any) -> None:
+    drafts: list[Any] = []
+    run(methods.load("ssd"), at_yield=lambda begun: drafts.append(begun.save()))
+    assert drafts == [{}]
+
+
 def test_divergence_after_the_last_epoch_is_found_too(run: Any) -> None:
     def unlearn(model: Any, split: Split, generator: Any) -> Iterator[None]:
         yield
@@ -153,7 +199,8 @@ def _destroy(model: Any, split: Split, generator: Any) -> Iterator[None]:
 
 def test_a_destroyed_model_is_stopped_after_two_evaluations(run: Any) -> None:
     points, outcome = run(method(_destroy))
-    assert (outcome.status, len(points), outcome.metrics) == ("stopped", 2, {})
+    assert (outcome.status, len(points), outcome.metrics) == ("stopped", 1, {})
+    assert len(outcome.curve) == 3
     assert "near chance" in outcome.reason
 
 

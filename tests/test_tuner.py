@@ -67,6 +67,12 @@ class Source:
     def keep(self, job: Job, arrays: Any) -> None:
         raise AssertionError("nothing was kept")
 
+    def draft(self, job: Job) -> None:
+        return None
+
+    def keep_draft(self, job: Job, arrays: Any) -> None:
+        raise AssertionError("nothing was saved")
+
     def behind(self, job: Job, point: Any) -> bool:
         return False
 

@@ -24,6 +24,9 @@ A method is a module with
 
 Its docstring opens with a one-line summary and says `Paper:`, `Reference:` and `Differs:`. At each yield the
 caller may evaluate, report or stop; only the time between yields is billed. No callback, logger or Ray.
+
+A loop over epochs takes its numbers from ``mu.snapshot.resumable`` (``mu.training.fit`` does), so that a long trial
+whose worker is lost goes on there. What comes before the loop runs again, and must follow from its arguments.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,7 @@ from torch.nn import functional as F
 from mu.data import batches
 from mu.knobs import Bounds, Count, NonNegative, Positive
 from mu.models import eval_mode
+from mu.snapshot import resumable
 from mu.split import Split
 from mu.training import Schedule, learning_rate_factor, make_optimizer, set_lr
 
@@ -80,8 +81,9 @@ def unlearn(
     quantiles = torch.linspace(q_shallow, q_deep, len(layers), dtype=torch.float64).tolist()
     pruning = pruning_epochs(epochs, prune_epochs)
     stepper = make_optimizer(model, "adamw", lr, weight_decay=weight_decay)
-    total, step = epochs * sum(1 for _ in batches(len(split.retain), batch_size)), 0
-    for epoch in range(epochs):
+    per_epoch = sum(1 for _ in batches(len(split.retain), batch_size))
+    for epoch in resumable(epochs, generator, model, stepper):
+        step = epoch * per_epoch
         retain_batches = list(batches(len(split.retain), batch_size, generator, split.device))
         forget_batches = []
         if epoch in pruning:
@@ -93,7 +95,7 @@ def unlearn(
                 prune(model, layers, inputs, quantiles, quantile_over)
                 continue
             inputs, labels = split.retain.batch(retain_batches.pop(0))
-            set_lr(stepper, lr * learning_rate_factor(schedule, step, total))
+            set_lr(stepper, lr * learning_rate_factor(schedule, step, epochs * per_epoch))
             stepper.zero_grad(set_to_none=True)
             F.cross_entropy(model(inputs), labels).backward()
             stepper.step()
@@ -126,6 +128,9 @@ class MaskedActivation(nn.Module):
         output = self.activation(inputs)
         name = "mask_" + "x".join(map(str, output.shape[1:]))
         mask = self._buffers.get(name)
+        if mask is not None and mask.device != output.device:  # loaded from a file
+            mask = mask.to(output.device)
+            self.register_buffer(name, mask)
         if self.quantile is not None:
             mean = output.mean(
                 0, keepdim=True, dtype=torch.promote_types(output.dtype, torch.float)
@@ -138,6 +143,16 @@ class MaskedActivation(nn.Module):
     def reset(self) -> None:
         """Forget all masks."""
         self._buffers.clear()
+
+    def _load_from_state_dict(
+        self, state_dict: Mapping[str, Tensor], prefix: str, *arguments: Any
+    ) -> None:
+        self.reset()
+        for name, value in state_dict.items():
+            owner, _, leaf = name.rpartition(".")
+            if leaf.startswith("mask_") and f"{owner}." == prefix:
+                self.register_buffer(leaf, value.clone())
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
 
 
 def keep_mask(mean: Tensor, quantile: float, over: Over = "channels") -> Tensor:
@@ -223,8 +238,4 @@ def turns(retain_batches: int, forget_batches: int, interleave: Interleave) -> I
 def restore(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Load the state of a pruned model, masks included, into a freshly built one."""
     mask_activations(model)
-    for name, value in state.items():
-        owner, _, leaf = name.rpartition(".")
-        if leaf.startswith("mask_"):
-            model.get_submodule(owner).register_buffer(leaf, value.clone())
     model.load_state_dict(state)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from mu.knobs import Count, Momentum, NonNegative, Positive
 from mu.models import head, logits_and_features
+from mu.snapshot import resumable
 from mu.split import Split
 from mu.training import Optimizer, make_optimizer, one_pass
 
@@ -48,7 +49,7 @@ def unlearn(
     extra = torch.full_like(split.forget.labels, split.num_classes)
     relabelled = split.forget.relabelled(extra)
     stepper = make_optimizer(widened, optimizer, lr, momentum, weight_decay)
-    for _ in range(epochs):
+    for _ in resumable(epochs, generator, widened, stepper):
         widened.train(mode == "train")
         one_pass(widened, stepper, relabelled, generator, batch_size)
         yield

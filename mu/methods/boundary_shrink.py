@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from mu.data import Examples
 from mu.knobs import Count, Momentum, NonNegative, Positive
 from mu.models import eval_mode
+from mu.snapshot import resumable
 from mu.split import Split
 from mu.training import Optimizer, make_optimizer, one_pass
 
@@ -63,7 +64,7 @@ def unlearn(
     relabelled = split.forget.relabelled(labels)
     split.evidence.instances = relabelled
     stepper = make_optimizer(model, optimizer, lr, momentum, weight_decay)
-    for _ in range(epochs):
+    for _ in resumable(epochs, generator, model, stepper):
         model.train(mode == "train")
         one_pass(model, stepper, relabelled, generator, batch_size)
         yield

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from mu.data import Examples
 from mu.knobs import Count, CountOrZero, NonNegative, Positive
 from mu.methods.unsir import error_noise, to_pixels
+from mu.snapshot import resumable
 from mu.split import Split
 from mu.training import make_optimizer, one_pass
 
@@ -71,7 +72,7 @@ def unlearn(
         penalty=noise_penalty,
     )
     stepper = make_optimizer(model, "adam", lr)
-    for _ in range(epochs):
+    for _ in resumable(epochs, generator, model, stepper):
         model.train(mode == "train")
         for _ in range(rounds):
             one_pass(model, stepper, examples, generator, batch_size)

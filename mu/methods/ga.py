@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mu.knobs import Count, Momentum, NonNegative, Positive
+from mu.snapshot import resumable
 from mu.split import Split
 from mu.training import make_optimizer, one_pass
 
@@ -48,7 +49,7 @@ def unlearn(
     stepper = make_optimizer(model, "sgd", lr, momentum, weight_decay)
     if clip_norm is not None:
         clip_before_steps(stepper, clip_norm)
-    for _ in range(epochs):
+    for _ in resumable(epochs, generator, model, stepper):
         model.train(mode == "train")
         one_pass(model, stepper, split.forget, generator, batch_size, ascent)
         yield

@@ -28,6 +28,7 @@ from mu.knobs import Count, CountOrZero, NonNegative, Positive, UnitInterval
 from mu.methods.activation_prune import ACTIVATIONS
 from mu.methods.unsir import to_pixels
 from mu.models import frozen_copy, reinitialize
+from mu.snapshot import resumable
 from mu.split import Split
 from mu.training import make_optimizer
 
@@ -93,7 +94,8 @@ def unlearn(
             nn.utils.clip_grad_norm_(weights.parameters(), clip_norm)
         stepper.step()
 
-    for _ in range(epochs):
+    parts = model, painter, student_stepper, painter_stepper
+    for _ in resumable(epochs, generator, *parts):
         model.train()
         painter.train()
         passed_over = 0

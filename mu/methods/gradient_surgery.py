@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from mu.data import batches
 from mu.device import upload
 from mu.knobs import Bounds, Count, CountOrZero, Momentum, NonNegative, Positive
+from mu.snapshot import resumable
 from mu.split import Split
 from mu.training import make_optimizer, one_pass, set_lr
 
@@ -77,7 +78,7 @@ def unlearn(
             )
     stepper = make_optimizer(model, "adamw", lr, weight_decay=weight_decay)
     weights = [weight for weight in model.parameters() if weight.requires_grad]
-    for epoch in range(epochs):
+    for epoch in resumable(epochs, generator, model, stepper):
         model.train()
         set_lr(stepper, lr * lr_gamma**epoch)
         one_pass(

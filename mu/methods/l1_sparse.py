@@ -43,8 +43,8 @@ def unlearn(
             step shrinks every weight by lr * gamma (times 1 / (1 - momentum) in the long run).
         free_epochs: Last epochs without a penalty.
     """
-    weight = 0.0
-    steps = fit(
+    weight = torch.zeros((), device=split.device)  # what recorded steps read anew each time
+    yield from fit(
         model,
         split.retain,
         generator,
@@ -55,11 +55,8 @@ def unlearn(
         weight_decay=weight_decay,
         augment=split.augment if augment else None,
         loss=lambda logits, labels: F.cross_entropy(logits, labels) + weight * l1_norm(model),
+        begin=lambda epoch: weight.fill_(penalty(gamma, epoch, epochs, free_epochs)),
     )
-    for epoch in range(epochs):
-        weight = penalty(gamma, epoch, epochs, free_epochs)
-        next(steps)
-        yield
 
 
 def penalty(gamma: float, epoch: int, epochs: int, free_epochs: int) -> float:

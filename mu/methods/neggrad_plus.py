@@ -17,7 +17,8 @@ from torch.nn import functional as F
 
 from mu.data import batches
 from mu.knobs import Count, Momentum, NonNegative, Positive, UnitInterval
-from mu.methods.ugradsl_plus import cycle
+from mu.passes import Cycle
+from mu.snapshot import resumable
 from mu.split import Split
 from mu.training import make_optimizer
 
@@ -44,8 +45,8 @@ def unlearn(
             10 epochs and 1e-4 for 5.
     """
     stepper = make_optimizer(model, "sgd", lr, momentum, weight_decay)
-    forgotten = cycle(len(split.forget), forget_batch_size, generator, split.device)
-    for _ in range(epochs):
+    forgotten = Cycle(len(split.forget), forget_batch_size, generator, split.device)
+    for _ in resumable(epochs, generator, model, stepper, forgotten):
         model.train()
         for index in batches(len(split.retain), batch_size, generator, split.device):
             retain, retain_labels = split.retain.batch(index)

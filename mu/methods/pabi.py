@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from mu.device import upload
 from mu.gradients import flatten, unflatten
 from mu.knobs import Count, Momentum, NonNegative, Positive, UnitInterval
-from mu.methods.ugradsl_plus import cycle
+from mu.passes import Cycle
 from mu.split import Split
 from mu.training import Optimizer, Schedule, fit
 
@@ -70,7 +70,7 @@ def unlearn(
     sigma = noise_level(model_clip, gradient_clip, noisy_lr, decay, renyi_budget, count, undecayed)
     write(model, clipped(read(model), model_clip))
     model.train()
-    order = cycle(len(split.retain), batch_size, generator, split.device)
+    order = Cycle(len(split.retain), batch_size, generator, split.device)
     for _ in range(count):
         inputs, labels = split.retain.batch(next(order))
         if augment:

@@ -23,6 +23,7 @@ from mu.data import Examples, as_float, batches, concat
 from mu.gradients import batch_gradients, unflatten
 from mu.knobs import Count, Fraction, Momentum, NonNegative, Positive
 from mu.methods.amnesiac import other_labels
+from mu.snapshot import resumable
 from mu.split import Split
 from mu.training import Optimizer, Schedule, learning_rate_factor, make_optimizer, set_lr
 
@@ -67,21 +68,25 @@ def unlearn(
     sizes = [len(split.forget), len(split.retain)]
     if order == "shuffled":
         sizes = [sum(sizes)]
-    step, total = 0, epochs * sum(len(list(batches(size, batch_size))) for size in sizes)
-    phases: list[Examples] = []
-    for epoch in range(epochs):
-        if epoch == 0 or redraw:
-            drawn = random_labels(split, labels, generator)
-            split.evidence.instances = split.forget.relabelled(drawn)
-            phases = [split.evidence.instances, split.retain]
-            if order == "shuffled":
-                phases = [concat(*phases)]
+    per_epoch = sum(len(list(batches(size, batch_size))) for size in sizes)
+
+    def draw() -> list[Examples]:
+        drawn = random_labels(split, labels, generator)
+        split.evidence.instances = split.forget.relabelled(drawn)
+        phases = [split.evidence.instances, split.retain]
+        return [concat(*phases)] if order == "shuffled" else phases
+
+    phases = draw()
+    for epoch in resumable(epochs, generator, model, stepper):
+        if redraw and epoch > 0:
+            phases = draw()
+        step = epoch * per_epoch
         model.train()
         for examples in phases:
             for index in batches(len(examples), batch_size, generator, split.device):
                 chosen = examples.take(index)
                 inputs = split.augment(chosen.inputs, generator) if augment else chosen.inputs
-                set_lr(stepper, lr * learning_rate_factor(schedule, step, total))
+                set_lr(stepper, lr * learning_rate_factor(schedule, step, epochs * per_epoch))
                 stepper.zero_grad(set_to_none=True)
                 F.cross_entropy(model(as_float(inputs)), chosen.labels).backward()
                 masked_step(model, stepper, masks, frozen if restore else None)

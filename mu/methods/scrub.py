@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from mu.knobs import Count, CountOrZero, Fraction, Momentum, NonNegative, Positive
 from mu.methods.badteacher import divergence, original_logits
 from mu.methods.ga import clip_before_steps
+from mu.snapshot import resumable
 from mu.split import Split
 from mu.training import Optimizer, make_optimizer, one_pass, set_lr
 
@@ -75,7 +76,7 @@ def unlearn(
     stepper = make_optimizer(model, optimizer, lr, momentum, weight_decay)
     if clip_norm is not None:
         clip_before_steps(stepper, clip_norm)
-    for epoch in range(epochs):
+    for epoch in resumable(epochs, generator, model, stepper):
         set_lr(stepper, lr * decay ** sum(epoch >= milestone for milestone in MILESTONES))
         if epoch < max_epochs:
             model.train(mode == "train")

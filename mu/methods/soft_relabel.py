@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from mu.data import Examples, batches
 from mu.evaluate import predict
 from mu.knobs import Count, NonNegative, Positive, UnitInterval
-from mu.methods.ugradsl_plus import cycle
+from mu.passes import Cycle
 from mu.split import Split
 from mu.training import Schedule, fit, make_optimizer
 
@@ -71,7 +71,7 @@ def unlearn(
         lambda draws: (_logits(model, split.retain), _logits(model, split.forget)),
     )
     stepper = make_optimizer(model, "adamw", relabel_lr, weight_decay=weight_decay)
-    retain_batches = cycle(len(split.retain), retain_batch, generator, split.device)
+    retain_batches = Cycle(len(split.retain), retain_batch, generator, split.device)
     for _ in range(relabel_epochs):
         model.train()
         for forgotten in batches(len(split.forget), forget_batch, generator, split.device):

@@ -30,8 +30,9 @@ from mu.device import upload
 from mu.evaluate import predict
 from mu.knobs import Bounds, Count, CountOrZero, Fraction, Momentum, NonNegative, Positive
 from mu.methods.boundary_shrink import sign_attack
-from mu.methods.ugradsl_plus import cycle
 from mu.models import eval_mode, logits_and_features, reinitialize
+from mu.passes import Cycle
+from mu.snapshot import resumable
 from mu.split import Split
 from mu.training import Loss, fit, make_optimizer
 
@@ -147,8 +148,8 @@ def unlearn(
     logger.info("%d of %d forgotten samples are taken for hard", int(hard.sum()), len(hard))
     weights = signed_weights(hard, reduction)
     stepper = make_optimizer(model, "sgd", lr, momentum, weight_decay)
-    retain_batches = cycle(len(split.retain), batch_size, generator, split.device)
-    for _ in range(epochs):
+    retain_batches = Cycle(len(split.retain), batch_size, generator, split.device)
+    for _ in resumable(epochs, generator, model, stepper, retain_batches):
         model.train(mode == "train")
         for index in batches(len(split.forget), batch_size, generator, split.device):
             inputs, labels = split.forget.batch(index)

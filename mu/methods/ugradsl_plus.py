@@ -11,7 +11,7 @@ Cost: epochs x 2 |D_r| samples.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 import torch
@@ -21,6 +21,8 @@ from torch.nn import functional as F
 from mu.data import batches
 from mu.knobs import Bounds, Count, Fraction, Momentum, NonNegative, Positive, UnitInterval
 from mu.models import logits_and_features
+from mu.passes import Stream
+from mu.snapshot import resumable
 from mu.split import Split
 from mu.training import make_optimizer
 
@@ -103,11 +105,11 @@ def descend_and_ascend(
     optimizer = make_optimizer(model, "sgd", lr, momentum, weight_decay)
     sets = {"retain": split.retain, "forget": split.forget}
     cycled = len(sets["forget" if iterate == "retain" else "retain"])
-    followed = stream(cycled, generator, split.device)
-    for _ in range(epochs):
+    followed = Stream(cycled, generator, split.device)
+    for _ in resumable(epochs, generator, model, optimizer, followed):
         model.train()
         for led in batches(len(sets[iterate]), batch_size, generator, split.device):
-            index = {name: led if name == iterate else followed(len(led)) for name in sets}
+            index = {name: led if name == iterate else followed.take(len(led)) for name in sets}
             (retain, retain_labels), (forget, forget_labels) = (
                 part.batch(index[name]) for name, part in sets.items()
             )
@@ -126,33 +128,6 @@ def descend_and_ascend(
             loss.backward()
             optimizer.step()
         yield
-
-
-def stream(
-    count: int, generator: torch.Generator, device: torch.device | str = "cpu"
-) -> Callable[[int], Tensor]:
-    """Indices without end, shuffled anew at each pass; each call takes as many as it is asked for."""
-    left = torch.empty(0, dtype=torch.int64, device=device)
-
-    def take(size: int) -> Tensor:
-        nonlocal left
-        while len(left) < size:
-            left = torch.cat([left, *batches(count, count, generator, device)])
-        taken, left = left[:size], left[size:]
-        return taken
-
-    return take
-
-
-def cycle(
-    count: int,
-    batch_size: int,
-    generator: torch.Generator,
-    device: torch.device | str = "cpu",
-) -> Iterator[Tensor]:
-    """Index batches for ever, shuffled anew at each pass."""
-    while True:
-        yield from batches(count, batch_size, generator, device)
 
 
 def smoothed_labels(labels: Tensor, num_classes: int, alpha: Tensor) -> Tensor:

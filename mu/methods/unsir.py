@@ -22,6 +22,7 @@ from mu.data import Examples, batches
 from mu.device import upload
 from mu.knobs import Count, CountOrZero, NonNegative, Positive
 from mu.models import eval_mode
+from mu.snapshot import resumable
 from mu.split import Split
 from mu.training import make_optimizer, one_pass
 
@@ -89,7 +90,7 @@ def unlearn(
             F.cross_entropy(model(inputs), labels).backward()
             stepper.step()
     stepper = make_optimizer(model, "adam", repair_lr)
-    for _ in range(epochs):
+    for _ in resumable(epochs, generator, model, stepper):
         model.train()
         one_pass(model, stepper, sample, generator, batch_size)
         yield

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +12,7 @@ from golden_files import golden
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mu.data import Examples, batches
+from mu.data import Examples
 from mu.evaluate import predict
 from mu.methods import ugradsl_plus
 from mu.methods.ugradsl_plus import adaptive_alpha, smoothed_labels, ugradsl_loss
@@ -97,7 +96,7 @@ def test_every_sample_may_have_its_own_alpha() -> None:
 
 def test_an_epoch_takes_the_steps_of_the_golden_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     z = golden("b_ugradsl_loss")
-    monkeypatch.setattr(ugradsl_plus, "batches", lambda count, size, *_: batches(count, size))
+    monkeypatch.setattr(torch, "randperm", lambda count, generator: torch.arange(count))
     losses: list[float] = []
     weights: list[Tensor] = []
     model = nn.Linear(*reversed(z["W0"].shape)).double()
@@ -237,19 +236,6 @@ def test_an_epoch_reads_all_retained_data_however_few_samples_are_forgotten(
     for _ in ugradsl_plus.unlearn(model, few, generator(0), epochs=1, batch_size=16):
         pass
     assert counter[0] == 2 * len(split.retain)
-
-
-def test_a_stream_shuffles_every_pass_and_gives_what_it_is_asked_for() -> None:
-    take = ugradsl_plus.stream(5, generator(0))
-    taken = torch.cat([take(size) for size in (3, 4, 8)]).tolist()
-    assert [sorted(taken[i : i + 5]) for i in (0, 5, 10)] == [list(range(5))] * 3
-
-
-def test_forgotten_batches_cycle_for_ever() -> None:
-    cycle: Iterator[Tensor] = ugradsl_plus.cycle(6, 3, generator(0))
-    passes = [torch.cat([next(cycle), next(cycle)]).tolist() for _ in range(3)]
-    assert [sorted(one) for one in passes] == [list(range(6))] * 3
-    assert passes[0] != passes[1]
 
 
 def test_loss_of_alpha_zero_is_plain_ascent() -> None:
