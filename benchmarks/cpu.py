@@ -203,19 +203,18 @@ def child(way: str, study: str, folder: Path, number: int) -> dict[str, Any]:
 
 def ours(study: str, folder: Path, trials: int) -> None:
     """Trials one after the other, as an actor of a sweep runs them."""
-    import torch
-
     from mu import methods
+    from mu.device import place, prepare
     from sweeps.plan import Job
     from sweeps.trial import Reference, run_trial
 
-    torch.set_num_threads(1)
+    device = prepare(cpus=1, gpus=0)
     run = json.loads((folder / "run.json").read_text())
     problem, settings = problem_of(study, run["cifar"]), STUDIES[study]
     with np.load(folder / "weights.npz") as arrays:
         weights = dict(arrays)
     split, method = problem.split(), methods.load("amnesiac")
-    before = problem.evaluate(problem.load(weights), split, ("val", "test"))
+    before = problem.evaluate(place(problem.load(weights), device), split, ("val", "test"))
     # The original stands in for the retrained model: comparing with either is the same arithmetic.
     logits = before.forget.logits
     reference = Reference(before.scores, before.scores, logits, logits)
@@ -253,13 +252,14 @@ def ours(study: str, folder: Path, trials: int) -> None:
 def repeat_attacks(problem: Any, weights: Any, knobs: Any) -> dict[str, float]:
     """The usual attacks on the outputs of the same trial's model."""
     from mu import methods
+    from mu.device import place
     from mu.evaluate import predict
     from mu.keys import derive_seed
     from mu.rng import generator, seed_process
 
     method, split = methods.load("amnesiac"), problem.split()
     seed_process("trial", problem.key, method.name)
-    model = problem.load(weights)
+    model = place(problem.load(weights), "cpu")
     for _ in method.unlearn(
         model, split.only(method.data), generator("method", problem.key, method.name), **knobs
     ):

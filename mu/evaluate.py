@@ -84,15 +84,13 @@ def predict(
     Args:
         batch_size: None is 2048 on a GPU, and at most 256 on a CPU, where activations should stay in its cache.
     """
-    size, on_cpu = batch_size or 2048, examples.device.type == "cpu"
-    if batch_size is None and on_cpu:
+    size = batch_size or 2048
+    if batch_size is None and examples.device.type == "cpu":
         size = min(256, max(16, 2**16 // math.prod(examples.input_shape[1:])))
     found: Tensor | None = None
     with eval_mode(model):
         for start in range(0, len(examples), size):
             inputs = examples.batch(slice(start, start + size))[0]
-            if on_cpu and inputs.ndim == 4:  # convolutions are then twice as fast
-                inputs = inputs.contiguous(memory_format=torch.channels_last)
             logits = model(inputs).float()
             if (
                 found is None

@@ -18,15 +18,20 @@ from torch import Tensor, nn
 from mu import checkpoints, own_models
 from mu.architectures import IMAGENET_FORMS, MODELS, TOKEN_MODELS, Factory
 from mu.checkpoints import Arrays
+from mu.device import pays_on_cpu
 
 STEMS = ("small", "imagenet")
 
 
 class Normalize(nn.Module):
-    """Shift and scale each channel: (x - mean) / std, for x float [B, C, H, W] in [0, 1]."""
+    """Shift and scale each channel: (x - mean) / std, for x float [B, C, H, W] in [0, 1].
+
+    `channels_last` are the kinds of device on which the network after it is laid out so (see ``mu.device.place``).
+    """
 
     mean: Tensor
     std: Tensor
+    channels_last: tuple[str, ...] = ("cuda",)
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]):
         super().__init__()
@@ -178,7 +183,27 @@ def build(
     if model.pretrained is not None:
         state = checkpoints.from_arrays(model.pretrained)
         checkpoints.adopt(network, state, head(network), model.weights)
-    return nn.Sequential(network) if tokens else nn.Sequential(Normalize(mean, std), network)
+    if tokens:
+        return nn.Sequential(network)
+    normalize = Normalize(mean, std)
+    if model.takes is None and not _takes_channels_last(network, input_shape):
+        normalize.channels_last = ()
+    elif pays_on_cpu(input_shape):
+        normalize.channels_last = ("cpu", "cuda")
+    return nn.Sequential(normalize, network)
+
+
+def _takes_channels_last(network: nn.Module, input_shape: Sequence[int]) -> bool:
+    """Whether a network works in that layout; one that calls `view` on the output of a convolution does not."""
+    with torch.random.fork_rng(devices=[]), eval_mode(network), torch.no_grad():
+        try:
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            network(torch.zeros(2, *input_shape))
+        except Exception:  # a user's code; what else is wrong with it is found where it is used
+            return False
+        finally:
+            network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    return True
 
 
 def frozen_copy(model: nn.Module) -> nn.Module:
