@@ -10,7 +10,7 @@ demo: $(READY)
 	$(BIN)/musweep run demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist loadgroup
 
 lint: $(READY)
 	$(BIN)/ruff check .

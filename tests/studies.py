@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import io
 import os
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -88,6 +91,22 @@ def musweep(
         timeout=timeout_seconds,
         check=False,
     )
+
+
+def here(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The same in this process, which has imported everything already."""
+    from sweeps.__main__ import main
+
+    shown, said = io.StringIO(), io.StringIO()
+    before, on_sigterm = Path.cwd(), signal.getsignal(signal.SIGTERM)
+    os.chdir(folder)
+    try:
+        with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(said):
+            code = main(list(arguments))
+    finally:
+        os.chdir(before)
+        signal.signal(signal.SIGTERM, on_sigterm)
+    return subprocess.CompletedProcess(arguments, code, shown.getvalue(), said.getvalue())
 
 
 def records(folder: Path) -> dict[str, TrialRecord]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import http.server
 import io
+import itertools
 import json
 import os
 import shutil
@@ -12,6 +14,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -90,12 +93,11 @@ def write_troubles(folder: Path, names: tuple[str, ...], deaths: Path) -> None:
         search__trials=1,
         experiments={"defaults": False},
     )
-    studies.write(folder, {**study, "trial_timeout": 30})
+    studies.write(folder, {**study, "trial_timeout": 20})
 
 
-def musweep(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    command = ("run", "study.yaml", "--methods-path", "own", *options)
-    return studies.musweep(folder, *command, timeout_seconds=500)
+def run_troubles(folder: Path) -> subprocess.CompletedProcess[str]:
+    return studies.here(folder, "run", "study.yaml", "--methods-path", "own")
 
 
 def test_what_goes_wrong_in_a_trial_is_recorded_or_repeated(finished: Path, tmp_path: Path) -> None:
@@ -104,7 +106,7 @@ def test_what_goes_wrong_in_a_trial_is_recorded_or_repeated(finished: Path, tmp_
     for made in (folder, deaths):
         made.mkdir()
     write_troubles(folder, tuple(TROUBLES), deaths)
-    done = musweep(folder)
+    done = run_troubles(folder)
     assert done.returncode == 1, done.stderr
     first = {r.method: r for r in records(folder / "results/tiny").values() if r.phase == "search"}
     assert {m: (r.status, r.cause) for m, r in first.items()} == {
@@ -116,7 +118,7 @@ def test_what_goes_wrong_in_a_trial_is_recorded_or_repeated(finished: Path, tmp_
         "doomed": ("failed", "infrastructure"),
         "jit": ("finished", ""),
     }
-    assert first["hangs"].reason == "timeout: it had not ended after 30 s"
+    assert first["hangs"].reason == "timeout: it had not ended after 20 s"
     assert "RuntimeError: told to fail Mishap(epoch=2)" in first["raises"].reason
     assert "4 trials failed" in done.stdout
     assert "not even one such trial fits" in first["greedy"].reason
@@ -125,7 +127,7 @@ def test_what_goes_wrong_in_a_trial_is_recorded_or_repeated(finished: Path, tmp_
 
     # What says nothing of the method is repeated; what does is not.
     before = (folder / "results/tiny/trials.jsonl").read_text().splitlines()
-    assert musweep(folder).returncode == 1
+    assert run_troubles(folder).returncode == 1
     after = (folder / "results/tiny/trials.jsonl").read_text().splitlines()
     assert after[: len(before)] == before
     new = [json.loads(line) for line in after[len(before) :]]
@@ -133,7 +135,7 @@ def test_what_goes_wrong_in_a_trial_is_recorded_or_repeated(finished: Path, tmp_
         ("search", "doomed", "finished"),
         ("confirm", "doomed", "finished"),
     ]
-    assert "nothing to do" in musweep(folder).stdout
+    assert "nothing to do" in run_troubles(folder).stdout
     arrived = mlflow_keys(folder / "results/tiny", local_uri(folder / "results/tiny"))
     assert arrived == Counter(list(records(folder / "results/tiny")))
 
@@ -263,14 +265,14 @@ def test_a_study_is_watched_ended_by_its_budget_and_loses_its_mlflow(tmp_path: P
         )  # fmt: skip
         trials = folder / "trials.jsonl"
         wait_for(lambda: trials.exists() and '"phase":"search"' in trials.read_text(), driver)
-        shown = studies.musweep(tmp_path, "status", "results/tiny").stdout
+        shown = studies.here(tmp_path, "status", "results/tiny").stdout
     said, _ = driver.communicate(timeout=240)
     receiver.shutdown()
     receiver.server_close()
     assert driver.returncode == 0, said
     for text in (f"run by process {driver.pid} on ", "1000", "used: ", "to go, about: "):
         assert text in shown
-    assert "not running" in studies.musweep(tmp_path, "status", "results/tiny").stdout
+    assert "not running" in studies.here(tmp_path, "status", "results/tiny").stdout
 
     assert "the budget of 0.00833333 cpu_hours ends the search after" in said
     found = records(folder)
@@ -279,7 +281,7 @@ def test_a_study_is_watched_ended_by_its_budget_and_loses_its_mlflow(tmp_path: P
     assert max(cells.values()) - min(cells.values()) <= 1
     assert sum(r.phase == "confirm" for r in found.values()) == 4 * 2
     assert (folder / "report/index.html").is_file()
-    assert "nothing to do" in studies.musweep(tmp_path, "run", "study.yaml").stdout
+    assert "nothing to do" in studies.here(tmp_path, "run", "study.yaml").stdout
 
     (told,) = Receiver.told
     assert (told["event"], told["trials"], told["failed"]) == ("finished", len(found), 0)
@@ -295,44 +297,37 @@ def test_a_study_is_watched_ended_by_its_budget_and_loses_its_mlflow(tmp_path: P
 
 def musweep_sync(folder: Path, uri: str) -> int:
     """Send what MLflow lacks; how many records that was."""
-    done = studies.musweep(folder, "sync", "results/tiny", "--tracking-uri", uri)
+    done = studies.here(folder, "sync", "results/tiny", "--tracking-uri", uri)
     assert done.returncode == 0, done.stderr
     return int(done.stdout.split("sent ")[1].split()[0])
 
 
-FULL_DISK = """
-import errno, os, sys
-
-left, plain = {times}, os.fsync
-
-def full(handle):
-    global left
-    if "{name}" in os.readlink(f"/proc/self/fd/{{handle}}"):
-        left -= 1
-        if left < 0:
-            raise OSError(errno.ENOSPC, "No space left on device")
-    plain(handle)
-
-os.fsync = full
-from sweeps.__main__ import main
-sys.exit(main(sys.argv[1:]))
-"""
-
-
-def test_a_full_disk_ends_the_run_and_the_next_goes_on(finished: Path, tmp_path: Path) -> None:
+def test_a_full_disk_ends_the_run_and_the_next_goes_on(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """No space for the records, and then none for Optuna's journal."""
-    studies.write(tmp_path, studies.tiny())
+    studies.write(tmp_path, studies.tiny(methods=["jit"], experiments={"defaults": False}))
     shutil.copytree(finished / "storage", tmp_path / "storage")
     folder = tmp_path / "results/tiny"
-    for name, times in (("trials.jsonl", 18), ("optuna.journal", 10)):
-        done = subprocess.run(
-            [sys.executable, "-c", FULL_DISK.format(name=name, times=times), "run", "study.yaml"],
-            cwd=tmp_path, env=studies.environment(), capture_output=True, text=True, timeout=240,
-        )  # fmt: skip
+    write = os.fsync
+    for name, times in (("trials.jsonl", 15), ("optuna.journal", 10)):
+        left = itertools.count(times, -1)
+
+        def full(handle: int, name: str = name, left: Iterator[int] = left) -> None:
+            if name in os.readlink(f"/proc/self/fd/{handle}") and next(left) <= 0:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            write(handle)
+
+        monkeypatch.setattr(os, "fsync", full)
+        done = studies.here(tmp_path, "run", "study.yaml")
+        monkeypatch.undo()
         assert done.returncode == 1, done.stdout + done.stderr
         assert "No space left on device" in done.stderr
         assert "Traceback" not in done.stderr
         assert all(json.loads(line) for line in (folder / "trials.jsonl").read_text().splitlines())
-    done = studies.musweep(tmp_path, "run", "study.yaml")
+    done = studies.here(tmp_path, "run", "study.yaml")
     assert done.returncode == 0, done.stderr
-    assert numbers(records(folder)) == numbers(records(finished / "results/tiny"))
+    found = records(folder)
+    assert studies.counts(found) == {"reference": 12, "search": 6, "confirm": 4}
+    undisturbed = numbers(records(finished / "results/tiny"))
+    assert numbers(found) == {key: undisturbed[key] for key in found}

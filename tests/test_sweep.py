@@ -101,7 +101,7 @@ def test_the_end_prints_the_table_and_says_where_things_are(finished: Path) -> N
 def test_running_it_again_does_nothing_and_says_so_in_seconds(finished: Path) -> None:
     before = (finished / "results/tiny/trials.jsonl").read_bytes()
     began = time.monotonic()
-    again = studies.musweep(finished, "run", "study.yaml")
+    again = studies.here(finished, "run", "study.yaml")
     assert again.returncode == 0
     assert "nothing to do, all 48 trials are there" in again.stdout
     assert time.monotonic() - began < 30
@@ -109,7 +109,7 @@ def test_running_it_again_does_nothing_and_says_so_in_seconds(finished: Path) ->
 
 
 def test_another_study_of_the_same_name_is_refused(finished: Path) -> None:
-    other = studies.musweep(finished, "run", "study.yaml", "-o", "training.epochs=4")
+    other = studies.here(finished, "run", "study.yaml", "-o", "training.epochs=4")
     assert other.returncode == 2
     assert "training.epochs: was 3, is 4" in other.stderr
 
@@ -118,20 +118,22 @@ def test_status_and_report_work_from_the_records_alone(finished: Path, tmp_path:
     folder = tmp_path / "copied"
     folder.mkdir()
     (folder / "trials.jsonl").write_bytes((finished / "results/tiny/trials.jsonl").read_bytes())
-    shown = studies.musweep(tmp_path, "status", "copied")
+    shown = studies.here(tmp_path, "status", "copied")
     assert shown.returncode == 0
     assert "tiny: 48 trials recorded" in shown.stdout
-    assert studies.musweep(tmp_path, "report", "copied").returncode == 0
+    assert studies.here(tmp_path, "report", "copied").returncode == 0
     assert (folder / "report/index.html").is_file()
-    assert studies.musweep(tmp_path, "status", "nowhere").returncode == 2
+    assert studies.here(tmp_path, "status", "nowhere").returncode == 2
 
 
 def test_references_are_shared_by_studies(finished: Path) -> None:
     """A second study over the same problems trains nothing, and audits the models it has."""
-    other = studies.tiny(study="other", methods=["jit"], experiments={"defaults": False})
+    other = studies.tiny(
+        study="other", methods=["jit"], experiments={"defaults": False}, search__trials=1
+    )
     other["audit"] = {"models": 2}
     (finished / "other.yaml").write_text(json.dumps(other))
-    done = studies.musweep(finished, "run", "other.yaml")
+    done = studies.here(finished, "run", "other.yaml")
     assert done.returncode == 0, done.stderr
     summary = json.loads((finished / "results/other/summary.json").read_text())
     assert summary["compute_seconds_by_phase"].get("reference", 0) == 0
@@ -148,10 +150,13 @@ def test_samples_are_ranked_by_workers_before_anything_else_and_written_down(
         "worst": {"kind": "worst_case", "class": 3, "count": 10},
     }
     wanted = studies.tiny(
-        forget=requests, experiments={}, methods=[{"name": "finetune", "fix": {"epochs": 1}}]
+        forget=requests,
+        experiments={"defaults": False},
+        methods=[{"name": "finetune", "fix": {"epochs": 1}}],
+        seeds__report=[1],
     )
     studies.write(tmp_path, {**wanted, "search": {**wanted["search"], "trials": 1}})
-    done = studies.musweep(tmp_path, "run", "study.yaml", "-o", "training.epochs=5")
+    done = studies.here(tmp_path, "run", "study.yaml", "-o", "training.epochs=5")
     assert done.returncode == 0, done.stderr
     assert "ranking samples for hard, worst" in done.stdout
     line, found = record.read(tmp_path / "results" / "tiny" / "trials.jsonl")
@@ -160,7 +165,7 @@ def test_samples_are_ranked_by_workers_before_anything_else_and_written_down(
     for name in requests:
         positions = np.load(tmp_path / "results" / "tiny" / "splits" / f"{name}.npy")
         assert len(positions) == line["requests"][name]["forget"]
-    again = studies.musweep(tmp_path, "run", "study.yaml", "-o", "training.epochs=5")
+    again = studies.here(tmp_path, "run", "study.yaml", "-o", "training.epochs=5")
     assert "nothing to do" in again.stdout
     assert "ranking" not in again.stdout
 
@@ -269,7 +274,7 @@ def test_a_store_that_cannot_be_written_ends_before_the_sweep(tmp_path: Path) ->
         ("--tracking-uri", f"sqlite:///{tmp_path}/file/mlflow.db"),
         ("--storage", str(tmp_path / "file/storage")),
     ):
-        done = studies.musweep(tmp_path, "run", "study.yaml", option, value)
+        done = studies.here(tmp_path, "run", "study.yaml", option, value)
         assert done.returncode == 2
         assert option in done.stderr
         assert "cannot be written to" in done.stderr
