@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mu import svc
 from mu.logistic import fit_logistic
 from mu.metrics import NAN, entropy, log_softmax, usable
 
@@ -93,18 +94,12 @@ def svc_features(logits: ArrayLike, labels: ArrayLike) -> dict[str, Array]:
 
 
 def svc_members(members: ArrayLike, nonmembers: ArrayLike, queries: ArrayLike) -> Array:
-    """Which queries an SVC (C = 3, rbf, gamma = 1 / features) calls members: 1 or 0, [L].
+    """Which queries an SVC (C = 3, rbf, gamma = 1 / features) calls members: 1 or 0, [L]; see ``mu.svc``.
 
-    All arguments are [n, features]. Samples that are equal are fitted as one with their summed weight, which
-    has the same optimum and makes inputs with few values, such as correctness, instant.
+    All arguments are [n, features].
     """
-    from sklearn.svm import SVC
-
-    sides = [np.unique(np.asarray(x), axis=0, return_counts=True) for x in (members, nonmembers)]
-    labels = np.repeat([1.0, 0.0], [len(values) for values, _ in sides])
-    attack = SVC(C=3, gamma="auto", kernel="rbf", cache_size=1000)
-    values, counts = (np.concatenate(parts) for parts in zip(*sides))
-    return attack.fit(values, labels, sample_weight=counts).predict(np.asarray(queries))
+    sets = (np.asarray(x, np.float64) for x in (members, nonmembers, queries))
+    return svc.members(*sets)
 
 
 def mia_svc_nonmember(retain: ArrayLike, held_out: ArrayLike, forget: ArrayLike) -> float:
