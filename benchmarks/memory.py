@@ -131,7 +131,7 @@ def run(count: int, folder: Path) -> tuple[float, dict[str, float]]:
             {"name": "amnesiac", "fix": {"epochs": 1}},
         ],
         "seeds": {"search": [0], "report": [1]},
-        "search": {"trials": 2},
+        "search": {"trials": 1},
         "experiments": {"defaults": False},
     }
     path = folder / "study.yaml"
