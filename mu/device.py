@@ -40,9 +40,16 @@ def keep_freed_memory() -> None:
     By default it gives the activations of every step back to the system, which clears each page again when the next
     step touches it: a quarter of a step of `small_cnn`. Without glibc nothing happens.
     """
-    if sys.platform == "linux" and hasattr(ctypes.CDLL(None), "mallopt"):
-        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 32 * 2**20)  # the most it takes
-        ctypes.CDLL(None).mallopt(M_TRIM_THRESHOLD, KEEP)
+    library = _glibc()
+    if library is not None:
+        library.mallopt(M_MMAP_THRESHOLD, 32 * 2**20)  # the most it takes
+        library.mallopt(M_TRIM_THRESHOLD, KEEP)
+
+
+def _glibc() -> Any:
+    """The C library of this process, where it is glibc."""
+    library = ctypes.CDLL(None) if sys.platform == "linux" else None
+    return library if hasattr(library, "malloc_trim") else None
 
 
 def place(model: nn.Module, device: torch.device | str) -> nn.Module:
@@ -74,9 +81,12 @@ def upload(tensor: Tensor, device: torch.device | str) -> Tensor:
 
 def watch_memory(device: torch.device | str) -> None:
     """Begin to measure ``peak_memory`` anew; what earlier work of this process left unused is given back."""
+    library = _glibc()
     if torch.device(device).type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
+    elif library is not None:
+        library.malloc_trim(0)
 
 
 def peak_memory(device: torch.device | str) -> float:
