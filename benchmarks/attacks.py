@@ -1,7 +1,8 @@
-"""How long the logistic membership attack takes, and its distance to scikit-learn's: ``python benchmarks/attacks.py``.
+"""How long membership attacks take, ours and scikit-learn's: ``python benchmarks/attacks.py``.
 
-Both fit the same scores in the same run, in turns, in one thread. scikit-learn is timed as the papers call it
-(lbfgs, default tolerance); coefficients are compared with its Newton solver run to 1e-12.
+Both fit the same scores in the same run, in turns, in one thread. The logistic attack of scikit-learn is timed as the
+papers call it (lbfgs, default tolerance); coefficients are compared with its Newton solver run to 1e-12. The support
+vector machine is the papers' call, ``SVC(C=3, gamma="auto")``; what both call members is compared.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ import numpy as np
 import sklearn
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
+from sklearn.svm import SVC
 from threadpoolctl import threadpool_limits
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from mu import svc
 from mu.logistic import Threshold, fit_logistic
 
 Array = NDArray[np.float64]
@@ -64,6 +67,46 @@ def main() -> None:
         for kind in ("entropy", "overlap", "separable", "constant"):
             inside, outside = scores(kind, options.members, options.nonmembers)
             print(row(kind, inside, outside, options.repeats))
+        print(
+            "\n| members, others | samples are | ours, s | scikit-learn, s | ratio | decided by | equal |\n"
+            "|---|---|---|---|---|---|---|"
+        )
+        for counts, apart in (((4_000, 10_000), 0.5), ((6_000, 6_000), 0.5)):
+            for classes in (2, 10):
+                print(machines(counts, apart, classes), flush=True)
+
+
+def machines(counts: tuple[int, int], apart: float, classes: int) -> str:
+    """A line on the support vector machine: samples are softmax outputs, or the confidence among two classes."""
+    rng = np.random.default_rng(0)
+
+    def drawn(count: int, sharper: float) -> Array:
+        logits = rng.normal(0, 1 + sharper, (count, classes))
+        values = np.exp(logits - logits.max(1, keepdims=True))
+        values /= values.sum(1, keepdims=True)
+        return values if classes > 2 else values.max(1)[:, None]
+
+    inside, outside = drawn(counts[0], apart), drawn(counts[1], 0.0)
+    queries = drawn(500, apart / 2)
+    samples, labels = np.concatenate([inside, outside]), np.repeat([1, 0], counts)
+    found: list[Array] = []
+
+    def theirs() -> None:
+        found.append(SVC(C=3, gamma="auto", kernel="rbf").fit(samples, labels).predict(queries))
+
+    def ours() -> None:
+        found.append(svc.members(inside, outside, queries))
+
+    pairs = [(seconds(ours), seconds(theirs)) for _ in range(2)]
+    here, there = map(min, zip(*pairs))
+    cost = np.full(len(samples), svc.COST)
+    alone = svc.members_by_rank(samples, 2.0 * labels - 1, cost, queries)
+    equal = all(np.array_equal(called, found[0]) for called in found)
+    return (
+        f"| {counts[0]:,}, {counts[1]:,} | {'softmax outputs' if classes > 2 else 'confidences'} | {here:.2f} | "
+        f"{there:.2f} | {there / here:.1f} | {'libsvm' if alone is None else 'interior point'} | "
+        f"{'yes' if equal else 'NO'} |"
+    )
 
 
 def row(kind: str, inside: Array, outside: Array, repeats: int) -> str:

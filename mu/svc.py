@@ -42,7 +42,7 @@ def members(inside: Array, outside: Array, queries: Array) -> Array:
     values, counts = (np.concatenate(parts) for parts in zip(*sides))
     labels = np.repeat([1.0, -1.0], [len(distinct) for distinct, _ in sides])
     if len(values) >= LARGE:
-        called = _members_by_rank(values, labels, COST * counts, queries)
+        called = members_by_rank(values, labels, COST * counts, queries)
         if called is not None:
             return called
     total = len(inside) + len(outside)
@@ -51,12 +51,12 @@ def members(inside: Array, outside: Array, queries: Array) -> Array:
         labels = np.repeat([1.0, -1.0], [len(inside), len(outside)])
     from sklearn.svm import SVC
 
-    machine = SVC(C=COST, gamma="auto", kernel="rbf", cache_size=1000)
+    machine = SVC(C=COST, gamma="auto", kernel="rbf")
     found = machine.fit(values, labels, sample_weight=counts).predict(queries)
     return (found + 1) / 2
 
 
-def _members_by_rank(values: Array, labels: Array, most: Array, queries: Array) -> Array | None:
+def members_by_rank(values: Array, labels: Array, most: Array, queries: Array) -> Array | None:
     """As ``members``; None where the kernel's rank is high, nothing was found, or a query is too close to call."""
     gamma = 1 / values.shape[1]
     features = low_rank(values, gamma)

@@ -31,7 +31,7 @@ def libsvm(inside: Array, outside: Array) -> SVC:
 def by_rank(inside: Array, outside: Array, queries: Array) -> Array | None:
     values = np.concatenate([inside, outside])
     labels = np.repeat([1.0, -1.0], [len(inside), len(outside)])
-    return svc._members_by_rank(values, labels, np.full(len(values), svc.COST), queries)
+    return svc.members_by_rank(values, labels, np.full(len(values), svc.COST), queries)
 
 
 @pytest.mark.parametrize("features", [1, 3])
