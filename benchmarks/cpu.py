@@ -416,13 +416,12 @@ def accuracy(logits: Any, labels: Any) -> float:
 
 def steps(study: str, cifar: str | None) -> None:
     """How a training step's time divides, for each model that is light enough for a CPU."""
-    import torch
-
     from mu.augment import policy
     from mu.data import as_float, batches
+    from mu.device import place, prepare
     from mu.rng import generator
 
-    torch.set_num_threads(1)
+    device = prepare(cpus=1, gpus=0)
     problem = problem_of(study, cifar)
     examples = problem.split().retain
     augment, draws = policy("crop_flip"), generator("steps")
@@ -450,7 +449,7 @@ def steps(study: str, cifar: str | None) -> None:
 
     for name in ("small_cnn", "allcnn", "resnet18"):
         mean, std = problem.data.channel_stats
-        model = build(name, problem.data.input_shape, 10, mean, std, 0)
+        model = place(build(name, problem.data.input_shape, 10, mean, std, 0), device)
         step = step_of(model, as_float(drawn.inputs), drawn.labels)
         whole = timed(step, 2.0) + sampling + augmentation
         share = 100 * (sampling + augmentation) / whole
