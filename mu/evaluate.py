@@ -260,6 +260,7 @@ def compare(
         ("avg_gap_ugradsl5", metrics.AVG_GAP_UGRADSL5[whole_class], metrics.mean_gap),
         ("mia_svc_gap4", metrics.SVC_GAP4, metrics.mean_gap),
         ("mia_svc_gap_max", metrics.SVC_GAP4, metrics.max_gap),
+        ("mia_svc_chunked_gap4", metrics.SVC_CHUNKED_GAP4, metrics.mean_gap),
     ):
         if set(needed) <= set(values) & set(reference):
             found[name] = of(values, reference, needed)

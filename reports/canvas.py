@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -187,3 +188,10 @@ def colour_of(method: Method) -> str:
 
 def marker_of(method: Method) -> str:
     return MARKERS[method.position % len(MARKERS)]
+
+
+def slug(study: Study, method: Method) -> str:
+    """The method's name as a file name; with its place where that is not unique."""
+    names = [re.sub(r"[^A-Za-z0-9_.-]+", "_", m.name) for m in study.methods]
+    name = names[method.position]
+    return name if names.count(name) == 1 else f"{name}_{method.position}"

@@ -10,6 +10,7 @@ import matplotlib
 from reports import (
     classes,
     figures,
+    grid,
     knob_figures,
     knob_tables,
     published,
@@ -39,6 +40,7 @@ TABLES: tuple[Callable[[Study], Table | None], ...] = (
     result_tables.metrics,
     classes.per_class,
     knob_tables.chosen_by_rule,
+    grid.points,
     knob_tables.importances,
 )
 FIGURES: tuple[Callable[[Study], Drawing | None], ...] = (
@@ -65,5 +67,9 @@ def all_tables(study: Study) -> list[Table]:
 def all_figures(study: Study) -> dict[str, Drawing]:
     """Every figure that has something to show, by name."""
     with matplotlib.rc_context(STYLE):
-        drawn = [*(draw(study) for draw in FIGURES), *knob_figures.responses(study)]
+        drawn = [
+            *(draw(study) for draw in FIGURES),
+            *knob_figures.responses(study),
+            *grid.maps(study),
+        ]
     return {drawing.name: drawing for drawing in drawn if drawing is not None}

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from io import StringIO
 from pathlib import Path
 
+from reports import grid
 from reports.load import Study
 from reports.outcomes import is_target, retrained
 from reports.table import Cell, Table
@@ -58,7 +59,7 @@ LATEX = {
 
 
 def write(folder: Path, study: Study, tables: Iterable[Table]) -> None:
-    """Write every table as ``<name>.csv``, ``.md`` and ``.tex``, and ``results.csv`` and ``cells.csv``."""
+    """Write every table as ``<name>.csv``, ``.md`` and ``.tex``, and ``results.csv``, ``cells.csv`` and, of a grid, ``points.csv``."""
     for table in tables:
         for suffix, text in (
             ("csv", to_csv(table)),
@@ -68,6 +69,9 @@ def write(folder: Path, study: Study, tables: Iterable[Table]) -> None:
             (folder / f"{table.name}.{suffix}").write_text(text, encoding="utf-8")
     (folder / "results.csv").write_text(results_csv(study), encoding="utf-8")
     (folder / "cells.csv").write_text(_csv([CELLS, *cells(study)]), encoding="utf-8")
+    if grid.is_grid(study):
+        rows = _csv([grid.POINTS, *grid.values(study)])
+        (folder / "points.csv").write_text(rows, encoding="utf-8")
 
 
 def to_csv(table: Table) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 
@@ -29,6 +28,7 @@ from reports.canvas import (
     marker_of,
     panels_of,
     say,
+    slug,
 )
 from reports.importance import importance, mean_shares
 from reports.load import Method, Request, Study
@@ -231,7 +231,7 @@ def _response(
         else ""
     )
     return Drawing(
-        f"response_{_slug(study, method)}",
+        f"response_{slug(study, method)}",
         f"Response to the knobs of {method.name}",
         f"{label(study.objective)} of every finished search trial against each searched knob, the most "
         f"important first; a point is a trial, whose other knobs differ, too.{below}",
@@ -362,10 +362,3 @@ def _request_colour(study: Study, request: Request) -> str:
 
 def _request_marker(study: Study, request: Request) -> str:
     return MARKERS[study.requests.index(request) % len(MARKERS)]
-
-
-def _slug(study: Study, method: Method) -> str:
-    """The method's name as a file name; with its place where that is not unique."""
-    names = [re.sub(r"[^A-Za-z0-9_.-]+", "_", m.name) for m in study.methods]
-    name = names[method.position]
-    return name if names.count(name) == 1 else f"{name}_{method.position}"

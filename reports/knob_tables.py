@@ -172,7 +172,7 @@ def _knob_rows(study: Study, request: Request) -> list[Row]:
                 Cell(str(enough.trials)),
                 BLANK if enough.enough is None else Cell(number(study.objective, enough.gain)),
                 BLANK if enough.margin is None else Cell(number(study.objective, enough.margin)),
-                _verdict(enough),
+                _verdict(enough) if spans(study, method) else Cell("nothing to search", words=True),
             )
         )
     return rows

@@ -15,6 +15,7 @@ from mu.metrics import (
     AVG_GAP_UGRADSL,
     AVG_GAP_UGRADSL5,
     METRICS,
+    SVC_CHUNKED_GAP4,
     SVC_GAP4,
     mean_gap,
 )
@@ -213,6 +214,7 @@ def _gap_lists(study: Study, request: Request) -> dict[str, Sequence[str]]:
         "avg_gap_ugradsl": AVG_GAP_UGRADSL[request.whole_class],
         "avg_gap_ugradsl5": AVG_GAP_UGRADSL5[request.whole_class],
         "mia_svc_gap4": SVC_GAP4,
+        "mia_svc_chunked_gap4": SVC_CHUNKED_GAP4,
         "delta_acc_forget": ("acc_forget",),
         OWN_GAP: study.own_list,
     }

@@ -145,10 +145,11 @@ def _page(
             "knobs",
             "What the knobs do",
             table("importance", "No knob was searched.")
+            + table("grid")
             + "".join(
                 markup.details(drawing.title, figure(name))
                 for name, drawing in drawn.items()
-                if name.startswith("response_")
+                if name.startswith(("response_", "grid_"))
             ),
         ),
         (

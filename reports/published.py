@@ -8,7 +8,14 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from mu.metrics import AVG_GAP_UGRADSL, AVG_GAP_UGRADSL5, METRICS, SVC_GAP4, mean_gap
+from mu.metrics import (
+    AVG_GAP_UGRADSL,
+    AVG_GAP_UGRADSL5,
+    METRICS,
+    SVC_CHUNKED_GAP4,
+    SVC_GAP4,
+    mean_gap,
+)
 from mu.record import REFERENCES
 from reports.load import Request, Study
 from reports.outcomes import GAP, VIEW, Outcome, changes, outcome, retrained, unit
@@ -159,6 +166,7 @@ def _value(
         "avg_gap_ugradsl": AVG_GAP_UGRADSL[request.whole_class],
         "avg_gap_ugradsl5": AVG_GAP_UGRADSL5[request.whole_class],
         "mia_svc_gap4": SVC_GAP4,
+        "mia_svc_chunked_gap4": SVC_CHUNKED_GAP4,
     }
     single = math.nan
     if name == AVG_CHANGE and source:

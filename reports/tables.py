@@ -354,8 +354,8 @@ def _per_run(result: Outcome, reference: Retrained, seeds: int) -> Cell:
 
 def _metric_cell(name: str, result: Outcome, reference: Retrained, seeds: int) -> Cell:
     cell = measured(name, result.spreads.get(name), seeds)
-    if cell.words or not is_target(name):
-        gap = ""
+    if cell.words or not is_target(name) or (reference.means and name not in reference.means):
+        gap = ""  # such as the share of a method's own images, which no retrained model has
     else:
         gap = number(name, result.gaps[name]) if name in result.gaps else NONE
     marked = at_floor(_score(name, result), reference.floors.get(name))

@@ -297,7 +297,9 @@ def _print_plan(plan: Any, console: Console) -> None:
     cells = Table("method", *wanted.forget, "searched knobs", box=None, padding=(0, 2, 0, 0))
     for tuned in wanted.methods:
         spans = ", ".join(span.knob for span in tuned.ranges) or "none"
-        trials = [str(wanted.search.trials) if f in tuned.forget else "-" for f in wanted.forget]
+        trials = [
+            str(wanted.trials(tuned.name)) if f in tuned.forget else "-" for f in wanted.forget
+        ]
         cells.add_row(tuned.name, *trials, spans)
     console.print(cells)
     rate = seconds_per_sample(plan)

@@ -31,6 +31,7 @@ Cell = tuple[str, str]
 class _Cell:
     study: optuna.Study
     tuned: Tuned
+    trials: int
     waiting: deque[Job] = field(default_factory=deque)
     asked: int = 0
     ended: dict[int, list[TrialRecord]] = field(default_factory=dict)
@@ -61,7 +62,7 @@ class Cells:
             pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=3),
             load_if_exists=True,
         )
-        state = _Cell(study, self.plan.study.tuned(method))
+        state = _Cell(study, self.plan.study.tuned(method), self.plan.study.trials(method))
         for record in records:
             if record.number is not None:
                 state.ended.setdefault(record.number, []).append(record)
@@ -106,14 +107,15 @@ class Cells:
             return sum(len(state.waiting) for state in self._cells.values())
         seeds = len(self.plan.study.search_seeds)
         return sum(
-            len(state.waiting) + max(0, self.search.trials - state.asked) * seeds
+            len(state.waiting) + max(0, state.trials - state.asked) * seeds
             for state in self._cells.values()
         )
 
     @property
     def asked(self) -> int:
-        """Configurations that every cell has been asked for; some may have been for one more."""
-        return min(state.asked for state in self._cells.values())
+        """Configurations that every cell has been asked for, if it has so many; some may have been for one more."""
+        counts = [state.asked for state in self._cells.values() if state.asked < state.trials]
+        return min(counts, default=self.search.trials)
 
     def next(self, more: bool = True) -> Job | None:
         """The next job of the cell that has been asked least; None when every cell has had its trials.
@@ -125,9 +127,10 @@ class Cells:
                 return state.waiting.popleft()
         if not more:
             return None
-        cell, state = min(self._cells.items(), key=lambda item: item[1].asked)
-        if state.asked >= self.search.trials:
+        left = [item for item in self._cells.items() if item[1].asked < item[1].trials]
+        if not left:
             return None
+        cell, state = min(left, key=lambda item: item[1].asked)
         self._ask(cell, state)
         return state.waiting.popleft()
 

@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import resource
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -41,14 +42,26 @@ def ran_out(error: BaseException) -> bool:
 
 
 def advice(error: BaseException, device: str) -> str:
-    """One line on how many trials fit that need as much as one did that ran out of memory."""
+    """One line on how many pieces of work fit that need as much as one did that ran out of memory."""
     asked = _asked(str(error))
     if isinstance(error, torch.cuda.OutOfMemoryError):
         return out_of_memory(device, asked) + "\n"
     needed, total = peak() + asked, host_memory()
     count = int(total / needed)
-    fits = f"at most {count} such trials fit at once" if count else "not even one such trial fits"
+    fits = f"at most {count} like it fit at once" if count else "not even one like it fits"
     return f"out of memory: needed {needed:,.1f} of the machine's {total:,.1f} GiB; {fits}\n"
+
+
+@contextlib.contextmanager
+def advised(device: str) -> Iterator[None]:
+    """Work beside the trials: when it runs out of memory, the MemoryError says how many like it fit."""
+    watch(device)
+    try:
+        yield
+    except Exception as error:
+        if ran_out(error):
+            raise MemoryError(advice(error, device).strip()) from error
+        raise
 
 
 def _asked(text: str) -> float:

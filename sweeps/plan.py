@@ -181,7 +181,8 @@ class Plan:
         every_seed = len(study.search_seeds) + seeds
         return {
             "reference": every_seed * (1 + len(study.forget)),
-            "search": cells * study.search.trials * len(study.search_seeds),
+            "search": sum(study.trials(method) for _, method in self.cells)
+            * len(study.search_seeds),
             "default": cells * seeds if study.experiments.defaults else 0,
             "confirm": cells * seeds,
             "sufficient": extended * seeds if study.experiments.sufficient else 0,

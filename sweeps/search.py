@@ -29,7 +29,8 @@ class Search:
     """How each cell is searched.
 
     Args:
-        trials: Configurations per cell, the same for every method; of a grid, how many points it has.
+        trials: Configurations per cell, the same for every method, but one for a method with nothing to search;
+            of a grid, how many points it has.
         sampler: `tpe`, `random`, or `grid`, which tries every combination of `choices` and of values a `step` apart.
         objective: Metrics to minimise on the `val` view; the first decides which knobs are best.
         mean_gap: Metrics whose mean gap the objective `mean_gap` is.
@@ -86,13 +87,13 @@ def parse_search(raw: Any, methods: Sequence[Tuned], where: str) -> Search:
 def _grid(search: Search, methods: Sequence[Tuned], given: bool, where: str) -> Search:
     """The search with as many trials as its grid has points."""
     sizes = {}
-    for method in methods:
+    for method in filter(lambda method: method.ranges, methods):
         try:
             sizes[method.name] = len(space.grid(method.ranges, method.fixed))
         except ValueError as error:
             raise StudyError(f"{where}: sampler grid: {method.name}: {error}") from error
-    first = next(iter(sizes.values()))
-    if set(sizes.values()) != {first} or (given and search.trials != first):
+    first = next(iter(sizes.values()), 1)
+    if set(sizes.values()) - {first} or (given and search.trials != first):
         points = ", ".join(f"{name} {size}" for name, size in sizes.items())
         raise StudyError(
             f"{where}: sampler grid needs a grid of `trials` points for every method, but got {points}"

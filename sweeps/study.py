@@ -92,6 +92,10 @@ class Study:
     def resources(self) -> Resources:
         return self.operation.resources
 
+    def trials(self, method: str) -> int:
+        """Configurations in each cell of a method: one where nothing is searched, since all would be the same."""
+        return self.search.trials if self.tuned(method).ranges else 1
+
     def tuned(self, name: str) -> Tuned:
         return next(tuned for tuned in self.methods if tuned.name == name)
 

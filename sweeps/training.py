@@ -24,6 +24,7 @@ from mu.models import Model
 from mu.problem import Evaluation, Problem, Role, weights_of
 from mu.ranking import rank
 from mu.snapshot import Snapshot
+from sweeps import memory
 from sweeps.cluster import ray_options
 from sweeps.files import SweepError
 from sweeps.operation import Share
@@ -73,19 +74,20 @@ def _train(
     """Train one reference; yields what was `begun` from time to time, and last its weights with `seconds`."""
     set_launch(launch)
     device = prepare(share.cpus, share.gpus)
-    problem = Problem(data, network, *parts)
-    model = place(problem.build(), device)
-    snapshot = Snapshot(begun[BEGUN].tobytes() if begun else b"")
-    began = saved = time.perf_counter()
-    if begun:
-        began -= float(begun["seconds"])
-    for _ in snapshot.follow(problem.train(role, model, device)):
-        now = time.perf_counter()
-        if now - saved >= every_seconds and snapshot.epochs < problem.recipe.epochs:
-            content = np.frombuffer(snapshot.save(), np.uint8)
-            yield {BEGUN: content, "seconds": np.array(now - began)}
-            saved = now
-    yield {**weights_of(model), "seconds": np.array(time.perf_counter() - began)}
+    with memory.advised(device):
+        problem = Problem(data, network, *parts)
+        model = place(problem.build(), device)
+        snapshot = Snapshot(begun[BEGUN].tobytes() if begun else b"")
+        began = saved = time.perf_counter()
+        if begun:
+            began -= float(begun["seconds"])
+        for _ in snapshot.follow(problem.train(role, model, device)):
+            now = time.perf_counter()
+            if now - saved >= every_seconds and snapshot.epochs < problem.recipe.epochs:
+                content = np.frombuffer(snapshot.save(), np.uint8)
+                yield {BEGUN: content, "seconds": np.array(now - began)}
+                saved = now
+        yield {**weights_of(model), "seconds": np.array(time.perf_counter() - began)}
 
 
 @ray.remote(max_retries=RETRIES)
@@ -102,14 +104,15 @@ def _score(
     """Score references on one problem, each view once."""
     set_launch(launch)
     device = prepare(share.cpus, share.gpus)
-    problem = Problem(data, network, *parts)
-    split = problem.split(device)
-    untrained = predict(place(problem.build(), device), split.forget)
-    scored = []
-    for arrays in ray.get(list(weights)):
-        model = place(problem.load(arrays), device)
-        found = problem.evaluate(model, split, views, device, attacks)
-        scored.append(Scored(found, untrained, environment(device)))
+    with memory.advised(device):
+        problem = Problem(data, network, *parts)
+        split = problem.split(device)
+        untrained = predict(place(problem.build(), device), split.forget)
+        scored = []
+        for arrays in ray.get(list(weights)):
+            model = place(problem.load(arrays), device)
+            found = problem.evaluate(model, split, views, device, attacks)
+            scored.append(Scored(found, untrained, environment(device)))
     return scored
 
 
@@ -125,7 +128,8 @@ def _rank(
     """Score the training samples of a problem with a ranked request."""
     set_launch(launch)
     device = prepare(share.cpus, share.gpus)
-    return rank(Problem(data, network, *parts), original, device)
+    with memory.advised(device):
+        return rank(Problem(data, network, *parts), original, device)
 
 
 class Trainers:
@@ -250,6 +254,9 @@ class Trainers:
 
         Args:
             wanted: Problem, views, and the costly attacks to run, by name.
+
+        Raises:
+            SweepError: A model cannot be scored; the message says which and why.
         """
         futures = {
             name: self._score.remote(
@@ -263,10 +270,16 @@ class Trainers:
             )
             for name, (problem, views, attacks) in wanted.items()
         }
-        return {
-            name: dict(zip(roles, scored))
-            for name, scored in zip(futures, ray.get(list(futures.values())))
-        }
+        scored: dict[tuple[str, int], dict[Role, Scored]] = {}
+        for (forget, seed), future in futures.items():
+            try:
+                scored[forget, seed] = dict(zip(roles, ray.get(future)))
+            except ray.exceptions.RayError as error:
+                raise SweepError(
+                    f"the {' and '.join(roles)} models of seed {seed} cannot be scored on {forget}: "
+                    f"{str(error).strip().splitlines()[-1]}"
+                ) from error
+        return scored
 
     def refs(
         self, role: Role, names: Iterable[tuple[str, int]]

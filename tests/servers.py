@@ -14,7 +14,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +39,24 @@ def wait_until(ready: Callable[[], bool], process: subprocess.Popen[bytes], log:
         time.sleep(0.1)
 
 
+def parents() -> dict[int, int]:
+    """Every process, and its parent."""
+    found = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has just ended
+            fields = (process / "stat").read_text().rpartition(")")[2].split()
+            found[int(process.name)] = int(fields[1])
+    return found
+
+
 class Postgres:
     """A PostgreSQL server with data of its own, run by an unprivileged user.
 
     Args:
         programs: Folder of initdb and postgres.
 
-    ``stop`` and ``start`` take it away and bring it back on the same port, with its data.
+    ``stop`` and ``start`` take it away and bring it back on the same port, with its data; while ``held`` it stays
+    connected and does not answer.
     """
 
     user = "musweep"
@@ -88,6 +99,21 @@ class Postgres:
             self._process.send_signal(signal.SIGINT)
             self._process.wait(30)
             self._process = None
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Stop all its processes, each of which is a session of its own, until the end."""
+        assert self._process is not None
+        postmaster = self._process.pid
+        os.kill(postmaster, signal.SIGSTOP)  # first, so that it starts no more
+        pids = [postmaster, *(pid for pid, parent in parents().items() if parent == postmaster)]
+        try:
+            for pid in pids[1:]:
+                os.kill(pid, signal.SIGSTOP)
+            yield
+        finally:
+            for pid in pids[::-1]:
+                os.kill(pid, signal.SIGCONT)
 
     def close(self) -> None:
         self.stop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,37 @@ def test_every_cell_gets_the_same_number_of_trials_in_turns(driver: Driver) -> N
     assert {j.number for j in jobs} == {0, 1, 2}
     assert len({j.key for j in jobs}) == 12
     assert cells.remaining() == 0
+
+
+NOTHING = {"name": "finetune", "fix": {"lr": 0.01, "weight_decay": 0.0, "epochs": 2}}
+"""A method with nothing to search."""
+
+
+@pytest.mark.parametrize("sampler", ["random", "grid"])
+def test_what_has_nothing_to_search_gets_one_trial_for_each_seed(
+    tmp_path: Path, sampler: str
+) -> None:
+    changes = grid_of(1e-4, 1e-3, 1e-2)
+    changes["methods"].insert(0, NOTHING)
+    changes["search"] |= {"sampler": sampler, "trials": 6}
+    driver = make(tmp_path, **changes, seeds={"search": [0, 3], "report": [1]})
+    cells = driver.open()
+    assert driver.plan.counts["search"] == cells.remaining() == 2 * (1 + 6) * 2
+    jobs = driver.drain(cells)
+    tried = Counter((job.forget, job.method, job.seed) for job in jobs)
+    for forget in ("some", "three"):
+        for seed in (0, 3):
+            assert (tried[forget, "finetune", seed], tried[forget, "jit", seed]) == (1, 6)
+    assert (cells.asked, cells.remaining(), cells.next()) == (6, 0, None)
+    again = driver.open()
+    assert (again.asked, again.remaining(), again.next()) == (6, 0, None)
+
+
+def test_a_search_is_as_far_as_the_cells_that_have_not_had_all(tmp_path: Path) -> None:
+    cells = make(tmp_path, methods=[NOTHING, "jit"]).open()
+    for asked in (0, 0, 0, 0, 1, 1, 2, 2, 3):
+        assert cells.asked == asked
+        cells.next()
 
 
 def test_the_authors_knobs_are_tried_first(driver: Driver) -> None:

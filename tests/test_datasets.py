@@ -244,6 +244,7 @@ def test_celeba_labels_are_combinations_of_attributes_and_groups_are_identities(
     smiling = load(spec("celeba", root, label=("Smiling",)), cache)
     assert smiling.classes == ("not Smiling", "Smiling")
     assert len(list((cache / "images").iterdir())) == 1, "other labels need no other images"
+    assert len(list((cache / "lists").iterdir())) == 1, "its lists are read once"
 
 
 @pytest.mark.parametrize(
@@ -258,6 +259,19 @@ def test_wrong_labels_of_celeba_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         load(spec("celeba", roots["celeba"], **keys), cache)
+
+
+def test_lists_of_celeba_that_have_changed_are_read_again(
+    roots: dict[str, Path], tmp_path: Path, cache: Path
+) -> None:
+    root = copy_of(roots["celeba"], tmp_path)
+    path = root / "celeba" / "identity_CelebA.txt"
+    before = load(spec("celeba", root), cache).parts["train"].groups
+    lines = (line.split() for line in path.read_text().splitlines())
+    path.write_text("".join(f"{name} {int(person) + 1000}\n" for name, person in lines))
+    after = load(spec("celeba", root), cache).parts["train"].groups
+    assert before is not None and after is not None
+    np.testing.assert_array_equal(after, before + 1000)
 
 
 def test_missing_images_of_celeba_are_counted_and_named(

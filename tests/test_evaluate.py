@@ -21,8 +21,9 @@ from mu.evaluate import (
 from mu.metrics import METRICS
 
 POPULATION = [f"mia_population_asr_fpr{p}" for p in (1, 5, 10, 25, 50)]
-EXTRA = [name for name in METRICS if "chunked" in name or "columns" in name]
-COSTLY = [name for name in METRICS if name.endswith("_nonmember") and name not in EXTRA]
+NONMEMBER = [name for name in METRICS if name.endswith("_nonmember")]
+EXTRA = [name for name in NONMEMBER if "chunked" in name or "columns" in name]
+COSTLY = [name for name in NONMEMBER if name not in EXTRA]
 COSTLY += ["mia_acc_forget_test"]
 STREISAND = {name for name in METRICS if name.startswith("streisand")} | {"wrong_class_rate"}
 POWER = {"mia_population_tpr_fpr1", "mia_population_tpr_fpr0.1", "mia_lr_entropy_tpr_fpr0.1"}
@@ -230,6 +231,15 @@ def test_compare_has_every_gap_whose_metrics_are_there(
     gaps = ("avg_gap_ugradsl", "avg_gap_ugradsl5", "mia_svc_gap4", "mia_svc_gap_max")
     assert set(more) - set(found) == set(gaps)
     assert {METRICS[name].when for name in gaps} == {"finalist"}
+    parts = [
+        {**values, **costly_score(retain, part, held_out, 0, groups=["svc_chunked"])}
+        for values, part in zip(cheap, (forget, other))
+    ]
+    best = compare(*parts, forget, other.logits, -forget.logits, whole_class)
+    assert set(best) - set(found) == {"mia_svc_chunked_gap4"}
+    assert best["mia_svc_chunked_gap4"] == pytest.approx(
+        np.mean([abs(parts[0][name] - parts[1][name]) for name in EXTRA if "chunked" in name])
+    )
     assert "avg_gap_ugradsl" not in compare(
         full[0], cheap[1], forget, other.logits, -forget.logits, whole_class
     )

@@ -121,7 +121,7 @@ def test_what_goes_wrong_in_a_trial_is_recorded_or_repeated(finished: Path, tmp_
     assert first["hangs"].reason == "timeout: it had not ended after 20 s"
     assert "RuntimeError: told to fail Mishap(epoch=2)" in first["raises"].reason
     assert "4 trials failed" in done.stdout
-    assert "not even one such trial fits" in first["greedy"].reason
+    assert "not even one like it fits" in first["greedy"].reason
     assert "its worker was lost 4 times" in first["doomed"].reason
     assert len(list(deaths.iterdir())) == 2 + 4
 

@@ -31,7 +31,7 @@ def test_a_lack_of_memory_says_how_much_was_asked_for(allocate: object, gib: flo
         allocate()  # type: ignore[operator]
     assert memory.ran_out(found.value)
     assert memory._asked(str(found.value)) == pytest.approx(gib, rel=0.01)
-    assert "not even one such trial fits" in memory.advice(found.value, "cpu")
+    assert "not even one like it fits" in memory.advice(found.value, "cpu")
 
 
 def test_how_many_fit_follows_from_peak_and_machine(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,10 +39,22 @@ def test_how_many_fit_follows_from_peak_and_machine(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(memory, "host_memory", lambda: 16.0)
     error = MemoryError("Unable to allocate 1.00 GiB for an array")
     assert memory.advice(error, "cpu") == (
-        "out of memory: needed 4.0 of the machine's 16.0 GiB; at most 4 such trials fit at once\n"
+        "out of memory: needed 4.0 of the machine's 16.0 GiB; at most 4 like it fit at once\n"
     )
 
 
 def test_other_errors_are_no_lack_of_memory() -> None:
     assert not memory.ran_out(ValueError("out of memory of names"))
     assert not memory.ran_out(RuntimeError("shapes do not fit"))
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError("Unable to allocate 1.00 GiB for an array"), KeyError("x")]
+)
+def test_work_beside_the_trials_says_it_too(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "host_memory", lambda: 2**20)
+    with pytest.raises(type(error)) as found, memory.advised("cpu"):
+        raise error
+    assert ("like it fit at once" in str(found.value)) is isinstance(error, MemoryError)

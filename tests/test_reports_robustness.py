@@ -239,6 +239,8 @@ def test_metrics_table_shows_everything_that_was_recorded() -> None:
         views = {view: dict(values) for view, values in r.metrics.items()}
         views["test"] |= {"mia_svc_gap4": 0.02, "own_metric": 0.25 + 0.5 * (r.method == "steady")}
         views["val"]["only_here"] = 3.0
+        if r.method == "steady":
+            views["test"]["partial_forget_acc"] = 0.9
         return dataclasses.replace(r, metrics=views)
 
     study = load.assemble(line, [extended(r) for r in records], {})
@@ -248,6 +250,7 @@ def test_metrics_table_shows_everything_that_was_recorded() -> None:
         "Forget accuracy",
         "MIA (entropy, member rate)",
         "MIA (SVC), mean gap of four",
+        "Partial forgetting accuracy",
         "only_here [val view]",
         "own_metric",
     ]
@@ -256,6 +259,8 @@ def test_metrics_table_shows_everything_that_was_recorded() -> None:
         "needs 20 samples",
         "2.00 ± 0.00",
     ]
+    shown = found["Partial forgetting accuracy"]
+    assert set(shown) - {"–", "not run"} == {"90.00 ± 0.00"}, "no gap: no retrained model has it"
     assert found["own_metric"][3:] == ["0.750 ± 0.000 (0.500)", "–", "0.250 ± 0.000 (0.000)†"]
     assert found["only_here [val view]"][1] == "3.000 ± 0.000"
 

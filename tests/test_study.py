@@ -26,6 +26,8 @@ JIT_GRID = {
     "name": "jit",
     "space": {"lr": {"choices": [0.1, 1.0]}, "sigma": {"low": 0.1, "high": 0.3, "step": 0.2}},
 }
+GA_GRID = {"name": "ga", "fix": {"mode": "eval"}, "space": {"lr": {"choices": [0.1, 0.2, 0.3]}}}
+FIXED = {"name": "finetune", "fix": {"lr": 0.1, "weight_decay": 0.0}}
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "unknown key": ({"metods": []}, "unknown key `metods`"),
     "unknown nested key": ({"training__lrr": 1}, "training: unknown key `lrr`; allowed are epochs"),
@@ -66,10 +68,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "grids of different sizes": (
         {
-            "methods": [JIT_GRID, {"name": "ga", "fix": {"lr": 0.1, "mode": "eval"}}],
+            "methods": [JIT_GRID, GA_GRID, FIXED],
             "search": {"sampler": "grid"},
         },
-        "for every method, but got jit 4, ga 1",
+        "for every method, but got jit 4, ga 3",
     ),
     "missing fraction": (
         {"forget": {"a": {"kind": "random"}}},

@@ -1,0 +1,179 @@
+"""A search over a grid, point by point: a table, its numbers in full, and heat maps over two knobs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from mu.metrics import METRICS
+from mu.selection import Candidate
+from reports.canvas import PANEL, Drawing, slug
+from reports.load import Method, Request, Study
+from reports.outcomes import unit
+from reports.spaces import Span, spans
+from reports.table import (
+    NONE,
+    Cell,
+    Row,
+    Table,
+    by_request,
+    count,
+    knob_text,
+    knob_value,
+    label,
+    number,
+    searched_view,
+)
+
+POINTS = ("study", "forget", "method", "number", "knob", "setting", "metric", "value", "retrain")
+ANNOTATED = 80
+"""Most points of a heat map whose values are written into it."""
+
+
+def is_grid(study: Study) -> bool:
+    search = study.definition.get("search")
+    return isinstance(search, dict) and search.get("sampler") == "grid"
+
+
+def points(study: Study) -> Table | None:
+    """Every point of the grid with the objective, and the metrics its gaps are of."""
+    if not is_grid(study) or not any(study.candidates.values()):
+        return None
+    names = _metrics(study)
+    return Table(
+        "grid",
+        "Every point of the grid",
+        f"Means over {count(len(study.search_seeds), 'search seed')} on the {searched_view(study)}, fractions in "
+        "percent, of every configuration that finished on all of them. `points.csv` has all metrics in full.",
+        "Forget request",
+        ("Method", "Knobs", *map(label, names)),
+        by_request(study, lambda request: _rows(study, request, names)),
+        texts=2,
+    )
+
+
+def values(study: Study) -> Iterator[tuple[str, ...]]:
+    """Rows of ``points.csv``: each metric of each point, once for each knob that was searched, in full precision.
+
+    `retrain` is the mean of the retrained models on the same seeds and view; empty where they have none.
+    """
+    for (forget, name), found in study.candidates.items() if is_grid(study) else ():
+        method = next(method for method in study.methods if method.name == name)
+        retrain = study.references[forget].retrain
+        for point in found:
+            for knob, setting in _searched(study, method, point).items():
+                for metric, value in point.metrics.items():
+                    gold = retrain.get(metric)
+                    yield (
+                        *(study.name, forget, name, str(point.number), knob, str(setting), metric),
+                        *("" if item is None else repr(item) for item in (value, gold)),
+                    )
+
+
+def maps(study: Study) -> list[Drawing]:
+    """For each method whose grid is over two knobs, heat maps of each metric on each request."""
+    drawn = []
+    for method in study.methods if is_grid(study) else ():
+        two = spans(study, method)
+        cells = [
+            (request, found)
+            for request in study.requests
+            if (found := study.candidates.get((request.name, method.name), ()))
+        ]
+        if len(two) == 2 and cells:
+            drawn.append(_map(study, method, two, cells))
+    return drawn
+
+
+def _map(
+    study: Study,
+    method: Method,
+    two: Sequence[Span],
+    cells: Sequence[tuple[Request, Sequence[Candidate]]],
+) -> Drawing:
+    names = [
+        name
+        for name in _metrics(study)
+        if any(name in c.metrics for _, found in cells for c in found)
+    ]
+    across, up = (_settings(study, method, span.knob) for span in two)
+    width = PANEL * max(1.0, 0.12 * len(across) + 0.3)
+    with matplotlib.rc_context({"figure.constrained_layout.use": True}):
+        figure = Figure(figsize=(width * len(names), (1.2 + 0.28 * len(up)) * len(cells) + 0.3))
+    grid = figure.subplots(len(cells), len(names), squeeze=False)
+    for row, (request, found) in zip(grid, cells):
+        for axes, name in zip(row, names):
+            scale = 100.0 if unit(name) == "fraction" else 1.0
+            shown = np.full((len(up), len(across)), math.nan)
+            for point in found:
+                x, y = (place.index(point.knobs[s.knob]) for place, s in zip((across, up), two))
+                shown[y, x] = scale * point.metrics.get(name, math.nan)
+            image = axes.imshow(shown, cmap="viridis", origin="lower", aspect="auto")
+            figure.colorbar(image, ax=axes)
+            if shown.size <= ANNOTATED:
+                middle = (np.nanmin(shown) + np.nanmax(shown)) / 2
+                for (y, x), value in np.ndenumerate(shown):
+                    if math.isfinite(value):
+                        colour = "black" if value > middle else "white"
+                        axes.text(
+                            x, y, f"{value:.3g}", color=colour, fontsize=7, ha="center", va="center"
+                        )
+            axes.grid(False)
+            axes.set_xticks(
+                range(len(across)), [knob_value(value) for value in across], rotation=45
+            )
+            axes.set_yticks(range(len(up)), [knob_value(value) for value in up])
+            axes.set_xlabel(two[0].knob)
+            axes.set_ylabel(two[1].knob)
+            axes.set_title(f"{request.name}: {label(name)}", fontsize=9)
+    return Drawing(
+        f"grid_{slug(study, method)}",
+        f"Grid of {method.name} over {two[0].knob} and {two[1].knob}",
+        f"Means over {count(len(study.search_seeds), 'search seed')} on the {searched_view(study)}, fractions in "
+        "percent; a point that did not finish is empty.",
+        figure,
+    )
+
+
+def _metrics(study: Study) -> list[str]:
+    """The objective, and what the gaps of any request are of."""
+    names = [study.objective, *(name for request in study.requests for name in request.metrics)]
+    return [name for name in dict.fromkeys(names) if name in METRICS]
+
+
+def _settings(study: Study, method: Method, knob: str) -> list[object]:
+    """Every value of a knob that was tried, numbers in order."""
+    found = {
+        trial.knobs[knob]: None
+        for request in study.requests
+        for trial in study.candidates.get((request.name, method.name), ())
+    }
+    if all(isinstance(value, (int, float)) for value in found):
+        return sorted(found)
+    return list(found)
+
+
+def _searched(study: Study, method: Method, point: Candidate) -> dict[str, object]:
+    """The knobs of a point that the grid varies."""
+    knobs = [span.knob for span in spans(study, method)]
+    return {knob: point.knobs[knob] for knob in knobs if knob in point.knobs}
+
+
+def _rows(study: Study, request: Request, names: Sequence[str]) -> list[Row]:
+    def cell(name: str, of: dict[str, float]) -> Cell:
+        return Cell(number(name, of[name])) if name in of else Cell(NONE, words=True)
+
+    rows: list[Row] = []
+    for method in study.methods:
+        for point in study.candidates.get((request.name, method.name), ()):
+            knobs = knob_text(_searched(study, method, point)) or NONE
+            found = {**point.metrics, study.objective: point.value}
+            rows.append((Cell(method.name), Cell(knobs), *(cell(name, found) for name in names)))
+    if rows:
+        retrain = dict(study.references[request.name].retrain)
+        rows.append((Cell("retrain"), Cell(NONE), *(cell(name, retrain) for name in names)))
+    return rows
