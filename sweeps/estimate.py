@@ -42,9 +42,11 @@ def seconds_per_sample(plan: Plan) -> float:
     threads = torch.get_num_threads()
     torch.set_num_threads(max(1, int(study.resources.trial.cpus)))
     try:
-        first = measured(FEW)
-        if first * FEW > PATIENCE_SECONDS:
-            return first
+        rate = measured(FEW)
+        if rate * FEW > PATIENCE_SECONDS:
+            rate = measured(FEW)  # the first steps of a process also set things up
+        if rate * FEW > PATIENCE_SECONDS:
+            return rate
         measured(SAMPLES)
         return measured(SAMPLES)
     finally:

@@ -88,16 +88,24 @@ def test_the_cost_of_a_large_network_is_measured_on_few_samples(
     wanted = study.parse(studies.tiny(), "study.yaml")
     plan = Plan(wanted, problems.load_data(wanted, "study.yaml"))
     seen: list[int] = []
+    clock, setting_up, each = 0.0, 0.0, 0.0
 
     def train(model: object, part: Examples, *_: object) -> Iterator[None]:
+        nonlocal clock
+        clock += each * len(part) + (0.0 if seen else setting_up)
         seen.append(len(part))
         yield
 
     monkeypatch.setattr(estimate, "train", train)
-    for patience, expected in ((1e9, [8, 270, 270]), (0.0, [8])):
+    monkeypatch.setattr(estimate.time, "perf_counter", lambda: clock)
+    for *costs, expected in (
+        (0.0, 1e-3, [8, 270, 270]),
+        (0.0, 10.0, [8, 8]),
+        (60.0, 1e-3, [8, 8, 270, 270]),
+    ):
         seen.clear()
-        monkeypatch.setattr(estimate, "PATIENCE_SECONDS", patience)
-        assert MEASURE(plan) > 0
+        setting_up, each = costs
+        assert MEASURE(plan) == pytest.approx(each)
         assert seen == expected
 
 
