@@ -37,7 +37,7 @@ from sweeps import tuner
 from sweeps.cells import Cells
 from sweeps.progress import Progress
 from sweeps.results import Results
-from sweeps.tracker import Tracker
+from sweeps.tracking import Tracking
 
 METHODS = ("finetune", "ga", "ssd", "ugradsl")
 EPOCHS = 5
@@ -47,7 +47,7 @@ PARTS: dict[str, tuple[Any, str]] = {
     "telling Optuna": (Cells, "ended"),
     "writing the record": (Results, "append"),
     "progress": (Progress, "ended"),
-    "MLflow, in its own thread": (Tracker, "send"),
+    "MLflow, waited for at the end": (Tracking, "close"),
 }
 
 
@@ -126,12 +126,13 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=250, help="search trials of each of 40 cells")
     parser.add_argument("--seconds", type=float, default=0.0, help="how long a trial sleeps")
     parser.add_argument("--without-mlflow", action="store_true", help="for comparison")
+    parser.add_argument("--concurrent", type=int, help="most trials at once; as many as fit")
     parser.add_argument("--nodes", type=int, default=0, help="simulated nodes of two CPUs each")
     given = parser.parse_args()
     NoWork.seconds = given.seconds
     tuner.UnlearningTrial = NoWork  # type: ignore[misc]
     if given.without_mlflow:
-        Tracker.send = lambda self, record: None  # type: ignore[method-assign]
+        Tracking.put = lambda self, record: None  # type: ignore[method-assign]
     spent: dict[str, float] = defaultdict(float)
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -145,7 +146,7 @@ def main() -> None:
                 nodes.add_node(num_cpus=2)
             address = ["--address", nodes.address]
         file = scratch / "scale.yaml"
-        file.write_text(yaml.safe_dump(study(given.trials, None)))
+        file.write_text(yaml.safe_dump(study(given.trials, given.concurrent)))
         places = ["--storage", str(scratch / "models"), "--results", str(scratch / "results")]
         stack.enter_context(timed(spent))
         began, worked = time.perf_counter(), time.process_time()

@@ -233,36 +233,36 @@ def _store(options: argparse.Namespace) -> Any:
 
 
 def _sweep(sweep: Any, options: argparse.Namespace, console: Console) -> None:
-    from sweeps.tracker import Tracker, describe, local_uri
+    from sweeps.tracking import Tracking, describe, local_uri
 
     folder = sweep.places.folder
     store = _store(options)
     local = options.tracking_uri is None
     uri = options.tracking_uri or local_uri(folder)
+    artifacts = (folder / "mlartifacts").resolve().as_uri() if local else None
+    facts = describe(sweep.results.study)
+    tracking = Tracking(uri, sweep.study, facts, sweep.results.path, artifacts)
     try:
-        artifacts = (folder / "mlartifacts").resolve().as_uri() if local else None
-        tracker = Tracker(uri, sweep.study, artifacts)
-        tracker.facts = describe(sweep.results.study)
-        tracker.sync(sweep.results.records.values())
-    except Exception as error:
-        raise StudyError(
-            f"--tracking-uri {uri}: MLflow cannot be written to: {str(error).splitlines()[0]}"
-        ) from error
-    from sweeps import cluster, tuner
+        from sweeps import cluster, tuner
 
-    tracker.start()
-    sweep.tracker = tracker
-    try:
+        try:
+            tracking.wait()
+        except OSError as error:
+            raise StudyError(
+                f"--tracking-uri {uri}: MLflow cannot be written to: {error}"
+            ) from error
+        sweep.tracking = tracking
         with cluster.join(options.address, sweep.plan.study.resources) as joined:
             try:
                 sweep.run(tuner.Workers(sweep.plan, joined), store)
             finally:
                 sweep.summarize("ended")
     finally:
-        unsent = tracker.close()
-        if unsent:
+        unsent = tracking.close()
+        if sweep.tracking is not None and unsent != 0:
             console.print(
-                f"MLflow did not take {unsent} records; send them with: musweep sync {folder}"
+                f"MLflow did not take {'all' if unsent is None else unsent} records; "
+                f"send them with: musweep sync {folder}"
             )
 
 
@@ -385,7 +385,7 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _ui(options: argparse.Namespace) -> int:
-    from sweeps.tracker import local_uri, ui_command, ui_environment
+    from sweeps.tracking import local_uri, ui_command, ui_environment
 
     if options.tracking_uri is None and options.folder is None:
         raise StudyError("ui: give STUDY_DIR or --tracking-uri")
@@ -402,7 +402,8 @@ def _ui(options: argparse.Namespace) -> int:
 
 
 def _sync(options: argparse.Namespace) -> int:
-    from sweeps.tracker import Tracker, describe, local_uri
+    from sweeps.tracker import Tracker
+    from sweeps.tracking import describe, local_uri
 
     line, found = _read(options.folder)
     uri = options.tracking_uri or local_uri(options.folder)

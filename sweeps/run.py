@@ -32,7 +32,7 @@ from sweeps.trial import Curve, Reference
 
 if TYPE_CHECKING:
     from sweeps.cluster import Slots
-    from sweeps.tracker import Tracker
+    from sweeps.tracking import Tracking
     from sweeps.tuner import Workers
 
 
@@ -74,7 +74,7 @@ class Sweep:
         self.places = places
         search = plan.study.search
         self.progress = Progress(self.study, search.objective[0], plan.study.search_view, console)
-        self.tracker: Tracker | None = None
+        self.tracking: Tracking | None = None
         self.store: Store | None = None
         self.drafts: Drafts | None = None
         self.slots: Slots | None = None
@@ -202,8 +202,8 @@ class Sweep:
         if self.results.append(record):
             self.compute[record.phase] += record.time_total
             self.meter.add(record)
-            if self.tracker is not None:
-                self.tracker.put(record)
+            if self.tracking is not None:
+                self.tracking.put(record)
             self.progress.ended(record)
             self._summarize_now_and_then()
 
@@ -283,8 +283,8 @@ class Sweep:
         """Record what was not a job of a Tune run: a reference, or an audit."""
         if self.results.append(record):
             self.meter.add(record)
-            if self.tracker is not None:
-                self.tracker.put(record)
+            if self.tracking is not None:
+                self.tracking.put(record)
 
     def _summarize_now_and_then(self) -> None:
         if time.monotonic() - self._summarized > SUMMARY_SECONDS:

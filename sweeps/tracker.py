@@ -1,23 +1,24 @@
 """MLflow: a parent run per cell and phase, a nested run per trial. The only module that imports MLflow.
 
-Records are sent from a background thread, one batch a trial; the sweep never waits for the server. Whatever
-did not arrive is in the results file and is sent by the next start or by ``musweep sync``.
+``python -m sweeps.tracker`` is the process that a sweep sends its records to (see ``tracking``). Whatever does not
+arrive is in the results file, and is sent by the next start or by ``musweep sync``.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
-import queue
+import signal
 import socket
 import sqlite3
-import threading
+import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 from urllib.parse import urlsplit
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -33,8 +34,9 @@ from mlflow.tracking import MlflowClient
 from sqlalchemy import event
 from sqlalchemy.engine import Engine, make_url
 
-from mu.record import TrialRecord
+from mu.record import TrialRecord, from_content, read
 from sweeps.credentials import database_url
+from sweeps.tracking import END
 
 logger = logging.getLogger(__name__)
 KEY = "musweep.key"
@@ -47,11 +49,6 @@ MAX_FAILED = 3
 MAX_METRICS, MAX_PARAMS, MAX_TEXT = 1000, 100, 5000
 """What MLflow accepts in one batch, and in one tag."""
 PORTS = {"postgres": 5432, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
-
-
-def local_uri(folder: Path) -> str:
-    """The default store of a study: ``mlflow.db`` in its results folder."""
-    return f"sqlite:///{(folder / 'mlflow.db').resolve()}"
 
 
 class Tracker:
@@ -83,59 +80,14 @@ class Tracker:
         self.client.set_experiment_tag(self.experiment, *kind)
         self._parents: dict[tuple[str, str, str], str] = {}
         self._replaced: dict[str, str] = {}
-        self._queue: queue.Queue[TrialRecord | None] = queue.Queue()
-        self._late: deque[TrialRecord] = deque()
-        self._again = 0.0
-        self._thread: threading.Thread | None = None
 
-    def start(self) -> None:
-        """Start the background thread."""
-        self._thread = threading.Thread(target=self._work, name="tracker", daemon=True)
-        self._thread.start()
-
-    def put(self, record: TrialRecord) -> None:
-        """Queue a record; returns at once."""
-        self._queue.put(record)
-
-    def close(self, timeout_seconds: float = 60.0) -> int:
-        """Wait for what is queued, end the parent runs; returns how many records did not arrive."""
-        if self._thread is not None:
-            self._queue.put(None)
-            self._thread.join(timeout_seconds)
-            if self._thread.is_alive():
-                return len(self._late) + self._queue.qsize()
+    def close(self) -> None:
+        """End the parent runs."""
         try:
             for run in self._parents.values():
                 self.client.set_terminated(run)
         except Exception as error:
             logger.warning("MLflow: parent runs could not be ended: %s", error)
-        return len(self._late)
-
-    def _work(self) -> None:
-        while (record := self._queue.get()) is not None:
-            self._late.append(record)
-            if time.monotonic() >= self._again:
-                self._send_late()
-        self._send_late()
-
-    def _send_late(self) -> None:
-        """Send what is waiting; when MLflow does not answer, the next try is AWAY_SECONDS later."""
-        failed = 0
-        for _ in range(len(self._late)):
-            try:
-                self.send(self._late[0])
-            except Exception as error:
-                if not self._again:
-                    logger.warning("MLflow does not answer, the sweep goes on: %s", error)
-                self._again = time.monotonic() + AWAY_SECONDS
-                self._late.rotate(
-                    -1
-                )  # the next try begins with another, should this one be at fault
-                failed += 1
-                if failed == MAX_FAILED:
-                    return
-            else:
-                self._late.popleft()
 
     def sync(self, records: Iterable[TrialRecord]) -> int:
         """Send every record that MLflow does not have yet; returns how many were sent."""
@@ -284,30 +236,65 @@ def _keep_pace(connection: Any, _: Any) -> None:
             connection.execute("PRAGMA synchronous=NORMAL")
 
 
-def ui_command(host: str, port: int) -> list[str]:
-    """The command that serves the UI of a store, with one worker: more only slow it down."""
-    return ["mlflow", "server", "--host", host, "--port", str(port), "--workers", "1"]
+class Sender:
+    """Sends records that come one by one, and those that MLflow did not take again later."""
+
+    def __init__(self, tracker: Tracker):
+        self.tracker = tracker
+        self.late: deque[TrialRecord] = deque()
+        self._again = 0.0
+
+    def put(self, record: TrialRecord) -> None:
+        """Send a record and what waits; when MLflow does not answer, the next try is AWAY_SECONDS later."""
+        self.late.append(record)
+        if time.monotonic() >= self._again:
+            self.send_late()
+
+    def send_late(self) -> None:
+        """Send what waits."""
+        failed = 0
+        for _ in range(len(self.late)):
+            try:
+                self.tracker.send(self.late[0])
+            except Exception as error:
+                if not self._again:
+                    logger.warning("MLflow does not answer, the sweep goes on: %s", error)
+                self._again = time.monotonic() + AWAY_SECONDS
+                # The next try begins with another, should this one be at fault.
+                self.late.rotate(-1)
+                failed += 1
+                if failed == MAX_FAILED:
+                    return
+            else:
+                self.late.popleft()
 
 
-def ui_environment(uri: str) -> dict[str, str]:
-    """What the UI's process needs besides its command: the store, which may hold a password that a list of
-    processes would show, and nothing that weakens its host checks."""
-    inherited = {
-        name: value
-        for name, value in os.environ.items()
-        if name != "MLFLOW_SERVER_DISABLE_SECURITY_MIDDLEWARE"
-    }
-    return {
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # eight processes that nothing here uses
-        **inherited,
-        "MLFLOW_BACKEND_STORE_URI": database_url(uri),
-    }
+def main(lines: TextIO, answers: TextIO) -> None:
+    """Serve a ``tracking.Tracking``: what it says comes in `lines`, what it is told goes out as JSON."""
+
+    def answer(**content: Any) -> None:
+        print(json.dumps(content), file=answers, flush=True)
+
+    given = json.loads(lines.readline())
+    try:
+        tracker = Tracker(given["uri"], given["study"], given["artifacts"])
+        tracker.facts = given["facts"]
+        tracker.sync(read(Path(given["records"]))[1])
+    except Exception as error:
+        answer(error=str(error).splitlines()[0])
+        return
+    answer()
+    sender = Sender(tracker)
+    for line in lines:
+        if line == END:
+            sender.send_late()
+            tracker.close()
+            answer(unsent=len(sender.late))
+            return
+        sender.put(from_content(json.loads(line)))
 
 
-def describe(study_line: Mapping[str, Any]) -> dict[str, str]:
-    """Facts of a study as tags."""
-    return {
-        "data": f"{study_line['data']['name']} {study_line['data']['fingerprint']}",
-        "model": str(study_line["definition"]["model"]),
-        **{f"version.{name}": value for name, value in study_line["versions"].items()},
-    }
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the sweep, which then ends this
+    answers, sys.stdout = sys.stdout, sys.stderr  # whatever MLflow may print
+    main(sys.stdin, answers)

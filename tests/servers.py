@@ -166,7 +166,7 @@ def postgres() -> Iterator[Postgres]:
 @contextmanager
 def mlflow_server(store: str, folder: Path) -> Iterator[str]:
     """An MLflow server over a store, as `musweep ui` starts it; its address."""
-    from sweeps.tracker import ui_command, ui_environment
+    from sweeps.tracking import ui_command, ui_environment
 
     port = free_port()
     address = f"http://{LOOPBACK}:{port}"

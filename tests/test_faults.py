@@ -31,7 +31,8 @@ from studies import numbers, records
 from sweeps import cluster, problems, study
 from sweeps.plan import Plan
 from sweeps.store import Drafts
-from sweeps.tracker import KEY, local_uri
+from sweeps.tracker import KEY
+from sweeps.tracking import local_uri
 from sweeps.training import BEGUN, Trainers
 
 pytestmark = pytest.mark.slow

@@ -26,7 +26,7 @@ from sweeps import files, study
 from sweeps.__main__ import main
 from sweeps.files import StudyError
 from sweeps.store import Store, pack, unpack
-from sweeps.tracker import local_uri, ui_environment
+from sweeps.tracking import local_uri, ui_environment
 
 SOURCES = sorted(
     path

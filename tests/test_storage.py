@@ -67,10 +67,9 @@ def test_a_store_that_goes_away_is_an_os_error_whatever_its_protocol_raises(
 def test_an_mlflow_server_over_postgresql_takes_records(postgres: Postgres, tmp_path: Path) -> None:
     with mlflow_server(postgres.create("mlflow_records"), tmp_path) as address:
         tracker = Tracker(address, "far")
-        tracker.start()
         for key in "ab":
-            tracker.put(record(key))
-        assert tracker.close() == 0
+            tracker.send(record(key))
+        tracker.close()
         again = Tracker(address, "far")
         assert again.sync([record(key) for key in "abc"]) == 1
         assert sorted(run.data.tags.get(KEY, "") for run in runs(again)) == ["", "a", "b", "c"]

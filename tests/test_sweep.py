@@ -19,7 +19,8 @@ from mlflow.tracking import MlflowClient
 from studies import counts, numbers, records
 
 from mu import record
-from sweeps.tracker import KEY, local_uri
+from sweeps.tracker import KEY
+from sweeps.tracking import local_uri
 
 pytestmark = pytest.mark.slow
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mu.record import TrialRecord
-from sweeps.tracker import KEY, PARENT, Tracker, local_uri
+from mu.record import TrialRecord, to_line, trial_line, write
+from sweeps.tracker import KEY, MAX_FAILED, PARENT, Sender, Tracker
+from sweeps.tracking import Tracking, local_uri
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +46,8 @@ def runs(tracker: Tracker) -> list[Any]:
 def test_a_record_becomes_a_nested_run_with_its_curve(uri: str) -> None:
     tracker = Tracker(uri, "nested")
     tracker.facts = {"model": "small_cnn"}
-    tracker.start()
-    tracker.put(record("k1"))
-    assert tracker.close() == 0
+    tracker.send(record("k1"))
+    tracker.close()
     by_key = {run.data.tags.get(KEY): run for run in runs(tracker)}
     run, parent = by_key["k1"], by_key[None]
     assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
@@ -94,20 +96,77 @@ def test_a_run_cut_short_is_sent_again(uri: str) -> None:
     assert whole.info.status == "FINISHED"
 
 
-def test_a_store_that_goes_away_is_counted_and_stops_nothing(uri: str) -> None:
+def test_what_a_store_did_not_take_is_kept_and_sent_when_it_is_back(
+    uri: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     tracker = Tracker(uri, "away")
+    sender, tried = Sender(tracker), []
 
     def gone(*_: Any, **__: Any) -> None:
+        tried.append(1)
         raise ConnectionError("gone")
 
-    tracker.client.create_run = gone  # type: ignore[method-assign]
-    tracker.start()
-    for key in "abc":
-        tracker.put(record(key))
-    assert tracker.close() == 3
+    with monkeypatch.context() as patch:
+        patch.setattr(tracker, "send", gone)
+        for key in "abcde":
+            sender.put(record(key))
+        assert len(tried) == 1, "while it is away nothing is tried"
+        sender.send_late()
+        assert len(tried) == 1 + MAX_FAILED
+    assert len(sender.late) == 5
+    assert caplog.text.count("MLflow does not answer") == 1
+    sender.send_late()
+    assert not sender.late
+    assert sorted(run.data.tags.get(KEY, "") for run in runs(tracker)) == ["", *"abcde"]
+
+
+def start(uri: str, folder: Path, study: str, *known: TrialRecord) -> Tracking:
+    lines = [to_line("study", {"study": study}), *map(trial_line, known)]
+    write(folder / "trials.jsonl", lines)
+    return Tracking(uri, study, {"model": "m"}, folder / "trials.jsonl")
+
+
+def test_records_go_through_a_process_of_their_own(uri: str, tmp_path: Path) -> None:
+    tracking = start(uri, tmp_path, "process", record("a"))
+    tracking.wait()
+    for key in "bc":
+        tracking.put(record(key, metrics={"val": {"acc_forget": math.nan}}))
+    assert tracking.close() == 0
+    found = runs(Tracker(uri, "process"))
+    assert sorted(run.data.tags.get(KEY, "") for run in found) == ["", "a", "b", "c"]
+    assert {run.info.status for run in found} == {"FINISHED"}
+
+
+def test_a_process_whose_driver_was_lost_sends_no_more(uri: str, tmp_path: Path) -> None:
+    tracking = start(uri, tmp_path, "lost")
+    tracking.wait()
+    assert tracking._process.stdin is not None
+    tracking._process.stdin.close()  # as the system does for a driver that was killed
+    assert tracking._process.wait(30) == 0
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_process_that_dies_or_hangs_stops_nothing(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signal_number: int
+) -> None:
+    monkeypatch.setattr("sweeps.tracking.CLOSE_SECONDS", 1.0)
+    tracking = start(uri, tmp_path, f"signal {signal_number}")
+    tracking.wait()
+    tracking._process.send_signal(signal_number)
+    for number in range(2000):
+        tracking.put(record(str(number)))
+    assert tracking.close() is None
+
+
+def test_ctrl_c_is_not_for_the_process(uri: str, tmp_path: Path) -> None:
+    tracking = start(uri, tmp_path, "interrupted")
+    tracking.wait()
+    tracking._process.send_signal(signal.SIGINT)
+    tracking.put(record("a"))
+    assert tracking.close() == 0
 
 
 def test_a_store_that_cannot_be_written_is_found_at_the_start(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(Exception, match="file"):
-        Tracker(f"sqlite:///{tmp_path}/file/mlflow.db", "x")
+    with pytest.raises(OSError, match="file"):
+        start(f"sqlite:///{tmp_path}/file/mlflow.db", tmp_path, "x").wait()
