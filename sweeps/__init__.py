@@ -7,7 +7,7 @@
 * ``trial``, ``memory``: one method run on one problem, without Ray. ``cells``: one Optuna study per cell, by ask and tell.
 * ``cluster``, ``training``, ``tuner``: the modules that import Ray, for the cluster and its slots, trainings of
   references, and trials, beside ``loopback`` (where it listens) and ``jobs`` (a command on a cluster's head);
-  ``tracker``: the only one that imports MLflow.
+  ``tracking``: the driver's side of MLflow; ``tracker``: a process of its own, the only module that imports MLflow.
 * ``optuna_storage``: a journal or a database that may be away; ``credentials``: passwords are shown nowhere.
 * ``store``: models by content key, and drafts of work that has begun; ``results``: the records of a study; ``costs``: what they cost, and budgets.
 * ``progress``: the live view; ``status``: the same from the records; ``notify``: who is told at the end.

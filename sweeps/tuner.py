@@ -262,7 +262,15 @@ class _ActorManager(RayActorManager):
         super()._actor_task_failed(tracked_actor_task, exception)
 
 
+class _Controller(tune_controller.TuneController):
+    """Tune's, which does not look at every trial there ever was to see that it is not finished."""
+
+    def is_finished(self) -> bool:
+        return bool(self._search_alg.is_finished() and super().is_finished())
+
+
 tune_controller.RayActorManager = _ActorManager
+ray.tune.tune.TuneController = _Controller
 
 
 class _Feed(Searcher):
@@ -405,6 +413,9 @@ class _Scheduler(FIFOScheduler):
             if curve and self.feed.jobs.behind(trial.config["job"], curve[-1]):
                 return self.STOP
         return self.CONTINUE
+
+    def choose_trial_to_run(self, tune_controller: Any) -> None:
+        """None in particular, which is the order they come in; FIFO's own search for it looks at all there ever were."""
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         """Note why a worker was lost, before the feed hears that it was."""

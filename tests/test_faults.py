@@ -14,7 +14,6 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from servers import mlflow_server
 from studies import numbers, records
 
 from sweeps import cluster, problems, study
+from sweeps.optuna_storage import _Journal
 from sweeps.plan import Plan
 from sweeps.store import Drafts
 from sweeps.tracker import KEY
@@ -310,16 +310,24 @@ def test_a_full_disk_ends_the_run_and_the_next_goes_on(
     studies.write(tmp_path, studies.tiny(methods=["jit"], experiments={"defaults": False}))
     shutil.copytree(finished / "storage", tmp_path / "storage")
     folder = tmp_path / "results/tiny"
-    write = os.fsync
-    for name, times in (("trials.jsonl", 15), ("optuna.journal", 10)):
+    sync, append = os.fsync, _Journal.append_logs
+
+    def full(handle: int) -> None:
+        if "trials.jsonl" in os.readlink(f"/proc/self/fd/{handle}") and next(left) <= 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        sync(handle)
+
+    def full_journal(self: _Journal, logs: Any) -> None:
+        if next(left) <= 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        append(self, logs)
+
+    for owner, name, broken, times in (
+        (os, "fsync", full, 15),
+        (_Journal, "append_logs", full_journal, 10),
+    ):
         left = itertools.count(times, -1)
-
-        def full(handle: int, name: str = name, left: Iterator[int] = left) -> None:
-            if name in os.readlink(f"/proc/self/fd/{handle}") and next(left) <= 0:
-                raise OSError(errno.ENOSPC, "No space left on device")
-            write(handle)
-
-        monkeypatch.setattr(os, "fsync", full)
+        monkeypatch.setattr(owner, name, broken)
         done = studies.here(tmp_path, "run", "study.yaml")
         monkeypatch.undo()
         assert done.returncode == 1, done.stdout + done.stderr
