@@ -51,6 +51,7 @@ def main() -> None:
     )
     parser.add_argument("--repeats", type=float, default=1.0, help="multiplies the trials")
     parser.add_argument("--only", choices=("trials", "steps"))
+    parser.add_argument("--study", choices=tuple(STUDIES), help="this one alone")
     parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
@@ -66,6 +67,7 @@ def main() -> None:
         flush=True,
     )
     names = ["digits", *(["cifar10_small"] if options.cifar else [])]
+    names = [name for name in names if options.study in (None, name)]
     if options.only != "steps":
         print(
             "| study | s a trial, ours (clock / CPU) | the usual way | ratio | test accuracy, ours | usual | forget accuracy, ours "
@@ -116,12 +118,14 @@ def problem_of(study: str, cifar: str | None) -> Any:
 
 def row(study: str, cifar: str | None, repeats: float) -> str:
     """One line of the table of trials."""
+    from mu.device import place, prepare
     from mu.keys import derive_seed
     from mu.problem import weights_of
 
     settings = STUDIES[study]
+    device = prepare(cpus=1, gpus=0)
     problem = problem_of(study, cifar)
-    model = problem.build()
+    model = place(problem.build(), device)
     for _ in problem.train("original", model):
         pass
     counts = {way: max(1, round(repeats * settings[way])) for way in ("ours", "usual")}
@@ -153,7 +157,9 @@ def row(study: str, cifar: str | None, repeats: float) -> str:
     times = dict(zip(("ours", "usual"), np.min(rounds, axis=0).tolist()))
     ratios = [there / here for here, there in zip(times["ours"], times["usual"])]
     attacks = mine[0]["attacks"]
-    apart = max(abs(attacks[key] - mine[0]["same attacks"][key]) for key in attacks)
+    last = replace(problem, seed=mine[0]["seed"])
+    same = repeat_attacks(last, weights_of(model), mine[0]["knobs"])
+    apart = max(abs(attacks[key] - same[key]) for key in attacks)
     cells = [
         study,
         *(" / ".join(f"{part:.2f}" for part in times[way]) for way in times),
@@ -248,7 +254,8 @@ def ours(study: str, folder: Path, trials: int) -> None:
         "test": [one["acc_test"] for one in results],
         "forget": [one["acc_forget"] for one in results],
         "attacks": {key: scores[key] for key in wanted},
-        "same attacks": repeat_attacks(problem, weights, knobs),
+        "seed": problem.seed,
+        "knobs": knobs,
     }
     (folder / "ours.json").write_text(json.dumps(result))
 
