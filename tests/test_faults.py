@@ -24,10 +24,12 @@ import studies
 import torch
 from lose_nodes import wait_for, workers
 from mlflow.tracking import MlflowClient
+from ray._common.utils import get_system_memory
+from ray._private.utils import get_used_memory
 from servers import mlflow_server
 from studies import numbers, records
 
-from sweeps import cluster, problems, study
+from sweeps import cluster, problems, study, tuner
 from sweeps.optuna_storage import _Journal
 from sweeps.plan import Plan
 from sweeps.store import Drafts
@@ -146,6 +148,64 @@ def test_what_goes_wrong_in_a_trial_is_recorded_or_repeated(finished: Path, tmp_
     shared = {key for key, r in records(folder / "results/tiny").items() if r.method == "jit"}
     assert len(shared & set(undisturbed)) >= 1
     assert all(beside[key] == undisturbed[key] for key in shared & set(undisturbed))
+
+
+GREEDY = """'''greedy: takes memory step by step, and finetunes if it is let.
+
+Paper: none.
+'''
+import time
+
+import numpy as np
+
+from mu.training import fit
+
+NEEDS = ("retain",)
+
+
+def unlearn(model, split, generator, *, epochs: int = 2):
+    '''Yields after each epoch.'''
+    held = []
+    for _ in range({steps}):
+        held.append(np.ones(2**26, np.uint8))
+        time.sleep(0.02)
+    yield from fit(model, split.retain, generator, epochs=epochs, batch_size=64, lr=0.01)
+"""
+ROOM = 5 * 2**30
+"""Bytes above what is used that a node may use, of which a study itself takes up to two fifths."""
+
+
+def test_a_trial_that_takes_a_nodes_memory_is_ended_by_ray_and_recorded(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used, total = get_used_memory(), get_system_memory()
+    if total - used < 2 * ROOM:
+        pytest.skip(f"needs {2 * ROOM / 2**30:.0f} GiB, {(total - used) / 2**30:.1f} are free")
+    monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "100")
+    monkeypatch.setenv("RAY_memory_usage_threshold", str((used + ROOM) / total))
+    monkeypatch.setattr(tuner, "RETRIES", 1)
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own/greedy.py").write_text(GREEDY.format(steps=ROOM // 2**26))
+    study = studies.tiny(
+        methods=["greedy", "jit"],
+        forget={"some": studies.TINY["forget"]["some"]},
+        experiments={"defaults": False},
+    )
+    studies.write(tmp_path, {**study, "resources": {"concurrent": 1}})
+    done = run_troubles(tmp_path)
+    assert done.returncode == 1, done.stderr
+    found = records(tmp_path / "results/tiny")
+    greedy = [r for r in found.values() if r.method == "greedy"]
+    assert [(r.phase, r.status, r.cause) for r in greedy] == [("search", "failed", "memory")]
+    assert "out of memory, 2 times: OutOfMemoryError" in greedy[0].reason
+    undisturbed = numbers(records(finished / "results/tiny"))
+    others = {key: kept for key, kept in numbers(found).items() if found[key].method != "greedy"}
+    assert studies.counts({key: found[key] for key in others}) == {
+        "reference": 6,
+        "search": 3,
+        "confirm": 2,
+    }
+    assert others == {key: undisturbed[key] for key in others}
 
 
 def mlflow_keys(folder: Path, uri: str) -> Counter[str]:

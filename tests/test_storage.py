@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import optuna
 import pytest
 import studies
 from botocore.exceptions import EndpointConnectionError
+from lose_nodes import wait_for
 from servers import LOOPBACK, Postgres, free_port, mlflow_server
 from test_cells import make
 from test_tracker import record, runs
@@ -106,6 +110,42 @@ def test_a_search_over_postgresql_asks_what_a_journal_would_even_if_it_goes_away
 
     undisturbed = asked(tmp_path / "journal", str(tmp_path / "optuna.journal"))
     assert asked(tmp_path / "database", postgres.create("search"), disturb) == undisturbed
+
+
+@pytest.mark.slow
+def test_a_sweep_waits_for_a_database_that_does_not_answer_for_20_seconds(
+    finished: Path, postgres: Postgres, tmp_path: Path
+) -> None:
+    studies.write(tmp_path, studies.tiny())
+    trials = tmp_path / "results/tiny/trials.jsonl"
+    options = ["--optuna-storage", postgres.create("held")]
+
+    def searched() -> int:
+        return trials.read_text().count('"phase":"search"') if trials.exists() else 0
+
+    driver = subprocess.Popen(
+        [sys.executable, "-m", "sweeps", "run", "study.yaml", *options],
+        cwd=tmp_path, env=studies.environment(), text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    wait_for(lambda: searched() >= 3, driver)
+    with postgres.held():
+        time.sleep(20)
+        waited = searched()
+    said, _ = driver.communicate(timeout=240)
+    assert driver.returncode == 0, said
+    assert waited < studies.TINY_COUNTS["search"], (
+        "the search had ended before the database was back"
+    )
+    assert "Traceback" not in said
+    lines = trials.read_text().splitlines()
+    found = studies.records(trials.parent)
+    assert len(lines) == 1 + len(found)
+    assert studies.numbers(found) == studies.numbers(studies.records(finished / "results/tiny"))
+    storage = optuna_storage.open_storage(options[1])
+    for name in ("some/finetune", "some/jit", "three/finetune", "three/jit"):
+        told = optuna.load_study(study_name=f"tiny/{name}", storage=storage)
+        assert [trial.state.name for trial in told.trials] == ["COMPLETE"] * 3
 
 
 @pytest.mark.slow
