@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import resource
 import sys
@@ -140,10 +141,14 @@ def main() -> None:
         if given.nodes:
             from ray.cluster_utils import Cluster
 
-            nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
+            # Two idle processes on each node.
+            os.environ["RAY_enable_worker_prestart"] = "0"  # noqa: SIM112
+            each = {"num_cpus": 2, "object_store_memory": 78 * 2**20}
+            nodes = Cluster(initialize_head=True, head_node_args=each)
             stack.callback(nodes.shutdown)
             for _ in range(given.nodes - 1):
-                nodes.add_node(num_cpus=2)
+                nodes.add_node(wait=False, **each)
+            nodes.wait_for_nodes(timeout=600)
             address = ["--address", nodes.address]
         file = scratch / "scale.yaml"
         file.write_text(yaml.safe_dump(study(given.trials, given.concurrent)))
