@@ -18,6 +18,7 @@ from mu.split import Split
 torch.set_num_threads(1)
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist notes the groups in a hook of its own
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that start Ray or a server, which has all cores, go to one worker of xdist, one after another."""
     for item in items:
