@@ -29,7 +29,7 @@ from sweeps.files import StudyError
 from sweeps.plan import Plan, versions
 from sweeps.references import references as make_references
 from sweeps.run import Places, Sweep, open_results
-from sweeps.store import Store
+from sweeps.store import Drafts, Store
 from sweeps.training import Scored
 
 CHECKPOINT = Checkpoint(Path("models/0.pt"), "0" * 64)
@@ -190,7 +190,7 @@ class Here:
         self.weights[key] = {name: value for name, value in arrays.items() if name != "seconds"}
 
     def train(
-        self, wanted: Mapping[str, tuple[Problem, Role]], store: Store
+        self, wanted: Mapping[str, tuple[Problem, Role]], drafts: Drafts
     ) -> Iterator[tuple[str, Weights]]:
         for key, (problem, role) in wanted.items():
             model = problem.build()
@@ -222,7 +222,7 @@ def references(path: Path, data: Dataset, folder: Path) -> tuple[Here, list[Any]
     found = open_results(plan, places)
     try:
         sweep = Sweep(plan, found, places, Console(file=io.StringIO()))
-        make_references(sweep, workers, Store(places.storage))  # type: ignore[arg-type]
+        make_references(sweep, workers, Store(places.storage), Drafts(places.storage))  # type: ignore[arg-type]
     finally:
         found.close()
     return workers, list(found.records.values())
