@@ -10,7 +10,8 @@ demo: $(READY)
 	$(BIN)/musweep run demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -q -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -q -m 'not slow' -n 2
+	$(BIN)/python -m pytest -q -m slow
 
 lint: $(READY)
 	$(BIN)/ruff check .

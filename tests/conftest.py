@@ -18,14 +18,6 @@ from mu.split import Split
 torch.set_num_threads(1)
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist notes the groups in a hook of its own
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that start Ray or a server, which has all cores, go to one worker of xdist, one after another."""
-    for item in items:
-        if item.get_closest_marker("slow"):
-            item.add_marker(pytest.mark.xdist_group("slow"))
-
-
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny study, run once without disturbance; its folder holds study.yaml and results/."""
