@@ -18,7 +18,7 @@ from typing import Any
 import studies
 from ray.cluster_utils import Cluster
 
-SECONDS = 200.0
+SECONDS = 300.0
 NODE = {"num_cpus": 1, "num_gpus": 1, "resources": {"place": 2}}
 """A GPU that is only declared: what runs there finds none, and stays on the CPU."""
 
