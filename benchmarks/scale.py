@@ -2,8 +2,9 @@
 
 A whole study runs through Ray Tune, Optuna, the results file and MLflow, with trials that do nothing but hand back
 made-up numbers (or sleep). Everything else is what a real sweep does: 40 cells on the digits, references trained,
-knobs asked and told, records fsynced, MLflow written from its thread. Printed are milliseconds by the clock for
-each trial, early and late in the search, where the driver spent them, and the driver's memory.
+knobs asked and told, records fsynced, MLflow written by its process. Printed are milliseconds by the clock for
+each trial, early and late in the search, where the driver spent them, and the driver's memory; on simulated nodes
+also which of them trials ran on.
 """
 
 from __future__ import annotations
@@ -56,8 +57,12 @@ class NoWork(tuner.UnlearningTrial):
     """A trial that ends at once, or after a while, with numbers that follow from its knobs."""
 
     seconds = 0.0
+    nodes: Path | None = None
 
     def step(self) -> dict[str, Any]:
+        if self.nodes is not None:
+            with (self.nodes / ray.get_runtime_context().get_node_id()).open("a") as file:
+                print(time.time(), file=file)
         if self.seconds:
             time.sleep(self.seconds)
         draws = np.random.default_rng(derive_seed("benchmark", self.job.key))
@@ -72,8 +77,9 @@ class NoWork(tuner.UnlearningTrial):
         return self._result(done=True)
 
 
-def study(trials: int, concurrent: int | None) -> dict[str, Any]:
-    """40 cells: every digit as a forget request, four methods."""
+def study(trials: int, concurrent: int | None, by_node: bool) -> dict[str, Any]:
+    """40 cells: every digit as a forget request, four methods; `by_node` asks for what few nodes declare."""
+    places = {"custom": {"trials": 1}, "references": {"custom": {"references": 1}}}
     return {
         "study": "scale",
         "data": "digits",
@@ -84,7 +90,7 @@ def study(trials: int, concurrent: int | None) -> dict[str, Any]:
         "search": {"trials": trials},
         "experiments": {"defaults": False},
         "metrics": {"costly": []},
-        "resources": {"cpus": 1, "concurrent": concurrent},
+        "resources": {"cpus": 1, "concurrent": concurrent, **(places if by_node else {})},
     }
 
 
@@ -122,13 +128,48 @@ def windows(ended: list[float]) -> list[tuple[int, float]]:
     return found
 
 
+@contextmanager
+def simulated(count: int) -> Iterator[str]:
+    """The address of a cluster of nodes of one CPU on this machine; one in six of them takes trials."""
+    from ray.cluster_utils import Cluster
+
+    os.environ["RAY_enable_worker_prestart"] = "0"  # noqa: SIM112 (an idle process on every node)
+    each = {"num_cpus": 1, "object_store_memory": 78 * 2**20}
+    began = time.monotonic()
+    cluster = Cluster(
+        initialize_head=True, head_node_args={**each, "resources": {"references": 1.0}}
+    )
+    try:
+        for number in range(1, count):
+            declared = {"trials": 1.0} if number % 6 == 0 else {}
+            cluster.add_node(wait=False, resources=declared, **each)
+        cluster.wait_for_nodes(timeout=600)
+        print(f"{count} nodes after {time.monotonic() - began:.0f} s", flush=True)
+        yield cluster.address
+    finally:
+        cluster.shutdown()
+
+
+def placed(nodes: Path) -> str:
+    """Which nodes trials ran on."""
+    times = {file.name: [float(line) for line in file.open()] for file in nodes.iterdir()}
+    began = sorted(found[0] for found in times.values())
+    most, least = max(map(len, times.values())), min(map(len, times.values()))
+    return (
+        f"trials on {len(times)} nodes, {least} to {most} on each; all of them in use "
+        f"{began[-1] - began[0]:.1f} s after the first"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--trials", type=int, default=250, help="search trials of each of 40 cells")
     parser.add_argument("--seconds", type=float, default=0.0, help="how long a trial sleeps")
     parser.add_argument("--without-mlflow", action="store_true", help="for comparison")
     parser.add_argument("--concurrent", type=int, help="most trials at once; as many as fit")
-    parser.add_argument("--nodes", type=int, default=0, help="simulated nodes of two CPUs each")
+    parser.add_argument(
+        "--nodes", type=int, default=0, help="simulated nodes, one in six for trials"
+    )
     given = parser.parse_args()
     NoWork.seconds = given.seconds
     tuner.UnlearningTrial = NoWork  # type: ignore[misc]
@@ -139,19 +180,11 @@ def main() -> None:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         address = []
         if given.nodes:
-            from ray.cluster_utils import Cluster
-
-            # Two idle processes on each node.
-            os.environ["RAY_enable_worker_prestart"] = "0"  # noqa: SIM112
-            each = {"num_cpus": 2, "object_store_memory": 78 * 2**20}
-            nodes = Cluster(initialize_head=True, head_node_args=each)
-            stack.callback(nodes.shutdown)
-            for _ in range(given.nodes - 1):
-                nodes.add_node(wait=False, **each)
-            nodes.wait_for_nodes(timeout=600)
-            address = ["--address", nodes.address]
+            NoWork.nodes = scratch / "nodes"
+            NoWork.nodes.mkdir()
+            address = ["--address", stack.enter_context(simulated(given.nodes))]
         file = scratch / "scale.yaml"
-        file.write_text(yaml.safe_dump(study(given.trials, given.concurrent)))
+        file.write_text(yaml.safe_dump(study(given.trials, given.concurrent, given.nodes > 0)))
         places = ["--storage", str(scratch / "models"), "--results", str(scratch / "results")]
         stack.enter_context(timed(spent))
         began, worked = time.perf_counter(), time.process_time()
@@ -168,6 +201,7 @@ def main() -> None:
         began = time.perf_counter()
         command_line.main(["report", str(folder)])
         report = time.perf_counter() - began
+        where = placed(NoWork.nodes) if NoWork.nodes is not None else ""
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     search = summary["seconds_by_phase"]["search"]
     versions = f"Ray {ray.__version__}, Optuna {optuna.__version__}, MLflow {mlflow.__version__}"
@@ -181,6 +215,8 @@ def main() -> None:
     print(
         f"  {1000 * worked / len(ended):7.2f} ms a trial of the processor, in the driver, report included"
     )
+    if where:
+        print(where)
     print(f"efficiency {summary['efficiency']:.3f}")
     print(f"status {status:.2f} s, report {report:.1f} s, whole command {total:.1f} s")
     print(f"driver memory at most {memory:.2f} GiB")
