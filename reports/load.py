@@ -177,25 +177,8 @@ class Study:
 
     def planned(self, phase: str) -> int | None:
         """Number of trials that a phase has when it is complete; None when that is not recorded."""
-        cells = [m for r in self.requests for m in self.methods if m.used_on(r.name)]
-        seeds = len(self.report_seeds)
-        if phase == "search":
-            return (
-                None if self.trials is None else len(cells) * self.trials * len(self.search_seeds)
-            )
-        if phase == "default":
-            asked = _mapping(self.definition.get("experiments")).get("defaults")
-            return len(cells) * seeds if asked else 0
-        if phase == "confirm":
-            return len(cells) * seeds
-        if phase == "sufficient":
-            return sum(m.has_epochs for m in cells) * seeds if self.sufficient_epochs else 0
-        if phase == "transfer":
-            moved = [
-                m for pair in self.transfers for m in self.methods if all(map(m.used_on, pair))
-            ]
-            return len(moved) * seeds
-        return None
+        count = _mapping(_mapping(self.line.get("planned")).get(phase)).get("trials")
+        return None if count is None else int(count)
 
 
 def read(study_dir: Path) -> Study:

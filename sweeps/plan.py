@@ -16,6 +16,7 @@ from mu.data import PARTS, Dataset
 from mu.forget import select
 from mu.keys import content_key
 from mu.problem import Problem
+from mu.record import REFERENCES
 from sweeps.study import Study
 
 EPOCHS = "epochs"
@@ -174,13 +175,13 @@ class Plan:
 
     @cached_property
     def counts(self) -> dict[str, int]:
-        """Trials of each phase, and references, when nothing fails."""
+        """Records of each phase when nothing fails."""
         study, cells = self.study, len(self.cells)
         extended = sum(EPOCHS in study.tuned(method).fixed for _, method in self.cells)
         seeds = len(study.report_seeds)
         every_seed = len(study.search_seeds) + seeds
         return {
-            "reference": every_seed * (1 + len(study.forget)),
+            "reference": every_seed * len(study.forget) * len(REFERENCES),
             "search": sum(study.trials(method) for _, method in self.cells)
             * len(study.search_seeds),
             "default": cells * seeds if study.experiments.defaults else 0,
@@ -212,7 +213,10 @@ class Plan:
             (role, seed) if role == "original" else (role, forget, seed)
             for role, forget, seed in study.brought
         }
-        counts = {**self.counts, "reference": self.counts["reference"] - len(brought)}
+        seeds = len({*study.search_seeds, *study.report_seeds})
+        # Requests share the original models.
+        trained = seeds * (1 + len(study.forget)) - len(brought)
+        counts = {**self.counts, "reference": trained}
         return {phase: count * weights[phase] * train for phase, count in counts.items()}
 
     @property
@@ -258,6 +262,7 @@ class Plan:
                     "zero_shot": tuned.method.zero_shot,
                     "has_epochs": EPOCHS in tuned.fixed,
                     "knobs": dict(tuned.fixed),
+                    "trials": study.trials(tuned.name),
                 }
                 for tuned in study.methods
             },

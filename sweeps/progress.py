@@ -6,17 +6,22 @@ import math
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.measure import Measurement
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from mu.record import TrialRecord
 from mu.selection import objective_value
+
+if TYPE_CHECKING:
+    from sweeps.cluster import Slots
 
 LINE_SECONDS = 10.0
 """How often a line is written when the output is not a terminal."""
@@ -46,7 +51,8 @@ class Progress:
         self.search_view = view
         self.console = console
         self.phase = _Phase("starting", 0)
-        self.running = 0
+        self.asked = 0
+        self.slots: Slots | None = None
         self.counts: Counter[str] = Counter()
         self.best: dict[tuple[str, str], tuple[float, int]] = {}
         self._last_line = 0.0
@@ -69,22 +75,27 @@ class Progress:
     def start_phase(self, name: str, total: int) -> None:
         """Begin a phase of `total` pieces of work."""
         with self._lock:
-            self.phase, self.running = _Phase(name, total), 0
+            self.phase, self.asked = _Phase(name, total), 0
         self._line(force=total > 0)
 
     def say(self, text: str) -> None:
         """Print a line of its own."""
         self.console.print(f"{self.study}: {text}", highlight=False, soft_wrap=True)
 
+    @property
+    def running(self) -> int:
+        """How much of what was asked for runs; on a cluster more waits, for it to grow."""
+        return self.asked if self.slots is None else min(self.asked, self.slots.now)
+
     def started(self) -> None:
-        """One piece of work began."""
-        self.running += 1
+        """One piece of work began, or waits."""
+        self.asked += 1
 
     def ended(self, record: TrialRecord | None = None) -> None:
         """One piece of work ended."""
         with self._lock:
             self.phase.done += 1
-            self.running = max(0, self.running - 1)
+            self.asked = max(0, self.asked - 1)
         if record is not None:
             self.note(record)
         self._line(force=self.phase.done == self.phase.total)
@@ -135,17 +146,31 @@ class Progress:
             parts: list[RenderableType] = [Text(self._summary(), style="bold"), bar]
             if self.best:
                 requests = list(dict.fromkeys(forget for forget, _ in self.best))
-                table = Table(box=None, padding=(0, 2, 0, 0))
-                table.add_column(f"best {self.objective} ({self.search_view}) x100")
-                for request in requests:
-                    table.add_column(request, justify="right")
-                for method in dict.fromkeys(method for _, method in self.best):
-                    cells = [self.best.get((request, method)) for request in requests]
-                    table.add_row(
-                        method, *(f"{100 * c[0]:.2f} ({c[1]})" if c else "" for c in cells)
-                    )
-                parts.append(table)
+                parts += side_by_side(requests, self._best, self.console)
             return Group(*parts)
+
+    def _best(self, requests: Sequence[str]) -> Table:
+        table = Table(box=None, padding=(0, 2, 0, 0))
+        table.add_column(f"best {self.objective} ({self.search_view}) x100")
+        for request in requests:
+            table.add_column(request, justify="right")
+        for method in dict.fromkeys(method for _, method in self.best):
+            cells = [self.best.get((request, method)) for request in requests]
+            table.add_row(method, *(f"{100 * c[0]:.2f} ({c[1]})" if c else "" for c in cells))
+        return table
+
+
+def side_by_side(
+    requests: Sequence[str], table: Callable[[Sequence[str]], Table], console: Console
+) -> list[Table]:
+    """Tables with a column for each forget request, as many in each as fit beside each other without being cut."""
+    found: list[Table] = []
+    wide = console.options.update(width=10_000)
+    for count in range(len(requests), 0, -1):
+        found = [table(requests[at : at + count]) for at in range(0, len(requests), count)]
+        if max(Measurement.get(console, wide, t).maximum for t in found) <= console.width:
+            break
+    return found
 
 
 def duration(seconds: float) -> str:

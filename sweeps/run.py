@@ -123,7 +123,7 @@ class Sweep:
         if self.search_ended or not self.meter.budget or not self.cells.asked:
             return not self.search_ended
         slots = self.slots.now if self.slots is not None else 1
-        by = self.meter.exceeded(self.progress.running, slots)
+        by = self.meter.exceeded(self.progress.asked, slots)
         if by:
             limit = getattr(self.meter.budget, by)
             ended = {"by": by, "limit": limit, "trials": self.cells.asked}
@@ -160,7 +160,7 @@ class Sweep:
 
     def run(self, workers: Workers, store: Store) -> None:
         """All phases, one after the other."""
-        self.slots = workers.cluster.slots
+        self.slots = self.progress.slots = workers.cluster.slots
         self.began = time.monotonic()
         self.store, self.drafts = store, Drafts(store.location)
         resources = self.plan.study.resources

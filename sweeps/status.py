@@ -7,6 +7,7 @@ import re
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from rich.table import Table
 from mu.record import STATUSES, TrialRecord
 from mu.selection import best_objective, candidates
 from sweeps import costs, results
-from sweeps.progress import duration
+from sweeps.progress import duration, side_by_side
 
 RECENT = 100
 """Trials that the rate is taken over."""
@@ -37,7 +38,8 @@ def show(
     console.print(f"{line['study']}: {len(found)} trials recorded, {state}", soft_wrap=True)
     planned = line.get("planned")
     console.print(_phases(planned, found))
-    console.print(_best(line, found))
+    for table in side_by_side(list(line["requests"]), partial(_best, line, found), console):
+        console.print(table)
     for text in (_ended(line), _rate(found, live if owner else {}), _cost(line, found, live)):
         if text:
             console.print(text, soft_wrap=True, highlight=False)
@@ -63,21 +65,25 @@ def _phases(planned: costs.Planned | None, found: Sequence[TrialRecord]) -> Tabl
     return table
 
 
-def _best(line: Mapping[str, Any], found: Sequence[TrialRecord]) -> Table:
+def _best(line: Mapping[str, Any], found: Sequence[TrialRecord], requests: Sequence[str]) -> Table:
     """The best value of every cell so far, and how many of its trials have finished."""
     search = line["definition"]["search"]
-    objective, budget = search["objective"][0], search["trials"]
+    asked = {m["name"]: m.get("forget") for m in line["definition"].get("methods", ())}
+    objective = search["objective"][0]
     seeds = line["definition"]["seeds"]["search"]
-    requests = list(line["requests"])
     view = "test" if line["definition"].get("selection") == "paper" else "val"
     table = Table(f"best {objective} ({view})", *requests, box=None, padding=(0, 2, 0, 0))
     cells: dict[tuple[str, str], list[TrialRecord]] = defaultdict(list)
     for record in found:
         if record.phase == "search":
             cells[record.forget, record.method].append(record)
-    for method in line["methods"]:
+    for method, about in line["methods"].items():
+        budget, wanted = about.get("trials", search["trials"]), asked.get(method) or requests
         row = []
         for forget in requests:
+            if forget not in wanted:
+                row.append("-")
+                continue
             tried = candidates(cells[forget, method], forget, method, objective, seeds, view)
             best = best_objective(tried)
             row.append(f"{best.value:.4f} ({len(tried)}/{budget})" if best else f"0/{budget}")

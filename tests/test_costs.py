@@ -148,6 +148,30 @@ def test_status_groups_failures_and_tells_of_costs(tmp_path: Path, capsys: Any) 
         assert text in shown
 
 
+def test_status_shows_each_cell_whole_on_a_narrow_terminal(tmp_path: Path, capsys: Any) -> None:
+    requests = [f"request{n}" for n in range(7)]
+    line = {
+        "study": "wide",
+        "definition": {
+            "search": {"objective": ["avg_gap_natmu"], "trials": 10},
+            "seeds": {"search": [0]},
+            "methods": [{"name": "jit"}, {"name": "unsir", "forget": requests[:1]}],
+        },
+        "requests": {name: {} for name in requests},
+        "methods": {"jit": {}, "unsir": {"trials": 1}},
+    }
+    found = [replace(record(0, metrics={"val": {"avg_gap_natmu": 0.25}}), forget="request6")]
+    status.show(tmp_path, line, found, Console(width=80))
+    shown = [row.split() for row in capsys.readouterr().out.splitlines()]
+    assert [name for row in shown if "avg_gap_natmu" in row for name in row[3:]] == requests
+    cells = {
+        name: [cell for row in shown if row[0] == name for cell in row[1:]]
+        for name in ("jit", "unsir")
+    }
+    assert cells["jit"] == ["0/10"] * 6 + ["0.2500", "(1/10)"]
+    assert cells["unsir"] == ["0/1"] + ["-"] * 6
+
+
 class _Receiver(http.server.BaseHTTPRequestHandler):
     told: list[tuple[str | None, dict[str, Any]]] = []  # noqa: RUF012
 

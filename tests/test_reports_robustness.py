@@ -586,22 +586,26 @@ def test_honest_studies_carry_no_such_label(study: load.Study) -> None:
     assert not any("Oracle selection" in table.caption for table in contents.all_tables(study))
 
 
-def test_cells_that_were_not_asked_for_are_neither_planned_nor_missing() -> None:
+def test_cells_that_were_not_asked_for_say_so() -> None:
     line, records = small_lines(GAPS)
-    definition = line["definition"]
-    definition["experiments"]["defaults"] = True
-    definition["search"] = {"trials": 5}
-    planned = load.assemble(line, records, {})
-    phases = ("search", "default", "confirm", "sufficient", "transfer")
-    assert [planned.planned(phase) for phase in phases] == [30, 18, 18, 12, 18]
-    definition["methods"][2]["forget"] = ["near"]
+    line["definition"]["methods"][2]["forget"] = ["near"]
     limited = load.assemble(
         line, [r for r in records if (r.method, r.forget) != ("broken", "far")], {}
     )
-    assert [limited.planned(phase) for phase in phases] == [25, 15, 15, 9, 12]
     assert rows(tables.main(limited), "far")["AvgGap (of means)"][-1] == "not asked for"
     assert rows(named(limited, "knobs"), "far")["broken"][0] == "not asked for"
     assert rows(named(limited, "robustness"), "all")["broken"][1] == "–"
+
+
+def test_trials_that_have_not_run_are_counted_against_the_plan() -> None:
+    line, records = small_lines(GAPS)
+    ended = load.assemble(line, records, {}).counts()["confirm"].total()
+    for planned, missing in ((ended, ""), (ended + 3, "3 planned trials have not run.")):
+        line["planned"] = {"confirm": {"trials": planned, "samples": 1.0}}
+        study = load.assemble(line, records, {})
+        assert (study.planned("confirm"), study.planned("search")) == (planned, None)
+        assert ("have not run" in findings.unfinished(study)) is bool(missing)
+        assert missing in findings.unfinished(study)
 
 
 def test_phases_that_are_not_asked_for_are_not_listed(tmp_path: Path, study: load.Study) -> None:

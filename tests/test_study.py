@@ -447,7 +447,7 @@ def test_dry_run_prints_the_plan_and_writes_nothing(
     assert main(["run", str(path), "--dry-run"]) == 0
     shown = capsys.readouterr().out
     assert "tiny: 4 cells" in shown
-    for phase, count in {"reference": 9, "search": 12, "confirm": 8, "transfer": 4}.items():
+    for phase, count in {"reference": 12, "search": 12, "confirm": 8, "transfer": 4}.items():
         assert any(line.split()[:2] == [phase, str(count)] for line in shown.splitlines())
     assert list(tmp_path.iterdir()) == [path]
 

@@ -19,6 +19,7 @@ from mlflow.tracking import MlflowClient
 from studies import counts, numbers, records
 
 from mu import record
+from reports import load
 from sweeps.tracker import KEY
 from sweeps.tracking import local_uri
 
@@ -31,6 +32,8 @@ def test_every_planned_trial_is_there_once_and_finished(finished: Path) -> None:
     assert {r.status for r in found.values()} == {"finished"}
     lines = (finished / "results/tiny/trials.jsonl").read_text().splitlines()
     assert len(lines) == len(found) + 1
+    study = load.read(finished / "results/tiny")
+    assert {phase: study.planned(phase) for phase in studies.TINY_COUNTS} == studies.TINY_COUNTS
 
 
 def test_search_never_looks_at_test_and_seeds_are_apart(finished: Path) -> None:
