@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mu.evaluate import COSTLY
-from sweeps.fields import build, known, plain
+from sweeps.fields import build, known, one_of, plain
 from sweeps.files import StudyError
 
 COSTLY_PHASES = ("search", "default", "confirm", "sufficient", "transfer")
@@ -102,15 +102,9 @@ def parse_metrics(raw: Any, where: str) -> Metrics:
     """What is computed beyond what every trial has. Raises StudyError."""
     found = build(Metrics, raw, where)
     for phase in found.costly:
-        if phase not in COSTLY_PHASES:
-            raise StudyError(
-                f"{where}: costly must hold some of {', '.join(COSTLY_PHASES)}, but got {phase!r}"
-            )
+        one_of(phase, COSTLY_PHASES, f"{where}: costly", "hold some of")
     for group in found.attacks:
-        if group not in COSTLY:
-            raise StudyError(
-                f"{where}: attacks must hold some of {', '.join(COSTLY)}, but got {group!r}"
-            )
+        one_of(group, COSTLY, f"{where}: attacks", "hold some of")
     return found
 
 

@@ -75,6 +75,12 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
     raise StudyError(f"{where}: must be {names[hint]}, but got {value!r}")
 
 
+def one_of(value: Any, allowed: Sequence[str], where: str, must: str = "be one of") -> None:
+    """Raise StudyError unless a value is allowed; `must` says what the key demands, such as `hold some of`."""
+    if value not in allowed:
+        raise StudyError(f"{where} must {must} {', '.join(allowed)}, but got {value!r}")
+
+
 def plain(value: Any) -> Any:
     """Dataclasses and tuples as mappings and lists."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

@@ -9,7 +9,7 @@ from typing import Any
 
 from mu.metrics import METRICS
 from sweeps import space
-from sweeps.fields import build, known
+from sweeps.fields import build, known, one_of
 from sweeps.files import StudyError
 from sweeps.tuned import Tuned
 
@@ -56,22 +56,12 @@ def parse_search(raw: Any, methods: Sequence[Tuned], where: str) -> Search:
     search = build(Search, raw, where)
     if search.trials < 1:
         raise StudyError(f"{where}: trials must be at least 1, but got {search.trials}")
-    for key, allowed in (("sampler", SAMPLERS), ("early_stop", EARLY_STOPS)):
-        if getattr(search, key) not in allowed:
-            raise StudyError(
-                f"{where}: {key} must be one of {', '.join(allowed)}, "
-                f"but got {getattr(search, key)!r}"
-            )
+    one_of(search.sampler, SAMPLERS, f"{where}: sampler")
+    one_of(search.early_stop, EARLY_STOPS, f"{where}: early_stop")
     for name in search.objective:
-        if name not in OBJECTIVES:
-            raise StudyError(
-                f"{where}: objective must be one of {', '.join(OBJECTIVES)}, but got {name!r}"
-            )
+        one_of(name, OBJECTIVES, f"{where}: objective")
     for name in search.mean_gap:
-        if name not in GAPPED:
-            raise StudyError(
-                f"{where}: mean_gap must hold some of {', '.join(GAPPED)}, but got {name!r}"
-            )
+        one_of(name, GAPPED, f"{where}: mean_gap", "hold some of")
     if ("mean_gap" in search.objective) != bool(search.mean_gap):
         raise StudyError(
             f"{where}: the objective mean_gap needs its list of metrics, such as "

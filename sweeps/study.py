@@ -27,7 +27,7 @@ from sweeps.experiments import (
     parse_metrics,
     plain_experiments,
 )
-from sweeps.fields import build, known, plain
+from sweeps.fields import build, known, one_of, plain
 from sweeps.files import StudyError
 from sweeps.operation import Operation, Resources
 from sweeps.problems import (
@@ -191,10 +191,7 @@ def parse(raw: Mapping[str, Any], where: str, folders: Sequence[Path] = ()) -> S
     requests = parse_requests(raw.get("forget"), f"{where}: forget")
     methods = parse_methods(raw.get("methods"), requests, f"{where}: methods", folders)
     selection = raw.get("selection", "honest")
-    if selection not in SELECTIONS:
-        raise StudyError(
-            f"{where}: selection must be one of {', '.join(SELECTIONS)}, but got {selection!r}"
-        )
+    one_of(selection, SELECTIONS, f"{where}: selection")
     search_seeds, report_seeds = _seeds(
         raw.get("seeds", {}), f"{where}: seeds", apart=selection == "honest"
     )
