@@ -253,17 +253,13 @@ def compare(
         "entropy_wilcoxon_p": test.p,
         "entropy_median_diff": test.median_difference,
         "zrf": closeness.zrf(forget.logits, untrained_logits),
-        "avg_gap_natmu": metrics.mean_gap(values, reference, metrics.AVG_GAP_NATMU[whole_class]),
     }
-    for name, needed, of in (
-        ("avg_gap_ugradsl", metrics.AVG_GAP_UGRADSL[whole_class], metrics.mean_gap),
-        ("avg_gap_ugradsl5", metrics.AVG_GAP_UGRADSL5[whole_class], metrics.mean_gap),
-        ("mia_svc_gap4", metrics.SVC_GAP4, metrics.mean_gap),
-        ("mia_svc_gap_max", metrics.SVC_GAP4, metrics.max_gap),
-        ("mia_svc_chunked_gap4", metrics.SVC_CHUNKED_GAP4, metrics.mean_gap),
-    ):
-        if set(needed) <= set(values) & set(reference):
-            found[name] = of(values, reference, needed)
+    there = set(values) & set(reference)
+    for name, needed in metrics.MEAN_GAPS[whole_class].items():
+        if name == "avg_gap_natmu" or set(needed) <= there:
+            found[name] = metrics.mean_gap(values, reference, needed)
+    if set(metrics.SVC_GAP4) <= there:
+        found["mia_svc_gap_max"] = metrics.max_gap(values, reference, metrics.SVC_GAP4)
     return found
 
 

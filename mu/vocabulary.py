@@ -444,3 +444,15 @@ SVC_GAP4 = (
 """The four attacks of Jia et al. that Akbari et al. use in another form."""
 SVC_CHUNKED_GAP4 = tuple(name.replace("svc_", "svc_chunked_") for name in SVC_GAP4)
 """The four attacks whose mean gap Akbari et al. call "best attack MIA"."""
+
+MEAN_GAPS = {
+    whole_class: {
+        "avg_gap_natmu": AVG_GAP_NATMU[whole_class],
+        "avg_gap_ugradsl": AVG_GAP_UGRADSL[whole_class],
+        "avg_gap_ugradsl5": AVG_GAP_UGRADSL5[whole_class],
+        "mia_svc_gap4": SVC_GAP4,
+        "mia_svc_chunked_gap4": SVC_CHUNKED_GAP4,
+    }
+    for whole_class in (True, False)
+}
+"""Metrics that are the mean gap of others, with these others, by whether a whole class is forgotten."""

@@ -11,14 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mu.metrics import (
-    AVG_GAP_UGRADSL,
-    AVG_GAP_UGRADSL5,
-    METRICS,
-    SVC_CHUNKED_GAP4,
-    SVC_GAP4,
-    mean_gap,
-)
+from mu.metrics import MEAN_GAPS, METRICS, mean_gap
 from mu.record import REFERENCES
 from reports.load import Request, Runs, Study
 from reports.stats import (
@@ -210,11 +203,7 @@ def _retrained(study: Study, request: Request, view: str) -> Retrained:
 def _gap_lists(study: Study, request: Request) -> dict[str, Sequence[str]]:
     """Metrics that are mean gaps, with their lists."""
     lists: dict[str, Sequence[str]] = {
-        GAP: request.metrics,
-        "avg_gap_ugradsl": AVG_GAP_UGRADSL[request.whole_class],
-        "avg_gap_ugradsl5": AVG_GAP_UGRADSL5[request.whole_class],
-        "mia_svc_gap4": SVC_GAP4,
-        "mia_svc_chunked_gap4": SVC_CHUNKED_GAP4,
+        **MEAN_GAPS[request.whole_class],
         "delta_acc_forget": ("acc_forget",),
         OWN_GAP: study.own_list,
     }

@@ -8,17 +8,10 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from mu.metrics import (
-    AVG_GAP_UGRADSL,
-    AVG_GAP_UGRADSL5,
-    METRICS,
-    SVC_CHUNKED_GAP4,
-    SVC_GAP4,
-    mean_gap,
-)
+from mu.metrics import MEAN_GAPS, METRICS, mean_gap
 from mu.record import REFERENCES
 from reports.load import Request, Study
-from reports.outcomes import GAP, VIEW, Outcome, changes, outcome, retrained, unit
+from reports.outcomes import VIEW, Outcome, changes, outcome, retrained, unit
 from reports.stats import Spread, spread
 from reports.table import (
     BLANK,
@@ -161,13 +154,7 @@ def _value(
     runs = max((value.n for value in result.spreads.values()), default=0)
     if name == "time_unlearn":
         return None if result.seconds is None else Spread(result.seconds, None, runs)
-    lists = {
-        GAP: request.metrics,
-        "avg_gap_ugradsl": AVG_GAP_UGRADSL[request.whole_class],
-        "avg_gap_ugradsl5": AVG_GAP_UGRADSL5[request.whole_class],
-        "mia_svc_gap4": SVC_GAP4,
-        "mia_svc_chunked_gap4": SVC_CHUNKED_GAP4,
-    }
+    lists = MEAN_GAPS[request.whole_class]
     single = math.nan
     if name == AVG_CHANGE and source:
         own = outcome(study, request, method)
