@@ -27,6 +27,7 @@ from mu.snapshot import Snapshot
 from sweeps import memory
 from sweeps.cluster import ray_options
 from sweeps.files import SweepError
+from sweeps.notice import SaveTimer
 from sweeps.operation import Share
 from sweeps.plan import Plan
 from sweeps.store import Drafts
@@ -35,7 +36,7 @@ from sweeps.trial import environment
 Weights = dict[str, NDArray[Any]]
 BEGUN = "begun"
 SAVE_SECONDS = 60.0
-"""How often at most a training is saved, at the end of an epoch: what a lost worker costs."""
+"""How often a training is saved, at the end of an epoch: what a worker costs that is lost without notice."""
 RETRIES = 3
 """How often a piece of work is started again after its worker or node was lost."""
 
@@ -78,15 +79,14 @@ def _train(
         problem = Problem(data, network, *parts)
         model = place(problem.build(), device)
         snapshot = Snapshot(begun[BEGUN].tobytes() if begun else b"")
-        began = saved = time.perf_counter()
+        timer, began = SaveTimer(every_seconds), time.perf_counter()
         if begun:
             began -= float(begun["seconds"])
         for _ in snapshot.follow(problem.train(role, model, device)):
-            now = time.perf_counter()
-            if now - saved >= every_seconds and snapshot.epochs < problem.recipe.epochs:
-                content = np.frombuffer(snapshot.save(), np.uint8)
-                yield {BEGUN: content, "seconds": np.array(now - began)}
-                saved = now
+            if timer.due() and snapshot.epochs < problem.recipe.epochs:
+                seconds = np.array(time.perf_counter() - began)
+                yield {BEGUN: np.frombuffer(snapshot.save(), np.uint8), "seconds": seconds}
+                timer.saved()
         yield {**weights_of(model), "seconds": np.array(time.perf_counter() - began)}
 
 

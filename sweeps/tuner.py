@@ -35,6 +35,7 @@ from mu.problem import Problem
 from mu.record import TrialRecord
 from mu.split import Split
 from sweeps.cluster import Cluster
+from sweeps.notice import SaveTimer
 from sweeps.operation import Share
 from sweeps.plan import Job, Plan
 from sweeps.store import pack, unpack
@@ -44,7 +45,7 @@ from sweeps.trial import Begun, Curve, Reference, environment, run_trial
 REPORT_SECONDS = 2.0
 """How often at most a running trial reports; shorter epochs are reported together."""
 SAVE_SECONDS = 180.0
-"""How often at most a running trial is saved, at the end of an epoch; shorter trials never are."""
+"""How often a running trial is saved, at the end of an epoch; shorter ones are only when their node is drained."""
 KEPT_PROBLEMS = 4
 """Problems whose data an actor keeps on its device."""
 
@@ -178,7 +179,7 @@ class UnlearningTrial(tune.Trainable):
             os._exit(1)  # the next trial starts in a fresh process
         self.job: Job = new_config["job"]
         self.started = time.time()
-        self.saved = time.monotonic()
+        self.timer = SaveTimer(self.shared.save_seconds)
         left = new_config["begun"]
         self.begun = Begun(None if left is None else ray.get(left))
         self.running: Any = None
@@ -214,7 +215,7 @@ class UnlearningTrial(tune.Trainable):
         try:
             while True:
                 next(self.running)
-                if time.monotonic() >= until:
+                if time.monotonic() >= until or self.timer.due():
                     return self._result(done=False)
         except StopIteration:
             return self._result(done=True)
@@ -223,9 +224,9 @@ class UnlearningTrial(tune.Trainable):
         outcome, draft = self.begun.outcome, {}
         if not done:
             outcome = replace(outcome, status="stopped", reason="behind others")
-            if time.monotonic() - self.saved >= self.shared.save_seconds:
+            if self.timer.due():
                 draft = self.begun.save()
-                self.saved = time.monotonic()
+                self.timer.saved()
         self.broken = outcome.status == "failed" and not _usable(self.device)
         ended = time.time()
         kept, outcome.kept = outcome.kept, {}
@@ -334,8 +335,9 @@ class _Feed(Searcher):
         return self.begun.get(job.key)
 
     def keep(self, trial_id: str, draft: bytes) -> None:
-        """Take where a running trial is."""
+        """Take where a running trial is. What gets on may be lost again: a long one outlives many a spot node."""
         job, arrays = self.running[trial_id], unpack(draft)
+        self.losses[job.key] = 0
         self.begun[job.key] = ray.put(arrays)
         self.jobs.keep_draft(job, arrays)
 
@@ -468,7 +470,6 @@ class _Clock(tune.Callback):
         trial.config["begun"] = None  # Tune keeps the configuration, and with it what it refers to
 
     on_trial_error = on_trial_complete
-    on_trial_recover = on_trial_complete
 
 
 class _Broken(tune.Stopper):

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import http.server
+import os
 import re
+import shutil
 import subprocess
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +16,7 @@ import pytest
 import studies
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
+from ray.scripts.scripts import drain_node
 from servers import LOOPBACK, free_port
 
 from sweeps.__main__ import main
@@ -163,3 +169,61 @@ def test_status_from_a_cluster_that_is_not_there_is_one_clear_error(
     shown = capsys.readouterr().err
     assert f"--address {address}: no job can be sent there" in shown
     assert "Traceback" not in shown
+
+
+class _Metadata(http.server.BaseHTTPRequestHandler):
+    """What a spot instance is told of itself: nothing, until the third time it asks."""
+
+    asked = 0
+
+    def do_PUT(self) -> None:
+        self._answer(200 if self.headers["X-aws-ec2-metadata-token-ttl-seconds"] else 400, b"mine")
+
+    def do_GET(self) -> None:
+        type(self).asked += self.headers["X-aws-ec2-metadata-token"] == "mine"
+        notice = self.path == "/latest/meta-data/spot/instance-action" and self.asked > 2
+        self._answer(200 if notice else 404, b'{"action": "terminate"}')
+
+    def _answer(self, status: int, body: bytes) -> None:
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(body if status == 200 else b"")
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_a_spot_instance_drains_its_node_when_it_gets_notice(tmp_path: Path) -> None:
+    """The command of a worker, with another address for the instance's metadata."""
+    (tmp_path / "ray").write_text('#!/bin/sh\necho "$@" >> "$HOME/called"\n')
+    (tmp_path / "ray").chmod(0o755)
+    server = http.server.HTTPServer((LOOPBACK, 0), _Metadata)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    command = read("cluster.yaml")["worker_start_ray_commands"][-1]
+    for theirs, ours in (
+        ("http://169.254.169.254", f"http://{LOOPBACK}:{server.server_port}"),
+        ("sleep 5", "sleep 0.1"),
+    ):
+        assert theirs in command
+        command = command.replace(theirs, ours)
+    environment = {
+        "HOME": str(tmp_path),
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "RAY_HEAD_IP": "10.0.0.1",
+    }
+    called = tmp_path / "called"
+    try:
+        subprocess.run(["bash", "-c", command], env=environment, check=True, timeout=30)
+        deadline = time.monotonic() + 30
+        while not called.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+    finally:
+        server.shutdown()
+        server.server_close()
+    (given,) = called.read_text().splitlines()
+    assert _Metadata.asked == 3
+    assert given.split()[:2] == ["drain-node", "--address=10.0.0.1:6379"]
+    known = {option for each in drain_node.params for option in each.opts}
+    assert {option.partition("=")[0] for option in given.split()[1:]} <= known
+    assert "--reason=DRAIN_NODE_REASON_PREEMPTION" in given

@@ -18,7 +18,7 @@ from studies import numbers, records
 
 from sweeps.store import Drafts, Store
 
-METHOD = '''"""slow: finetunes; takes its time and loses its worker once, as long as a file is there.
+METHOD = '''"""slow: finetunes; takes its time, and may lose its worker once, as long as a file is there.
 
 Paper: none.
 """
@@ -29,7 +29,7 @@ from mu.snapshot import resumable
 from mu.training import make_optimizer, one_pass
 
 NEEDS = ("retain",)
-SLOW, LOG = Path({slow!r}), Path({log!r})
+SLOW, LOG, KILLED = Path({slow!r}), Path({log!r}), {killed}
 
 
 def unlearn(model, split, generator, *, epochs: int = 12):
@@ -39,7 +39,7 @@ def unlearn(model, split, generator, *, epochs: int = 12):
         if SLOW.exists():
             with LOG.open("a") as log:
                 print(os.getpid(), epoch, file=log, flush=True)
-            if epoch == 5 and len({{line.split()[0] for line in LOG.read_text().splitlines()}}) == 1:
+            if KILLED and epoch == 5 and len({{line.split()[0] for line in LOG.read_text().splitlines()}}) == 1:
                 os.kill(os.getpid(), signal.SIGKILL)
             time.sleep(0.8)
         one_pass(model, stepper, split.retain, generator, 64)
@@ -67,7 +67,7 @@ def logged(log: Path) -> dict[str, list[int]]:
 def test_a_long_trial_goes_on_when_its_worker_and_its_driver_are_lost(tmp_path: Path) -> None:
     slow, log, own = tmp_path / "slow", tmp_path / "log", tmp_path / "own"
     own.mkdir()
-    (own / "slow.py").write_text(METHOD.format(slow=str(slow), log=str(log)))
+    (own / "slow.py").write_text(METHOD.format(slow=str(slow), log=str(log), killed=True))
     study = studies.tiny(
         forget={"some": studies.TINY["forget"]["some"]},
         methods=["slow"],
