@@ -13,7 +13,8 @@
   they cost, and budgets; ``credentials``: passwords are shown nowhere.
 * ``progress``: the live view; ``status``: the same from the records; ``notify``: who is told at the end.
 * ``run``: the flow of a study through its phases, with ``references``, ``splits`` (what ranked requests select) and ``audit``.
-  ``__main__``: the command line; ``submit``: the same on a cluster's head; ``catalogue``: the table of methods.
+  ``__main__``: the command line; ``submit``: the same on a cluster's head; ``catalogue`` and ``manual``: pages
+  of ``docs/``.
 """
 
 import os

@@ -19,8 +19,10 @@ from mu.models import build
 from mu.problem import Weights
 from mu.rng import generator
 from mu.split import Split
-from sweeps import catalogue, space, study
+from sweeps import catalogue, manual, space, study
 from sweeps.__main__ import main
+from sweeps.fields import plain
+from sweeps.operation import Share
 
 DOCS = studies.ROOT / "docs"
 SUBMISSION = """
@@ -51,6 +53,21 @@ def own_files(folder: Path) -> Path:
 
 def test_the_table_of_methods_is_current() -> None:
     assert (DOCS / "methods.md").read_text(encoding="utf-8") == catalogue.table()
+
+
+def test_the_page_of_keys_is_current_and_has_all_that_a_study_may_hold() -> None:
+    assert (DOCS / "study.md").read_text(encoding="utf-8") == manual.page()
+    assert set(manual.KEYS) == {"base", *study.KEYS}
+    sections = dict(re.findall(r"^## (.+)\n((?:(?!## ).*\n)*)", manual.page(), re.MULTILINE))
+    keys = {part: re.findall(r"^\| `(\w+)`", text, re.MULTILINE) for part, text in sections.items()}
+    assert keys["methods: space"] == list(space.KEYS)
+    assert keys["methods"] == ["name", "fix", "space", "forget"]
+    assert set(keys["resources"]) == {*plain(Share()), "concurrent", "launch", "references"}
+    assert keys["search"] == ["trials", "sampler", "objective", "early_stop"]
+    assert {"class", "kind"} < set(keys["forget"]) and "target" not in keys["forget"]
+    held = study.parse(studies.tiny(), "study.yaml").definition
+    for part in ("training", "search", "experiments", "metrics", "audit", "budget"):
+        assert set(held[part]) - {"mean_gap"} == set(keys[part]), part
 
 
 def test_the_table_of_models_is_current() -> None:
