@@ -114,8 +114,9 @@ def _map(
                 shown[y, x] = scale * point.metrics.get(name, math.nan)
             image = axes.imshow(shown, cmap="viridis", origin="lower", aspect="auto")
             figure.colorbar(image, ax=axes)
-            if shown.size <= ANNOTATED:
-                middle = (np.nanmin(shown) + np.nanmax(shown)) / 2
+            there = shown[np.isfinite(shown)]
+            if len(there) and shown.size <= ANNOTATED:
+                middle = (there.min() + there.max()) / 2
                 for (y, x), value in np.ndenumerate(shown):
                     if math.isfinite(value):
                         colour = "black" if value > middle else "white"
