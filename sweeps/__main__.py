@@ -154,7 +154,7 @@ def _run(options: argparse.Namespace) -> int:
         if plan.rankings:
             _rank(plan, options, console)
     except KeyboardInterrupt:
-        console.print(f"\n{wanted.name}: stopped before any trial")
+        _say(console, f"\n{wanted.name}: stopped before any trial")
         return INTERRUPTED
     found = open_results(plan, places)
     again = f"musweep run {shlex.quote(options.study)}"
@@ -162,17 +162,18 @@ def _run(options: argparse.Namespace) -> int:
         splits.write(plan, places.folder / "splits")
         sweep = Sweep(plan, found, places, console)
         if sweep.done:
-            console.print(
-                f"{wanted.name}: nothing to do, all {len(found.records)} trials are there"
+            _say(
+                console, f"{wanted.name}: nothing to do, all {len(found.records)} trials are there"
             )
         else:
             _sweep(sweep, options, console)
             _tell(wanted, found, "finished")
     except KeyboardInterrupt:
         _tell(wanted, found, "stopped")
-        console.print(
+        _say(
+            console,
             f"\n{wanted.name}: stopped; {len(found.records)} trials are kept. "
-            f"Continue with the same command: {again} ..."
+            f"Continue with the same command: {again} ...",
         )
         return INTERRUPTED
     except Exception as error:
@@ -214,7 +215,7 @@ def _rank(plan: Any, options: argparse.Namespace, console: Console) -> None:
     def workers() -> Iterator[Any]:
         from sweeps import cluster, training
 
-        console.print(f"{plan.study.name}: ranking samples for {', '.join(plan.rankings)}")
+        _say(console, f"{plan.study.name}: ranking samples for {', '.join(plan.rankings)}")
         with cluster.join(options.address, plan.study.resources):
             yield training.Trainers(plan)
 
@@ -260,9 +261,10 @@ def _sweep(sweep: Any, options: argparse.Namespace, console: Console) -> None:
     finally:
         unsent = tracking.close()
         if sweep.tracking is not None and unsent != 0:
-            console.print(
+            _say(
+                console,
                 f"MLflow did not take {'all' if unsent is None else unsent} records; "
-                f"send them with: musweep sync {folder}"
+                f"send them with: musweep sync {folder}",
             )
 
 
@@ -274,18 +276,22 @@ def _finish(
 
     index = page.build(folder)
     table = index.parent / "tables" / "main.md"
-    console.print()
-    console.print(table.read_text(encoding="utf-8"), markup=False, highlight=False, soft_wrap=True)
-    console.print(f"Report: {index}")
+    _say(console, f"\n{table.read_text(encoding='utf-8')}")
+    _say(console, f"Report: {index}")
     if options.tracking_uri is None:
-        console.print(f"MLflow: musweep ui {folder}")
+        _say(console, f"MLflow: musweep ui {folder}")
     else:
-        console.print(f"MLflow: {hide(options.tracking_uri)}")
+        _say(console, f"MLflow: {hide(options.tracking_uri)}")
     failed = sum(r.status == "failed" for r in found.records.values())
     if failed:
-        console.print(f"{failed} trials failed; the report says which and why")
+        _say(console, f"{failed} trials failed; the report says which and why")
         return SOME_FAILED
     return DONE
+
+
+def _say(console: Console, text: str) -> None:
+    """Print text as it is, long paths in one piece."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _print_plan(plan: Any, console: Console) -> None:

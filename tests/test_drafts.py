@@ -1,4 +1,4 @@
-"""Long trials are saved between epochs: a lost worker and a lost driver cost the epochs since then, and no numbers."""
+"""Long work is saved between epochs: a lost worker, node or driver costs the epochs since then, and no numbers."""
 
 from __future__ import annotations
 
@@ -8,15 +8,23 @@ import subprocess
 import sys
 import threading
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import ray
 import studies
 from lose_nodes import wait_for
+from ray.cluster_utils import Cluster
 from studies import numbers, records
 
+from sweeps import cluster, problems
+from sweeps import study as study_files
+from sweeps.plan import Plan
 from sweeps.store import Drafts, Store
+from sweeps.training import Trainers
 
 METHOD = '''"""slow: finetunes; takes its time, and may lose its worker once, as long as a file is there.
 
@@ -36,9 +44,9 @@ def unlearn(model, split, generator, *, epochs: int = 12):
     """Yields after each epoch."""
     stepper = make_optimizer(model, "sgd", 0.01)
     for epoch in resumable(epochs, generator, model, stepper):
+        with LOG.open("a") as log:
+            print(os.getpid(), epoch, file=log, flush=True)
         if SLOW.exists():
-            with LOG.open("a") as log:
-                print(os.getpid(), epoch, file=log, flush=True)
             if KILLED and epoch == 5 and len({{line.split()[0] for line in LOG.read_text().splitlines()}}) == 1:
                 os.kill(os.getpid(), signal.SIGKILL)
             time.sleep(0.8)
@@ -63,11 +71,15 @@ def logged(log: Path) -> dict[str, list[int]]:
     return dict(epochs)
 
 
-@pytest.mark.slow
-def test_a_long_trial_goes_on_when_its_worker_and_its_driver_are_lost(tmp_path: Path) -> None:
-    slow, log, own = tmp_path / "slow", tmp_path / "log", tmp_path / "own"
+COMMAND = ("run", "study.yaml", "--methods-path", "own")
+NOTICE_SECONDS = 5
+
+
+def long_study(folder: Path, killed: bool) -> tuple[Path, Path]:
+    """Write a study of one long trial; returns the file that makes it slow, and its log."""
+    slow, log, own = folder / "slow", folder / "log", folder / "own"
     own.mkdir()
-    (own / "slow.py").write_text(METHOD.format(slow=str(slow), log=str(log), killed=True))
+    (own / "slow.py").write_text(METHOD.format(slow=str(slow), log=str(log), killed=killed))
     study = studies.tiny(
         forget={"some": studies.TINY["forget"]["some"]},
         methods=["slow"],
@@ -75,16 +87,28 @@ def test_a_long_trial_goes_on_when_its_worker_and_its_driver_are_lost(tmp_path: 
         search__trials=1,
         experiments={"defaults": False},
     )
-    studies.write(tmp_path, study)
-    command = ["run", "study.yaml", "--methods-path", "own"]
+    studies.write(folder, study)
+    return slow, log
 
-    undisturbed = studies.musweep(tmp_path, *command, "--results", "undisturbed")
-    assert undisturbed.returncode == 0, undisturbed.stderr
-    assert not log.exists()
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The numbers of the study when nothing happens."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    long_study(folder, killed=False)
+    done = studies.musweep(folder, *COMMAND)
+    assert done.returncode == 0, done.stderr
+    return numbers(records(folder / "results/tiny"))
+
+
+@pytest.mark.slow
+def test_a_long_trial_goes_on_when_its_worker_and_its_driver_are_lost(
+    tmp_path: Path, undisturbed: dict[str, Any]
+) -> None:
+    slow, log = long_study(tmp_path, killed=True)
     slow.touch()
     driver = subprocess.Popen(
-        [sys.executable, "-c", DRIVER, *command], cwd=tmp_path, env=studies.environment(),
+        [sys.executable, "-c", DRIVER, *COMMAND], cwd=tmp_path, env=studies.environment(),
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
     )  # fmt: skip
     wait_for(lambda: any(ran[-1] >= 9 for ran in logged(log).values()), driver)
@@ -92,7 +116,8 @@ def test_a_long_trial_goes_on_when_its_worker_and_its_driver_are_lost(tmp_path: 
     driver.communicate()
     assert list((tmp_path / "storage" / "begun").rglob("*.npz"))
 
-    done = studies.musweep(tmp_path, *command)
+    slow.unlink()
+    done = studies.musweep(tmp_path, *COMMAND)
     assert done.returncode == 0, done.stderr
     first, second, third, *_ = logged(log).values()
     assert first == [0, 1, 2, 3, 4, 5]
@@ -103,11 +128,106 @@ def test_a_long_trial_goes_on_when_its_worker_and_its_driver_are_lost(tmp_path: 
         list(range(third[0], 12)),
     )
     found = records(tmp_path / "results/tiny")
-    assert numbers(found) == numbers(records(tmp_path / "undisturbed/tiny"))
+    assert numbers(found) == undisturbed
     (searched,) = [r for r in found.values() if r.phase == "search"]
     assert [point["epoch"] for point in searched.curve] == list(range(13))
-    assert searched.time_unlearn > 0.8 * 12, "what lost processes did is billed once"
+    assert searched.time_unlearn > 0.8 * third[0], "what lost processes did is billed once"
     assert not list((tmp_path / "storage").rglob("begun/*/*.npz"))
+
+
+@pytest.fixture
+def nodes() -> Iterator[Cluster]:
+    """A head that takes no trials."""
+    found = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
+    )
+    try:
+        yield found
+    finally:
+        ray.shutdown()
+        found.shutdown()
+
+
+@pytest.mark.slow
+def test_a_trial_is_saved_between_sigterm_and_the_end_of_its_node(
+    tmp_path: Path, nodes: Cluster, undisturbed: dict[str, Any]
+) -> None:
+    slow, log = long_study(tmp_path, killed=False)
+    slow.touch()
+    start = [sys.executable, "-m", "ray.scripts.scripts", "start", f"--address={nodes.address}"]
+    node = subprocess.Popen(
+        [*start, "--num-cpus=1", "--block"], start_new_session=True,
+        env={**studies.environment(), "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": str(NOTICE_SECONDS)},
+    )  # fmt: skip
+    driver = subprocess.Popen(
+        [sys.executable, "-m", "sweeps", *COMMAND, "--address", nodes.address],
+        cwd=tmp_path, env=studies.environment(), text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    try:
+        wait_for(lambda: any(ran[-1] >= 2 for ran in logged(log).values()), driver)
+        ((first, before),) = logged(log).items()
+        node.send_signal(signal.SIGTERM)
+        nodes.add_node(num_cpus=1)
+        wait_for(lambda: len(logged(log)) > 1, driver)
+        slow.unlink()
+        shown, _ = driver.communicate(timeout=200)
+        assert driver.returncode == 0, shown
+        assert node.wait(timeout=60) == 1
+    finally:
+        driver.kill()
+        if node.poll() is None:
+            os.killpg(node.pid, signal.SIGKILL)
+    ran = logged(log)
+    second = next(ran[process] for process in ran if process != first)
+    assert ran[first] == list(range(ran[first][-1] + 1))
+    assert ran[first][-1] > before[-1] + 2, "it used the time that was left"
+    assert second == list(range(second[0], 12))
+    assert second[0] > before[-1], "what was done before the notice was saved"
+    assert numbers(records(tmp_path / "results/tiny")) == undisturbed
+
+
+class Saved(Exception):
+    pass
+
+
+class Noticing(Drafts):
+    """Drafts that end the test when a training is saved."""
+
+    def put(self, key: str, arrays: Any) -> None:
+        super().put(key, arrays)
+        raise Saved
+
+
+@pytest.mark.slow
+def test_a_training_is_saved_when_its_node_is_drained(tmp_path: Path, nodes: Cluster) -> None:
+    wanted = study_files.parse(studies.tiny(training__epochs=100_000), "study.yaml")
+    plan = Plan(wanted, problems.load_data(wanted, "study.yaml"))
+    problem = plan.problem("some", 1)
+    key = problem.reference_key("retrain")
+    node = nodes.add_node(num_cpus=1)
+    drafts = Noticing(str(tmp_path))
+    drain = [
+        *(sys.executable, "-m", "ray.scripts.scripts", "drain-node"),
+        *("--address", nodes.address, "--node-id", node.node_id),
+        *("--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "notice"),
+    ]
+    drained = threading.Event()
+
+    def notice() -> None:
+        drained.set()
+        subprocess.run(drain, env=studies.environment(), check=True, timeout=60)
+
+    with cluster.join(nodes.address, wanted.resources):
+        steps = Trainers(plan).train({key: (problem, "retrain")}, drafts)
+        timer = threading.Timer(5, notice)
+        timer.start()
+        with pytest.raises(Saved):
+            next(steps)
+        timer.join()
+        drafts.close()
+    assert drained.is_set(), "it is not saved before a minute has passed, unless there is notice"
+    assert drafts.store.keys() == {key}
 
 
 def test_drafts_are_found_by_the_next_run_until_they_are_dropped(tmp_path: Path) -> None:
