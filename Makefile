@@ -10,8 +10,7 @@ demo: $(READY)
 	$(BIN)/musweep run demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -q -m 'not slow' -n 2
-	$(BIN)/python -m pytest -q -m slow
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -94,7 +94,8 @@ class Workers:
             {"cpu": share.cpus, "gpu": share.gpus, **share.custom},
         )
         feed = _Feed(jobs, self.cluster.wanted, share, operation.trial_timeout)
-        with tempfile.TemporaryDirectory(prefix="musweep-") as folder:
+        # Threads of Tune may still write to it when Ctrl-C ends the run.
+        with tempfile.TemporaryDirectory(prefix="musweep-", ignore_cleanup_errors=True) as folder:
             tune.Tuner(
                 trainable,
                 tune_config=tune.TuneConfig(

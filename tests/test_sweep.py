@@ -244,7 +244,7 @@ def test_ctrl_c_ends_cleanly_and_says_how_to_continue(
         time.sleep(0.05)
     driver.send_signal(number)
     shown, _ = driver.communicate(timeout=120)
-    assert driver.returncode == 130
+    assert driver.returncode == 130, shown
     assert "Continue with the same command" in shown
     assert "Traceback" not in shown
 
