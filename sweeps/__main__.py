@@ -168,15 +168,15 @@ def _run(options: argparse.Namespace) -> int:
         else:
             _sweep(sweep, options, console)
             _tell(wanted, found, "finished")
-    except KeyboardInterrupt:
-        _tell(wanted, found, "stopped")
-        _say(
-            console,
-            f"\n{wanted.name}: stopped; {len(found.records)} trials are kept. "
-            f"Continue with the same command: {again} ...",
-        )
-        return INTERRUPTED
-    except Exception as error:
+    except (KeyboardInterrupt, Exception) as error:
+        if _interrupted(error):
+            _tell(wanted, found, "stopped")
+            _say(
+                console,
+                f"\n{wanted.name}: stopped; {len(found.records)} trials are kept. "
+                f"Continue with the same command: {again} ...",
+            )
+            return INTERRUPTED
         _tell(wanted, found, "failed", str(error))
         if isinstance(error, OSError):  # such as a full disk
             raise SweepError(f"{error}; what has ended is kept, continue with: {again}") from error
@@ -184,6 +184,13 @@ def _run(options: argparse.Namespace) -> int:
     finally:
         found.close()
     return _finish(places.folder, found, options, console)
+
+
+def _interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is behind an error: what a library does on its way out may raise another in its place."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
 
 
 def _tell(wanted: study.Study, found: results.Results, event: str, reason: str = "") -> None:

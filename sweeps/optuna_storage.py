@@ -12,7 +12,6 @@ from typing import Any
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.storages.journal._file import get_lock_file
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 from sweeps.credentials import database_url, hide
@@ -77,14 +76,15 @@ def open_storage(location: str) -> BaseStorage:
 
 
 class _Journal(JournalFileBackend):
-    """Optuna's, without a wait for the disk at each of a trial's entries.
+    """Optuna's, without a wait for the disk at each of a trial's entries, and without a lock: a study has one driver.
 
-    What a crash of the machine takes from its end is found from the records, which do wait (see ``cells``).
+    What a crash of the machine takes from its end is found from the records, which do wait (see ``cells``). The lock
+    would outlive a driver that is killed, and turns Ctrl-C while it is held into an OSError.
     """
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         content = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
-        with get_lock_file(self._lock), open(self._file_path, "ab") as file:
+        with open(self._file_path, "ab") as file:
             file.write(content.encode())
 
 

@@ -89,8 +89,6 @@ class Sweep:
         journal = places.folder.resolve() / "optuna.journal"
         if places.optuna is None:
             results.drop_partial_line(journal)
-            # The lock that a killed driver left: a study has one driver, and Optuna would wait for the dead one.
-            journal.with_name(f"{journal.name}.lock").unlink(missing_ok=True)
         location = places.optuna or str(journal)
         self.cells = Cells(plan, location, found.records.values())
 

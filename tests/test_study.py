@@ -484,3 +484,19 @@ def test_how_a_study_is_run_is_written_down_without_secrets() -> None:
     assert read.definition["notify"] == "https://hooks.example.com:8443/..."
     assert read.definition["trial_timeout"] == 60
     assert read.definition["budget"]["gpu_hours"] == 20
+
+
+def test_ctrl_c_is_seen_behind_what_a_library_raises_on_its_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def sweep(*_: Any) -> None:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            (tmp_path / "lock").unlink()
+
+    monkeypatch.setattr("sweeps.__main__._sweep", sweep)
+    monkeypatch.setattr("sweeps.__main__._stop_on_sigterm", lambda: None)
+    path = studies.write(tmp_path, studies.tiny())
+    assert main(["run", str(path), "--results", str(tmp_path / "results")]) == 130
+    assert "tiny: stopped; 0 trials are kept" in capsys.readouterr().out
