@@ -38,7 +38,8 @@ def show(
     console.print(f"{line['study']}: {len(found)} trials recorded, {state}", soft_wrap=True)
     planned = line.get("planned")
     console.print(_phases(planned, found))
-    for table in side_by_side(list(line["requests"]), partial(_best, line, found), console):
+    layout = partial(_table, line, _best(line, found))
+    for table in side_by_side(list(line["requests"]), layout, console):
         console.print(table)
     for text in (_ended(line), _rate(found, live if owner else {}), _cost(line, found, live)):
         if text:
@@ -65,29 +66,45 @@ def _phases(planned: costs.Planned | None, found: Sequence[TrialRecord]) -> Tabl
     return table
 
 
-def _best(line: Mapping[str, Any], found: Sequence[TrialRecord], requests: Sequence[str]) -> Table:
-    """The best value of every cell so far, and how many of its trials have finished."""
+def _best(line: Mapping[str, Any], found: Sequence[TrialRecord]) -> dict[tuple[str, str], str]:
+    """The best value of every cell so far, and how many of its trials have finished, by method and request."""
     search = line["definition"]["search"]
     asked = {m["name"]: m.get("forget") for m in line["definition"].get("methods", ())}
-    objective = search["objective"][0]
     seeds = line["definition"]["seeds"]["search"]
-    view = "test" if line["definition"].get("selection") == "paper" else "val"
-    table = Table(f"best {objective} ({view})", *requests, box=None, padding=(0, 2, 0, 0))
     cells: dict[tuple[str, str], list[TrialRecord]] = defaultdict(list)
     for record in found:
         if record.phase == "search":
             cells[record.forget, record.method].append(record)
+    texts = {}
     for method, about in line["methods"].items():
-        budget, wanted = about.get("trials", search["trials"]), asked.get(method) or requests
-        row = []
-        for forget in requests:
+        budget, wanted = (
+            about.get("trials", search["trials"]),
+            asked.get(method) or line["requests"],
+        )
+        for forget in line["requests"]:
             if forget not in wanted:
-                row.append("-")
+                texts[method, forget] = "-"
                 continue
-            tried = candidates(cells[forget, method], forget, method, objective, seeds, view)
+            records, objective = cells[forget, method], search["objective"][0]
+            tried = candidates(records, forget, method, objective, seeds, _view(line))
             best = best_objective(tried)
-            row.append(f"{best.value:.4f} ({len(tried)}/{budget})" if best else f"0/{budget}")
-        table.add_row(method, *row)
+            text = f"{best.value:.4f} ({len(tried)}/{budget})" if best else f"0/{budget}"
+            texts[method, forget] = text
+    return texts
+
+
+def _view(line: Mapping[str, Any]) -> str:
+    return "test" if line["definition"].get("selection") == "paper" else "val"
+
+
+def _table(
+    line: Mapping[str, Any], best: Mapping[tuple[str, str], str], requests: Sequence[str]
+) -> Table:
+    objective = line["definition"]["search"]["objective"][0]
+    head = f"best {objective} ({_view(line)})"
+    table = Table(head, *requests, box=None, padding=(0, 2, 0, 0))
+    for method in line["methods"]:
+        table.add_row(method, *(best[method, forget] for forget in requests))
     return table
 
 
