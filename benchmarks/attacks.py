@@ -24,8 +24,8 @@ from threadpoolctl import threadpool_limits
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from mu import svc
-from mu.logistic import Threshold, fit_logistic
+from mu.metrics import svc
+from mu.metrics.logistic import Threshold, fit_logistic
 
 Array = NDArray[np.float64]
 

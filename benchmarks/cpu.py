@@ -6,7 +6,7 @@ D_f and the test set, the logistic attack on entropies and the five SVC attacks.
 
 The usual way is a process for each trial that makes a torchvision-style data set (an image, or image file, per item, PIL and
 transforms), reads it through a ``DataLoader`` and calls scikit-learn's attacks as the papers' code does. Ours is what
-an actor of a sweep does: one process, trial after trial, through ``sweeps.trial.run_trial``. Start and imports count
+an actor of a sweep does: one process, trial after trial, through ``sweeps.workers.trial.run_trial``. Start and imports count
 for both. The usual attacks are given the same logits as ours as well, to see that they agree.
 
 Then, for each model, the share of a training step that sampling and augmentation take.
@@ -178,7 +178,7 @@ def spread(processes: list[dict[str, Any]], key: str) -> str:
 
 def write_files(data: Any, root: Path, folder: Path) -> dict[str, list[str]]:
     """The original image files of every part, written below a folder; their names."""
-    from mu.images import open_source
+    from mu.data.decode import open_source
 
     source, known = open_source(root), {}
     for name in source.names:
@@ -216,7 +216,7 @@ def ours(study: str, folder: Path, trials: int) -> None:
     from mu import methods
     from mu.device import place, prepare
     from sweeps.plan import Job
-    from sweeps.trial import Reference, run_trial
+    from sweeps.workers.trial import Reference, run_trial
 
     device = prepare(cpus=1, gpus=0)
     run = json.loads((folder / "run.json").read_text())
@@ -423,8 +423,8 @@ def accuracy(logits: Any, labels: Any) -> float:
 
 def steps(study: str, cifar: str | None) -> None:
     """How a training step's time divides, for each model that is light enough for a CPU."""
-    from mu.augment import policy
     from mu.data import as_float, batches
+    from mu.data.augment import policy
     from mu.device import place, prepare
     from mu.rng import generator
 

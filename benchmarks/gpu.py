@@ -40,13 +40,13 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 import mu.training
-from mu.augment import policy
 from mu.data import Dataset, DataSpec, Examples, Part, load
+from mu.data.augment import policy
 from mu.device import peak_memory, place, prepare, watch_memory
 from mu.evaluate import outputs, score
 from mu.launch import set_launch
 from mu.models import build, resolve
-from mu.precision import at_precision
+from mu.models.precision import at_precision
 from mu.rng import generator
 from mu.training import fit
 

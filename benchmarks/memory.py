@@ -25,9 +25,9 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from mu.architectures import MODELS
-from mu.datasets import LOADERS
-from mu.dataspec import DataSpec, Loader, Raw
+from mu.data.loaders import LOADERS
+from mu.data.spec import DataSpec, Loader, Raw
+from mu.models.architectures import MODELS
 
 CLASSES = 10
 SIDE = 128

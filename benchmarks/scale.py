@@ -35,11 +35,11 @@ from mu import record as records
 from mu.keys import derive_seed
 from mu.metrics import METRICS
 from sweeps import __main__ as command_line
-from sweeps import tuner
-from sweeps.cells import Cells
-from sweeps.progress import Progress
-from sweeps.results import Results
-from sweeps.tracking import Tracking
+from sweeps.search.cells import Cells
+from sweeps.state.results import Results
+from sweeps.tracking.mlflow import Tracking
+from sweeps.tracking.progress import Progress
+from sweeps.workers import tuner
 
 METHODS = ("finetune", "ga", "ssd", "ugradsl")
 EPOCHS = 5

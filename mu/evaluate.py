@@ -17,10 +17,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mu import attacks, closeness, metrics
-from mu.attacks import CHUNKED_INPUTS, MIN_FIT, SVC_INPUTS
+from mu import metrics
 from mu.data import Examples, stratified_choice
 from mu.keys import derive_seed
+from mu.metrics import attacks, closeness
+from mu.metrics.attacks import CHUNKED_INPUTS, MIN_FIT, SVC_INPUTS
 from mu.models import eval_mode
 from mu.split import Evidence
 

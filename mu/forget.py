@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mu.data import Dataset, stratified_choice
+from mu.data.index_files import read_positions
 from mu.keys import derive_seed
-from mu.positions import read_positions
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class ForgetRequest:
         identities: Which people to forget, by number; `identities` only.
         among: Classes to which people must mostly belong to be drawn; `identities` with a `fraction` only.
         epochs: Early epochs that decide which samples are hard; `hardest` only. None is a fifth of all.
-        file: A .npy file of positions among all training samples (see ``mu.positions``); `indices` only.
+        file: A .npy file of positions among all training samples (see ``mu.data.index_files``); `indices` only.
     """
 
     kind: str

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from mu.data import Examples, batches
 from mu.models import eval_mode
-from mu.precision import full_precision
+from mu.models.precision import full_precision
 
 Pull = Callable[[Tensor], Tensor]
 Combine = Callable[[Tensor, Tensor, Pull], Tensor]

@@ -13,15 +13,14 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from mu import checkpoints
-from mu.augment import policy as augment_policy
 from mu.data import Dataset, Examples
+from mu.data.augment import policy as augment_policy
 from mu.device import pays_on_cpu, upload
 from mu.evaluate import Outputs, costly_score, outputs, score, unavailable
 from mu.forget import ForgetRequest, members, select
 from mu.keys import content_key, derive_seed
-from mu.models import Model, Normalization, build, resolve
-from mu.precision import at_precision
+from mu.models import Model, Normalization, build, checkpoints, resolve
+from mu.models.precision import at_precision
 from mu.rng import generator, seed_process
 from mu.split import Memo, Split
 from mu.training import Recipe, train
@@ -150,7 +149,7 @@ class Problem:
         """Weights of a trained model from a checkpoint of the network, whose normalisation is no part of it.
 
         Raises:
-            ValueError: It cannot be read, or does not fit; see ``mu.checkpoints``.
+            ValueError: It cannot be read, or does not fit; see ``mu.models.checkpoints``.
         """
         model = self.build()
         network = model[-1]

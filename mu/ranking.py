@@ -16,8 +16,8 @@ from scipy.special import expit
 from mu.device import place
 from mu.evaluate import predict
 from mu.keys import content_key
-from mu.logistic import fit_logistic
 from mu.metrics import entropy, log_softmax, usable
+from mu.metrics.logistic import fit_logistic
 from mu.problem import Problem, Weights
 
 RANKING_VERSION = 1

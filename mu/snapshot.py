@@ -110,7 +110,7 @@ def resumable(epochs: int, generator: torch.Generator, *parts: Stateful) -> Iter
 
     Args:
         generator: Where the loop draws from.
-        parts: All else that the loop changes: models, optimizers, ``mu.sampling``'s endless passes.
+        parts: All else that the loop changes: models, optimizers, ``mu.data.sampling``'s endless passes.
     """
     if _followed is None:
         return iter(range(epochs))

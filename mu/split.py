@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from mu.augment import Augment
 from mu.data import Examples
+from mu.data.augment import Augment
 from mu.rng import generator
 from mu.snapshot import unfollowed
 

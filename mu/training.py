@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mu.augment import Augment
-from mu.augment import policy as augment_policy
 from mu.data import Examples, as_float, batches
+from mu.data.augment import Augment
+from mu.data.augment import policy as augment_policy
 from mu.keys import LATER
 from mu.launch import gradients
-from mu.precision import check_precision
+from mu.models.precision import check_precision
 from mu.snapshot import resumable
 
 Optimizer = Literal["sgd", "adam", "adamw"]
@@ -47,7 +47,7 @@ class Recipe:
         augment: `none`, `crop` (after zero padding of `pad` pixels), `crop_flip` or `crop_flip_cutout` (a black
             square of half the image's side).
         precision: `float32`, or `bf16`: the forward passes of training, unlearning and evaluation run in bf16, with
-            float32 weights and logits. A property of the model, see ``mu.precision``.
+            float32 weights and logits. A property of the model, see ``mu.models.precision``.
         pad: Pixels of zero padding before a crop.
         milestones: Shares of the steps after which `step` falls, increasing, in (0, 1).
     """

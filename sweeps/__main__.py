@@ -19,9 +19,12 @@ from rich.console import Console
 from rich.table import Table
 
 from mu import methods, record
-from sweeps import credentials, files, problems, results, study
-from sweeps.credentials import hide
-from sweeps.files import StudyError, SweepError
+from sweeps.state import credentials, results
+from sweeps.state.credentials import hide
+from sweeps.study import data as problems
+from sweeps.study import study
+from sweeps.study import yaml_file as files
+from sweeps.study.yaml_file import StudyError, SweepError
 
 DONE, SOME_FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 
@@ -195,7 +198,7 @@ def _interrupted(error: BaseException | None) -> bool:
 
 def _tell(wanted: study.Study, found: results.Results, event: str, reason: str = "") -> None:
     """Tell the study's `notify` address, if it has one, how a run ended: `finished`, `stopped` or `failed`."""
-    from sweeps.notify import tell
+    from sweeps.tracking.notify import tell
 
     if wanted.operation.notify is None:
         return
@@ -220,7 +223,8 @@ def _rank(plan: Any, options: argparse.Namespace, console: Console) -> None:
 
     @contextmanager
     def workers() -> Iterator[Any]:
-        from sweeps import cluster, training
+        from sweeps.workers import cluster
+        from sweeps.workers import trainers as training
 
         _say(console, f"{plan.study.name}: ranking samples for {', '.join(plan.rankings)}")
         with cluster.join(options.address, plan.study.resources):
@@ -230,7 +234,7 @@ def _rank(plan: Any, options: argparse.Namespace, console: Console) -> None:
 
 
 def _store(options: argparse.Namespace) -> Any:
-    from sweeps.store import Store
+    from sweeps.state.store import Store
 
     try:
         store = Store(options.storage)
@@ -241,7 +245,7 @@ def _store(options: argparse.Namespace) -> Any:
 
 
 def _sweep(sweep: Any, options: argparse.Namespace, console: Console) -> None:
-    from sweeps.tracking import Tracking, describe, local_uri
+    from sweeps.tracking.mlflow import Tracking, describe, local_uri
 
     folder = sweep.places.folder
     store = _store(options)
@@ -251,7 +255,7 @@ def _sweep(sweep: Any, options: argparse.Namespace, console: Console) -> None:
     facts = describe(sweep.results.study)
     tracking = Tracking(uri, sweep.study, facts, sweep.results.path, artifacts)
     try:
-        from sweeps import cluster, tuner
+        from sweeps.workers import cluster, tuner
 
         try:
             tracking.wait()
@@ -303,7 +307,7 @@ def _say(console: Console, text: str) -> None:
 
 def _print_plan(plan: Any, console: Console) -> None:
     from sweeps.estimate import seconds_per_sample
-    from sweeps.progress import duration
+    from sweeps.tracking.progress import duration
 
     wanted = plan.study
     console.print(f"{wanted.name}: {len(plan.cells)} cells (forget request x method)")
@@ -386,11 +390,11 @@ def _methods(options: argparse.Namespace) -> int:
 
 def _status(options: argparse.Namespace) -> int:
     if options.address is not None:
-        from sweeps import jobs
+        from sweeps.tracking import remote as jobs
 
         print(jobs.run(["status", str(options.folder)], options.address), end="")
         return DONE
-    from sweeps import status
+    from sweeps.tracking import status
 
     line, found = _read(options.folder)
     status.show(options.folder, line, found, Console())
@@ -398,7 +402,7 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _ui(options: argparse.Namespace) -> int:
-    from sweeps.tracking import local_uri, ui_command, ui_environment
+    from sweeps.tracking.mlflow import local_uri, ui_command, ui_environment
 
     if options.tracking_uri is None and options.folder is None:
         raise StudyError("ui: give STUDY_DIR or --tracking-uri")
@@ -415,8 +419,8 @@ def _ui(options: argparse.Namespace) -> int:
 
 
 def _sync(options: argparse.Namespace) -> int:
-    from sweeps.tracker import Tracker
-    from sweeps.tracking import describe, local_uri
+    from sweeps.tracking.mlflow import describe, local_uri
+    from sweeps.tracking.mlflow_process import Tracker
 
     line, found = _read(options.folder)
     uri = options.tracking_uri or local_uri(options.folder)

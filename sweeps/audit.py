@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mu import attacks, audits, metrics
+from mu import metrics
+from mu.metrics import attacks, audits
 
 FPRS = {"fpr1": 0.01, "fpr0.1": 0.001}
 

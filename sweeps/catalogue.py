@@ -26,7 +26,7 @@ def field(method: Method, name: str) -> str:
 
 def table() -> str:
     """The whole page as Markdown."""
-    from sweeps.space import shipped
+    from sweeps.study.space import shipped
 
     rows = ["| method | needs | requests | knobs | cost | paper |", "| --- " * 6 + "|"]
     details = []

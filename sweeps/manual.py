@@ -9,16 +9,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mu.dataspec import DataSpec
+from mu.data.spec import DataSpec
 from mu.evaluate import COSTLY
 from mu.forget import ForgetRequest
 from mu.models import ModelSpec
 from mu.training import Recipe
-from sweeps.experiments import Audit, Experiments, Metrics
-from sweeps.operation import Budget, Resources, Share
-from sweeps.published import Published
-from sweeps.search import GAPPED, OBJECTIVES, Search
-from sweeps.space import Range
+from sweeps.study.experiments import Audit, Experiments, Metrics
+from sweeps.study.published import Published
+from sweeps.study.resources import Budget, Resources, Share
+from sweeps.study.search import GAPPED, OBJECTIVES, Search
+from sweeps.study.space import Range
 
 HEAD = """# The keys of a study file
 

@@ -17,7 +17,7 @@ from mu.forget import select
 from mu.keys import content_key
 from mu.problem import Problem
 from mu.record import REFERENCES
-from sweeps.study import Study
+from sweeps.study.study import Study
 
 EPOCHS = "epochs"
 """The knob that sufficient training extends; methods without it have nothing to extend."""

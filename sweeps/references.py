@@ -16,14 +16,14 @@ from mu import metrics
 from mu.evaluate import Outputs, mean_of
 from mu.problem import Problem, Role
 from mu.record import TrialRecord
-from sweeps.checkpoints import PLACES, known, refuse_guessing
-from sweeps.trial import Reference, answers, complete, sparse
+from sweeps.study.checkpoints import PLACES, known, refuse_guessing
+from sweeps.workers.trial import Reference, answers, complete, sparse
 
 if TYPE_CHECKING:
     from sweeps.plan import Plan
     from sweeps.run import Sweep
-    from sweeps.store import Drafts, Store
-    from sweeps.training import Scored, Trainers
+    from sweeps.state.store import Drafts, Store
+    from sweeps.workers.trainers import Scored, Trainers
 
 Names = tuple[str, int]
 """Of a problem: forget request and seed."""

@@ -12,28 +12,28 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from mu.audits import utility_ratio
 from mu.evaluate import mean_of, population_of
 from mu.keys import content_key
+from mu.metrics.audits import utility_ratio
 from mu.record import REFERENCES, TrialRecord
 from mu.selection import best_objective, candidates
-from sweeps import results
 from sweeps.audit import Answers, audit
-from sweeps.cells import Cells
-from sweeps.costs import Meter, by_method, used
-from sweeps.files import StudyError
-from sweeps.operation import Operation
 from sweeps.plan import Job, Plan, versions
-from sweeps.progress import Progress
 from sweeps.references import references
-from sweeps.results import Results
-from sweeps.store import Drafts, Store
-from sweeps.trial import Curve, Reference
+from sweeps.search.cells import Cells
+from sweeps.state import results
+from sweeps.state.costs import Meter, by_method, used
+from sweeps.state.results import Results
+from sweeps.state.store import Drafts, Store
+from sweeps.study.resources import Operation
+from sweeps.study.yaml_file import StudyError
+from sweeps.tracking.progress import Progress
+from sweeps.workers.trial import Curve, Reference
 
 if TYPE_CHECKING:
-    from sweeps.cluster import Slots
-    from sweeps.tracking import Tracking
-    from sweeps.tuner import Workers
+    from sweeps.tracking.mlflow import Tracking
+    from sweeps.workers.cluster import Slots
+    from sweeps.workers.tuner import Workers
 
 
 SUMMARY_SECONDS = 10.0

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mu.positions import MEANING
+from mu.data.index_files import MEANING
 from mu.problem import Problem, Role
 from mu.ranking import ranking_key
-from sweeps.checkpoints import known
-from sweeps.files import StudyError
 from sweeps.plan import Plan
-from sweeps.store import Store, write_atomically
+from sweeps.state.store import Store, write_atomically
+from sweeps.study.checkpoints import known
+from sweeps.study.yaml_file import StudyError
 
 if TYPE_CHECKING:
-    from sweeps.training import Trainers
+    from sweeps.workers.trainers import Trainers
 
 
 def settle(

@@ -18,14 +18,13 @@ from typing import Any
 import studies
 from ray.cluster_utils import Cluster
 
-SECONDS = 300.0
 NODE = {"num_cpus": 1, "num_gpus": 1, "resources": {"place": 2}}
 """A GPU that is only declared: what runs there finds none, and stays on the CPU."""
 
 
 def wait_for(ready: Callable[[], Any], driver: subprocess.Popen[str]) -> Any:
     """What `ready` returns, once that is something."""
-    deadline = time.monotonic() + SECONDS
+    deadline = time.monotonic() + studies.LIMIT_SECONDS
     while not (found := ready()):
         assert driver.poll() is None, f"the study ended too early: {driver.communicate()[0]}"
         assert time.monotonic() < deadline, f"nothing came of {ready}"
@@ -76,7 +75,7 @@ def main(folder: Path) -> int:
         cluster.remove_node(second, allow_graceful=False)
         print("killed a node of the search", flush=True)
         cluster.add_node(**NODE)
-        shown, _ = driver.communicate(timeout=SECONDS)
+        shown, _ = driver.communicate(timeout=studies.LIMIT_SECONDS)
         print(shown[-3000:])
         return driver.returncode
     finally:

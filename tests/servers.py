@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 LOOPBACK = "127.0.0.1"
-START_SECONDS = 60.0
+START_SECONDS = 300.0
 
 
 def free_port() -> int:
@@ -166,7 +166,7 @@ def postgres() -> Iterator[Postgres]:
 @contextmanager
 def mlflow_server(store: str, folder: Path) -> Iterator[str]:
     """An MLflow server over a store, as `musweep ui` starts it; its address."""
-    from sweeps.tracking import ui_command, ui_environment
+    from sweeps.tracking.mlflow import ui_command, ui_environment
 
     port = free_port()
     address = f"http://{LOOPBACK}:{port}"

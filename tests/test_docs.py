@@ -12,17 +12,18 @@ import yaml
 from toy import toy_problem
 
 from mu import methods
-from mu.architectures import MODELS, TOKEN_MODELS
-from mu.datasets import LOADERS
+from mu.data.loaders import LOADERS
 from mu.forget import KINDS
 from mu.models import build
+from mu.models.architectures import MODELS, TOKEN_MODELS
 from mu.problem import Weights
 from mu.rng import generator
 from mu.split import Split
-from sweeps import catalogue, manual, space, study
+from sweeps import catalogue, manual
 from sweeps.__main__ import main
-from sweeps.fields import plain
-from sweeps.operation import Share
+from sweeps.study import space, study
+from sweeps.study.fields import plain
+from sweeps.study.resources import Share
 
 DOCS = studies.ROOT / "docs"
 SUBMISSION = """

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from mu.architectures import MODELS, Shape
 from mu.data import Dataset, Part
 from mu.forget import ForgetRequest
+from mu.models.architectures import MODELS, Shape
 from mu.problem import Problem, Weights, weights_of
 from mu.training import Recipe
 

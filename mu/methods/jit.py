@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from mu.data import batches
 from mu.device import upload
 from mu.knobs import Count, Positive
-from mu.precision import full_precision
+from mu.models.precision import full_precision
 from mu.split import Split
 
 NEEDS = ("forget",)

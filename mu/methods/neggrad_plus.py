@@ -16,8 +16,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from mu.data import batches
+from mu.data.passes import Cycle
 from mu.knobs import Count, Momentum, NonNegative, Positive, UnitInterval
-from mu.passes import Cycle
 from mu.snapshot import resumable
 from mu.split import Split
 from mu.training import make_optimizer

@@ -21,10 +21,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mu.data.passes import Cycle
 from mu.device import upload
 from mu.gradients import flatten, unflatten
 from mu.knobs import Count, Momentum, NonNegative, Positive, UnitInterval
-from mu.passes import Cycle
 from mu.split import Split
 from mu.training import Optimizer, Schedule, fit
 

@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mu.data import Examples, batches
+from mu.data.passes import Cycle
 from mu.evaluate import predict
 from mu.knobs import Count, NonNegative, Positive, UnitInterval
-from mu.passes import Cycle
 from mu.split import Split
 from mu.training import Schedule, fit, make_optimizer
 

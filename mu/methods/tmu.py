@@ -26,12 +26,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mu.data import Examples, batches, concat
+from mu.data.passes import Cycle
 from mu.device import upload
 from mu.evaluate import predict
 from mu.knobs import Bounds, Count, CountOrZero, Fraction, Momentum, NonNegative, Positive
 from mu.methods.boundary_shrink import sign_attack
 from mu.models import eval_mode, logits_and_features, reinitialize
-from mu.passes import Cycle
 from mu.snapshot import resumable
 from mu.split import Split
 from mu.training import Loss, fit, make_optimizer

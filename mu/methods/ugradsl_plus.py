@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mu.data import batches
+from mu.data.passes import Stream
 from mu.knobs import Bounds, Count, Fraction, Momentum, NonNegative, Positive, UnitInterval
 from mu.models import logits_and_features
-from mu.passes import Stream
 from mu.snapshot import resumable
 from mu.split import Split
 from mu.training import make_optimizer

@@ -162,7 +162,7 @@ from collections import Counter
 from pathlib import Path
 
 from mu import record
-from sweeps.tracker import KEY, MlflowClient
+from sweeps.tracking.mlflow_process import KEY, MlflowClient
 
 client = MlflowClient(sys.argv[1])
 for study in ("small", "job"):

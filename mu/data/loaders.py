@@ -1,0 +1,45 @@
+"""Every data set by name. A new one is a function from ``DataSpec`` to ``Raw``, and a line here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from mu.data.image_folders import image_folder, imagenet, pins_faces, tiny_imagenet, vggface2
+from mu.data.sampling import stratified_cut
+from mu.data.spec import DataSpec, Loader, Raw
+from mu.data.text_sets import newsgroups
+from mu.data.torchvision_sets import celeba, cifar, mnist, svhn
+
+
+def digits(spec: DataSpec, cache: Path) -> Raw:
+    """Handwritten digits shipped with scikit-learn: 1,797 grey images of 8 x 8, one fifth for test."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    images = np.round(bunch.images * (255 / 16)).astype(np.uint8)[:, None]
+    labels = bunch.target.astype(np.int64)
+    test, train = stratified_cut(labels, np.arange(len(labels)), len(labels) // 5, "digits test")
+    classes = tuple(str(name) for name in bunch.target_names)
+    return Raw((images[train], labels[train]), (images[test], labels[test]), classes)
+
+
+FILES = ("root", "size", "download")
+FOLDER = ("root", "size", "classes", "largest")
+LOADERS: dict[str, Loader] = {
+    "digits": Loader(digits),
+    "cifar10": Loader(cifar, FILES),
+    "cifar100": Loader(cifar, FILES),
+    "cifar20": Loader(cifar, FILES),
+    "svhn": Loader(svhn, FILES),
+    "mnist": Loader(mnist, FILES),
+    "fashion_mnist": Loader(mnist, FILES),
+    "tiny_imagenet": Loader(tiny_imagenet, (*FOLDER, "download")),
+    "celeba": Loader(celeba, (*FILES, "label")),
+    "image_folder": Loader(image_folder, (*FOLDER, "test")),
+    "imagenet": Loader(imagenet, FOLDER),
+    "pins_faces": Loader(pins_faces, (*FOLDER, "test")),
+    "vggface2": Loader(vggface2, (*FOLDER, "test")),
+    "20newsgroups": Loader(newsgroups, ("root", "download", "length", "vocabulary")),
+}

@@ -1,0 +1,1 @@
+"""What is kept: results, models, costs, and the secrets that must not be shown."""

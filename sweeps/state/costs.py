@@ -1,0 +1,131 @@
+"""What a study has cost, and what it will, from its records. Needs neither torch nor Ray."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+
+from mu.record import TrialRecord
+from sweeps.study.resources import Budget
+
+FINAL = ("default", "confirm", "sufficient", "transfer")
+"""Phases that follow the search, and that a budget leaves room for."""
+Planned = Mapping[str, Mapping[str, float]]
+"""Phase to its number of `trials` and, roughly, of `samples` that they train on."""
+
+
+def used(records: Iterable[TrialRecord]) -> Counter[str]:
+    """Seconds of every resource, such as CPU-seconds of `cpus`, and of `slots`."""
+    total: Counter[str] = Counter()
+    for record in records:
+        total["slots"] += record.time_total  # type: ignore[assignment]
+        for name in record.resources:
+            total[name] += record.cost(name)  # type: ignore[assignment]
+    return total
+
+
+def busy_seconds(records: Iterable[TrialRecord]) -> float:
+    """Seconds in which at least one trial or training ran, over all runs of a study."""
+    total = end = 0.0
+    for record in sorted(records, key=lambda record: record.started):
+        total += max(0.0, record.ended - max(record.started, end))
+        end = max(end, record.ended)
+    return total
+
+
+def by_method(records: Iterable[TrialRecord]) -> dict[str, dict[str, float]]:
+    """Method to the seconds of every resource its trials kept; references under their own names."""
+    groups: dict[str, list[TrialRecord]] = {}
+    for record in records:
+        groups.setdefault(record.method, []).append(record)
+    return {method: dict(used(group)) for method, group in groups.items()}
+
+
+def seconds_per_sample(records: Iterable[TrialRecord], planned: Planned) -> float | None:
+    """Slot-seconds for each sample that a search trial trains on; None before one has ended."""
+    taken = [record.time_total for record in records if record.phase == "search"]
+    search = planned["search"]
+    if not taken or not search["samples"]:
+        return None
+    return sum(taken) / len(taken) * search["trials"] / search["samples"]
+
+
+def to_go(records: Iterable[TrialRecord], planned: Planned, search_ended: bool) -> float | None:
+    """Slot-seconds that the trials which are planned and not there will take; None before any search trial has ended."""
+    records = list(records)
+    rate = seconds_per_sample(records, planned)
+    if rate is None:
+        return None
+    left = 0.0
+    for phase in ("search", *FINAL):
+        took = [record.time_total for record in records if record.phase == phase]
+        count, samples = planned[phase]["trials"], planned[phase]["samples"]
+        missing = 0 if phase == "search" and search_ended else max(0.0, count - len(took))
+        if missing:
+            left += missing * (sum(took) / len(took) if took else rate * samples / count)
+    return left
+
+
+class Meter:
+    """Says when a search has to end, so that the study stays within its budget with all that follows.
+
+    Only references and search trials are counted, and what follows is estimated from them: what is decided does
+    not change while the last phases run.
+
+    Args:
+        budget: The limits.
+        planned: What follows the search.
+        occupied: What a trial occupies, by resource.
+        records: Of earlier runs of the study.
+    """
+
+    def __init__(
+        self,
+        budget: Budget,
+        planned: Planned,
+        occupied: Mapping[str, float],
+        records: Iterable[TrialRecord],
+    ):
+        self.budget = budget
+        self.planned = planned
+        self.occupied = occupied
+        records = list(records)
+        self._began = time.monotonic() - busy_seconds(records)
+        self._used: Counter[str] = Counter()
+        self._searched = self._seconds = 0.0
+        for record in records:
+            self.add(record)
+
+    def add(self, record: TrialRecord) -> None:
+        """Count a record."""
+        if record.phase in ("reference", "search"):
+            self._used += used([record])
+        if record.phase == "search":
+            self._searched += 1
+            self._seconds += record.time_total
+
+    def exceeded(self, running: int, slots: int) -> str:
+        """The limit that asking for another trial would break; empty while there is none.
+
+        Args:
+            running: Trials that run or wait.
+            slots: How many run at once.
+        """
+        expected = 0.0
+        if self._searched:
+            mean = self._seconds / self._searched
+            search = self.planned["search"]
+            samples = sum(self.planned[phase]["samples"] for phase in FINAL)
+            expected = mean * (running + 1 + samples * search["trials"] / search["samples"])
+        seconds = {
+            "gpu_hours": self._used["gpus"] + expected * self.occupied.get("gpus", 0.0),
+            "cpu_hours": self._used["cpus"] + expected * self.occupied.get("cpus", 0.0),
+            "wall_minutes": time.monotonic() - self._began + expected / max(1, slots),
+        }
+        for name, limit in asdict(self.budget).items():
+            unit = 3600 if name.endswith("hours") else 60
+            if limit is not None and seconds[name] > limit * unit:
+                return name
+        return ""

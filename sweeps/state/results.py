@@ -1,0 +1,204 @@
+"""The records of a study on disk: one fsynced line per ended trial. The truth that everything else follows."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+import platform
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+import yaml
+
+from mu import record as records
+from mu.record import TrialRecord
+from mu.training import Recipe
+from sweeps.state.store import write_atomically
+from sweeps.study.yaml_file import StudyError, SweepError
+
+TRIALS = "trials.jsonl"
+LOCK_TRIES, LOCK_PAUSE_SECONDS = 5, 0.1
+
+
+class Results:
+    """The folder of one study, held by one driver at a time.
+
+    Args:
+        folder: ``results/<study>``; made when absent.
+
+    Raises:
+        StudyError: Another driver holds the folder, or it cannot be written to.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.path = folder / TRIALS
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._lock = _lock(folder / ".lock")
+            self.study, found = records.read(self.path) if self.path.exists() else ({}, [])
+            drop_partial_line(self.path)
+            self._file = self.path.open("ab", buffering=0)
+        except OSError as error:
+            raise StudyError(f"{folder}: cannot be written to: {error}") from error
+        self.records = {record.key: record for record in found}
+
+    def begin(self, study_line: Mapping[str, Any]) -> None:
+        """Note what is asked for now, as a line and as ``study.yaml``."""
+        definition = study_line["definition"]
+        text = yaml.safe_dump(definition, sort_keys=False, allow_unicode=True)
+        write_atomically(self.folder / "study.yaml", text.encode())
+        self._write(records.to_line("study", dict(study_line)))
+        self.study = dict(study_line)
+
+    def append(self, record: TrialRecord) -> bool:
+        """Add a record; False when its key is already there."""
+        if record.key in self.records:
+            return False
+        self._write(records.trial_line(record))
+        self.records[record.key] = record
+        return True
+
+    def set_aside(self, unwanted: Callable[[TrialRecord], bool]) -> None:
+        """Count some trials as not there, so that they are run again; their new lines take the old ones' place."""
+        self.records = {k: record for k, record in self.records.items() if not unwanted(record)}
+
+    def _write(self, line: str) -> None:
+        """Add a whole line or nothing.
+
+        Raises:
+            SweepError: The disk is full, or can no longer be written to.
+        """
+        content, start = f"{line}\n".encode(), self._file.seek(0, os.SEEK_END)
+        try:
+            while content:
+                content = content[self._file.write(content) :]
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                self._file.truncate(start)
+            raise SweepError(f"{self.path}: cannot be written to: {error}") from error
+
+    def close(self) -> None:
+        self._file.close()
+        self._lock.close()
+
+
+def incompatible(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """What differs between two study lines so that their trials must not be mixed.
+
+    Requests, methods, report seeds, trials, experiments and resources may be added or changed; data, model,
+    training, and the meaning of names that are already in use may not.
+
+    Returns:
+        Texts such as ``training.epochs: was 30, is 40``; empty when the study can continue.
+    """
+    before, after = _comparable(old), _comparable(new)
+    return [
+        f"{key}: was {before[key]!r}, is {after[key]!r}"
+        for key in before
+        if key in after and before[key] != after[key]
+    ]
+
+
+def _comparable(line: Mapping[str, Any]) -> dict[str, Any]:
+    definition = line["definition"]
+    search = definition["search"]
+    flat: dict[str, Any] = {
+        "data.fingerprint": line["data"]["fingerprint"],
+        "model": line.get("model", definition["model"]),
+        "seeds.search": definition["seeds"]["search"],
+        "search.sampler": search["sampler"],
+        "search.objective": search["objective"],
+        "search.early_stop": search["early_stop"],
+        "search.mean_gap": search["mean_gap"],
+        "selection": definition["selection"],
+    }
+    flat |= {f"training.{key}": value for key, value in definition["training"].items()}
+    for field in dataclasses.fields(Recipe):  # of studies that began before there was a choice
+        flat.setdefault(f"training.{field.name}", field.default)
+    flat |= {f"forget.{key}": value for key, value in definition["forget"].items()}
+    flat |= {
+        f"forget.{name}: samples": facts["selected"]
+        for name, facts in line["requests"].items()
+        if "selected" in facts
+    }
+    for method in definition["methods"]:
+        flat |= {
+            f"methods.{method['name']}.{kind}.{key}": value
+            for kind in ("fix", "space")
+            for key, value in method[kind].items()
+        }
+        flat[f"methods.{method['name']}.space"] = sorted(method["space"])
+    seeds = {seed for role in definition["seeds"].values() for seed in role}
+    brought = line.get("checkpoints", {})
+    for name in (f"{forget} {seed}" for forget in definition["forget"] for seed in seeds):
+        for role in records.REFERENCES:
+            flat[f"{role} {name}"] = brought.get(f"{role} {name}", "trained")
+    return json.loads(json.dumps(flat))
+
+
+def counts(found: Mapping[str, TrialRecord]) -> dict[str, dict[str, int]]:
+    """Phase to status to number of trials."""
+    table = {phase: Counter[str]() for phase in records.PHASES}
+    for record in found.values():
+        table[record.phase][record.status] += 1
+    return {phase: dict(counter) for phase, counter in table.items() if counter}
+
+
+def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
+    text = json.dumps(summary, indent=2, sort_keys=True)
+    write_atomically(folder / "summary.json", text.encode())
+
+
+def drop_partial_line(path: Path) -> None:
+    """Cut off a last line that a crash left without its end."""
+    if not path.exists():
+        return
+    content = path.read_bytes()
+    if content and not content.endswith(b"\n"):
+        with path.open("r+b") as file:
+            file.truncate(content.rfind(b"\n") + 1)
+
+
+def owner(folder: Path) -> str:
+    """Who is running the study of a folder: process, host and start; empty when nobody is, as far as is seen here."""
+    try:
+        with (folder / ".lock").open() as handle:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return (folder / ".lock").read_text(encoding="utf-8").strip()
+    except OSError:
+        pass
+    return ""
+
+
+def _lock(path: Path) -> TextIO:
+    """Hold a study against a second driver.
+
+    Raises:
+        StudyError: Another driver holds it; the message names its host and process.
+    """
+    handle = path.open("a+")
+    for _ in range(LOCK_TRIES):  # ``owner`` holds it for a moment
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            time.sleep(LOCK_PAUSE_SECONDS)
+    else:
+        handle.seek(0)
+        holder = handle.read().strip() or "another driver"
+        handle.close()
+        raise StudyError(f"{path.parent}: the study is being run by {holder}")
+    handle.truncate(0)
+    started = time.strftime("%Y-%m-%d %H:%M:%S")
+    handle.write(f"process {os.getpid()} on {platform.node()}, started {started}\n")
+    handle.flush()
+    return handle

@@ -1,0 +1,1 @@
+"""What can be watched: MLflow, progress on the terminal, ``musweep status``, notifications."""

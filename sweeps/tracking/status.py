@@ -1,0 +1,167 @@
+"""What `musweep status` shows: how far a study is, what it costs, and what went wrong, from its folder alone."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from mu.record import STATUSES, TrialRecord
+from mu.selection import best_objective, candidates
+from sweeps.state import costs, results
+from sweeps.tracking.progress import duration, side_by_side
+
+RECENT = 100
+"""Trials that the rate is taken over."""
+UNITS = {"gpus": "GPU-hours", "cpus": "CPU-hours"}
+
+
+def show(
+    folder: Path, line: Mapping[str, Any], found: Sequence[TrialRecord], console: Console
+) -> None:
+    """Print the state of a study, running or not.
+
+    Args:
+        line: The last `study` line of its results.
+        found: Its records.
+    """
+    owner, live = results.owner(folder), _summary(folder)
+    state = f"run by {owner}" if owner else "not running"
+    console.print(f"{line['study']}: {len(found)} trials recorded, {state}", soft_wrap=True)
+    planned = line.get("planned")
+    console.print(_phases(planned, found))
+    layout = partial(_table, line, _best(line, found))
+    for table in side_by_side(list(line["requests"]), layout, console):
+        console.print(table)
+    for text in (_ended(line), _rate(found, live if owner else {}), _cost(line, found, live)):
+        if text:
+            console.print(text, soft_wrap=True, highlight=False)
+    for text in failures(found):
+        console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+
+def _summary(folder: Path) -> dict[str, Any]:
+    try:
+        return json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def _phases(planned: costs.Planned | None, found: Sequence[TrialRecord]) -> Table:
+    table = Table("phase", "planned", *STATUSES, box=None, padding=(0, 2, 0, 0))
+    counts = results.counts({record.key: record for record in found})
+    for phase in dict.fromkeys([*(planned or {}), *counts]):
+        count = "" if not planned or phase not in planned else f"{planned[phase]['trials']:g}"
+        statuses = counts.get(phase, {})
+        if count not in ("", "0") or statuses:
+            table.add_row(phase, count, *(str(statuses.get(status, 0)) for status in STATUSES))
+    return table
+
+
+def _best(line: Mapping[str, Any], found: Sequence[TrialRecord]) -> dict[tuple[str, str], str]:
+    """The best value of every cell so far, and how many of its trials have finished, by method and request."""
+    search = line["definition"]["search"]
+    asked = {m["name"]: m.get("forget") for m in line["definition"].get("methods", ())}
+    seeds = line["definition"]["seeds"]["search"]
+    cells: dict[tuple[str, str], list[TrialRecord]] = defaultdict(list)
+    for record in found:
+        if record.phase == "search":
+            cells[record.forget, record.method].append(record)
+    texts = {}
+    for method, about in line["methods"].items():
+        budget, wanted = (
+            about.get("trials", search["trials"]),
+            asked.get(method) or line["requests"],
+        )
+        for forget in line["requests"]:
+            if forget not in wanted:
+                texts[method, forget] = "-"
+                continue
+            records, objective = cells[forget, method], search["objective"][0]
+            tried = candidates(records, forget, method, objective, seeds, _view(line))
+            best = best_objective(tried)
+            text = f"{best.value:.4f} ({len(tried)}/{budget})" if best else f"0/{budget}"
+            texts[method, forget] = text
+    return texts
+
+
+def _view(line: Mapping[str, Any]) -> str:
+    return "test" if line["definition"].get("selection") == "paper" else "val"
+
+
+def _table(
+    line: Mapping[str, Any], best: Mapping[tuple[str, str], str], requests: Sequence[str]
+) -> Table:
+    objective = line["definition"]["search"]["objective"][0]
+    head = f"best {objective} ({_view(line)})"
+    table = Table(head, *requests, box=None, padding=(0, 2, 0, 0))
+    for method in line["methods"]:
+        table.add_row(method, *(best[method, forget] for forget in requests))
+    return table
+
+
+def _ended(line: Mapping[str, Any]) -> str:
+    """Whether the budget has ended the search."""
+    ended = line.get("search_ended")
+    if not ended:
+        return ""
+    return f"the budget of {ended['limit']:g} {ended['by']} ended the search after {ended['trials']} trials a cell"
+
+
+def _rate(found: Sequence[TrialRecord], live: Mapping[str, Any]) -> str:
+    ends = sorted(record.ended for record in found if record.phase not in ("reference", "audit"))
+    recent = ends[-RECENT:]
+    parts = []
+    if live.get("state") == "running":
+        busy = f", {live['running']} running" if live.get("running") else ""
+        parts.append(f"{live['phase']} phase{busy}, {live['slots']} slots")
+    if len(recent) > 1 and recent[-1] > recent[0]:
+        rate = 60 * (len(recent) - 1) / (recent[-1] - recent[0])
+        ago = duration(max(0.0, time.time() - recent[-1]))
+        parts.append(f"{rate:.3g} trials/min, the last ended {ago} ago")
+    return "; ".join(parts)
+
+
+def _cost(line: Mapping[str, Any], found: Sequence[TrialRecord], live: Mapping[str, Any]) -> str:
+    """What was used, and what is to go: slot time is the same for whatever a slot holds."""
+    total = costs.used(found)
+    parts = [f"{duration(total['slots'])} of slots"]
+    parts += [f"{total[name] / 3600:.3g} {unit}" for name, unit in UNITS.items() if total[name]]
+    text = f"used: {', '.join(parts)}"
+    planned = line.get("planned")
+    left = costs.to_go(found, planned, bool(line.get("search_ended"))) if planned else None
+    if not left:
+        return text
+    share = line["definition"]["resources"]
+    go = [f"{duration(left)} of slots"]
+    go += [f"{left * share[n] / 3600:.3g} {unit}" for n, unit in UNITS.items() if share.get(n)]
+    if live.get("slots"):
+        go.append(f"{duration(left / live['slots'])} on {live['slots']} slots")
+    return f"{text}; to go, about: {', '.join(go)}"
+
+
+def failures(found: Sequence[TrialRecord]) -> list[str]:
+    """Trials without a result, those that differ only by numbers in their reason together, most of them first."""
+    groups: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for record in found:
+        if record.finished:
+            continue
+        reason = record.reason.strip()
+        last = reason.splitlines()[-1] if reason else ""
+        alike = re.sub(r"[0-9.]+", "#", last)
+        key = (record.status, record.cause, record.phase, record.forget, record.method, alike)
+        groups[key].append(last)
+    return [
+        f"{len(lasts)} {status}{f' ({cause})' if cause else ''}: {phase} {forget} {method}: {lasts[0]}"
+        for (status, cause, phase, forget, method, _), lasts in sorted(
+            groups.items(), key=lambda item: -len(item[1])
+        )
+    ]

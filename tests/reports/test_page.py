@@ -1,0 +1,720 @@
+"""The report of a small study with hand-chosen numbers (tests/data/make_trials.py): cells, files, page."""
+
+# ruff: noqa: RUF001 (typographic signs are what tables hold)
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import math
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from statistics import stdev
+
+import pytest
+from studies import ROOT
+
+from mu.record import TrialRecord, read, to_line, trial_line, write
+from reports import __main__ as command_line
+from reports import (
+    canvas,
+    classes,
+    contents,
+    findings,
+    formats,
+    knob_tables,
+    load,
+    page,
+    sections,
+    stats,
+    tables,
+)
+from reports.table import Table
+
+DATA = ROOT / "tests" / "data"
+TABLES = (
+    "main",
+    "sufficient",
+    "overforgetting",
+    "transfer",
+    "robustness",
+    "rules",
+    "noise_floor",
+    "comparison",
+    "knobs",
+    "cost",
+    "transfer_matrix",
+    "metrics",
+    "classes",
+    "selection",
+    "importance",
+)
+FIGURES = (
+    "over_forgetting",
+    "gaps",
+    "transfer",
+    "ranks",
+    "expected_best",
+    "cost",
+    "transfer_matrix",
+    "taken_for",
+    "progress",
+    "response_alpha",
+    "response_beta",
+    "response_gamma",
+    "response_delta",
+)
+
+
+@pytest.fixture(scope="module")
+def lines() -> tuple[dict, list[TrialRecord]]:
+    return read(DATA / "trials.jsonl")
+
+
+@pytest.fixture(scope="module")
+def study(lines) -> load.Study:
+    return load.assemble(*lines, {})
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory) -> Path:
+    """A report built once from the file, with a summary beside it."""
+    folder = tmp_path_factory.mktemp("results") / "tiny"
+    folder.mkdir()
+    shutil.copy(DATA / "trials.jsonl", folder)
+    summary = {"wall_seconds": 75.0, "slots": 2, "efficiency": 0.875, "later": {"key": 1}}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    return page.build(folder).parent
+
+
+def column(table: Table, group: str, head: str) -> dict[str, str]:
+    """Row label to cell text of one column of one group."""
+    index = table.columns.index(head)
+    rows = next(g.rows for g in table.groups if g.name == group)
+    return {row[0].text: row[index].text for row in rows}
+
+
+def remade(lines, change, line=None) -> load.Study:
+    """The study with every record changed; None drops it."""
+    records = [changed for record in lines[1] if (changed := change(record)) is not None]
+    return load.assemble(lines[0] if line is None else line, records, {})
+
+
+def saved(folder: Path, line: dict, records: list[TrialRecord]) -> Path:
+    """Write a study's folder."""
+    folder.mkdir()
+    content = {k: v for k, v in line.items() if k not in ("kind", "schema")}
+    study_lines = [to_line("study", content)] if content else []
+    write(folder / "trials.jsonl", [*study_lines, *map(trial_line, records)])
+    return folder
+
+
+def test_trials_file_is_what_its_script_writes():
+    written = (DATA / "trials.jsonl").read_text(encoding="utf-8").splitlines()
+    assert written == runpy.run_path(str(DATA / "make_trials.py"))["lines"]()
+
+
+def test_spread_is_sample_deviation_and_none_for_one_run():
+    assert stats.spread([1.0, 2.0, 6.0]) == stats.Spread(3.0, stdev([1, 2, 6]), 3)
+    assert stats.spread([2.0, math.nan]) == stats.Spread(2.0, None, 1)
+    assert stats.spread([math.nan]) is None
+
+
+def test_noise_floor_is_mean_distance_to_the_others():
+    # |1 - 4| = 3, |2 - 3.5| = 1.5, |6 - 1.5| = 4.5
+    assert stats.noise_floor([1.0, 2.0, 6.0]) == pytest.approx(3.0)
+    assert stats.noise_floor([1.0, 2.0]) == pytest.approx(1.0)
+    assert stats.noise_floor([1.0]) is None
+
+
+def test_main_table_of_a_random_request(study):
+    main = tables.main(study)
+    assert main.columns == (
+        "Metric",
+        "Original",
+        "Retrain",
+        "Noise floor",
+        "alpha",
+        "beta",
+        "gamma",
+        "delta",
+    )
+    assert column(main, "random10", "Retrain") == {
+        "Test accuracy (RA)": "91.00 ± 1.00",
+        "Forget accuracy (FA)": "90.00 ± 2.00",
+        "MIA (entropy, member rate)": "51.00 ± 1.73",
+        "Activation distance (AD)": "0.030 ± 0.010",
+        "AvgGap (of means)": "–",
+        "AvgGap (per run)": "–",
+    }
+    assert list(column(main, "random10", "Noise floor").values()) == [
+        "1.00",
+        "2.00",
+        "2.00",
+        "0.030",
+        "1.67",
+        "1.67",
+    ]
+    assert list(column(main, "random10", "Original").values()) == [
+        "93.00 ± 0.00 (2.00)",
+        "100.00 ± 0.00 (10.00)",
+        "95.00 ± 0.00 (44.00)",
+        "–",
+        "18.67",
+        "18.67 ± 0.00",
+    ]
+    # Per run: gaps of 12.5/3, 11.5/3 and 11.5/3 points.
+    assert list(column(main, "random10", "alpha").values()) == [
+        "90.50 ± 1.00 (0.50)†",
+        "95.00 ± 5.00 (5.00)",
+        "45.00 ± 5.00 (6.00)",
+        "0.120 ± 0.020",
+        "3.83",
+        "3.94 ± 0.19",
+    ]
+
+
+def test_main_table_of_a_class_has_natmus_four_metrics(study):
+    assert column(tables.main(study), "class3", "alpha") == {
+        "Test accuracy, retained classes (RA)": "95.00 ± 0.00 (0.00)†",
+        "Forget accuracy (FATrain)": "3.00 ± 3.00 (3.00)",
+        "Test accuracy, forgotten class (FATest)": "0.00 ± 0.00 (0.00)†",
+        "MIA (entropy, member rate)": "25.00 ± 0.00 (5.00)†",
+        "Activation distance (AD)": "0.200 ± 0.000",
+        "AvgGap (of means)": "2.00†",
+        "AvgGap (per run)": "2.00 ± 0.75†",
+    }
+
+
+def test_cells_with_missing_seeds_say_how_many_there_are(study):
+    assert list(column(tables.main(study), "random10", "beta").values()) == [
+        "81.00 ± 1.41 (10.00) [n=2]",
+        "89.50 ± 0.71 (0.50)† [n=2]",
+        "54.00 ± 1.41 (3.00) [n=2]",
+        "0.025 ± 0.007† [n=2]",
+        "4.50 [n=2]",
+        "4.50 ± 0.24 [n=2]",
+    ]
+
+
+def test_cells_without_a_run_say_why(study):
+    main = tables.main(study)
+    reasons = {
+        (group, method): set(column(main, group, method).values())
+        for group, method in (
+            ("random10", "gamma"),
+            ("random10", "delta"),
+            ("class3", "beta"),
+            ("class3", "gamma"),
+            ("class3", "delta"),
+        )
+    }
+    assert reasons == {
+        ("random10", "gamma"): {"failed ×3"},
+        ("random10", "delta"): {"no finished search trial"},
+        ("class3", "beta"): {"not run"},
+        ("class3", "gamma"): {"not run"},
+        ("class3", "delta"): {"diverged, failed ×2"},
+    }
+
+
+def test_smallest_gap_of_a_row_is_best(study):
+    rows = tables.main(study).groups[0].rows
+    best = {row[0].text: [i for i, cell in enumerate(row) if cell.best] for row in rows}
+    alpha, beta = 4, 5
+    assert best == {
+        "Test accuracy (RA)": [alpha],
+        "Forget accuracy (FA)": [beta],
+        "MIA (entropy, member rate)": [beta],
+        "Activation distance (AD)": [beta],
+        "AvgGap (of means)": [alpha],
+        "AvgGap (per run)": [alpha],
+    }
+
+
+def test_equal_gaps_are_equally_best(lines):
+    forget = {"beta": 0.85, "gamma": 0.5}
+
+    def level(record):
+        """`beta` gets the gap of `alpha`, from the other side of retraining; `gamma` a larger one."""
+        cell = (record.phase, record.forget)
+        if cell != ("confirm", "random10") or record.method not in forget:
+            return record
+        metrics = {"test": {"acc_forget": forget[record.method]}}
+        return dataclasses.replace(record, status="finished", metrics=metrics)
+
+    row = tables.main(remade(lines, level)).groups[0].rows[1]
+    assert [cell.text for cell in row if cell.best] == [
+        "95.00 ± 5.00 (5.00)",
+        "85.00 ± 0.00 (5.00)",
+    ]
+
+
+def test_no_cell_is_blank(study):
+    for table in contents.all_tables(study):
+        for group in table.groups:
+            for row in group.rows:
+                assert len(row) == len(table.columns)
+                assert all(cell.text.strip() for cell in row), (table.name, row)
+
+
+def test_sufficient_table_shows_the_change_of_avg_gap(study):
+    sufficient = tables.sufficient(study)
+    # Gaps 2, 30 and 30 against 0.5, 5 and 6 with tuned knobs.
+    assert list(column(sufficient, "random10", "alpha").values()) == [
+        "89.00 ± 0.00 (2.00)",
+        "60.00 ± 0.00 (30.00)",
+        "21.00 ± 0.00 (30.00)",
+        "0.400 ± 0.000",
+        "20.67",
+        "20.67 ± 0.00",
+        "+16.83",
+    ]
+    assert column(sufficient, "class3", "alpha")["Forget accuracy (FATrain)"] == (
+        "0.00 (0.00)† [n=1]"
+    )
+    assert column(sufficient, "class3", "alpha")["Change of AvgGap"] == "−2.00"
+    assert set(column(sufficient, "random10", "beta").values()) == {"–*"}
+    assert "* the method has no epochs to extend" in sufficient.notes
+
+
+def test_transfer_table_compares_with_own_knobs(study):
+    transfer = tables.transfer(study)
+    assert column(transfer, "random10 → class3", "alpha") == {
+        "Test accuracy, retained classes (RA)": "93.00 (2.00)",
+        "Forget accuracy (FATrain)": "10.00 (7.00)",
+        "Test accuracy, forgotten class (FATest)": "5.00 (5.00)",
+        "MIA (entropy, member rate)": "20.00 (5.00)",
+        "AvgChange": "4.75",
+        "AvgGap, own knobs": "2.00†",
+        "AvgGap, transferred knobs": "4.25",
+    }
+    assert list(column(transfer, "class3 → random10", "alpha").values()) == [
+        "90.00 (0.50)",
+        "95.00 (0.00)",
+        "46.00 (1.00)",
+        "0.50",
+        "3.83",
+        "3.67",
+    ]
+
+
+def test_transfer_without_own_knobs_has_no_change(study):
+    cells = column(tables.transfer(study), "random10 → class3", "beta")
+    assert cells["Forget accuracy (FATrain)"] == "50.00 (–)"
+    assert cells["AvgChange"] == "–"
+    assert cells["AvgGap, own knobs"] == "not run"
+    assert column(tables.transfer(study), "random10 → class3", "delta")["AvgChange"] == (
+        "no finished search trial"
+    )
+
+
+def test_cost_table_has_medians_and_counts(study):
+    rows = {row[0].text: [c.text for c in row[1:]] for row in tables.cost(study).groups[0].rows}
+    assert rows["alpha"] == ["5.00", "120.0", "24×", "1,000", "2", "1", "0", "0", "6.00"]
+    assert rows["beta"] == ["0.25", "120.0", "480×", "300", "1", "0", "0", "1", "4.00"]
+    assert rows["gamma"][:4] == ["failed ×3", "120.0", "–", "failed ×3"]
+
+
+def test_costs_count_gpus_where_there_are_any(study, lines):
+    assert "Search GPU time (s)" not in tables.cost(study).columns
+    half = remade(lines, lambda r: dataclasses.replace(r, resources={"cpus": 2.0, "gpus": 0.5}))
+    gpu = column(tables.cost(half), "random10", "Search GPU time (s)")
+    assert (gpu["alpha"], gpu["beta"]) == ("3.00", "2.00")
+    seconds = sum(r.time_total for r in lines[1])
+    shown = dict(sections._setting(half))
+    assert shown["Cost"] == f"{seconds / 7200:.3g} GPU-hours, {seconds / 1800:.3g} CPU-hours"
+
+
+def test_limits_and_resources_are_told(lines):
+    definition = {
+        **lines[0]["definition"],
+        "resources": {"cpus": 2, "gpus": 0.25, "custom": {"a100": 1}, "references": {"gpus": 1}},
+        "trial_timeout": 60,
+        "budget": {"gpu_hours": 2, "wall_minutes": None},
+    }
+    ended = {"by": "gpu_hours", "limit": 2, "trials": 7}
+    line = {**lines[0], "definition": definition, "search_ended": ended}
+    shown = dict(sections._setting(remade(lines, lambda r: r, line)))
+    assert shown["Resources of a trial"] == "cpus = 2, gpus = 0.25, a100 = 1"
+    assert shown["of a training"] == "cpus = 2, gpus = 1, a100 = 1"
+    assert shown["Limits"] == (
+        "trial_timeout = 60, gpu_hours = 2, the search ended after 7 trials a cell"
+    )
+
+
+def test_knobs_table_has_the_best_candidate(study):
+    rows = {
+        row[0].text: [c.text for c in row[1:]] for row in knob_tables.knobs(study).groups[0].rows
+    }
+    assert rows["alpha"][:4] == ["lr = 0.01, epochs = 5", "3.00", "1", "2"]
+    assert rows["delta"][:4] == ["no finished search trial", "–", "–", "0"]
+
+
+def test_results_csv_is_tidy_and_in_full_precision(study, lines):
+    rows = list(csv.DictReader(formats.results_csv(study).splitlines()))
+    counted = [r for r in lines[1] if r.finished and r.phase != "search" and r.role != "search"]
+    assert len(rows) == sum(len(view) for r in counted for view in r.metrics.values())
+    keys = ("phase", "forget", "source", "method", "seed", "view", "metric")
+    by_key = {tuple(row[key] for key in keys): row for row in rows}
+    assert len(by_key) == len(rows)
+
+    row = by_key["confirm", "random10", "", "alpha", "1", "test", "acc_test"]
+    assert (row["study"], row["value"]) == ("tiny", "0.895")
+    assert (float(row["retrain"]), float(row["gap"])) == pytest.approx((0.91, 0.015))
+    row = by_key["confirm", "random10", "", "alpha", "1", "val", "acc_test"]
+    assert (row["value"], float(row["retrain"])) == ("0.885", pytest.approx(0.90))
+    row = by_key["transfer", "class3", "random10", "alpha", "2", "test", "acc_forget"]
+    assert (row["value"], row["retrain"], row["gap"]) == ("0.1", "0.0", "0.1")
+    row = by_key["reference", "random10", "", "retrain", "3", "test", "mia_lr_entropy"]
+    assert float(row["gap"]) == pytest.approx(0.02)
+    row = by_key["confirm", "random10", "", "beta", "2", "test", "activation_distance"]
+    assert row["gap"] == ""
+
+
+def test_one_report_seed_has_no_spread_and_no_floor(lines):
+    line = json.loads(json.dumps(lines[0]))
+    line["definition"]["seeds"]["report"] = [1]
+
+    def without_distance(record):
+        if record.method != "retrain":
+            return record
+        views = {
+            view: {k: v for k, v in values.items() if k != "activation_distance"}
+            for view, values in record.metrics.items()
+        }
+        return dataclasses.replace(record, metrics=views)
+
+    study = remade(lines, without_distance, line)
+    main = tables.main(study)
+    assert list(column(main, "random10", "alpha").values()) == [
+        "89.50 (0.50)",
+        "90.00 (2.00)",
+        "40.00 (10.00)",
+        "0.100",
+        "4.17",
+        "4.17",
+    ]
+    assert set(column(main, "random10", "Noise floor").values()) == {"–"}
+    assert column(main, "random10", "Retrain")["Activation distance (AD)"] == "–"
+    assert "noise floor is unknown" in findings.closest(study, study.requests[0])
+
+
+def test_without_retrained_models_there_is_no_gap(lines):
+    study = remade(lines, lambda r: None if r.method == "retrain" else r)
+    cells = column(tables.main(study), "random10", "alpha")
+    assert cells["Forget accuracy (FA)"] == "95.00 ± 5.00 (–)"
+    assert cells["AvgGap (of means)"] == cells["AvgGap (per run)"] == "–"
+    assert column(tables.main(study), "random10", "Retrain")["Forget accuracy (FA)"] == "not run"
+
+
+def test_runs_with_knobs_of_an_earlier_search_give_way_to_the_chosen_ones(lines):
+    earlier = next(r for r in lines[1] if (r.phase, r.method, r.seed) == ("confirm", "alpha", 1))
+    metrics = {"test": dict.fromkeys(earlier.metrics["test"], 0.0)}
+    stale = dataclasses.replace(
+        earlier, key="stale", knobs={"lr": 9.0, "epochs": 5}, metrics=metrics, ended=1e9
+    )
+    study = load.assemble(lines[0], [*lines[1], stale], {})
+    assert column(tables.main(study), "random10", "alpha")["AvgGap (of means)"] == "3.83"
+    assert ",9.0" not in formats.results_csv(study)
+
+
+def test_runs_with_outdated_knobs_are_marked(lines):
+    better = TrialRecord(
+        key="better",
+        study="tiny",
+        phase="search",
+        forget="random10",
+        method="alpha",
+        seed=0,
+        status="finished",
+        knobs={"lr": 0.02, "epochs": 5},
+        number=3,
+        metrics={"val": {"avg_gap_natmu": 0.001}},
+    )
+    main = tables.main(load.assemble(lines[0], [*lines[1], better], {}))
+    assert column(main, "random10", "alpha")["AvgGap (of means)"] == "3.83‡"
+    assert any(note.startswith("‡") for note in main.notes)
+
+
+def test_sufficient_runs_of_another_length_do_not_count(lines):
+    line = json.loads(json.dumps(lines[0]))
+    line["definition"]["experiments"]["sufficient"] = 40
+    cells = column(tables.sufficient(remade(lines, lambda r: r, line)), "random10", "alpha")
+    assert cells["AvgGap (of means)"] == "20.67‡"
+
+
+def test_summary_says_what_the_tables_say(study):
+    text = " ".join(findings.sentences(study))
+    assert "On random10, alpha comes closest to retraining: AvgGap 3.83 points, above" in text
+    assert "beta follows with 4.50, a difference that is itself within the noise floor" in text
+    assert "On class3, alpha comes closest to retraining: AvgGap 2.00 points, within" in text
+    assert (
+        "below that of retraining by more than the noise floor for alpha on random10 (30.00" in text
+    )
+    assert "Knobs of alpha used on another request change metrics by 2.62 points" in text
+    assert "6 failed, 4 diverged and 1 stopped early" in text
+
+
+def test_csv_repeats_the_group_and_markdown_is_rectangular(study):
+    table = tables.main(study)
+    rows = list(csv.reader(formats.to_csv(table).splitlines()))
+    assert rows[0][:2] == ["Forget request", "Metric"]
+    assert {len(row) for row in rows} == {len(rows[0])}
+    assert [row[0] for row in rows[1:]] == ["random10"] * 6 + ["class3"] * 7
+    pipes = {
+        len(re.findall(r"(?<!\\)\|", line))
+        for line in formats.to_markdown(table).splitlines()
+        if line.startswith("| ")
+    }
+    assert pipes == {len(table.columns) + 2}
+    assert "**90.50 ± 1.00 (0.50)†**" in formats.to_markdown(table)
+
+
+def test_latex_is_booktabs_and_escaped(study):
+    text = formats.to_latex(tables.main(study))
+    assert all(rule in text for rule in (r"\toprule", r"\midrule", r"\bottomrule"))
+    assert r"\textbf{90.50 $\pm$ 1.00 (0.50)$^\dagger$}" in text
+    body = text[text.index(r"\toprule") : text.index(r"\bottomrule")]
+    rows = [
+        line for line in body.splitlines() if line.endswith(r"\\") and "multicolumn" not in line
+    ]
+    assert {line.count("&") for line in rows} == {7}
+    assert formats.latex("a_b & 5% {x}") == r"a\_b \& 5\% \{x\}"
+    assert text.isascii()
+
+
+def test_accuracy_on_each_class_and_its_gap(study):
+    table = classes.per_class(study)
+    assert [group.name for group in table.groups] == ["random10"]
+    assert column(table, "random10", "Retrain") == {"0": "90.00 ± 0.00", "7": "100.00 ± 0.00"}
+    alpha = column(table, "random10", "alpha")
+    assert alpha == {"0": "80.00 ± 10.00 (10.00)", "7": "100.00 ± 0.00 (0.00)"}
+    assert set(column(table, "random10", "beta").values()) == {"–"}
+
+
+def test_what_forgotten_samples_are_taken_for(study):
+    drawn = classes.taken_for(study)
+    [axes] = [axes for axes in drawn.figure.axes if axes.images]
+    rows = [text.get_text() for text in axes.get_yticklabels()]
+    assert rows == ["retrain", "original", "alpha"]
+    shares = axes.images[0].get_array().tolist()
+    assert shares[0][:2] == pytest.approx([9 / 15, 1 / 15])
+    assert shares[2][:2] == pytest.approx([8 / 15, 2 / 15])
+    assert [sum(row) for row in shares] == pytest.approx([1, 1, 1])
+
+
+def test_papers_names_stand_beside_each_other():
+    text = sections.concordance()
+    heads = re.findall("<th [^>]*>(.*?)</th>", text)
+    assert set(heads) == {"Metric", "NatMU", "JiT", "TMU", "Akbari", "UGradSL"}
+    row = next(r for r in re.findall("<tr>(.*?)</tr>", text) if "Retain accuracy" in r)
+    cells = dict(zip(heads, re.findall("<td[^>]*>(.*?)</td>", row)))
+    assert (cells["UGradSL"], cells["Akbari"], cells["NatMU"]) == ("RA", "RA", "–")
+    row = next(r for r in re.findall("<tr>(.*?)</tr>", text) if ">Test accuracy<" in r)
+    cells = dict(zip(heads, re.findall("<td[^>]*>(.*?)</td>", row)))
+    assert (cells["NatMU"], cells["Akbari"]) == ("RA (random)", "TA")
+
+
+def test_report_has_every_file(built):
+    names = {str(p.relative_to(built)) for p in built.rglob("*") if p.is_file()}
+    expected = {"index.html", "tables/results.csv", "tables/cells.csv"}
+    for name in TABLES:
+        expected |= {f"tables/{name}.{suffix}" for suffix in ("csv", "md", "tex")}
+    for name in FIGURES:
+        expected |= {f"figures/{name}.{suffix}" for suffix in ("svg", "png")}
+    assert names == expected
+    assert {p.name for p in built.parent.iterdir()} == {"report", "summary.json", "trials.jsonl"}
+
+
+class Page(HTMLParser):
+    """Collects what a page loads and links, and whether its tags are balanced."""
+
+    VOID = ("meta", "img", "br", "wbr", "link", "input", "hr")
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.tags: set[str] = set()
+        self.open: list[str] = []
+        self.loads: list[str] = []
+        self.links: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        if tag not in self.VOID:
+            self.open.append(tag)
+        for name, value in attrs:
+            assert not name.startswith("on"), f"{tag} has {name}"
+            if name in ("src", "srcset", "data"):
+                self.loads.append(value)
+            elif name == "href":
+                self.links.append(value)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_page_needs_nothing_beside_itself(built):
+    text = (built / "index.html").read_text(encoding="utf-8")
+    parsed = Page(text)
+    assert parsed.open == []
+    assert not parsed.tags & {"script", "link", "iframe", "object", "base"}
+    assert len(parsed.loads) == len(FIGURES)
+    assert all(load.startswith("data:image/svg+xml;base64,") for load in parsed.loads)
+    words = re.sub(r'base64,[^"]*', "", text)
+    assert not any(loading in words for loading in ("http:", "https:", "@import", "url("))
+    anchors = set(re.findall(r'id="([^"]+)"', text))
+    for link in parsed.links:
+        assert link[1:] in anchors if link.startswith("#") else (built / link).is_file()
+
+
+def test_page_shows_setting_failures_and_glossary(built):
+    text = (built / "index.html").read_text(encoding="utf-8")
+    for expected in (
+        "1 min 15 s wall, 2 slots, efficiency 87.5 %",
+        "digits, 1×8×8, 10 classes",
+        "node-1",
+        "confirm · random10 · gamma ×3: ValueError: bad &lt;lr&gt; &amp; &quot;knobs&quot;",
+        "File &quot;gamma.py&quot;, line 7, in unlearn",
+        "search · random10 · delta ×2: such as diverged after epoch 1",
+        "Table 1.",
+        "Figure 5.",
+        "accuracy on the forgotten training images",
+        "zero-shot",
+    ):
+        assert expected in text, expected
+
+
+def test_page_escapes_what_the_file_says(lines, tmp_path):
+    evil = '<script>alert("x")</script> & $a_1$ | %'
+    text = json.dumps(lines[0]).replace("alpha", json.dumps(evil)[1:-1])
+    records = [
+        dataclasses.replace(r, method=evil if r.method == "alpha" else r.method) for r in lines[1]
+    ]
+    report = page.build(saved(tmp_path / "evil", json.loads(text), records)).parent
+    parsed = Page((report / "index.html").read_text(encoding="utf-8"))
+    assert "script" not in parsed.tags
+    assert "<script>" not in (report / "figures" / "gaps.svg").read_text(encoding="utf-8")
+    assert r"\$a\_1\$ $|$ \%" in (report / "tables" / "main.tex").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("kept", "with_line"),
+    [
+        ((), True),
+        (("reference",), True),
+        (("search",), True),
+        (("reference", "search"), True),
+        (("confirm",), True),
+        (("confirm",), False),
+        (("reference", "confirm", "sufficient", "transfer"), False),
+    ],
+)
+def test_report_of_a_part_of_a_study(lines, tmp_path, kept, with_line):
+    records = [r for r in lines[1] if r.phase in kept]
+    folder = saved(tmp_path / "part", lines[0] if with_line else {}, records)
+    text = page.build(folder).read_text(encoding="utf-8")
+    assert Page(text).open == []
+    assert not re.search(r"\bnan\b", re.sub(r'base64,[^"]*', "", text), re.IGNORECASE)
+
+
+def test_without_a_study_line_the_records_say_what_they_can(lines):
+    study = load.assemble({}, [r for r in lines[1] if r.phase != "search"], {})
+    assert [r.name for r in study.requests] == ["random10", "class3"]
+    assert [r.whole_class for r in study.requests] == [False, True]
+    assert study.report_seeds == (1, 2, 3)
+    assert column(tables.main(study), "random10", "alpha")["AvgGap (of means)"] == "3.83"
+    assert column(tables.sufficient(study), "random10", "alpha")["Change of AvgGap"] == "+16.83"
+
+
+def test_unknown_keys_and_a_line_cut_short_do_no_harm(tmp_path):
+    written = (DATA / "trials.jsonl").read_text(encoding="utf-8").splitlines()
+    written[0] = json.dumps({**json.loads(written[0]), "tomorrow": [1, 2]})
+    written[5] = json.dumps({**json.loads(written[5]), "tomorrow": {"a": None}})
+    (tmp_path / "trials.jsonl").write_text("\n".join([*written, '{"kind":"tri']), encoding="utf-8")
+    assert page.build(tmp_path).is_file()
+
+
+@pytest.mark.parametrize("content", [None, "", "\n"])
+def test_missing_or_empty_results_are_named(tmp_path, content, capsys):
+    if content is not None:
+        (tmp_path / "trials.jsonl").write_text(content)
+    with pytest.raises(ValueError, match=re.escape(str(tmp_path / "trials.jsonl"))):
+        page.build(tmp_path)
+    assert command_line.main([str(tmp_path)]) == 2
+    assert "trials.jsonl" in capsys.readouterr().err
+    assert not (tmp_path / "report").exists()
+
+
+def test_report_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
+    shutil.copy(DATA / "trials.jsonl", tmp_path)
+    first = page.build(tmp_path)
+    (first.parent / "tables" / "old.csv").write_text("old")
+    before = first.read_text(encoding="utf-8")
+
+    def broken(*_):
+        raise RuntimeError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(canvas, "save", broken)
+        with pytest.raises(RuntimeError, match="disk full"):
+            page.build(tmp_path)
+    assert first.read_text(encoding="utf-8") == before
+    assert page.build(tmp_path) == first
+    assert not (first.parent / "tables" / "old.csv").exists()
+    assert {p.name for p in tmp_path.iterdir()} == {"report", "trials.jsonl"}
+
+
+def test_a_folder_with_other_files_is_not_replaced(tmp_path):
+    shutil.copy(DATA / "trials.jsonl", tmp_path)
+    with pytest.raises(ValueError, match=r"trials\.jsonl"):
+        page.build(tmp_path, tmp_path)
+    assert (tmp_path / "trials.jsonl").is_file()
+
+
+def test_command_line_prints_the_page(tmp_path, capsys):
+    shutil.copy(DATA / "trials.jsonl", tmp_path)
+    out = tmp_path / "elsewhere" / "report"
+    assert command_line.main([str(tmp_path), "--out", str(out)]) == 0
+    assert capsys.readouterr().out.strip() == str(out / "index.html")
+
+
+def test_same_results_give_the_same_figures(study, tmp_path):
+    drawn = [contents.all_figures(study)["gaps"] for _ in range(2)]
+    for name, drawing in zip(("a", "b"), drawn):
+        (tmp_path / name).mkdir()
+        canvas.save(drawing, tmp_path / name)
+    assert (tmp_path / "a/gaps.svg").read_bytes() == (tmp_path / "b/gaps.svg").read_bytes()
+
+
+def test_over_forgetting_is_drawn_from_the_longest_runs(study):
+    axes = contents.all_figures(study)["over_forgetting"].figure.axes[0]
+    curve = axes.lines[0]
+    # Epoch 4 has no finite value; 0.6 is where sufficient training ends.
+    assert list(curve.get_xdata()) == [0, 1, 2, 3, 5, 6]
+    assert curve.get_ydata()[-1] == pytest.approx(60.0)
+    assert any(list(line.get_ydata()) == pytest.approx([90.0, 90.0]) for line in axes.lines)
+
+
+def test_reports_need_no_training_or_tracking_library():
+    code = (
+        "import sys, reports.page, reports.__main__\n"
+        "banned = {'torch', 'ray', 'mlflow', 'optuna', 'sweeps', 'pandas'}\n"
+        "print(sorted(banned & {name.partition('.')[0] for name in sys.modules}))"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    )
+    assert ran.stdout.strip() == "[]"

@@ -1,0 +1,504 @@
+"""Study files: what is valid, and the one clear line for what is not."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import studies
+import yaml
+from torch import nn
+from toy import toy_problem
+
+from mu import methods
+from mu.models.architectures import MODELS, Shape
+from mu.problem import weights_of
+from sweeps.__main__ import main
+from sweeps.plan import Plan
+from sweeps.study import data as problems
+from sweeps.study import space, study
+from sweeps.study import yaml_file as files
+from sweeps.study.yaml_file import StudyError
+
+FINETUNE = {"name": "finetune"}
+JIT_GRID = {
+    "name": "jit",
+    "space": {"lr": {"choices": [0.1, 1.0]}, "sigma": {"low": 0.1, "high": 0.3, "step": 0.2}},
+}
+GA_GRID = {"name": "ga", "fix": {"mode": "eval"}, "space": {"lr": {"choices": [0.1, 0.2, 0.3]}}}
+FIXED = {"name": "finetune", "fix": {"lr": 0.1, "weight_decay": 0.0}}
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "unknown key": ({"metods": []}, "unknown key `metods`"),
+    "unknown nested key": ({"training__lrr": 1}, "training: unknown key `lrr`; allowed are epochs"),
+    "no name": ({"study": None}, "study: must be a name"),
+    "name with a path": ({"study": "../x"}, "study: must be a name"),
+    "unknown data": ({"data": "cifar11"}, "data.name must be one of digits"),
+    "data without a name": ({"data": {"subset": 3}}, "data: `name` is required"),
+    "unknown model": ({"model": "resnet19"}, "model must be one of small_cnn"),
+    "unknown key of a model": ({"model": {"nam": "resnet18"}}, "model: unknown key `nam`; allowed"),
+    "unknown stem": (
+        {"model": {"name": "resnet18", "stem": "tiny"}},
+        "model: stem must be one of small, imagenet, but got 'tiny'",
+    ),
+    "stem of a model with one form": (
+        {"model": {"name": "allcnn", "stem": "imagenet"}},
+        "but allcnn has one form",
+    ),
+    "normalization without spread": (
+        {"model": {"name": "allcnn", "normalize": {"mean": [0.5], "std": [0.0]}}},
+        "model: normalize: std must be > 0, but got 0.0",
+    ),
+    "normalization of other lengths": (
+        {"model": {"name": "allcnn", "normalize": {"mean": [0.5], "std": [0.2, 0.2]}}},
+        "model: normalize: mean and std must hold a number for each channel",
+    ),
+    "no requests": ({"forget": {}}, "forget: must name at least one"),
+    "unknown kind": ({"forget": {"a": {"kind": "some"}}}, "forget: a: kind must be one of"),
+    "a grid of a continuous knob": (
+        {
+            "methods": [JIT_GRID | {"space": {"lr": {"choices": [0.1]}}}],
+            "search": {"sampler": "grid"},
+        },
+        "search: sampler grid: jit: `sigma` needs `choices`, or a `step`, to be a grid",
+    ),
+    "a grid of other trials": (
+        {"methods": [JIT_GRID], "search": {"sampler": "grid", "trials": 5}},
+        "search: sampler grid needs a grid of `trials` points for every method, but got jit 4",
+    ),
+    "grids of different sizes": (
+        {
+            "methods": [JIT_GRID, GA_GRID, FIXED],
+            "search": {"sampler": "grid"},
+        },
+        "for every method, but got jit 4, ga 3",
+    ),
+    "missing fraction": (
+        {"forget": {"a": {"kind": "random"}}},
+        "forget: a: random needs `fraction`",
+    ),
+    "fraction of one": (
+        {"forget__some": {"kind": "random", "fraction": 1}},
+        "forget: some: `fraction` must be in (0, 1), but got 1",
+    ),
+    "fraction as text": (
+        {"forget__some": {"kind": "random", "fraction": "much"}},
+        "forget: some: fraction: must be a number, but got 'much'",
+    ),
+    "unknown class": (
+        {"forget__three": {"kind": "full_class", "class": 30}},
+        "forget: three: unknown class '30'; digits has 0, 1",
+    ),
+    "sub-class of flat data": (
+        {"forget__three": {"kind": "sub_class", "class": 3}},
+        "sub_class needs data with superclasses",
+    ),
+    "selects nothing": (
+        {"forget__some": {"kind": "random", "fraction": 0.0001}},
+        "forget: some: the request selects nothing",
+    ),
+    "selects too much": (
+        {"forget__some": {"kind": "class_subset", "class": 3, "count": 4000}},
+        "forget: some: `count` must be at most",
+    ),
+    "no methods": ({"methods": []}, "methods: must list at least one"),
+    "unknown method": (
+        {"methods": ["forgetnet"]},
+        "methods: unknown method 'forgetnet'; there are",
+    ),
+    "method twice": ({"methods": ["jit", "jit"]}, "methods: jit: is listed twice"),
+    "unknown knob": (
+        {"methods": [{**FINETUNE, "fix": {"lrr": 1}}]},
+        "methods: finetune: fix: unknown knob `lrr`; finetune has augment, batch_size",
+    ),
+    "knob of the wrong type": (
+        {"methods": [{**FINETUNE, "fix": {"epochs": 2.5}}]},
+        "fix: knob `epochs` must be an int >= 1, but got 2.5",
+    ),
+    "unknown knob in space": (
+        {"methods": [{**FINETUNE, "space": {"x": {"low": 0, "high": 1}}}]},
+        "methods: finetune: space: unknown knob `x`",
+    ),
+    "reversed range": (
+        {"methods": [{**FINETUNE, "space": {"lr": {"low": 1, "high": 0.1}}}]},
+        "space: lr: `low` must be less than `high`, but got 1.0 and 0.1",
+    ),
+    "range outside the knob": (
+        {"methods": [{**FINETUNE, "space": {"momentum": {"low": 0.5, "high": 1.5}}}]},
+        "space: momentum: knob `momentum` must be a float in [0, 1), but got 1.5",
+    ),
+    "log range from zero": (
+        {"methods": [{**FINETUNE, "space": {"weight_decay": {"low": 0, "high": 1, "log": True}}}]},
+        "a log range needs `low` > 0",
+    ),
+    "choice outside the knob": (
+        {"methods": [{**FINETUNE, "space": {"optimizer": {"choices": ["sgd", "lion"]}}}]},
+        "knob `optimizer` must be one of sgd, adam, adamw, but got 'lion'",
+    ),
+    "knob fixed and searched": (
+        {"methods": [{**FINETUNE, "fix": {"lr": 0.1}, "space": {"lr": {"low": 0.1, "high": 1}}}]},
+        "`lr` is in both `fix` and `space`",
+    ),
+    "request a method does not support": (
+        {"methods": ["unsir"]},
+        "methods: unsir: does not support the random request `some`; it supports full_class",
+    ),
+    "method on an unknown request": (
+        {"methods": [{"name": "jit", "forget": ["four"]}]},
+        "methods: jit: forget: unknown request 'four'; there are some, three",
+    ),
+    "too little of that data": (
+        {"methods": ["tmu"], "data__twin": 0.02},
+        "methods: tmu: some: tmu needs at least 20 held-out `twin` samples, but there are 6",
+    ),
+    "held-out data a method needs": ({"methods": ["tmu"]}, "tmu needs held-out data of its own"),
+    "shared seed": ({"seeds": {"search": [1], "report": [1]}}, "seeds: seed 1 is in both"),
+    "no report seeds": ({"seeds": {"report": []}}, "seeds: report: must be a list"),
+    "zero trials": ({"search__trials": 0}, "search: trials must be at least 1, but got 0"),
+    "unknown sampler": (
+        {"search__sampler": "cmaes"},
+        "search: sampler must be one of tpe, random, grid",
+    ),
+    "unknown objective": ({"search__objective": "acc"}, "search: objective must be one of"),
+    "objective without its list": ({"search__objective": "mean_gap"}, "mean_gap needs its list"),
+    "objective over a cost": (
+        {"search__objective": {"mean_gap": ["time_unlearn"]}},
+        "search: mean_gap must hold some of acc_test",
+    ),
+    "unknown selection": ({"selection": "oracle"}, "selection must be one of honest, paper"),
+    "costly metrics of references": (
+        {"metrics": {"costly": ["reference"]}},
+        "metrics: costly must hold some of search, default, confirm",
+    ),
+    "an unknown attack": (
+        {"metrics": {"attacks": ["lira"]}},
+        "metrics: attacks must hold some of svc, starting_kit, svc_chunked, svc_columns, but got 'lira'",
+    ),
+    "audit of more models than seeds": ({"audit": {"models": 9}}, "audit: models must be 0, or in"),
+    "unknown early stop": ({"search": {"early_stop": "soon"}}, "early_stop must be one of"),
+    "unknown target": (
+        {"experiments__transfer": [["some", "four"]]},
+        "transfer: unknown request 'four'; there are some, three",
+    ),
+    "transfer to itself": ({"experiments__transfer": [["some", "some"]]}, "are both 'some'"),
+    "zero epochs": ({"experiments__sufficient": {"epochs": 0}}, "sufficient: must be {epochs: n}"),
+    "more GPUs than there are": ({"resources": {"gpus": 64}}, "gpus: 64 are asked for each trial"),
+    "more cores than there are": ({"resources": {"cpus": 4096}}, "cpus: 4096 are asked for each"),
+    "unknown launch": (
+        {"resources": {"launch": "fast"}},
+        "resources: launch must be one of eager, graph, compile, but got 'fast'",
+    ),
+    "unknown precision": (
+        {"training": {"precision": "fp8"}},
+        "training: precision must be one of float32, bf16, but got 'fp8'",
+    ),
+    "a GPU and a half": ({"resources": {"gpus": 1.5}}, "gpus must be in [0, 1] or a whole number"),
+    "a custom resource and a half": (
+        {"resources": {"custom": {"place": 1.5}}},
+        "resources: place must be in [0, 1] or a whole number",
+    ),
+    "nothing occupied": (
+        {"resources": {"cpus": 0}},
+        "resources: one of cpus, gpus and custom must be above 0",
+    ),
+    "unknown resource": (
+        {"resources": {"gpu": 1}},
+        "resources: unknown key `gpu`; allowed are cpus",
+    ),
+    "wrong resources of references": (
+        {"resources": {"references": {"gpus": -1}}},
+        "resources: references: gpus must be in [0, 1] or a whole number, but got -1",
+    ),
+    "more cores for trainings than there are": (
+        {"resources": {"references": {"cpus": 4096}}},
+        "cpus: 4096 are asked for each training",
+    ),
+    "half a trial at once": (
+        {"resources": {"concurrent": 0.5}},
+        "resources: concurrent must be a whole number, at least 1, but got 0.5",
+    ),
+    "a timeout of nothing": (
+        {"trial_timeout": 0},
+        "trial_timeout: must be seconds above 0, but got 0",
+    ),
+    "a timeout in words": ({"trial_timeout": "1 h"}, "trial_timeout: must be seconds above 0"),
+    "unknown budget": (
+        {"budget": {"hours": 2}},
+        "budget: unknown key `hours`; allowed are gpu_hours, cpu_hours, wall_minutes",
+    ),
+    "no budget": ({"budget": {"wall_minutes": 0}}, "budget: wall_minutes must be above 0"),
+    "an address that is none": ({"notify": "me@home"}, "notify: must be an URL with http:// or"),
+    "missing image folder": (
+        {"data": {"name": "image_folder", "root": "no/such/place"}},
+        "data.root: no/such/place does not exist",
+    ),
+    "nothing to train on": (
+        {"data": {"name": "digits", "val": 0.999}},
+        "no training image is left",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_study_ends_with_one_clear_line_and_nothing_written(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes, expected = WRONG[name]
+    path = studies.write(tmp_path, studies.tiny(**changes))
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", str(path)]) == 2
+    message = capsys.readouterr().err
+    assert expected in message
+    assert message.startswith("musweep: ")
+    assert len(message.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_tiny_study_is_valid_and_its_definition_reads_back_the_same(tmp_path: Path) -> None:
+    first = study.read(studies.write(tmp_path, studies.tiny()))
+    again = study.parse(first.definition, "again")
+    assert again.definition == first.definition
+    assert again.tuned("jit") == first.tuned("jit")
+
+
+def test_every_shipped_study_is_valid() -> None:
+    for name, path in files.shipped_studies().items():
+        assert study.read(path).name == name.rpartition("/")[2]
+
+
+def test_overrides_replace_parts_and_are_checked(tmp_path: Path) -> None:
+    path = studies.write(tmp_path, studies.tiny())
+    changed = study.read(path, ["search.trials=7", "training.lr=1e-2", "seeds.report=[5]"])
+    assert (changed.search.trials, changed.training.lr) == (7, 0.01)
+    assert changed.report_seeds == (5,)
+    for text, expected in (
+        ("search.trials", "must be key=value"),
+        ("search.trails=3", "unknown key `trails`"),
+        ("model.x=3", "`model` is not a mapping"),
+    ):
+        with pytest.raises(StudyError, match=expected):
+            study.read(path, [text])
+
+
+def test_numbers_as_people_write_them() -> None:
+    assert files.parse("[1e-5, 1E3, -2e2, 1.5e-3, 12, 0.5]", "x") == [
+        1e-5,
+        1e3,
+        -200,
+        1.5e-3,
+        12,
+        0.5,
+    ]
+    assert files.parse("e5", "x") == "e5"
+
+
+def test_yaml_that_is_not_plain_data_is_refused() -> None:
+    with pytest.raises(StudyError, match="x: line 2: not valid YAML: key 'a' is given twice"):
+        files.parse("a: 1\na: 2\n", "x")
+    with pytest.raises(StudyError, match="not valid YAML"):
+        files.parse("!!python/object/apply:os.system [ls]", "x")
+    with pytest.raises(StudyError, match="x: line"):
+        files.parse("a: [1", "x")
+
+
+def test_missing_study_file_names_the_shipped_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "nothing.yaml"]) == 2
+    assert "no such study file; musweep ships" in capsys.readouterr().err
+    assert files.find_study("demo").name == "demo.yaml"
+
+
+def test_shipped_studies_are_listed_with_what_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["studies"]) == 0
+    shown = capsys.readouterr().out
+    assert "demo" in shown
+    assert "Five methods on real handwritten digits" in shown
+    assert not any(line.strip().startswith("_") for line in shown.splitlines())
+
+
+def test_a_study_lies_over_its_base(tmp_path: Path) -> None:
+    below = studies.tiny()
+    above = {"study": "above", "base": "_below.yaml", "seeds": {"search": [5], "report": [6]}}
+    (tmp_path / "_below.yaml").write_text(yaml.safe_dump(below))
+    wanted = study.read(studies.write(tmp_path, above), ["search.trials=2"])
+    assert (wanted.name, wanted.search.trials) == ("above", 2)
+    assert (wanted.search_seeds, wanted.report_seeds) == ((5,), (6,))
+    assert list(wanted.forget) == list(below["forget"])
+    assert "base" not in wanted.definition
+
+
+@pytest.mark.parametrize(
+    ("base", "content", "expected"),
+    [
+        (3, "", "base: must be a file beside this one, but got 3"),
+        ("_lost.yaml", "", "_lost.yaml: cannot be read"),
+        ("_below.yaml", "[1]", "base: _below.yaml must be a mapping without a `base` of its own"),
+        ("_below.yaml", "base: _other.yaml", "without a `base` of its own"),
+    ],
+)
+def test_a_wrong_base_is_told(tmp_path: Path, base: object, content: str, expected: str) -> None:
+    (tmp_path / "_below.yaml").write_text(content)
+    with pytest.raises(StudyError, match=re.escape(expected)):
+        study.read(studies.write(tmp_path, {"study": "above", "base": base}))
+
+
+def test_a_transfer_of_all_pairs_every_two_requests(tmp_path: Path) -> None:
+    path = studies.write(tmp_path, studies.tiny(experiments={"transfer": "all"}))
+    assert study.read(path).experiments.transfer == (("some", "three"), ("three", "some"))
+
+
+def test_a_method_can_be_limited_to_requests_it_supports(tmp_path: Path) -> None:
+    methods = ["jit", {"name": "unsir", "forget": ["three"]}]
+    wanted = study.read(studies.write(tmp_path, studies.tiny(methods=methods)))
+    plan = Plan(wanted, problems.load_data(wanted, "x"))
+    assert plan.cells == [("some", "jit"), ("three", "jit"), ("three", "unsir")]
+    assert (plan.counts["confirm"], plan.counts["transfer"]) == (6, 2)
+    best = {cell: wanted.tuned(cell[1]).fixed for cell in plan.cells}
+    moved = [job for job in plan.final_jobs(best) if job.phase == "transfer"]
+    assert {job.method for job in moved} == {"jit"}
+
+
+def test_the_papers_selection_may_look_where_the_report_does(tmp_path: Path) -> None:
+    seeds = {"search": [1, 2], "report": [1, 2]}
+    wanted = study.read(studies.write(tmp_path, studies.tiny(selection="paper", seeds=seeds)))
+    plan = Plan(wanted, problems.load_data(wanted, "x"))
+    job = plan.job("search", "some", "jit", 1, {}, 0)
+    assert (wanted.search_view, job.views) == ("test", ("test",))
+    honest = study.read(studies.write(tmp_path, studies.tiny()))
+    assert Plan(honest, plan.data).job("search", "some", "jit", 0, {}, 0).views == ("val",)
+
+
+def test_an_objective_may_be_the_mean_gap_over_ones_own_list(tmp_path: Path) -> None:
+    own = {"mean_gap": ["acc_test", "acc_forget"]}
+    wanted = study.read(studies.write(tmp_path, studies.tiny(search__objective=own)))
+    assert wanted.search.objective == ("mean_gap",)
+    assert wanted.search.mean_gap == ("acc_test", "acc_forget")
+    assert study.parse(wanted.definition, "again").search == wanted.search
+
+
+def test_costly_attacks_run_where_the_study_says(tmp_path: Path) -> None:
+    wanted = study.read(studies.write(tmp_path, studies.tiny(metrics={"costly": ["transfer"]})))
+    plan = Plan(wanted, problems.load_data(wanted, "x"))
+    searched = study.read(studies.write(tmp_path, studies.tiny(metrics={"costly": ["search"]})))
+    assert Plan(searched, plan.data).job("search", "some", "jit", 0, {}, 0).attacks
+    both = ("svc", "starting_kit")
+    for asked, role, groups in (
+        (searched, "search", both),
+        (searched, "report", ()),
+        (wanted, "search", ()),
+        (wanted, "report", both),
+    ):
+        assert Plan(asked, plan.data).reference_attacks(role) == groups
+    for phase, groups in {"search": (), "confirm": (), "transfer": ("svc", "starting_kit")}.items():
+        assert plan.job(phase, "some", "jit", 1, {}).attacks == groups
+    own = studies.tiny(metrics={"attacks": ["svc_chunked"]})
+    wanted = study.read(studies.write(tmp_path, own))
+    assert Plan(wanted, plan.data).job("confirm", "some", "jit", 1, {}).attacks == ("svc_chunked",)
+
+
+@pytest.mark.parametrize("name", [m for m in methods.names() if methods.load(m).check_problem])
+def test_a_check_leaves_the_model_as_it_is(name: str) -> None:
+    method = methods.load(name)
+    problem = toy_problem(method.requests[0])
+    model = problem.build()
+    before, text = weights_of(model), repr(model)
+    assert method.check_problem is not None
+    method.check_problem(model, problem.split().only(method.data))
+    after = weights_of(model)
+    assert repr(model) == text
+    assert all((after[key] == before[key]).all() for key in before)
+
+
+def test_a_method_is_refused_on_a_model_it_cannot_work_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def linear(shape: Shape, num_classes: int) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), num_classes))
+
+    monkeypatch.setitem(MODELS, "linear", linear)
+    changes = {"model": "linear", "methods": ["activation_prune"]}
+    wanted = study.read(studies.write(tmp_path, studies.tiny(**changes)))
+    with pytest.raises(StudyError, match=r"activation_prune: some: .* but Sequential has none"):
+        problems.load_data(wanted, "study.yaml")
+
+
+def test_a_range_matters_only_under_its_condition() -> None:
+    method = methods.load("ugradsl_plus")
+    ranges = space.parse(
+        {
+            "adaptive": {"choices": [True, False]},
+            "beta": {"low": 0.1, "high": 0.6, "when": {"adaptive": True}},
+        },
+        method,
+        "here",
+    )
+    assert ranges[1].applies({"adaptive": True})
+    assert not ranges[1].applies({"adaptive": False})
+    with pytest.raises(
+        StudyError, match="`when` names `adaptive`, which is no knob searched before"
+    ):
+        space.parse({"beta": {"low": 0.1, "high": 0.6, "when": {"adaptive": True}}}, method, "here")
+
+
+def test_dry_run_prints_the_plan_and_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = studies.write(tmp_path, studies.tiny())
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", str(path), "--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    assert "tiny: 4 cells" in shown
+    for phase, count in {"reference": 12, "search": 12, "confirm": 8, "transfer": 4}.items():
+        assert any(line.split()[:2] == [phase, str(count)] for line in shown.splitlines())
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("gpus", "training", "expected"),
+    [
+        (0, {}, "float32"),
+        (0.5, {}, "bf16"),
+        (0.5, {"precision": "float32"}, "float32"),
+        (0, {"precision": "bf16"}, "bf16"),
+    ],
+)
+def test_precision_is_bf16_on_gpus_unless_the_study_says_otherwise(
+    gpus: float, training: dict[str, str], expected: str
+) -> None:
+    read = study.parse(studies.tiny(training=training, resources={"gpus": gpus}), "study.yaml")
+    assert read.training.precision == expected
+    assert read.definition["training"]["precision"] == expected
+
+
+def test_trainings_occupy_what_trials_do_but_for_what_they_say() -> None:
+    resources = {"cpus": 2, "gpus": 0.25, "custom": {"a100": 1}, "references": {"gpus": 1}}
+    read = study.parse({**studies.tiny(), "resources": resources}, "study.yaml")
+    assert read.resources.trial.amounts == {"cpus": 2, "gpus": 0.25, "a100": 1}
+    assert read.resources.reference.amounts == {"cpus": 2, "gpus": 1, "a100": 1}
+
+
+def test_how_a_study_is_run_is_written_down_without_secrets() -> None:
+    url = "https://me:hush@hooks.example.com:8443/services/hidden?token=hush"
+    running = {"notify": url, "trial_timeout": 60, "budget": {"gpu_hours": 20}}
+    read = study.parse({**studies.tiny(), **running}, "study.yaml")
+    assert read.operation.notify == url
+    assert read.definition["notify"] == "https://hooks.example.com:8443/..."
+    assert read.definition["trial_timeout"] == 60
+    assert read.definition["budget"]["gpu_hours"] == 20
+
+
+def test_ctrl_c_is_seen_behind_what_a_library_raises_on_its_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def sweep(*_: Any) -> None:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            (tmp_path / "lock").unlink()
+
+    monkeypatch.setattr("sweeps.__main__._sweep", sweep)
+    monkeypatch.setattr("sweeps.__main__._stop_on_sigterm", lambda: None)
+    path = studies.write(tmp_path, studies.tiny())
+    assert main(["run", str(path), "--results", str(tmp_path / "results")]) == 130
+    assert "tiny: stopped; 0 trials are kept" in capsys.readouterr().out

@@ -1,0 +1,275 @@
+"""Long work is saved between epochs: a lost worker, node or driver costs the epochs since then, and no numbers."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+import studies
+from lose_nodes import wait_for
+from ray.cluster_utils import Cluster
+from studies import numbers, records
+
+from sweeps.plan import Plan
+from sweeps.state.store import Drafts, Store
+from sweeps.study import data as problems
+from sweeps.study import study as study_files
+from sweeps.workers import cluster
+from sweeps.workers.trainers import Trainers
+
+METHOD = '''"""slow: finetunes; takes its time, and may lose its worker once, as long as a file is there.
+
+Paper: none.
+"""
+import os, signal, time
+from pathlib import Path
+
+from mu.snapshot import resumable
+from mu.training import make_optimizer, one_pass
+
+NEEDS = ("retain",)
+SLOW, LOG, KILLED = Path({slow!r}), Path({log!r}), {killed}
+
+
+def unlearn(model, split, generator, *, epochs: int = 12):
+    """Yields after each epoch."""
+    stepper = make_optimizer(model, "sgd", 0.01)
+    for epoch in resumable(epochs, generator, model, stepper):
+        with LOG.open("a") as log:
+            print(os.getpid(), epoch, file=log, flush=True)
+        if SLOW.exists():
+            if KILLED and epoch == 5 and len({{line.split()[0] for line in LOG.read_text().splitlines()}}) == 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+            time.sleep(0.8)
+        one_pass(model, stepper, split.retain, generator, 64)
+        yield
+'''
+DRIVER = """
+import sys
+from sweeps.workers import tuner
+tuner.SAVE_SECONDS = 0.1
+from sweeps.__main__ import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def logged(log: Path) -> dict[str, list[int]]:
+    """Which epochs each process ran."""
+    epochs = defaultdict(list)
+    for line in log.read_text().splitlines() if log.exists() else []:
+        process, epoch = line.split()
+        epochs[process].append(int(epoch))
+    return dict(epochs)
+
+
+COMMAND = ("run", "study.yaml", "--methods-path", "own")
+NOTICE_SECONDS = 5
+
+
+def long_study(folder: Path, killed: bool) -> tuple[Path, Path]:
+    """Write a study of one long trial; returns the file that makes it slow, and its log."""
+    slow, log, own = folder / "slow", folder / "log", folder / "own"
+    own.mkdir()
+    (own / "slow.py").write_text(METHOD.format(slow=str(slow), log=str(log), killed=killed))
+    study = studies.tiny(
+        forget={"some": studies.TINY["forget"]["some"]},
+        methods=["slow"],
+        seeds={"search": [0], "report": [1]},
+        search__trials=1,
+        experiments={"defaults": False},
+    )
+    studies.write(folder, study)
+    return slow, log
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The numbers of the study when nothing happens."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    long_study(folder, killed=False)
+    done = studies.musweep(folder, *COMMAND)
+    assert done.returncode == 0, done.stderr
+    return numbers(records(folder / "results/tiny"))
+
+
+@pytest.mark.slow
+def test_a_long_trial_goes_on_when_its_worker_and_its_driver_are_lost(
+    tmp_path: Path, undisturbed: dict[str, Any]
+) -> None:
+    slow, log = long_study(tmp_path, killed=True)
+    slow.touch()
+    driver = subprocess.Popen(
+        [sys.executable, "-c", DRIVER, *COMMAND], cwd=tmp_path, env=studies.environment(),
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    )  # fmt: skip
+    wait_for(lambda: any(ran[-1] >= 9 for ran in logged(log).values()), driver)
+    os.killpg(driver.pid, signal.SIGKILL)
+    driver.communicate()
+    assert list((tmp_path / "storage" / "begun").rglob("*.npz"))
+
+    slow.unlink()
+    done = studies.musweep(tmp_path, *COMMAND)
+    assert done.returncode == 0, done.stderr
+    first, second, third, *_ = logged(log).values()
+    assert first == [0, 1, 2, 3, 4, 5]
+    assert second[0] in range(1, 6), "it went on behind an epoch that was saved"
+    assert third[0] in range(second[0] + 1, 10)
+    assert (second, third) == (
+        list(range(second[0], second[-1] + 1)),
+        list(range(third[0], 12)),
+    )
+    found = records(tmp_path / "results/tiny")
+    assert numbers(found) == undisturbed
+    (searched,) = [r for r in found.values() if r.phase == "search"]
+    assert [point["epoch"] for point in searched.curve] == list(range(13))
+    assert searched.time_unlearn > 0.8 * third[0], "what lost processes did is billed once"
+    assert not list((tmp_path / "storage").rglob("begun/*/*.npz"))
+
+
+@pytest.fixture
+def nodes() -> Iterator[Cluster]:
+    """A head that takes no trials."""
+    found = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
+    )
+    try:
+        yield found
+    finally:
+        ray.shutdown()
+        found.shutdown()
+
+
+@pytest.mark.slow
+def test_a_trial_is_saved_between_sigterm_and_the_end_of_its_node(
+    tmp_path: Path, nodes: Cluster, undisturbed: dict[str, Any]
+) -> None:
+    slow, log = long_study(tmp_path, killed=False)
+    slow.touch()
+    start = [sys.executable, "-m", "ray.scripts.scripts", "start", f"--address={nodes.address}"]
+    node = subprocess.Popen(
+        [*start, "--num-cpus=1", "--block"], start_new_session=True,
+        env={**studies.environment(), "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": str(NOTICE_SECONDS)},
+    )  # fmt: skip
+    driver = subprocess.Popen(
+        [sys.executable, "-m", "sweeps", *COMMAND, "--address", nodes.address],
+        cwd=tmp_path, env=studies.environment(), text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    try:
+        wait_for(lambda: any(ran[-1] >= 2 for ran in logged(log).values()), driver)
+        ((first, before),) = logged(log).items()
+        node.send_signal(signal.SIGTERM)
+        nodes.add_node(num_cpus=1)
+        wait_for(lambda: len(logged(log)) > 1, driver)
+        slow.unlink()
+        shown, _ = driver.communicate(timeout=studies.LIMIT_SECONDS)
+        assert driver.returncode == 0, shown
+        assert node.wait(timeout=300) == 1
+    finally:
+        driver.kill()
+        if node.poll() is None:
+            os.killpg(node.pid, signal.SIGKILL)
+    ran = logged(log)
+    second = next(ran[process] for process in ran if process != first)
+    assert ran[first] == list(range(ran[first][-1] + 1))
+    assert ran[first][-1] > before[-1] + 2, "it used the time that was left"
+    assert second == list(range(second[0], 12))
+    assert second[0] > before[-1], "what was done before the notice was saved"
+    assert numbers(records(tmp_path / "results/tiny")) == undisturbed
+
+
+class Saved(Exception):
+    pass
+
+
+class Noticing(Drafts):
+    """Drafts that end the test when a training is saved."""
+
+    def put(self, key: str, arrays: Any) -> None:
+        super().put(key, arrays)
+        raise Saved
+
+
+@pytest.mark.slow
+def test_a_training_is_saved_when_its_node_is_drained(tmp_path: Path, nodes: Cluster) -> None:
+    wanted = study_files.parse(studies.tiny(training__epochs=100_000), "study.yaml")
+    plan = Plan(wanted, problems.load_data(wanted, "study.yaml"))
+    problem = plan.problem("some", 1)
+    key = problem.reference_key("retrain")
+    node = nodes.add_node(num_cpus=1)
+    drafts = Noticing(str(tmp_path))
+    drain = [
+        *(sys.executable, "-m", "ray.scripts.scripts", "drain-node"),
+        *("--address", nodes.address, "--node-id", node.node_id),
+        *("--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "notice"),
+    ]
+    drained = threading.Event()
+
+    def notice() -> None:
+        drained.set()
+        subprocess.run(drain, env=studies.environment(), check=True, timeout=300)
+
+    with cluster.join(nodes.address, wanted.resources):
+        steps = Trainers(plan).train({key: (problem, "retrain")}, drafts)
+        timer = threading.Timer(5, notice)
+        timer.start()
+        with pytest.raises(Saved):
+            next(steps)
+        timer.join()
+        drafts.close()
+    assert drained.is_set(), "it is not saved before a minute has passed, unless there is notice"
+    assert drafts.store.keys() == {key}
+
+
+def test_drafts_are_found_by_the_next_run_until_they_are_dropped(tmp_path: Path) -> None:
+    drafts = Drafts(str(tmp_path))
+    assert drafts.get("ab") is None
+    for state in range(3):
+        drafts.put("ab", {"state": np.array(state)})
+    drafts.put("cd", {"state": np.array(9)})
+    drafts.drop("cd")
+    drafts.close()
+    later = Drafts(str(tmp_path))
+    found = later.get("ab")
+    assert found is not None and found["state"] == 2
+    assert later.get("cd") is None
+    later.drop("ab")
+    later.drop("never there")
+    later.close()
+    assert Store(str(tmp_path / "begun")).keys() == set()
+
+
+def test_a_draft_that_cannot_be_written_is_no_failure(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    drafts = Drafts(str(tmp_path))
+    (tmp_path / "begun").write_text("in the way")
+    drafts.put("ab", {"state": np.array(1)})
+    drafts.close()
+    assert "what has begun cannot be saved" in caplog.text
+
+
+def test_nothing_waits_for_a_slow_storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drafts, go, written = Drafts(str(tmp_path)), threading.Event(), []
+
+    def put(key: str, arrays: dict[str, np.ndarray]) -> None:
+        go.wait(30)
+        written.append(int(arrays["state"]))
+
+    monkeypatch.setattr(drafts.store, "put", put)
+    for state in range(50):
+        drafts.put("ab", {"state": np.array(state)})
+    go.set()
+    drafts.close()
+    assert len(written) <= 2, "only the newest is worth writing"
+    assert written[-1] == 49

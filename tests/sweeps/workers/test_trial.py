@@ -1,0 +1,356 @@
+"""One trial in-process: how it ends, what is billed, and what a method gets to see."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from toy import toy_problem, toy_reference
+
+from mu import methods, metrics
+from mu.data import Examples
+from mu.evaluate import predict
+from mu.methods import Method
+from mu.problem import Problem, Weights
+from mu.snapshot import resumable
+from mu.split import Split
+from sweeps.plan import Job
+from sweeps.workers.trial import Begun, Curve, Outcome, Reference, run_trial
+
+
+@pytest.fixture(scope="module")
+def reference(problem: Problem, original: Weights) -> Reference:
+    split = problem.split()
+    before = problem.evaluate(problem.load(original), split, ("val", "test")).scores
+    retrained = problem.load(toy_reference("retrain"))
+    after = problem.evaluate(retrained, split, ("val", "test"))
+    return Reference(after.scores, before, after.forget.logits, -after.forget.logits)
+
+
+def method(unlearn: Callable[..., Iterator[None]], *needs: str) -> Method:
+    return Method("own", unlearn, {}, needs or ("retain", "forget"), ("full_class",), "Own.")  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def run(
+    problem: Problem, original: Weights, reference: Reference
+) -> Callable[..., tuple[list[Curve], Outcome]]:
+    def run(method: Method, phase: str = "search", **options: Any) -> tuple[list[Curve], Outcome]:
+        knobs = {**method.defaults(), **options.pop("knobs", {})}
+        views = ("val",) if phase == "search" else ("val", "test")
+        groups = options.pop("attacks", ())
+        job = Job("key", phase, "green", method.name, 0, knobs, 0, views=views, attacks=groups)
+        split = options.pop("split", problem.split())
+        at_yield = options.pop("at_yield", lambda begun: None)
+        trial = run_trial(problem, split, method, job, original, reference, **options)
+        points = []
+        while True:
+            try:
+                begun = next(trial)
+                at_yield(begun)
+                points.append(begun.outcome.curve[-1])
+            except StopIteration as end:
+                return points, end.value
+
+    return run
+
+
+def test_a_finished_trial_has_a_point_per_epoch_and_metrics_of_its_views(run: Any) -> None:
+    points, outcome = run(methods.load("finetune"), knobs={"epochs": 3})
+    assert outcome.status == "finished"
+    assert [p["epoch"] for p in outcome.curve] == [0, 1, 2, 3]
+    assert points == outcome.curve[1:]
+    assert set(outcome.metrics) == {"val"}
+    _, confirmed = run(methods.load("finetune"), "confirm", knobs={"epochs": 3})
+    assert set(confirmed.metrics) == {"val", "test"}
+    assert confirmed.metrics["val"] == outcome.metrics["val"]
+
+
+def test_an_untouched_model_scores_as_the_original(run: Any, reference: Reference) -> None:
+    def unlearn(model: Any, split: Split, generator: Any) -> Iterator[None]:
+        yield
+
+    _, outcome = run(method(unlearn))
+    for name, value in reference.original["val"].items():
+        assert outcome.metrics["val"][name] == value
+    assert outcome.samples_seen == 0
+    names = ("acc_test_retain", "acc_forget", "acc_test_forget", "mia_lr_entropy")
+    gaps = [abs(reference.original["val"][n] - reference.retrain["val"][n]) for n in names]
+    assert outcome.metrics["val"]["avg_gap_natmu"] == pytest.approx(np.mean(gaps))
+
+
+def test_the_same_trial_gives_the_same_numbers(run: Any) -> None:
+    outcomes = []
+    for disturb in (0, 1):
+        torch.manual_seed(disturb)
+        _, outcome = run(methods.load("natmu"), knobs={"epochs": 2})
+        outcomes.append(outcome)
+    assert outcomes[0].metrics == outcomes[1].metrics
+
+
+def test_non_finite_outputs_are_diverged_and_leave_no_number(run: Any) -> None:
+    def unlearn(model: Any, split: Split, generator: Any) -> Iterator[None]:
+        yield
+        for weight in model.parameters():
+            weight.data.fill_(math.nan)
+        yield
+        raise AssertionError("a diverged trial goes on")
+
+    _, outcome = run(method(unlearn))
+    assert (outcome.status, outcome.metrics) == ("diverged", {})
+    assert outcome.reason == "outputs are not finite after epoch 2"
+
+
+def test_a_trial_goes_on_where_it_was_saved_and_its_record_is_the_same(run: Any) -> None:
+    chosen, knobs = methods.load("scrub"), {"epochs": 4}
+    drafts: list[Any] = []
+    whole = run(chosen, knobs=knobs, at_yield=lambda begun: drafts.append(begun.save()))[1]
+    assert len(drafts) == 4
+    for done, draft in enumerate(drafts, start=1):
+        begun = Begun(draft)
+        assert begun.outcome.curve == whole.curve[: done + 1]
+        spent = begun.outcome.time_unlearn
+        points, outcome = run(chosen, knobs=knobs, begun=begun)
+        assert len(points) == 4 - done
+        assert outcome.time_unlearn >= spent
+        assert outcome.samples_seen == whole.samples_seen
+        assert outcome.metrics == whole.metrics
+        for ours, theirs in zip(outcome.curve, whole.curve, strict=True):
+            assert {**ours, "seconds": 0} == {**theirs, "seconds": 0}
+
+
+def test_what_led_to_where_a_trial_goes_on_is_not_billed_again(run: Any) -> None:
+    def unlearn(model: Any, split: Split, generator: Any) -> Iterator[None]:
+        time.sleep(0.5)
+        model(split.retain.batch(torch.arange(8))[0])
+        for _ in resumable(2, generator, model):
+            model(split.retain.batch(torch.arange(4))[0])
+            yield
+
+    slow = method(unlearn)
+    drafts: list[Any] = []
+    whole = run(slow, at_yield=lambda begun: drafts.append(begun.save()))[1]
+    began = time.monotonic()
+    _, outcome = run(slow, begun=Begun(drafts[0]))
+    assert time.monotonic() - began > 0.5, "it ran again"
+    assert 0.5 < outcome.time_unlearn < 1.0
+    assert outcome.samples_seen == whole.samples_seen == 16
+
+
+def test_a_method_without_a_loop_has_no_draft(run: Any) -> None:
+    drafts: list[Any] = []
+    run(methods.load("ssd"), at_yield=lambda begun: drafts.append(begun.save()))
+    assert drafts == [{}]
+
+
+def test_divergence_after_the_last_epoch_is_found_too(run: Any) -> None:
+    def unlearn(model: Any, split: Split, generator: Any) -> Iterator[None]:
+        yield
+        for weight in model.parameters():
+            weight.data.fill_(math.inf)
+
+    _, outcome = run(method(unlearn))
+    assert (outcome.status, outcome.metrics) == ("diverged", {})
+
+
+def test_an_exception_is_a_failure_with_its_traceback(run: Any) -> None:
+    def unlearn(model: Any, split: Split, generator: Any) -> Iterator[None]:
+        yield
+        raise ZeroDivisionError("no such thing")
+
+    _, outcome = run(method(unlearn))
+    assert (outcome.status, outcome.metrics) == ("failed", {})
+    assert outcome.reason.endswith("ZeroDivisionError: no such thing\n")
+    assert "in unlearn" in outcome.reason
+
+
+def test_a_lack_of_device_memory_says_how_many_trials_fit(
+    run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A trial that held 30 of 80 GiB when it failed."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (0, 80 * 2**30))
+    monkeypatch.setattr("mu.device.peak_memory", lambda device: 30.0)
+
+    def unlearn(model: Any, split: Split, generator: Any) -> Iterator[None]:
+        yield
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    _, outcome = run(method(unlearn))
+    assert outcome.status == "failed"
+    last = outcome.reason.strip().splitlines()[-1]
+    assert last == (
+        "out of device memory: held 30.0 of the GPU's 80.0 GiB; at most 2 fit: set resources.gpus to 0.5 or more, "
+        "or choose a smaller batch_size or model"
+    )
+
+
+def _destroy(model: Any, split: Split, generator: Any) -> Iterator[None]:
+    for _ in range(6):
+        for weight in model.parameters():
+            weight.data.zero_()
+        yield
+
+
+def test_a_destroyed_model_is_stopped_after_two_evaluations(run: Any) -> None:
+    points, outcome = run(method(_destroy))
+    assert (outcome.status, len(points), outcome.metrics) == ("stopped", 1, {})
+    assert len(outcome.curve) == 3
+    assert "near chance" in outcome.reason
+
+
+def test_early_stopping_can_be_switched_off(run: Any) -> None:
+    points, outcome = run(method(_destroy), early_stop="none")
+    assert (outcome.status, len(points)) == ("finished", 6)
+
+
+def test_a_method_that_impairs_first_gets_time_to_repair(run: Any) -> None:
+    points, outcome = run(replace(method(_destroy), impairs_first=True))
+    assert (outcome.status, len(points)) == ("finished", 6)
+    assert [n for n in methods.names() if methods.load(n).impairs_first] == [
+        "eu_k",
+        "gkt",
+        "pabi",
+        "unsir",
+    ]
+
+
+def test_evaluation_is_not_billed_and_the_method_is(run: Any, monkeypatch: Any) -> None:
+    from sweeps.workers import trial
+
+    def unlearn(model: Any, split: Split, generator: Any) -> Iterator[None]:
+        time.sleep(0.05)
+        yield
+        time.sleep(0.05)
+
+    evaluate = trial.outputs
+
+    def slowly(*arguments: Any) -> Any:
+        time.sleep(0.3)
+        return evaluate(*arguments)
+
+    monkeypatch.setattr(trial, "outputs", slowly)
+    _, outcome = run(method(unlearn))
+    assert 0.1 <= outcome.time_unlearn < 0.6  # each of three evaluations sleeps for 0.3
+
+
+def test_work_kept_from_an_earlier_trial_is_billed_again(run: Any, problem: Problem) -> None:
+    def unlearn(model: Any, split: Split, generator: Any) -> Iterator[None]:
+        def compute(draws: torch.Generator) -> torch.Tensor:
+            time.sleep(0.1)
+            return model(split.forget.batch(slice(0, 4))[0]).detach()
+
+        split.once("costly", compute)
+        yield
+
+    split = problem.split()
+    first, second = (run(method(unlearn), split=split)[1] for _ in range(2))
+    assert first.samples_seen == second.samples_seen == 4
+    assert second.time_unlearn >= 0.1
+
+
+def test_a_method_sees_only_what_it_declares(run: Any) -> None:
+    seen = []
+
+    def unlearn(model: Any, split: Split, generator: Any) -> Iterator[None]:
+        seen.append(set(split.parts))
+        yield
+        split.retain  # noqa: B018
+
+    _, outcome = run(method(unlearn, "forget"))
+    assert seen == [{"forget"}]
+    assert outcome.status == "failed"
+    assert "NEEDS does not list 'retain'" in outcome.reason
+
+
+def test_requests_without_a_class_gap_over_three_metrics(original: Weights) -> None:
+    problem = toy_problem("random")
+    split = problem.split()
+    found = problem.evaluate(problem.load(original), split, ("val",))
+    scores, forget = found.scores, found.forget
+    shifted = {n: v + 0.3 if n == "acc_test" else v for n, v in scores["val"].items()}
+    reference = Reference({"val": shifted}, scores, forget.logits, forget.logits)
+    job = Job("key", "search", "random", "own", 0, {}, 0, views=("val",))
+
+    def unlearn(model: Any, split: Split, generator: Any) -> Iterator[None]:
+        yield
+
+    trial = run_trial(problem, split, method(unlearn), job, original, reference)
+    next(trial)
+    with pytest.raises(StopIteration) as end:
+        next(trial)
+    outcome = end.value.value
+    assert outcome.metrics["val"]["avg_gap_natmu"] == pytest.approx(0.1)
+    assert outcome.metrics["val"]["activation_distance"] == 0
+
+
+SHOWN = {
+    "natmu": {"kl_naturalness", "partial_forget_acc", "partial_forget_acc_retrain"},
+    "natmu_nri": {"kl_naturalness", "partial_forget_acc", "partial_forget_acc_retrain"},
+    "natmu_rl": {"kl_naturalness", "partial_forget_acc", "partial_forget_acc_retrain"},
+    "amnesiac": {"kl_naturalness"},
+    "badteacher": {"kl_naturalness"},
+    "boundary_shrink": {"kl_naturalness"},
+    "salun": {"kl_naturalness"},
+    "tmu": {"acc_gl"},
+    "ugradsl": {"label_ldp_eps"},
+    "finetune": set(),
+}
+DIAGNOSTICS = set().union(*SHOWN.values())
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_a_finalist_has_the_diagnostics_of_what_its_method_shows(run: Any, name: str) -> None:
+    knobs = {"epochs": 1}
+    gold = toy_reference("retrain")
+    chosen = methods.load(name)
+    _, quick = run(chosen, "confirm", knobs=knobs, retrained=lambda: gold)
+    assert not DIAGNOSTICS & set(quick.metrics["test"])
+    _, outcome = run(chosen, "confirm", knobs=knobs, retrained=lambda: gold, attacks=("svc",))
+    reasons = {key.split("/")[1] for key in outcome.unavailable}
+    assert DIAGNOSTICS & ({*outcome.metrics["test"], *reasons}) == SHOWN[name]
+    for key in SHOWN[name] & set(outcome.metrics["test"]):
+        assert outcome.metrics["val"][key] == outcome.metrics["test"][key] >= 0
+    assert outcome.metrics["test"]["acc_forget"] == quick.metrics["test"]["acc_forget"]
+
+
+def test_naturalness_is_that_of_the_labels_a_method_trains_on(run: Any, problem: Problem) -> None:
+    gold = problem.load(toy_reference("retrain"))
+    split = problem.split()
+    shown = {}
+
+    def unlearn(model: Any, split: Split, generator: Any) -> Iterator[None]:
+        split.evidence.instances = Examples(split.forget.inputs, shown["labels"])
+        split.evidence.partial = lambda: Examples(split.forget.inputs, shown["labels"])
+        yield
+
+    logits = predict(gold, split.forget)
+    values = []
+    for labels in (logits.argmax(1), logits.argmin(1)):
+        shown["labels"] = torch.from_numpy(labels)
+        _, outcome = run(
+            method(unlearn), "confirm", retrained=lambda: toy_reference("retrain"), attacks=("svc",)
+        )
+        values.append(outcome.metrics["test"])
+        rows = np.arange(len(labels))
+        expected = -metrics.log_softmax(logits)[rows, labels].mean()
+        assert values[-1]["kl_naturalness"] == pytest.approx(expected)
+    assert [v["partial_forget_acc_retrain"] for v in values] == [1, 0]
+    assert values[0]["kl_naturalness"] < values[1]["kl_naturalness"]
+
+
+def test_a_reported_trial_keeps_its_confusions(run: Any, problem: Problem) -> None:
+    _, searched = run(methods.load("finetune"), knobs={"epochs": 1})
+    assert searched.confusions == {}
+    _, outcome = run(methods.load("finetune"), "confirm", knobs={"epochs": 1})
+    assert set(outcome.confusions) == {"retain", "forget", "val", "test"}
+    cells = np.array(outcome.confusions["forget"])
+    assert cells[:, 2].sum() == len(problem.forget_index)
+    assert set(cells[:, 0]) == {1}  # the forgotten class
+    right = cells[cells[:, 0] == cells[:, 1], 2].sum()
+    assert outcome.metrics["test"]["acc_forget"] == right / cells[:, 2].sum()
