@@ -1,7 +1,7 @@
 """From a model to metrics: one pass per split gives arrays, everything after is arithmetic.
 
 ``score`` is for every trial. ``costly_score`` fits support vector machines, and is for those whose numbers are
-reported. ``compare`` adds what needs the retrained models' outputs, ``evidence_score`` what needs a retrained model
+reported. ``compare`` adds what needs the retrained models' outputs, ``diagnostics_score`` what needs a retrained model
 and what the method shows of its work. Whatever cannot be computed is NaN, and ``unavailable`` says why.
 """
 
@@ -23,7 +23,7 @@ from mu.keys import derive_seed
 from mu.metrics import attacks, closeness
 from mu.metrics.attacks import CHUNKED_INPUTS, MIN_FIT, SVC_INPUTS
 from mu.models import eval_mode
-from mu.split import Evidence
+from mu.split import Diagnostics
 
 COSTLY = ("svc", "starting_kit", "svc_chunked", "svc_columns")
 """Groups of costly attacks: what `mia_svc_*` and `mia_acc_forget_test` need, Akbari et al.'s chunked attack, and the
@@ -264,10 +264,10 @@ def compare(
     return found
 
 
-def evidence_score(
+def diagnostics_score(
     model: nn.Module,
     retrained: nn.Module,
-    evidence: Evidence,
+    diagnostics: Diagnostics,
     forget: Outputs,
     reference_logits: NDArray[np.float32],
 ) -> dict[str, float]:
@@ -285,22 +285,24 @@ def evidence_score(
         method has; NaN where outputs are not finite, or where the theorem of `label_ldp_eps` says nothing.
     """
     values: dict[str, float] = {}
-    if evidence.instances is not None:
-        predicted = metrics.log_softmax(predict(retrained, evidence.instances))
-        targets = evidence.instances.labels.cpu().numpy()
+    if diagnostics.instances is not None:
+        predicted = metrics.log_softmax(predict(retrained, diagnostics.instances))
+        targets = diagnostics.instances.labels.cpu().numpy()
         values["kl_naturalness"] = float(metrics.kl_naturalness(predicted, targets).mean())
-    if evidence.partial is not None:
-        bare = evidence.partial()
+    if diagnostics.partial is not None:
+        bare = diagnostics.partial()
         labels = bare.labels.cpu().numpy()
         for name, of in (("", model), ("_retrain", retrained)):
             share = metrics.partial_forget_accuracy(predict(of, bare), labels)
             values[f"partial_forget_acc{name}"] = share
-    if evidence.predicted_hard is not None:
-        hard = evidence.predicted_hard.cpu().numpy()
+    if diagnostics.predicted_hard is not None:
+        hard = diagnostics.predicted_hard.cpu().numpy()
         values["acc_gl"] = metrics.acc_gl(hard, reference_logits, forget.labels)
-    if evidence.label_weights is not None:
+    if diagnostics.label_weights is not None:
         classes = forget.logits.shape[1]
-        values["label_ldp_eps"] = float(closeness.label_ldp_eps(*evidence.label_weights, classes))
+        values["label_ldp_eps"] = float(
+            closeness.label_ldp_eps(*diagnostics.label_weights, classes)
+        )
     return values
 
 

@@ -59,6 +59,27 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class ProblemSpec:
+    """A problem without its data and its network: small enough to travel with every piece of work.
+
+    Args:
+        recipe, request, seed, chosen, supplied: As in ``Problem``.
+    """
+
+    recipe: Recipe
+    request: ForgetRequest
+    seed: int
+    chosen: NDArray[np.int64] | None
+    supplied: Mapping[Role, str]
+
+    def on(self, data: Dataset, model: Model | str) -> Problem:
+        """Build the problem on data and a network that are already here."""
+        return Problem(
+            data, model, self.recipe, self.request, self.seed, self.chosen, self.supplied
+        )
+
+
+@dataclass(frozen=True)
 class Problem:
     """One forget request on one trained model.
 
@@ -79,7 +100,12 @@ class Problem:
     request: ForgetRequest
     seed: int
     chosen: NDArray[np.int64] | None = field(default=None, compare=False)
-    brought: Mapping[Role, str] = field(default_factory=dict)
+    supplied: Mapping[Role, str] = field(default_factory=dict)
+
+    @property
+    def spec(self) -> ProblemSpec:
+        """Everything but the data and the network."""
+        return ProblemSpec(self.recipe, self.request, self.seed, self.chosen, self.supplied)
 
     @cached_property
     def network(self) -> Model:
@@ -103,9 +129,9 @@ class Problem:
 
     def reference_key(self, role: Role) -> str:
         """Content key of a reference's weights: all that affects them. An original serves every request."""
-        if role in self.brought:
-            brought = self.brought[role]
-            return content_key("brought", self.data.fingerprint, self.network.key, brought)
+        if role in self.supplied:
+            supplied = self.supplied[role]
+            return content_key("brought", self.data.fingerprint, self.network.key, supplied)
         retained = None if role == "original" else content_key(self.retain_index.tolist())
         faster = pays_on_cpu(self.data.input_shape)
         version = CHANNELS_LAST_VERSION if faster else TRAINING_VERSION

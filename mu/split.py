@@ -20,7 +20,7 @@ DATA = ("retain", "forget", "twin")
 
 
 @dataclass
-class Evidence:
+class Diagnostics:
     """What a method may show of its work, for diagnostics that outputs alone cannot give. Showing costs nothing.
 
     Args:
@@ -55,16 +55,16 @@ class Memo:
         self.seconds = 0.0
         self.samples = 0
         self.counter = [0]
-        self.evidence = Evidence()
+        self.diagnostics = Diagnostics()
         self._held = 0
         self._results: dict[Hashable, tuple[Any, float, int]] = {}
 
     def start(self, counter: list[int]) -> None:
         """Begin a trial: bill from zero, count samples with `counter` (see ``count_samples``), forget what was shown."""
         self.seconds, self.samples, self.counter = 0.0, 0, counter
-        self.evidence = Evidence()
+        self.diagnostics = Diagnostics()
 
-    def once(self, name: Hashable, compute: Callable[[torch.Generator], T]) -> T:
+    def cached(self, name: Hashable, compute: Callable[[torch.Generator], T]) -> T:
         if name in self._results:
             value, seconds, samples = self._results[name]
             self.seconds += seconds
@@ -106,7 +106,7 @@ class Split:
         input_mean: Per-channel mean of the training inputs in [0, 1] units.
         input_std: Per-channel standard deviation, likewise.
         augment: The augmentation of the training recipe.
-        memo: Where ``once`` keeps its results.
+        memo: Where ``cached`` keeps its results.
     """
 
     parts: Mapping[str, Examples]
@@ -143,9 +143,9 @@ class Split:
         return self._part("twin")
 
     @property
-    def evidence(self) -> Evidence:
+    def diagnostics(self) -> Diagnostics:
         """Where a method shows its work; the same for every view of a split."""
-        return self.memo.evidence
+        return self.memo.diagnostics
 
     @property
     def device(self) -> torch.device:
@@ -168,9 +168,9 @@ class Split:
             parts = {name: Examples(part.inputs, part.labels) for name, part in parts.items()}
         return replace(self, parts=parts)
 
-    def once(self, name: Hashable, compute: Callable[[torch.Generator], T]) -> T:
+    def cached(self, name: Hashable, compute: Callable[[torch.Generator], T]) -> T:
         """`compute(generator)`, or its result from an earlier trial on this problem.
 
         `name` must hold every knob the result depends on; randomness comes from the generator passed in.
         """
-        return self.memo.once(name, compute)
+        return self.memo.cached(name, compute)

@@ -19,12 +19,11 @@ from rich.console import Console
 from rich.table import Table
 
 from mu import methods, record
+from sweeps import preflight
+from sweeps.errors import StudyError, SweepError
 from sweeps.state import credentials, results
 from sweeps.state.credentials import hide
-from sweeps.study import data as problems
-from sweeps.study import study
-from sweeps.study import yaml_file as files
-from sweeps.study.yaml_file import StudyError, SweepError
+from sweeps.study import study, yaml_file
 
 DONE, SOME_FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 
@@ -132,21 +131,21 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace) -> int:
     from sweeps import splits
     from sweeps.plan import Plan
-    from sweeps.run import Places, Sweep, open_results
+    from sweeps.run import Locations, Sweep, open_results
 
     console = Console()
-    path = files.find_study(options.study)
+    path = yaml_file.find_study(options.study)
     folders = _folders(options.methods_path)
     _import_from(options.code_path)
     wanted = study.read(path, options.overrides, folders, options.code_path is not None)
-    credentials.remember(wanted.operation.notify)
+    credentials.remember(wanted.settings.notify)
     if options.address is None and not options.dry_run:  # which plans for other machines, too
         _check_machine(wanted)
-    plan = Plan(wanted, problems.load_data(wanted, str(path)))
+    plan = Plan(wanted, preflight.load_data(wanted, str(path)))
     if options.dry_run:
         _print_plan(plan, console)
         return DONE
-    places = Places(
+    places = Locations(
         options.results.expanduser() / wanted.name,
         options.storage,
         options.tracking_uri,
@@ -200,7 +199,7 @@ def _tell(wanted: study.Study, found: results.Results, event: str, reason: str =
     """Tell the study's `notify` address, if it has one, how a run ended: `finished`, `stopped` or `failed`."""
     from sweeps.tracking.notify import tell
 
-    if wanted.operation.notify is None:
+    if wanted.settings.notify is None:
         return
     counts = results.counts(found.records)
     failed = sum(statuses.get("failed", 0) for statuses in counts.values())
@@ -214,7 +213,7 @@ def _tell(wanted: study.Study, found: results.Results, event: str, reason: str =
         "counts": counts,
         "reason": hide(reason),
     }
-    tell(wanted.operation.notify, content)
+    tell(wanted.settings.notify, content)
 
 
 def _rank(plan: Any, options: argparse.Namespace, console: Console) -> None:
@@ -230,7 +229,7 @@ def _rank(plan: Any, options: argparse.Namespace, console: Console) -> None:
         with cluster.join(options.address, plan.study.resources):
             yield training.Trainers(plan)
 
-    splits.settle(plan, _store(options), workers)
+    splits.resolve_ranked_requests(plan, _store(options), workers)
 
 
 def _store(options: argparse.Namespace) -> Any:
@@ -349,10 +348,10 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _studies(options: argparse.Namespace) -> int:
-    shipped = files.shipped_studies()
+    shipped = yaml_file.shipped_studies()
     width = max(map(len, shipped))
     for name, path in shipped.items():  # a line each, to be searched
-        print(f"{name:{width}}  {files.first_comment(path)}")
+        print(f"{name:{width}}  {yaml_file.first_comment(path)}")
     return DONE
 
 

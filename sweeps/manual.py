@@ -16,7 +16,7 @@ from mu.models import ModelSpec
 from mu.training import Recipe
 from sweeps.study.experiments import Audit, Experiments, Metrics
 from sweeps.study.published import Published
-from sweeps.study.resources import Budget, Resources, Share
+from sweeps.study.resources import Budget, Resources, Slot
 from sweeps.study.search import GAPPED, OBJECTIVES, Search
 from sweeps.study.space import Range
 
@@ -194,7 +194,7 @@ PARTS = (
     Part(
         "resources",
         "`{cpus: 4, gpus: 0.25}` puts four trials on each GPU; see [operations](operations.md).",
-        (Share, Resources),
+        (Slot, Resources),
         own={
             "trial": ("", ""),
             "reference": ("", ""),

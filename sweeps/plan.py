@@ -151,7 +151,7 @@ class Plan:
         experiments = self.study.experiments
         if experiments.defaults:
             jobs += [
-                self.job("default", forget, method, seed, self.study.tuned(method).fixed)
+                self.job("default", forget, method, seed, self.study.method(method).fixed)
                 for forget, method in self.cells
                 for seed in self.study.report_seeds
             ]
@@ -177,7 +177,7 @@ class Plan:
     def counts(self) -> dict[str, int]:
         """Records of each phase when nothing fails."""
         study, cells = self.study, len(self.cells)
-        extended = sum(EPOCHS in study.tuned(method).fixed for _, method in self.cells)
+        extended = sum(EPOCHS in study.method(method).fixed for _, method in self.cells)
         seeds = len(study.report_seeds)
         every_seed = len(study.search_seeds) + seeds
         return {
@@ -209,13 +209,13 @@ class Plan:
             "sufficient": float(study.experiments.sufficient or 0),
             "transfer": mean,
         }
-        brought = {
+        supplied = {
             (role, seed) if role == "original" else (role, forget, seed)
-            for role, forget, seed in study.brought
+            for role, forget, seed in study.supplied
         }
         seeds = len({*study.search_seeds, *study.report_seeds})
         # Requests share the original models.
-        trained = seeds * (1 + len(study.forget)) - len(brought)
+        trained = seeds * (1 + len(study.forget)) - len(supplied)
         counts = {**self.counts, "reference": trained}
         return {phase: count * weights[phase] * train for phase, count in counts.items()}
 
@@ -253,7 +253,7 @@ class Plan:
             },
             "model": study.model.key,
             "checkpoints": {
-                " ".join(map(str, name)): found.digest for name, found in study.brought.items()
+                " ".join(map(str, name)): found.digest for name, found in study.supplied.items()
             },
             "requests": requests,
             "methods": {

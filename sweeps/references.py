@@ -14,15 +14,17 @@ import numpy as np
 
 from mu import metrics
 from mu.evaluate import Outputs, mean_of
-from mu.problem import Problem, Role
+from mu.problem import Problem, Role, Weights
 from mu.record import TrialRecord
-from sweeps.study.checkpoints import PLACES, known, refuse_guessing
+from sweeps.errors import StudyError
+from sweeps.study.supplied import PLACES, SuppliedModel, SuppliedModels
 from sweeps.workers.trial import Reference, answers, complete, sparse
 
 if TYPE_CHECKING:
     from sweeps.plan import Plan
     from sweeps.run import Sweep
-    from sweeps.state.store import Drafts, Store
+    from sweeps.state.checkpoint_store import CheckpointStore
+    from sweeps.state.store import Store
     from sweeps.workers.trainers import Scored, Trainers
 
 Names = tuple[str, int]
@@ -32,7 +34,7 @@ Question = tuple[Problem, tuple[str, ...], tuple[str, ...]]
 
 
 def references(
-    sweep: Sweep, trainers: Trainers, store: Store, drafts: Drafts
+    sweep: Sweep, trainers: Trainers, store: Store, drafts: CheckpointStore
 ) -> dict[str, dict[Names, Reference]]:
     """What trials are compared with, by the purpose of the seed (`search` or `report`) and the problem.
 
@@ -45,7 +47,7 @@ def references(
     sweep.progress.start_phase("reference", len(wanted))
     seconds, spent = {}, {}
     for key, (problem, role) in wanted.items():
-        arrays = known(problem, role, plan.study.brought, store)
+        arrays = load_reference(problem, role, plan.study.supplied, store)
         if arrays is not None:
             seconds[key] = float(arrays["seconds"])
             trainers.share(key, arrays)
@@ -100,13 +102,13 @@ def _questions(plan: Plan) -> dict[Names, Question]:
 def _refuse_guessing(plan: Plan, trainers: Trainers, asked: Mapping[Names, Question]) -> None:
     """Score what was brought before anything is trained. Raises StudyError when it is near chance."""
     for role in PLACES:
-        brought = {
-            (problem.brought[role], problem.seed): (name, (problem, views, ()))
+        supplied = {
+            (problem.supplied[role], problem.seed): (name, (problem, views, ()))
             for name, (problem, views, _) in asked.items()
-            if role in problem.brought
+            if role in problem.supplied
         }
-        for (forget, seed), found in trainers.score(dict(brought.values()), (role,)).items():
-            checkpoint = plan.study.brought[role, forget, seed]
+        for (forget, seed), found in trainers.score(dict(supplied.values()), (role,)).items():
+            checkpoint = plan.study.supplied[role, forget, seed]
             held_out = found[role].found.held_out
             refuse_guessing(checkpoint, role, seed, held_out.get("test", held_out["val"]))
 
@@ -131,7 +133,7 @@ def _compare(
     share = study.resources.reference.amounts
     references = {}
     for seed, scored in group.items():
-        brought = study.checkpoints(forget, seed)
+        supplied = study.checkpoints(forget, seed)
         problem = sweep.plan.problem(forget, seed)
         logits = {s: g["retrain"].found.forget.logits for s, g in group.items()}
         original = scored["original"]
@@ -146,19 +148,19 @@ def _compare(
                 store.put(key, answers(own.found))
             weights = problem.reference_key(method)
             environment, cost = own.environment, {}
-            if method in brought:
-                environment = {**environment, "checkpoint": str(brought[method])}
+            if method in supplied:
+                environment = {**environment, "checkpoint": str(supplied[method])}
             if method == "retrain":
                 others = [found for s, found in logits.items() if s != seed]
                 for view in values.values():
                     _compare_with_others(view, own.found.forget, others)
-            if method == "retrain" and method not in brought:
+            if method == "retrain" and method not in supplied:
                 cost = {
                     "time_unlearn": seconds[weights],
                     "samples_seen": study.training.epochs * len(problem.retain_index),
                 }
             took, ended = spent.pop(weights, 0.0), time.time()
-            sweep.take_aside(
+            sweep.record_other(
                 TrialRecord(
                     key=key,
                     study=study.name,
@@ -190,4 +192,36 @@ def _compare_with_others(
     if others:
         values["activation_distance"] = float(
             np.mean([metrics.activation_distance(forget.logits, other) for other in others])
+        )
+
+
+def load_reference(
+    problem: Problem, role: Role, supplied: SuppliedModels, store: Store
+) -> Weights | None:
+    """A reference that need not be trained, from its checkpoint or the store, with its `seconds` of training."""
+    if role not in problem.supplied:
+        return store.get(problem.reference_key(role))
+    digest = problem.supplied[role]
+    path = next(found.path for found in supplied.values() if found.digest == digest)
+    return {**problem.read(path), "seconds": np.array(0.0)}
+
+
+def refuse_guessing(checkpoint: SuppliedModel, role: Role, seed: int, held_out: Outputs) -> None:
+    """Raise StudyError when a model is no better than guessing on held-out data of the study.
+
+    What counts is the mean accuracy over the classes that are not forgotten, which is 1 / K for any model that does
+    not look at its input. Near is half of that, or a tenth of what is left to 1 where this is less.
+    """
+    outside = held_out.without_forgotten()
+    right = outside.logits.argmax(1) == outside.labels
+    accuracy = float(
+        np.mean([right[outside.labels == label].mean() for label in set(outside.labels)])
+    )
+    chance = 1 / outside.logits.shape[1]
+    if accuracy < chance + min(0.5 * chance, 0.1 * (1 - chance)):
+        raise StudyError(
+            f"{checkpoint.path}: the {role} model of seed {seed} has an accuracy of {accuracy:.3f} on held-out "
+            f"data (mean over classes), where guessing has {chance:.3f}: it was trained on other data or other "
+            "classes, or on inputs prepared in another way (give the mean and std it was trained with in "
+            "model.normalize)"
         )

@@ -18,17 +18,18 @@ from mu.metrics.audits import utility_ratio
 from mu.record import REFERENCES, TrialRecord
 from mu.selection import best_objective, candidates
 from sweeps.audit import Answers, audit
+from sweeps.errors import StudyError
 from sweeps.plan import Job, Plan, versions
 from sweeps.references import references
 from sweeps.search.cells import Cells
 from sweeps.state import results
+from sweeps.state.checkpoint_store import CheckpointStore
 from sweeps.state.costs import Meter, by_method, used
 from sweeps.state.results import Results
-from sweeps.state.store import Drafts, Store
-from sweeps.study.resources import Operation
-from sweeps.study.yaml_file import StudyError
+from sweeps.state.store import Store
+from sweeps.study.resources import RunSettings
 from sweeps.tracking.progress import Progress
-from sweeps.workers.trial import Curve, Reference
+from sweeps.workers.trial import CurvePoint, Reference
 
 if TYPE_CHECKING:
     from sweeps.tracking.mlflow import Tracking
@@ -41,7 +42,7 @@ SUMMARY_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
-class Places:
+class Locations:
     """Where a study keeps its state.
 
     Args:
@@ -67,7 +68,7 @@ class Sweep:
         console: Where progress is shown.
     """
 
-    def __init__(self, plan: Plan, found: Results, places: Places, console: Console):
+    def __init__(self, plan: Plan, found: Results, places: Locations, console: Console):
         self.plan = plan
         self.study = plan.study.name
         self.results = found
@@ -76,13 +77,13 @@ class Sweep:
         self.progress = Progress(self.study, search.objective[0], plan.study.search_view, console)
         self.tracking: Tracking | None = None
         self.store: Store | None = None
-        self.drafts: Drafts | None = None
+        self.drafts: CheckpointStore | None = None
         self.slots: Slots | None = None
         self.seconds: dict[str, float] = {}
         self.compute: dict[str, float] = defaultdict(float)
         self.began = self._summarized = time.monotonic()
         share = plan.study.resources.trial.amounts
-        budget = plan.study.operation.budget
+        budget = plan.study.settings.budget
         self.meter = Meter(budget, plan.planned, share, found.records.values())
         for record in found.records.values():
             self.progress.note(record)
@@ -160,7 +161,7 @@ class Sweep:
         """All phases, one after the other."""
         self.slots = self.progress.slots = workers.cluster.slots
         self.began = time.monotonic()
-        self.store, self.drafts = store, Drafts(store.location)
+        self.store, self.drafts = store, CheckpointStore(store.location)
         resources = self.plan.study.resources
         with self.progress, closing(self.drafts) as drafts:
             self.slots.use(resources.reference)
@@ -250,7 +251,7 @@ class Sweep:
             )
             for seed, values in audited.items():
                 now = time.time()
-                self.take_aside(
+                self.record_other(
                     replace(
                         confirmed[seed],
                         key=keys[seed],
@@ -277,7 +278,7 @@ class Sweep:
         retain, test = ((ours[name], theirs[name]) for name in ("acc_retain", "acc_test"))
         return utility_ratio(retain, test)
 
-    def take_aside(self, record: TrialRecord) -> None:
+    def record_other(self, record: TrialRecord) -> None:
         """Record what was not a job of a Tune run: a reference, or an audit."""
         if self.results.append(record):
             self.meter.add(record)
@@ -348,7 +349,7 @@ class _Source:
         assert self.sweep.store is not None
         self.sweep.store.put(job.key, arrays)
 
-    def behind(self, job: Job, point: Curve) -> bool:
+    def behind(self, job: Job, point: CurvePoint) -> bool:
         return False
 
 
@@ -363,7 +364,7 @@ class _Search(_Source):
         super().ended(record)
         self.sweep.cells.ended(record)
 
-    def behind(self, job: Job, point: Curve) -> bool:
+    def behind(self, job: Job, point: CurvePoint) -> bool:
         search = self.sweep.plan.study.search
         if search.early_stop != "asha":
             return False
@@ -382,7 +383,7 @@ class _Fixed(_Source):
         return self.waiting.pop()
 
 
-def open_results(plan: Plan, places: Places) -> Results:
+def open_results(plan: Plan, places: Locations) -> Results:
     """Open the results of a study and note what is asked for now.
 
     Raises:
@@ -399,11 +400,11 @@ def open_results(plan: Plan, places: Places) -> Results:
         )
     if not found.study or found.study["definition"] != line["definition"]:
         found.begin(line)
-    found.set_aside(lambda record: repeats(record, plan.study.operation))
+    found.set_aside(lambda record: repeats(record, plan.study.settings))
     return found
 
 
-def repeats(record: TrialRecord, operation: Operation) -> bool:
+def repeats(record: TrialRecord, operation: RunSettings) -> bool:
     """Whether a failed trial is run again: its worker was lost, or the limit that ended it has been changed."""
     share = {name: amount for name, amount in operation.resources.trial.amounts.items() if amount}
     limit = operation.trial_timeout

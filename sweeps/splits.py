@@ -14,16 +14,16 @@ import numpy as np
 from mu.data.index_files import MEANING
 from mu.problem import Problem, Role
 from mu.ranking import ranking_key
+from sweeps.errors import StudyError
 from sweeps.plan import Plan
+from sweeps.references import load_reference
 from sweeps.state.store import Store, write_atomically
-from sweeps.study.checkpoints import known
-from sweeps.study.yaml_file import StudyError
 
 if TYPE_CHECKING:
     from sweeps.workers.trainers import Trainers
 
 
-def settle(
+def resolve_ranked_requests(
     plan: Plan, store: Store, workers: Callable[[], AbstractContextManager[Trainers]]
 ) -> None:
     """Let every ranked request of a plan know its samples.
@@ -60,7 +60,7 @@ def _originals(plan: Plan, missing: dict[str, Problem], store: Store, workers: T
         if problem.request.kind == "hardest":
             continue
         key = problem.reference_key("original")
-        arrays = known(problem, "original", plan.study.brought, store)
+        arrays = load_reference(problem, "original", plan.study.supplied, store)
         if arrays is None:
             lacking[key] = (problem, "original")
         else:

@@ -23,7 +23,7 @@ from sweeps import catalogue, manual
 from sweeps.__main__ import main
 from sweeps.study import space, study
 from sweeps.study.fields import plain
-from sweeps.study.resources import Share
+from sweeps.study.resources import Slot
 
 DOCS = studies.ROOT / "docs"
 SUBMISSION = """
@@ -63,7 +63,7 @@ def test_the_page_of_keys_is_current_and_has_all_that_a_study_may_hold() -> None
     keys = {part: re.findall(r"^\| `(\w+)`", text, re.MULTILINE) for part, text in sections.items()}
     assert keys["methods: space"] == list(space.KEYS)
     assert keys["methods"] == ["name", "fix", "space", "forget"]
-    assert set(keys["resources"]) == {*plain(Share()), "concurrent", "launch", "references"}
+    assert set(keys["resources"]) == {*plain(Slot()), "concurrent", "launch", "references"}
     assert keys["search"] == ["trials", "sampler", "objective", "early_stop"]
     assert {"class", "kind"} < set(keys["forget"]) and "target" not in keys["forget"]
     held = study.parse(studies.tiny(), "study.yaml").definition

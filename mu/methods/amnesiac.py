@@ -45,7 +45,7 @@ def unlearn(
     if labels == "retain":
         counts = torch.bincount(split.retain.labels.cpu(), minlength=split.num_classes).float()
     relabelled = split.forget.relabelled(other_labels(split.forget.labels, counts, generator))
-    split.evidence.instances = relabelled
+    split.diagnostics.instances = relabelled
     if reinit_head:
         reinitialize_head(model, generator)
     yield from fit(

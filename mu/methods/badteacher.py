@@ -56,10 +56,10 @@ def unlearn(
         reduction: `batchmean` divides a batch's divergence by its samples, `mean` by classes, too.
     """
     competent = original_logits(model, split, "retain")
-    incompetent = split.once(
+    incompetent = split.cached(
         "random network's logits", lambda draws: random_logits(model, split, draws)
     )
-    split.evidence.instances = split.forget.relabelled(incompetent.softmax(1))
+    split.diagnostics.instances = split.forget.relabelled(incompetent.softmax(1))
     count = max(1, int(retain_fraction * len(split.retain)))
     chosen = torch.randperm(len(split.retain), generator=generator)[:count].to(split.device)
     examples = concat(
@@ -88,7 +88,7 @@ def original_logits(model: nn.Module, split: Split, part: Literal["retain", "for
     def compute(draws: torch.Generator) -> Tensor:
         return torch.from_numpy(predict(model, getattr(split, part))).to(split.device)
 
-    return split.once(f"original logits: {part}", compute)
+    return split.cached(f"original logits: {part}", compute)
 
 
 def random_logits(model: nn.Module, split: Split, draws: torch.Generator) -> Tensor:

@@ -62,7 +62,7 @@ def unlearn(
     """
     labels = nearest_labels(model, split.forget, bound, exclude_own_class)
     relabelled = split.forget.relabelled(labels)
-    split.evidence.instances = relabelled
+    split.diagnostics.instances = relabelled
     stepper = make_optimizer(model, optimizer, lr, momentum, weight_decay)
     for _ in resumable(epochs, generator, model, stepper):
         model.train(mode == "train")

@@ -49,7 +49,7 @@ def unlearn(
         boost: Multiplies the variance of biases and batch norm and, where a class goes, of the head.
         class_variance: Variance in the forgotten class's row of the head, before the boost; its mean is 0.
     """
-    information = split.once(
+    information = split.cached(
         ("fisher", samples),
         lambda draws: fisher_diagonal(model, subset(split.retain, samples, draws)),
     )

@@ -44,7 +44,9 @@ def unlearn(
         damping: Added to the diagonal of F; 1 in the official code. Not used by `first_order_official`.
         samples: Retained samples, drawn once, that make up F; for `first_order_official` also its constant N.
     """
-    known = split.once(("influence", samples), lambda draws: measure(model, split, samples, draws))
+    known = split.cached(
+        ("influence", samples), lambda draws: measure(model, split, samples, draws)
+    )
     if first_order_official:
         damping, coefficients = 1.0, official_coefficients(known, samples)
     else:

@@ -101,7 +101,7 @@ def finetune_on_instances(
             instances [4 N, C, H, W]; row 4 i + j belongs to forgotten image i and its j-th class.
         bare: The same of forgotten images alone, what of them an instance holds.
     """
-    chosen = split.once("natmu selection", lambda draws: _select(model, split, draws))
+    chosen = split.cached("natmu selection", lambda draws: _select(model, split, draws))
     retain = split.retain.take(chosen)
 
     def labelled(images: Tensor) -> Examples:
@@ -111,8 +111,8 @@ def finetune_on_instances(
 
     forget = as_float(split.forget.inputs)
     instances = labelled(blend(forget, as_float(retain.inputs)))
-    split.evidence.instances = instances
-    split.evidence.partial = lambda: labelled(bare(as_float(split.forget.inputs)))
+    split.diagnostics.instances = instances
+    split.diagnostics.partial = lambda: labelled(bare(as_float(split.forget.inputs)))
     examples = concat(split.retain, instances)
     if reinit_head:
         reinitialize_head(model, generator)

@@ -59,7 +59,7 @@ def unlearn(
         order: `forget_first` ends every epoch with the retained data.
         restore: Keep frozen weights exactly; otherwise only their gradients are dropped.
     """
-    strength = split.once(
+    strength = split.cached(
         ("saliency", batch_size), lambda draws: saliency(model, split.forget, batch_size)
     )
     masks = unflatten(largest(strength, ratio), model)
@@ -72,8 +72,8 @@ def unlearn(
 
     def draw() -> list[Examples]:
         drawn = random_labels(split, labels, generator)
-        split.evidence.instances = split.forget.relabelled(drawn)
-        phases = [split.evidence.instances, split.retain]
+        split.diagnostics.instances = split.forget.relabelled(drawn)
+        phases = [split.diagnostics.instances, split.retain]
         return [concat(*phases)] if order == "shuffled" else phases
 
     phases = draw()

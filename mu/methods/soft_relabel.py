@@ -66,7 +66,7 @@ def unlearn(
         batch_size: Of the second phase.
         exclude_own_class: Whether retained samples of a forgotten sample's own class lend it no label.
     """
-    retain_logits, forget_logits = split.once(
+    retain_logits, forget_logits = split.cached(
         "soft_relabel logits",
         lambda draws: (_logits(model, split.retain), _logits(model, split.forget)),
     )

@@ -51,7 +51,7 @@ def unlearn(
         batch_size: Samples whose gradients are averaged before squaring. Alphas hold for one batch size.
         batches: How D is cut: shuffled as a whole, D_r and D_f apart, or these sorted by class, too.
     """
-    everything, forgotten = split.once(
+    everything, forgotten = split.cached(
         ("importance", batch_size, batches),
         lambda draws: importances(model, split, batch_size, batches, draws),
     )

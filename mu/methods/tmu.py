@@ -140,11 +140,11 @@ def unlearn(
         momentum=momentum,
         weight_decay=twin_weight_decay,
     )
-    hardness = split.once(
+    hardness = split.cached(
         ("tmu hardness", settings), lambda draws: predict_hardness(model, split, draws, settings)
     )
     hard = hardness >= threshold
-    split.evidence.predicted_hard = hard
+    split.diagnostics.predicted_hard = hard
     logger.info("%d of %d forgotten samples are taken for hard", int(hard.sum()), len(hard))
     weights = signed_weights(hard, reduction)
     stepper = make_optimizer(model, "sgd", lr, momentum, weight_decay)

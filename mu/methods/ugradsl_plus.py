@@ -101,7 +101,7 @@ def descend_and_ascend(
 ) -> Iterator[None]:
     """Algorithm 1; `iterate` names the set whose end is an epoch's, the other is cycled."""
     if not adaptive:
-        split.evidence.label_weights = (p, 1 - p, alpha)
+        split.diagnostics.label_weights = (p, 1 - p, alpha)
     optimizer = make_optimizer(model, "sgd", lr, momentum, weight_decay)
     sets = {"retain": split.retain, "forget": split.forget}
     cycled = len(sets["forget" if iterate == "retain" else "retain"])

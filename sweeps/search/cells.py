@@ -20,7 +20,7 @@ from mu.selection import objective_value
 from sweeps.plan import Job, Plan
 from sweeps.search.optuna_storage import open_storage
 from sweeps.study import space
-from sweeps.study.methods import Tuned
+from sweeps.study.methods import MethodConfig
 from sweeps.study.search import Search
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -30,7 +30,7 @@ Cell = tuple[str, str]
 @dataclass
 class _Cell:
     study: optuna.Study
-    tuned: Tuned
+    tuned: MethodConfig
     trials: int
     waiting: deque[Job] = field(default_factory=deque)
     asked: int = 0
@@ -62,7 +62,7 @@ class Cells:
             pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=3),
             load_if_exists=True,
         )
-        state = _Cell(study, self.plan.study.tuned(method), self.plan.study.trials(method))
+        state = _Cell(study, self.plan.study.method(method), self.plan.study.trials(method))
         for record in records:
             if record.number is not None:
                 state.ended.setdefault(record.number, []).append(record)

@@ -14,8 +14,8 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from sqlalchemy.exc import InterfaceError, OperationalError
 
+from sweeps.errors import StudyError, SweepError
 from sweeps.state.credentials import database_url, hide
-from sweeps.study.yaml_file import StudyError, SweepError
 
 logger = logging.getLogger(__name__)
 OUTAGE_SECONDS = 1800.0
@@ -67,7 +67,9 @@ def open_storage(location: str) -> BaseStorage:
             return JournalStorage(_Journal(location))
         url = database_url(location)
         connection = CONNECTION if url.startswith("postgresql") else {}
-        return _Patient(url, engine_kwargs={"pool_pre_ping": True, "connect_args": connection})
+        return RetryingStorage(
+            url, engine_kwargs={"pool_pre_ping": True, "connect_args": connection}
+        )
     except Exception as error:
         raise StudyError(
             f"--optuna-storage {hide(location)}: cannot be opened: "
@@ -88,7 +90,7 @@ class _Journal(JournalFileBackend):
             file.write(content.encode())
 
 
-class _Patient(RDBStorage):
+class RetryingStorage(RDBStorage):
     """A database that is asked again until it answers. Each method of Optuna's is one transaction.
 
     Raises (every method):
@@ -101,7 +103,7 @@ class _Patient(RDBStorage):
 
 def _patiently(method: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(method)
-    def call(self: _Patient, *arguments: Any, **named: Any) -> Any:
+    def call(self: RetryingStorage, *arguments: Any, **named: Any) -> Any:
         began, tried = time.monotonic(), 0
         while True:
             try:
@@ -128,4 +130,4 @@ def _patiently(method: Callable[..., Any]) -> Callable[..., Any]:
 
 for _name, _method in vars(RDBStorage).items():
     if _name.lstrip("_") in TRANSACTIONS:
-        setattr(_Patient, _name, _patiently(_method))
+        setattr(RetryingStorage, _name, _patiently(_method))

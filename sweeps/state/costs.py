@@ -52,7 +52,9 @@ def seconds_per_sample(records: Iterable[TrialRecord], planned: Planned) -> floa
     return sum(taken) / len(taken) * search["trials"] / search["samples"]
 
 
-def to_go(records: Iterable[TrialRecord], planned: Planned, search_ended: bool) -> float | None:
+def remaining_seconds(
+    records: Iterable[TrialRecord], planned: Planned, search_ended: bool
+) -> float | None:
     """Slot-seconds that the trials which are planned and not there will take; None before any search trial has ended."""
     records = list(records)
     rate = seconds_per_sample(records, planned)

@@ -19,8 +19,8 @@ import yaml
 from mu import record as records
 from mu.record import TrialRecord
 from mu.training import Recipe
+from sweeps.errors import StudyError, SweepError
 from sweeps.state.store import write_atomically
-from sweeps.study.yaml_file import StudyError, SweepError
 
 TRIALS = "trials.jsonl"
 LOCK_TRIES, LOCK_PAUSE_SECONDS = 5, 0.1
@@ -137,10 +137,10 @@ def _comparable(line: Mapping[str, Any]) -> dict[str, Any]:
         }
         flat[f"methods.{method['name']}.space"] = sorted(method["space"])
     seeds = {seed for role in definition["seeds"].values() for seed in role}
-    brought = line.get("checkpoints", {})
+    supplied = line.get("checkpoints", {})
     for name in (f"{forget} {seed}" for forget in definition["forget"] for seed in seeds):
         for role in records.REFERENCES:
-            flat[f"{role} {name}"] = brought.get(f"{role} {name}", "trained")
+            flat[f"{role} {name}"] = supplied.get(f"{role} {name}", "trained")
     return json.loads(json.dumps(flat))
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from mu.evaluate import COSTLY
+from sweeps.errors import StudyError
 from sweeps.study.fields import build, known, one_of, plain
-from sweeps.study.yaml_file import StudyError
 
 COSTLY_PHASES = ("search", "default", "confirm", "sufficient", "transfer")
 

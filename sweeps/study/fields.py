@@ -7,7 +7,7 @@ import types
 from collections.abc import Mapping, Sequence
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from sweeps.study.yaml_file import StudyError
+from sweeps.errors import StudyError
 
 
 def known(raw: Mapping[str, Any], allowed: Sequence[str], where: str) -> None:

@@ -10,14 +10,14 @@ from typing import Any
 from mu import methods
 from mu.forget import ForgetRequest
 from mu.methods import Method
+from sweeps.errors import StudyError
 from sweeps.study import space
 from sweeps.study.fields import known
 from sweeps.study.space import Range
-from sweeps.study.yaml_file import StudyError
 
 
 @dataclass(frozen=True)
-class Tuned:
+class MethodConfig:
     """A method as a study uses it.
 
     Args:
@@ -39,11 +39,11 @@ class Tuned:
 
 def parse_methods(
     raw: Any, requests: Mapping[str, ForgetRequest], where: str, folders: Sequence[Path]
-) -> tuple[Tuned, ...]:
+) -> tuple[MethodConfig, ...]:
     """The list of methods of a study on its requests. Raises StudyError."""
     if not isinstance(raw, list) or not raw:
         raise StudyError(f"{where}: must list at least one method, but got {raw!r}")
-    tuned: list[Tuned] = []
+    tuned: list[MethodConfig] = []
     for entry in raw:
         content = {"name": entry} if isinstance(entry, str) else entry
         if not isinstance(content, dict) or not isinstance(content.get("name"), str):
@@ -82,7 +82,7 @@ def _tuned(
     requests: tuple[str, ...],
     where: str,
     folders: Sequence[Path],
-) -> Tuned:
+) -> MethodConfig:
     fix, own = content.get("fix") or {}, content.get("space") or {}
     for key, value in (("fix", fix), ("space", own)):
         if not isinstance(value, dict):
@@ -98,10 +98,10 @@ def _tuned(
     ranges = {r.knob: r for r in space.parse(shipped, method, source)}
     ranges |= {r.knob: r for r in space.parse(own, method, f"{where}: space")}
     kept = tuple(r for name, r in ranges.items() if name not in fix)
-    return Tuned(method, fixed, kept, requests)
+    return MethodConfig(method, fixed, kept, requests)
 
 
-def plain_method(tuned: Tuned) -> dict[str, Any]:
+def plain_method(tuned: MethodConfig) -> dict[str, Any]:
     """As it is written in a study file, with every knob."""
     spans = {}
     for span in tuned.ranges:

@@ -17,9 +17,9 @@ from typing import Any
 from mu import methods
 from mu.forget import ForgetRequest
 from mu.metrics import METRICS
-from sweeps.study import yaml_file as files
+from sweeps.errors import StudyError
+from sweeps.study import yaml_file
 from sweeps.study.fields import build, plain
-from sweeps.study.yaml_file import StudyError
 
 COLUMNS = (
     "paper",
@@ -219,7 +219,7 @@ def printed(
                 f"settings: {forget}: no rows of {setting!r}{where}; there are {there}"
             )
         for row, match in matches:
-            values = {k: files.parse(value, setting) for k, value in match.groupdict().items()}
+            values = {k: yaml_file.parse(value, setting) for k, value in match.groupdict().items()}
             found.append(_printed(published, row, forget, values, whole_class))
     return tuple(found)
 

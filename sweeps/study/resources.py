@@ -10,12 +10,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from mu.launch import check_launch
+from sweeps.errors import StudyError
 from sweeps.study.fields import build, known
-from sweeps.study.yaml_file import StudyError
 
 
 @dataclass(frozen=True)
-class Share:
+class Slot:
     """What one trial or training occupies while it runs.
 
     Args:
@@ -53,8 +53,8 @@ class Resources:
             ``mu.launch``.
     """
 
-    trial: Share = Share()
-    reference: Share = Share()
+    trial: Slot = Slot()
+    reference: Slot = Slot()
     concurrent: int | None = None
     launch: str = "eager"
 
@@ -93,7 +93,7 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class Operation:
+class RunSettings:
     """How a study is run. Nothing here changes a result; all of it may change between runs.
 
     Args:
@@ -119,10 +119,10 @@ class Operation:
         }
 
 
-KEYS = tuple(Operation().plain)
+KEYS = tuple(RunSettings().plain)
 
 
-def parse(raw: Mapping[str, Any], where: str) -> Operation:
+def parse(raw: Mapping[str, Any], where: str) -> RunSettings:
     """The operation part of a study given as plain data. Raises StudyError."""
     timeout = raw.get("trial_timeout")
     number = isinstance(timeout, (int, float)) and not isinstance(timeout, bool)
@@ -131,7 +131,7 @@ def parse(raw: Mapping[str, Any], where: str) -> Operation:
     notify = raw.get("notify")
     if notify is not None and not _is_web(notify):
         raise StudyError(f"{where}: notify: must be an URL with http:// or https:// and a host")
-    return Operation(
+    return RunSettings(
         _resources(raw.get("resources", {}), f"{where}: resources"),
         None if timeout is None else float(timeout),
         build(Budget, raw.get("budget") or {}, f"{where}: budget"),
@@ -140,16 +140,16 @@ def parse(raw: Mapping[str, Any], where: str) -> Operation:
 
 
 def _resources(raw: Any, where: str) -> Resources:
-    share = [f.name for f in dataclasses.fields(Share)]
+    share = [f.name for f in dataclasses.fields(Slot)]
     if not isinstance(raw, dict):
         raise StudyError(f"{where}: must be a mapping, but got {raw!r}")
     known(raw, (*share, "concurrent", "launch", "references"), where)
     own = {key: value for key, value in raw.items() if key in share}
-    trial = build(Share, own, where)
+    trial = build(Slot, own, where)
     references = raw.get("references") or {}
     if not isinstance(references, dict):
         raise StudyError(f"{where}: references: must be a mapping, but got {references!r}")
-    reference = build(Share, {**own, **references}, f"{where}: references")
+    reference = build(Slot, {**own, **references}, f"{where}: references")
     concurrent = raw.get("concurrent")
     if concurrent is not None and (type(concurrent) is not int or concurrent < 1):
         raise StudyError(

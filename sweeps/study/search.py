@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from mu.metrics import METRICS
+from sweeps.errors import StudyError
 from sweeps.study import space
 from sweeps.study.fields import build, known, one_of
-from sweeps.study.methods import Tuned
-from sweeps.study.yaml_file import StudyError
+from sweeps.study.methods import MethodConfig
 
 SAMPLERS = ("tpe", "random", "grid")
 EARLY_STOPS = ("collapse", "none", "asha")
@@ -45,7 +45,7 @@ class Search:
     mean_gap: tuple[str, ...] = ()
 
 
-def parse_search(raw: Any, methods: Sequence[Tuned], where: str) -> Search:
+def parse_search(raw: Any, methods: Sequence[MethodConfig], where: str) -> Search:
     """How a study searches its methods. Raises StudyError."""
     objective = raw.get("objective") if isinstance(raw, dict) else None
     if isinstance(objective, str):
@@ -74,7 +74,7 @@ def parse_search(raw: Any, methods: Sequence[Tuned], where: str) -> Search:
     return _grid(search, methods, "trials" in raw, where) if search.sampler == "grid" else search
 
 
-def _grid(search: Search, methods: Sequence[Tuned], given: bool, where: str) -> Search:
+def _grid(search: Search, methods: Sequence[MethodConfig], given: bool, where: str) -> Search:
     """The search with as many trials as its grid has points."""
     sizes = {}
     for method in filter(lambda method: method.ranges, methods):

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from mu.knobs import Knob
 from mu.methods import Method
-from sweeps.study import yaml_file as files
-from sweeps.study.yaml_file import StudyError
+from sweeps.errors import StudyError
+from sweeps.study import yaml_file
 
 if TYPE_CHECKING:
     import optuna
@@ -80,7 +80,7 @@ def shipped(method: Method, folders: Sequence[Path] = ()) -> tuple[dict[str, Any
     for folder in places:
         path = folder / f"{method.name}.yaml"
         if path.is_file():
-            return _mapping(files.read(path), str(path)), f"search_spaces/{path.name}"
+            return _mapping(yaml_file.read(path), str(path)), f"search_spaces/{path.name}"
     return {}, f"search_spaces/{method.name}.yaml"
 
 

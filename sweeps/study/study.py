@@ -16,10 +16,9 @@ from mu.forget import ForgetRequest
 from mu.models import Model
 from mu.problem import Problem, Role
 from mu.training import Recipe
-from sweeps.study import checkpoints
+from sweeps.errors import StudyError
 from sweeps.study import resources as operation
-from sweeps.study import yaml_file as files
-from sweeps.study.checkpoints import PLACES, Brought, Checkpoint
+from sweeps.study import yaml_file
 from sweeps.study.data import (
     parse_data,
     parse_model,
@@ -38,11 +37,11 @@ from sweeps.study.experiments import (
     plain_experiments,
 )
 from sweeps.study.fields import build, known, one_of, plain
-from sweeps.study.methods import Tuned, parse_methods, plain_method
+from sweeps.study.methods import MethodConfig, parse_methods, plain_method
 from sweeps.study.published import Printed, parse_published
-from sweeps.study.resources import Operation, Resources
+from sweeps.study.resources import Resources, RunSettings
 from sweeps.study.search import Search, parse_search
-from sweeps.study.yaml_file import StudyError
+from sweeps.study.supplied import PLACES, SuppliedModel, SuppliedModels, find_supplied
 
 SELECTIONS = ("honest", "paper")
 
@@ -56,17 +55,17 @@ class Study:
     model: Model
     training: Recipe
     forget: Mapping[str, ForgetRequest]
-    methods: tuple[Tuned, ...]
+    methods: tuple[MethodConfig, ...]
     search_seeds: tuple[int, ...]
     report_seeds: tuple[int, ...]
     search: Search
     experiments: Experiments
-    operation: Operation
+    settings: RunSettings
     metrics: Metrics
     audit: Audit
     selection: str
     published: tuple[Printed, ...]
-    brought: Brought
+    supplied: SuppliedModels
     definition: Mapping[str, Any] = field(repr=False)
 
     @property
@@ -74,31 +73,31 @@ class Study:
         """What the search looks at: `val`, or `test` when knobs are selected as the papers do."""
         return "test" if self.selection == "paper" else "val"
 
-    def checkpoints(self, forget: str, seed: int) -> dict[Role, Checkpoint]:
+    def checkpoints(self, forget: str, seed: int) -> dict[Role, SuppliedModel]:
         """The models that are brought for a problem, by role."""
         return {
-            role: self.brought[role, forget, seed]
+            role: self.supplied[role, forget, seed]
             for role in PLACES
-            if (role, forget, seed) in self.brought
+            if (role, forget, seed) in self.supplied
         }
 
     def problem(
         self, data: Dataset, forget: str, seed: int, chosen: NDArray[np.int64] | None = None
     ) -> Problem:
         """One of the study's problems, on its data; see ``mu.problem.Problem``."""
-        brought = {role: found.digest for role, found in self.checkpoints(forget, seed).items()}
+        supplied = {role: found.digest for role, found in self.checkpoints(forget, seed).items()}
         request = self.forget[forget]
-        return Problem(data, self.model, self.training, request, seed, chosen, brought)
+        return Problem(data, self.model, self.training, request, seed, chosen, supplied)
 
     @property
     def resources(self) -> Resources:
-        return self.operation.resources
+        return self.settings.resources
 
     def trials(self, method: str) -> int:
         """Configurations in each cell of a method: one where nothing is searched, since all would be the same."""
-        return self.search.trials if self.tuned(method).ranges else 1
+        return self.search.trials if self.method(method).ranges else 1
 
-    def tuned(self, name: str) -> Tuned:
+    def method(self, name: str) -> MethodConfig:
         return next(tuned for tuned in self.methods if tuned.name == name)
 
 
@@ -138,7 +137,7 @@ def read(
     Raises:
         StudyError: Something in it is wrong; the message names file, key, value and what is allowed.
     """
-    raw = files.read(path)
+    raw = yaml_file.read(path)
     if not isinstance(raw, dict):
         raise StudyError(f"{path}: must be a mapping with {', '.join(KEYS)}")
     if "base" in raw:
@@ -160,7 +159,7 @@ def _with_base(raw: Mapping[str, Any], path: Path) -> dict[str, Any]:
     name = raw["base"]
     if not isinstance(name, str):
         raise StudyError(f"{path}: base: must be a file beside this one, but got {name!r}")
-    below = files.read(path.parent / name)
+    below = yaml_file.read(path.parent / name)
     if not isinstance(below, dict) or "base" in below:
         raise StudyError(f"{path}: base: {name} must be a mapping without a `base` of its own")
     return {**below, **{key: value for key, value in raw.items() if key != "base"}}
@@ -176,7 +175,7 @@ def _override(raw: dict[str, Any], text: str) -> None:
         target = target.setdefault(part, {})
         if not isinstance(target, dict):
             raise StudyError(f"-o {text}: `{part}` is not a mapping")
-    target[last] = files.parse(value, f"-o {text}")
+    target[last] = yaml_file.parse(value, f"-o {text}")
 
 
 def parse(raw: Mapping[str, Any], where: str, folders: Sequence[Path] = ()) -> Study:
@@ -198,7 +197,7 @@ def parse(raw: Mapping[str, Any], where: str, folders: Sequence[Path] = ()) -> S
         raw.get("seeds", {}), f"{where}: seeds", apart=selection == "honest"
     )
     every_seed = tuple(dict.fromkeys((*search_seeds, *report_seeds)))
-    brought = checkpoints.find(raw, requests, every_seed, where)
+    supplied = find_supplied(raw, requests, every_seed, where)
     search = parse_search(raw.get("search", {}), methods, f"{where}: search")
     experiments = parse_experiments(raw.get("experiments", {}), requests, f"{where}: experiments")
     metrics = parse_metrics(raw.get("metrics", {}), f"{where}: metrics")
@@ -241,7 +240,7 @@ def parse(raw: Mapping[str, Any], where: str, folders: Sequence[Path] = ()) -> S
         audit,
         selection,
         printed,
-        brought,
+        supplied,
         definition,
     )
 

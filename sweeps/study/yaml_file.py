@@ -11,13 +11,7 @@ from typing import Any
 
 import yaml
 
-
-class StudyError(ValueError):
-    """What the user wrote is wrong: file, key, what was given and what is allowed. Exit code 2."""
-
-
-class SweepError(RuntimeError):
-    """The study is right, but could not be run to its end, such as when a reference cannot be trained. Exit code 1."""
+from sweeps.errors import StudyError
 
 
 class _Loader(yaml.SafeLoader):

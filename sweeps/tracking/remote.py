@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from sweeps.study.yaml_file import StudyError, SweepError
+from sweeps.errors import StudyError, SweepError
 
 PAUSE_SECONDS = 0.5
 MODE = "RAY_AUTH_MODE"

@@ -137,7 +137,9 @@ def _cost(line: Mapping[str, Any], found: Sequence[TrialRecord], live: Mapping[s
     parts += [f"{total[name] / 3600:.3g} {unit}" for name, unit in UNITS.items() if total[name]]
     text = f"used: {', '.join(parts)}"
     planned = line.get("planned")
-    left = costs.to_go(found, planned, bool(line.get("search_ended"))) if planned else None
+    left = (
+        costs.remaining_seconds(found, planned, bool(line.get("search_ended"))) if planned else None
+    )
     if not left:
         return text
     share = line["definition"]["resources"]

@@ -14,7 +14,7 @@ from typing import Any
 
 import ray
 
-from sweeps.study.resources import Resources, Share
+from sweeps.study.resources import Resources, Slot
 from sweeps.workers import loopback
 
 LOOK_SECONDS = 2.0
@@ -31,7 +31,7 @@ class Slots:
         limit: Most at once; None is as many as fit.
     """
 
-    def __init__(self, share: Share, limit: int | None):
+    def __init__(self, share: Slot, limit: int | None):
         self._limit = limit
         self._lock = threading.Lock()
         self._seconds = 0.0
@@ -43,7 +43,7 @@ class Slots:
         self._thread = threading.Thread(target=self._follow, name="slots", daemon=True)
         self._thread.start()
 
-    def use(self, share: Share) -> None:
+    def use(self, share: Slot) -> None:
         """Count for other shares from here on."""
         self._share = share
         self._count()
@@ -75,7 +75,7 @@ class Slots:
         return found if self._limit is None else min(found, self._limit)
 
 
-def fit(share: Share, there: dict[str, float]) -> int:
+def fit(share: Slot, there: dict[str, float]) -> int:
     """How many pieces of work a node holds.
 
     Args:
@@ -91,13 +91,13 @@ def fit(share: Share, there: dict[str, float]) -> int:
     return min(most)
 
 
-def ray_resources(share: Share) -> dict[str, float]:
+def ray_resources(share: Slot) -> dict[str, float]:
     """A share by Ray's names, without what is 0."""
     wanted = {"CPU": share.cpus, "GPU": share.gpus, **share.custom}
     return {name: amount for name, amount in wanted.items() if amount}
 
 
-def ray_options(share: Share) -> dict[str, Any]:
+def ray_options(share: Slot) -> dict[str, Any]:
     """A share as the options of a Ray task."""
     return {"num_cpus": share.cpus, "num_gpus": share.gpus, "resources": dict(share.custom)}
 

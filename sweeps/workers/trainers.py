@@ -21,13 +21,13 @@ from mu.device import place, prepare
 from mu.evaluate import predict
 from mu.launch import set_launch
 from mu.models import Model
-from mu.problem import Evaluation, Problem, Role, weights_of
+from mu.problem import Evaluation, Problem, ProblemSpec, Role, weights_of
 from mu.ranking import rank
 from mu.snapshot import Snapshot
+from sweeps.errors import SweepError
 from sweeps.plan import Plan
-from sweeps.state.store import Drafts
-from sweeps.study.resources import Share
-from sweeps.study.yaml_file import SweepError
+from sweeps.state.checkpoint_store import CheckpointStore
+from sweeps.study.resources import Slot
 from sweeps.workers import memory
 from sweeps.workers.cluster import ray_options
 from sweeps.workers.save_timer import SaveTimer
@@ -56,18 +56,13 @@ class Scored:
     environment: dict[str, str]
 
 
-def parts_of(problem: Problem) -> tuple[Any, ...]:
-    """A problem without its data and its network, which travel once."""
-    return problem.recipe, problem.request, problem.seed, problem.chosen, problem.brought
-
-
 @ray.remote(max_retries=0, num_returns="streaming")
 def _train(
     data: Dataset,
     network: Model,
-    parts: tuple[Any, ...],
+    spec: ProblemSpec,
     role: Role,
-    share: Share,
+    share: Slot,
     launch: str,
     begun: Weights | None,
     every_seconds: float,
@@ -76,7 +71,7 @@ def _train(
     set_launch(launch)
     device = prepare(share.cpus, share.gpus)
     with memory.advised(device):
-        problem = Problem(data, network, *parts)
+        problem = spec.on(data, network)
         model = place(problem.build(), device)
         snapshot = Snapshot(begun[BEGUN].tobytes() if begun else b"")
         timer, began = SaveTimer(every_seconds), time.perf_counter()
@@ -94,18 +89,18 @@ def _train(
 def _score(
     data: Dataset,
     network: Model,
-    parts: tuple[Any, ...],
+    spec: ProblemSpec,
     weights: Sequence[ray.ObjectRef],
     views: tuple[str, ...],
     attacks: tuple[str, ...],
-    share: Share,
+    share: Slot,
     launch: str,
 ) -> list[Scored]:
     """Score references on one problem, each view once."""
     set_launch(launch)
     device = prepare(share.cpus, share.gpus)
     with memory.advised(device):
-        problem = Problem(data, network, *parts)
+        problem = spec.on(data, network)
         split = problem.split(device)
         untrained = predict(place(problem.build(), device), split.forget)
         scored = []
@@ -120,16 +115,16 @@ def _score(
 def _rank(
     data: Dataset,
     network: Model,
-    parts: tuple[Any, ...],
+    spec: ProblemSpec,
     original: Weights | None,
-    share: Share,
+    share: Slot,
     launch: str,
 ) -> NDArray[np.float64]:
     """Score the training samples of a problem with a ranked request."""
     set_launch(launch)
     device = prepare(share.cpus, share.gpus)
     with memory.advised(device):
-        return rank(Problem(data, network, *parts), original, device)
+        return rank(spec.on(data, network), original, device)
 
 
 class Trainers:
@@ -160,7 +155,7 @@ class Trainers:
         self.weights[key] = ray.put({k: v for k, v in arrays.items() if k != "seconds"})
 
     def train(
-        self, wanted: Mapping[str, tuple[Problem, Role]], drafts: Drafts | None = None
+        self, wanted: Mapping[str, tuple[Problem, Role]], drafts: CheckpointStore | None = None
     ) -> Iterator[tuple[str, Weights]]:
         """Train references in parallel; yields (key, arrays) as each ends.
 
@@ -209,7 +204,7 @@ class Trainers:
         return self._train.remote(
             self.data,
             self.model,
-            parts_of(problem),
+            problem.spec,
             role,
             *self.place,
             content,
@@ -226,7 +221,7 @@ class Trainers:
             self._rank.remote(
                 self.data,
                 self.model,
-                parts_of(problem),
+                problem.spec,
                 self.weights.get(problem.reference_key("original")),
                 *self.place,
             ): key
@@ -262,7 +257,7 @@ class Trainers:
             name: self._score.remote(
                 self.data,
                 self.model,
-                parts_of(problem),
+                problem.spec,
                 [self.weights[problem.reference_key(role)] for role in roles],
                 views,
                 attacks,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from mu import metrics
 from mu.device import peak_memory, place
-from mu.evaluate import compare, evidence_score, few_scores, outputs
+from mu.evaluate import compare, diagnostics_score, few_scores, outputs
 from mu.methods import Method
 from mu.problem import Evaluation, Problem, Weights
 from mu.rng import generator, seed_process
@@ -36,7 +36,7 @@ PATIENCE = 2
 KNOWN = ("curve", "time_unlearn", "samples_seen")
 """What an outcome holds between epochs."""
 
-Curve = dict[str, float]
+CurvePoint = dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Outcome:
     cause: str = ""
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     unavailable: dict[str, str] = field(default_factory=dict)
-    curve: list[Curve] = field(default_factory=list)
+    curve: list[CurvePoint] = field(default_factory=list)
     time_unlearn: float = 0.0
     samples_seen: int = 0
     confusions: dict[str, list[list[int]]] = field(default_factory=dict)
@@ -75,7 +75,7 @@ class Outcome:
     """Logits on D_f and on the test samples, for the audit; no part of the record."""
 
 
-class Begun:
+class RunningTrial:
     """A trial between two epochs.
 
     Args:
@@ -110,21 +110,21 @@ def run_trial(
     device: str = "cpu",
     own_list: Sequence[str] = (),
     retrained: Callable[[], Weights] | None = None,
-    begun: Begun | None = None,
-) -> Generator[Begun, None, Outcome]:
+    begun: RunningTrial | None = None,
+) -> Generator[RunningTrial, None, Outcome]:
     """Run a job; yields where it is after each epoch, and returns how it ended.
 
     Exceptions are caught and make it `failed`: they are results, and are not retried. The method's randomness
     depends on problem and method alone, so that trials of a cell differ by their knobs only.
 
     Args:
-        split: The problem's split on `device`; shared by trials, so that they share its ``once`` results.
+        split: The problem's split on `device`; shared by trials, so that they share its ``cached`` results.
         weights: The original model.
         own_list: Metrics of the objective `mean_gap`, if that is the study's.
         retrained: Fetches the retrained model, for the diagnostics of a finalist; None leaves them out.
         begun: Where to go on; None is the beginning.
     """
-    begun = begun or Begun()
+    begun = begun or RunningTrial()
     outcome = begun.outcome
     memory.watch(device)
     try:
@@ -151,7 +151,7 @@ def run_trial(
 
 
 def _steps(
-    begun: Begun,
+    begun: RunningTrial,
     problem: Problem,
     split: Split,
     method: Method,
@@ -162,7 +162,7 @@ def _steps(
     device: str,
     own_list: Sequence[str],
     retrained: Callable[[], Weights] | None,
-) -> Iterator[Begun]:
+) -> Iterator[RunningTrial]:
     """The work of ``run_trial``, noted in `begun` as it goes."""
     outcome, snapshot = begun.outcome, begun.snapshot
     seed_process("trial", problem.key, method.name)
@@ -224,8 +224,8 @@ def _steps(
         outcome.confusions = sparse(found.confusions)
     if job.attacks and retrained is not None:
         gold = place(problem.load(retrained()), device)
-        evidence = split.memo.evidence
-        shown = evidence_score(model, gold, evidence, found.forget, reference.retrain_logits)
+        diagnostics = split.memo.diagnostics
+        shown = diagnostics_score(model, gold, diagnostics, found.forget, reference.retrain_logits)
         _add(outcome, shown)
     if job.keep:
         outcome.kept = answers(found)
@@ -285,12 +285,12 @@ def answers(found: Evaluation) -> dict[str, NDArray[np.float32]]:
     return {"forget": found.forget.logits, "held_out": found.held_out["test"].logits}
 
 
-def _kept(point: Curve) -> float:
+def _kept(point: CurvePoint) -> float:
     """Accuracy on held-out data that the model should keep."""
     return point.get("acc_test_retain", point["acc_test"])
 
 
-def _collapsed(curve: Sequence[Curve], split: Split) -> bool:
+def _collapsed(curve: Sequence[CurvePoint], split: Split) -> bool:
     """Whether the last evaluations all were near chance; the one before the first epoch does not count."""
     last = curve[1:][-PATIENCE:]
     near_chance = COLLAPSED / split.num_classes
@@ -309,16 +309,16 @@ class _Watch:
         self.names = metrics.AVG_GAP_NATMU[problem.request.whole_class]
         self.reference = reference
 
-    def start(self) -> Curve:
+    def start(self) -> CurvePoint:
         """The point before the first epoch: the original model, already scored."""
         return self._point(0, 0.0, self.reference.original["val"])
 
-    def point(self, model: torch.nn.Module, epoch: int, seconds: float) -> Curve:
+    def point(self, model: torch.nn.Module, epoch: int, seconds: float) -> CurvePoint:
         retain, forget = outputs(model, self.retain), outputs(model, self.forget)
         scores = few_scores(retain, forget, outputs(model, *self.held_out))
         return self._point(epoch, seconds, scores)
 
-    def _point(self, epoch: int, seconds: float, scores: Mapping[str, float]) -> Curve:
+    def _point(self, epoch: int, seconds: float, scores: Mapping[str, float]) -> CurvePoint:
         kept = ("acc_retain", "acc_forget", "acc_test", "acc_test_retain")
         return {
             "epoch": epoch,

@@ -31,16 +31,16 @@ from mu.device import prepare
 from mu.launch import set_launch
 from mu.methods import Method
 from mu.models import Model
-from mu.problem import Problem
+from mu.problem import Problem, ProblemSpec
 from mu.record import TrialRecord
 from mu.split import Split
 from sweeps.plan import Job, Plan
 from sweeps.state.store import pack, unpack
-from sweeps.study.resources import Share
+from sweeps.study.resources import Slot
 from sweeps.workers.cluster import Cluster
 from sweeps.workers.save_timer import SaveTimer
-from sweeps.workers.trainers import RETRIES, Trainers, Weights, parts_of
-from sweeps.workers.trial import Begun, Curve, Reference, environment, run_trial
+from sweeps.workers.trainers import RETRIES, Trainers, Weights
+from sweeps.workers.trial import CurvePoint, Reference, RunningTrial, environment, run_trial
 
 REPORT_SECONDS = 2.0
 """How often at most a running trial reports; shorter epochs are reported together."""
@@ -73,12 +73,12 @@ class Workers:
             module = sys.modules[tuned.method.unlearn.__module__]
             if not module.__name__.startswith("mu.methods."):
                 ray.cloudpickle.register_pickle_by_value(module)  # workers do not have its file
-        operation = self.plan.study.operation
+        operation = self.plan.study.settings
         share = operation.resources.trial
         shared = Shared(
             data=self.trainers.data,
             model=self.trainers.model,
-            problems={name: parts_of(self.plan.problem(*name)) for name in references},
+            problems={name: self.plan.problem(*name).spec for name in references},
             originals=self.trainers.refs("original", references),
             retrained=self.trainers.refs("retrain", references),
             references=dict(references),
@@ -93,7 +93,7 @@ class Workers:
             tune.with_parameters(UnlearningTrial, shared=shared),
             {"cpu": share.cpus, "gpu": share.gpus, **share.custom},
         )
-        feed = _Feed(jobs, self.cluster.wanted, share, operation.trial_timeout)
+        feed = JobSearcher(jobs, self.cluster.wanted, share, operation.trial_timeout)
         # Threads of Tune may still write to it when Ctrl-C ends the run.
         with tempfile.TemporaryDirectory(prefix="musweep-", ignore_cleanup_errors=True) as folder:
             tune.Tuner(
@@ -109,7 +109,7 @@ class Workers:
                     name="study",
                     storage_path=folder,
                     verbose=0,
-                    callbacks=[_Clock(feed)],
+                    callbacks=[TimeoutCallback(feed)],
                     stop=_Broken(feed),
                     failure_config=tune.FailureConfig(max_failures=0),  # the feed starts them again
                     checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
@@ -139,7 +139,7 @@ class JobSource(Protocol):
     def keep(self, job: Job, arrays: Weights) -> None:
         """Take the outputs of a job that ended, before its record."""
 
-    def behind(self, job: Job, point: Curve) -> bool:
+    def behind(self, job: Job, point: CurvePoint) -> bool:
         """Whether a running job should be stopped."""
 
 
@@ -149,12 +149,12 @@ class Shared:
 
     data: ray.ObjectRef
     model: ray.ObjectRef
-    problems: dict[tuple[str, int], tuple[Any, ...]]
+    problems: dict[tuple[str, int], ProblemSpec]
     originals: dict[tuple[str, int], ray.ObjectRef]
     retrained: dict[tuple[str, int], ray.ObjectRef]
     references: dict[tuple[str, int], Reference]
     methods: dict[str, Method]
-    share: Share
+    share: Slot
     launch: str
     early_stop: str
     own_list: tuple[str, ...]
@@ -182,13 +182,13 @@ class UnlearningTrial(tune.Trainable):
         self.started = time.time()
         self.timer = SaveTimer(self.shared.save_seconds)
         left = new_config["begun"]
-        self.begun = Begun(None if left is None else ray.get(left))
+        self.begun = RunningTrial(None if left is None else ray.get(left))
         self.running: Any = None
         return True
 
     def _problem(self, name: tuple[str, int]) -> tuple[Problem, Split]:
         if name not in self.problems:
-            problem = Problem(self.data, self.model, *self.shared.problems[name])
+            problem = self.shared.problems[name].on(self.data, self.model)
             self.problems[name] = problem, problem.split(self.device)
             while len(self.problems) > KEPT_PROBLEMS:
                 self.problems.popitem(last=False)
@@ -275,7 +275,7 @@ tune_controller.RayActorManager = _ActorManager
 ray.tune.tune.TuneController = _Controller
 
 
-class _Feed(Searcher):
+class JobSearcher(Searcher):
     """Hands jobs to Tune as if they were suggestions, and turns their results into records.
 
     Args:
@@ -289,7 +289,7 @@ class _Feed(Searcher):
         self,
         jobs: JobSource,
         wanted: Callable[[], int],
-        share: Share,
+        share: Slot,
         timeout_seconds: float | None,
     ):
         super().__init__()
@@ -406,7 +406,7 @@ class _Feed(Searcher):
 class _Scheduler(FIFOScheduler):
     """Stops the trials that their source calls behind; decides nothing itself."""
 
-    def __init__(self, feed: _Feed):
+    def __init__(self, feed: JobSearcher):
         super().__init__()
         self.feed = feed
 
@@ -431,10 +431,10 @@ class _Scheduler(FIFOScheduler):
         return {}
 
 
-class _Clock(tune.Callback):
+class TimeoutCallback(tune.Callback):
     """Ends trials that take too long, hung ones too: their process is killed, and Tune sees a lost worker."""
 
-    def __init__(self, feed: _Feed):
+    def __init__(self, feed: JobSearcher):
         self.feed = feed
         self.trials: dict[str, tuple[float, Any]] = {}
 
@@ -476,7 +476,7 @@ class _Clock(tune.Callback):
 class _Broken(tune.Stopper):
     """Ends a run whose source cannot go on."""
 
-    def __init__(self, feed: _Feed):
+    def __init__(self, feed: JobSearcher):
         self.feed = feed
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:

@@ -21,10 +21,9 @@ from mu.forget import ForgetRequest, select
 from mu.metrics import entropy
 from mu.problem import Problem, weights_of
 from mu.ranking import early_epochs, rank, ranking_key
-from sweeps import splits
+from sweeps import preflight, splits
 from sweeps.plan import Plan
 from sweeps.state.store import Store
-from sweeps.study import data as problems
 from sweeps.study import study
 
 FAST = replace(RECIPE, epochs=10)
@@ -149,17 +148,17 @@ def plan() -> Plan:
         "some": {"kind": "random", "fraction": 0.1},
     }
     wanted = study.parse(studies.tiny(forget=requests, experiments={}, training__epochs=6), "tiny")
-    return Plan(wanted, problems.load_data(wanted, "tiny"))
+    return Plan(wanted, preflight.load_data(wanted, "tiny"))
 
 
 def test_samples_are_ranked_once_ever(plan: Plan, tmp_path: Path) -> None:
     store, workers = Store(str(tmp_path)), Here()
-    splits.settle(plan, store, workers.open)
+    splits.resolve_ranked_requests(plan, store, workers.open)
     assert (workers.opened, workers.trained, workers.scored) == (1, 1, 2), (
         "two requests share theirs"
     )
     again = Plan(plan.study, plan.data)
-    splits.settle(again, store, Here().open)
+    splits.resolve_ranked_requests(again, store, Here().open)
     for name in plan.study.forget:
         assert np.array_equal(plan.chosen(name), again.chosen(name))
     assert set(plan.chosen("harder")) < set(plan.chosen("hard"))
@@ -171,14 +170,14 @@ def test_samples_are_ranked_once_ever(plan: Plan, tmp_path: Path) -> None:
 
 
 def test_a_ranking_that_is_known_opens_no_cluster(plan: Plan, tmp_path: Path) -> None:
-    splits.settle(plan, Store(str(tmp_path)), Here().open)
+    splits.resolve_ranked_requests(plan, Store(str(tmp_path)), Here().open)
     workers = Here()
-    splits.settle(Plan(plan.study, plan.data), Store(str(tmp_path)), workers.open)
+    splits.resolve_ranked_requests(Plan(plan.study, plan.data), Store(str(tmp_path)), workers.open)
     assert workers.opened == 0
 
 
 def test_what_is_written_selects_the_same_samples_elsewhere(plan: Plan, tmp_path: Path) -> None:
-    splits.settle(plan, Store(str(tmp_path / "store")), Here().open)
+    splits.resolve_ranked_requests(plan, Store(str(tmp_path / "store")), Here().open)
     splits.write(plan, tmp_path / "splits")
     names = sorted(path.name for path in (tmp_path / "splits").iterdir())
     assert names == sorted(f"{n}.{s}" for n in plan.study.forget for s in ("json", "npy"))
@@ -189,7 +188,7 @@ def test_what_is_written_selects_the_same_samples_elsewhere(plan: Plan, tmp_path
     file = str(tmp_path / "splits" / "hard.npy")
     request = {"again": {"kind": "indices", "file": file}}
     wanted = study.parse(studies.tiny(forget=request, experiments={}), "tiny")
-    again = Plan(wanted, problems.load_data(wanted, "tiny"))
+    again = Plan(wanted, preflight.load_data(wanted, "tiny"))
     assert np.array_equal(again.chosen("again"), plan.chosen("hard"))
     # Positions count all training samples, so that any program can use them.
     everything = load(replace(wanted.data, subset=None, val=0.001))
@@ -203,7 +202,7 @@ def test_what_is_written_selects_the_same_samples_elsewhere(plan: Plan, tmp_path
 def test_changed_samples_of_a_request_are_another_study(plan: Plan, tmp_path: Path) -> None:
     from sweeps.state import results
 
-    splits.settle(plan, Store(str(tmp_path)), Here().open)
+    splits.resolve_ranked_requests(plan, Store(str(tmp_path)), Here().open)
     line = plan.study_line({}, 0.0)
     assert results.incompatible(line, line) == []
     plan.choose("hard", np.random.default_rng(0).random(len(plan.data.parts["train"])))

@@ -61,17 +61,17 @@ def test_results_are_computed_once_for_each_name(split: Split) -> None:
         calls.append("call")
         return draw(generator)
 
-    first = split.once(("noise", 0.5), compute)
-    assert split.once(("noise", 0.5), compute) is first
-    assert split.only(("forget",)).once(("noise", 0.5), compute) is first
+    first = split.cached(("noise", 0.5), compute)
+    assert split.cached(("noise", 0.5), compute) is first
+    assert split.only(("forget",)).cached(("noise", 0.5), compute) is first
     assert len(calls) == 1
-    assert not torch.equal(split.once(("noise", 0.6), compute), first)
+    assert not torch.equal(split.cached(("noise", 0.6), compute), first)
     assert len(calls) == 2
 
 
 def test_randomness_of_a_result_depends_on_problem_and_name_alone(split: Split) -> None:
     results = [
-        Memo(problem).once(name, draw)
+        Memo(problem).cached(name, draw)
         for problem, name in (("a", "x"), ("a", "x"), ("b", "x"), ("a", "y"))
     ]
     assert torch.equal(results[0], results[1])
@@ -93,7 +93,7 @@ def test_kept_results_are_billed_as_if_computed_again() -> None:
         counter = count_samples(model)
         memo.start(counter)
         began = time.perf_counter()
-        memo.once("slow", compute)
+        memo.cached("slow", compute)
         bills.append((time.perf_counter() - began + memo.seconds, counter[0] + memo.samples))
     assert [samples for _, samples in bills] == [7, 7, 7]
     assert all(seconds >= 0.02 for seconds, _ in bills)
@@ -101,10 +101,10 @@ def test_kept_results_are_billed_as_if_computed_again() -> None:
 
 def test_nothing_is_kept_beyond_the_limit() -> None:
     memo = Memo("problem", limit_bytes=4 * 3 + 4)
-    kept = memo.once("first", draw)
-    dropped = memo.once("second", draw)
-    assert memo.once("first", draw) is kept
-    again = memo.once("second", draw)
+    kept = memo.cached("first", draw)
+    dropped = memo.cached("second", draw)
+    assert memo.cached("first", draw) is kept
+    again = memo.cached("second", draw)
     assert again is not dropped
     assert torch.equal(again, dropped)
 
@@ -125,6 +125,6 @@ def test_size_of_a_result_is_that_of_the_tensors_inside(
 ) -> None:
     for limit, kept in ((11, False), (12, True)):
         memo = Memo("problem", limit_bytes=limit)
-        first = memo.once("result", lambda generator: wrap(draw(generator)))
-        again = memo.once("result", lambda generator: wrap(draw(generator)))
+        first = memo.cached("result", lambda generator: wrap(draw(generator)))
+        again = memo.cached("result", lambda generator: wrap(draw(generator)))
         assert (first is again) == kept

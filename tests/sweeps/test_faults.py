@@ -29,10 +29,10 @@ from ray._private.utils import get_used_memory
 from servers import mlflow_server
 from studies import ROOT, numbers, records
 
+from sweeps import preflight
 from sweeps.plan import Plan
 from sweeps.search.optuna_storage import _Journal
-from sweeps.state.store import Drafts
-from sweeps.study import data as problems
+from sweeps.state.checkpoint_store import CheckpointStore
 from sweeps.study import study
 from sweeps.tracking.mlflow import local_uri
 from sweeps.tracking.mlflow_process import KEY
@@ -257,7 +257,7 @@ def test_nodes_and_workers_may_be_lost_at_any_time(finished: Path, tmp_path: Pat
     assert not list((tmp_path / "storage").rglob(".writing*"))
 
 
-class Recording(Drafts):
+class Recording(CheckpointStore):
     """Drafts that kill the training worker at its third snapshot, and note the epochs of all."""
 
     def __init__(self, location: str):
@@ -277,7 +277,7 @@ class Recording(Drafts):
 def test_a_reference_goes_on_from_its_snapshot(finished: Path, tmp_path: Path) -> None:
     """Its worker is killed, and then the driver's run is ended: no epoch that was saved is run again."""
     wanted = study.read(finished / "study.yaml", ["training.epochs=60"])
-    plan = Plan(wanted, problems.load_data(wanted, "study.yaml"))
+    plan = Plan(wanted, preflight.load_data(wanted, "study.yaml"))
     problem = plan.problem("some", 1)
     key = problem.reference_key("retrain")
     drafts = Recording(str(tmp_path))

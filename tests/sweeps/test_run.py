@@ -254,15 +254,15 @@ def test_a_reference_that_cannot_be_trained_is_named(
 ) -> None:
     """In this process: a worker that raises, without a cluster of its own for it."""
     from mu.training import Recipe
+    from sweeps import preflight
+    from sweeps.errors import SweepError
     from sweeps.plan import Plan
-    from sweeps.study import data as problems
     from sweeps.study import study
-    from sweeps.study.yaml_file import SweepError
     from sweeps.workers import cluster
     from sweeps.workers.trainers import Trainers
 
     wanted = study.read(finished / "study.yaml")
-    plan = Plan(wanted, problems.load_data(wanted, "study.yaml"))
+    plan = Plan(wanted, preflight.load_data(wanted, "study.yaml"))
     with cluster.join(None, wanted.resources):
         recipe = Recipe(lr=0.1)
         object.__setattr__(recipe, "optimizer", "no_such_optimizer")  # what its checks would refuse

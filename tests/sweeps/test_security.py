@@ -22,10 +22,9 @@ from servers import LOOPBACK, mlflow_server
 
 from mu.data import DataSpec, load, plain_pickle
 from sweeps.__main__ import main
+from sweeps.errors import StudyError
 from sweeps.state.store import Store, pack, unpack
-from sweeps.study import study
-from sweeps.study import yaml_file as files
-from sweeps.study.yaml_file import StudyError
+from sweeps.study import study, yaml_file
 from sweeps.tracking.mlflow import local_uri, ui_environment
 
 SOURCES = sorted(
@@ -134,9 +133,9 @@ def test_a_study_with_a_tag_is_refused_and_runs_nothing(
 
 
 def test_aliases_are_data_and_share_what_they_name() -> None:
-    assert files.parse("a: &a {x: 1}\nb: [*a, *a]", "x.yaml")["b"] == [{"x": 1}, {"x": 1}]
+    assert yaml_file.parse("a: &a {x: 1}\nb: [*a, *a]", "x.yaml")["b"] == [{"x": 1}, {"x": 1}]
     with pytest.raises(StudyError, match=r"self\.yaml: its aliases expand"):
-        files.parse("&a [*a]", "self.yaml")
+        yaml_file.parse("&a [*a]", "self.yaml")
 
 
 def test_aliases_that_multiply_are_refused_before_they_fill_the_memory() -> None:
@@ -145,7 +144,7 @@ def test_aliases_that_multiply_are_refused_before_they_fill_the_memory() -> None
         for old, new in zip("abcdefghi", "bcdefghij")
     )
     with pytest.raises(StudyError, match=r"bomb\.yaml: its aliases expand"):
-        files.parse(text, "bomb.yaml")
+        yaml_file.parse(text, "bomb.yaml")
 
 
 def test_a_study_names_no_code() -> None:

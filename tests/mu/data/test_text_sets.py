@@ -21,10 +21,10 @@ from mu.models.architectures import EmbeddingBag
 from mu.problem import Problem, Weights, weights_of
 from mu.rng import generator
 from mu.training import Recipe
+from sweeps import preflight
+from sweeps.errors import StudyError
 from sweeps.plan import Job
-from sweeps.study import data as problems
 from sweeps.study import study
-from sweeps.study.yaml_file import StudyError
 from sweeps.workers.trial import Reference, run_trial
 
 pytestmark = pytest.mark.filterwarnings("ignore:SSD selected no weight")
@@ -178,7 +178,7 @@ def test_what_needs_images_is_refused_before_anything_starts(
         "methods": ["finetune"],
     }
     with pytest.raises(StudyError) as caught:
-        problems.load_data(
+        preflight.load_data(
             study.parse(studies.tiny(**{**usual, **changes}), "news.yaml"), "news.yaml", tmp_path
         )
     assert message in str(caught.value)

@@ -52,7 +52,7 @@ def test_teachers_answer_before_the_student_moves(model: nn.Module, split: Split
     def never(draws: torch.Generator) -> Tensor:
         raise AssertionError("not computed before")
 
-    kept = split.once("original logits: retain", never)
+    kept = split.cached("original logits: retain", never)
     assert np.array_equal(kept.numpy(), before)
     assert not np.allclose(predict(model, split.retain), before)
 

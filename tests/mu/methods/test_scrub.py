@@ -66,7 +66,7 @@ def test_max_and_min_steps_are_those_of_the_official_code(
     split = Split(parts, num_classes=len(z["theta0_fc2_bias"]))
     for name, examples in parts.items():
         answers = teacher(examples.inputs).detach()
-        split.once(f"original logits: {name}", lambda draws, answers=answers: answers)
+        split.cached(f"original logits: {name}", lambda draws, answers=answers: answers)
     steps = scrub.unlearn(
         student,
         split,
@@ -110,7 +110,7 @@ def test_the_teacher_is_not_the_student(model: nn.Module, split: Split) -> None:
     def never(draws: torch.Generator) -> Tensor:
         raise AssertionError("not computed before")
 
-    assert np.array_equal(split.once("original logits: forget", never).numpy(), before)
+    assert np.array_equal(split.cached("original logits: forget", never).numpy(), before)
     moved = torch.from_numpy(predict(model, split.forget))
     assert float(scrub.distillation(moved, torch.from_numpy(before), 4.0)) > 0.1
 

@@ -17,9 +17,9 @@ from toy import toy_problem, toy_reference
 
 from mu.models import ModelSpec, build, checkpoints, head, resolve
 from mu.models.architectures import MODELS
-from sweeps.study import data as problems
+from sweeps import preflight
+from sweeps.errors import StudyError
 from sweeps.study import study
-from sweeps.study.yaml_file import StudyError
 
 
 def network(seed: int = 0) -> nn.Module:
@@ -220,4 +220,4 @@ def test_pretrained_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     raw = studies.tiny(model={"name": "small_cnn", "weights": model.weights})
     wanted = study.read(studies.write(tmp_path, raw))
     with pytest.raises(StudyError, match=r"x: model: .*w.pt: lacks `0.weight` \[32, 1, 3, 3\]"):
-        problems.load_data(wanted, "x")
+        preflight.load_data(wanted, "x")

@@ -16,10 +16,10 @@ import torch
 from toy import toy_problem
 
 from mu.models import Model, ModelSpec, build, own_models, resolve
+from sweeps import preflight
 from sweeps.__main__ import main
-from sweeps.study import data as problems
+from sweeps.errors import StudyError
 from sweeps.study import study
-from sweeps.study.yaml_file import StudyError
 
 
 @pytest.fixture
@@ -185,7 +185,7 @@ def test_a_study_keeps_the_options_of_its_model(package: str, tmp_path: Path) ->
     assert wanted.definition["model"] == given
     assert isinstance(wanted.model, Model)
     assert wanted.model.normalize is not None and wanted.model.normalize.std == (0.5,)
-    data = problems.load_data(wanted, "x")
+    data = preflight.load_data(wanted, "x")
     assert wanted.problem(data, "some", 0).split().input_mean == (0.25,)
 
 
@@ -201,4 +201,4 @@ def test_a_normalization_of_other_channels_is_refused(tmp_path: Path) -> None:
     model = {"name": "small_cnn", "normalize": {"mean": [0.5] * 3, "std": [0.5] * 3}}
     wanted = study.read(studies.write(tmp_path, studies.tiny(model=model)))
     with pytest.raises(StudyError, match=r"normalize: must hold a number for each of 1 channels"):
-        problems.load_data(wanted, "x")
+        preflight.load_data(wanted, "x")

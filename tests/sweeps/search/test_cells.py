@@ -14,9 +14,9 @@ import studies
 from optuna.trial import TrialState
 
 from mu.record import TrialRecord
+from sweeps import preflight
 from sweeps.plan import Job, Plan
 from sweeps.search.cells import Cells
-from sweeps.study import data as problems
 from sweeps.study import study
 
 
@@ -65,7 +65,7 @@ def driver(tmp_path: Path) -> Driver:
 
 def make(folder: Path, **changes: Any) -> Driver:
     wanted = study.parse(studies.tiny(**changes), "study.yaml")
-    data = problems.load_data(wanted, "study.yaml")
+    data = preflight.load_data(wanted, "study.yaml")
     return Driver(Plan(wanted, data), folder / "optuna.journal", [])
 
 
@@ -114,7 +114,7 @@ def test_a_search_is_as_far_as_the_cells_that_have_not_had_all(tmp_path: Path) -
 def test_the_authors_knobs_are_tried_first(driver: Driver) -> None:
     first = driver.drain(driver.open())[:4]
     for job in first:
-        assert job.knobs == driver.plan.study.tuned(job.method).fixed
+        assert job.knobs == driver.plan.study.method(job.method).fixed
 
 
 def grid_of(*points: float) -> dict[str, Any]:

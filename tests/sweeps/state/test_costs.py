@@ -16,10 +16,10 @@ import studies
 from rich.console import Console
 
 from mu.record import TrialRecord
+from sweeps import preflight
 from sweeps.plan import Plan
 from sweeps.search.cells import Cells
 from sweeps.state import costs
-from sweeps.study import data as problems
 from sweeps.study import study
 from sweeps.study.resources import Budget
 from sweeps.tracking import notify, status
@@ -65,13 +65,13 @@ def test_busy_time_counts_what_overlaps_once_and_gaps_not_at_all() -> None:
 
 
 def test_what_is_to_go_follows_the_search_until_a_phase_has_trials_of_its_own() -> None:
-    assert costs.to_go([], PLANNED, False) is None
+    assert costs.remaining_seconds([], PLANNED, False) is None
     found = [record(n) for n in range(4)]
     rate = 10 * 10 / 100  # seconds a sample: 10 seconds a trial, 10 samples each
-    assert costs.to_go(found, PLANNED, False) == 6 * 10 + rate * 40 + rate * 60
-    assert costs.to_go(found, PLANNED, True) == rate * 40 + rate * 60
+    assert costs.remaining_seconds(found, PLANNED, False) == 6 * 10 + rate * 40 + rate * 60
+    assert costs.remaining_seconds(found, PLANNED, True) == rate * 40 + rate * 60
     found += [record(n, "confirm", time_total=2.0) for n in range(3)]
-    assert costs.to_go(found, PLANNED, True) == 1 * 2 + rate * 60
+    assert costs.remaining_seconds(found, PLANNED, True) == 1 * 2 + rate * 60
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_what_runs_counts_and_the_last_phases_do_not() -> None:
 
 def test_a_search_that_ends_early_is_even_over_its_cells(tmp_path: Path) -> None:
     wanted = study.parse(studies.tiny(search__trials=50), "study.yaml")
-    plan = Plan(wanted, problems.load_data(wanted, "study.yaml"))
+    plan = Plan(wanted, preflight.load_data(wanted, "study.yaml"))
     cells = Cells(plan, str(tmp_path / "journal"))
     jobs = [cells.next() for _ in range(18)]
     assert cells.next(more=False) is None

@@ -12,13 +12,13 @@ import pytest
 import studies
 
 from mu.record import TrialRecord
+from sweeps import preflight
+from sweeps.errors import StudyError
 from sweeps.plan import Plan, versions
 from sweeps.state import results
 from sweeps.state.results import Results
 from sweeps.state.store import Store
-from sweeps.study import data as problems
 from sweeps.study import study
-from sweeps.study.yaml_file import StudyError
 
 
 def record(key: str) -> TrialRecord:
@@ -28,7 +28,7 @@ def record(key: str) -> TrialRecord:
 @pytest.fixture(scope="module")
 def line() -> dict[str, object]:
     wanted = study.parse(studies.tiny(), "study.yaml")
-    return Plan(wanted, problems.load_data(wanted, "study.yaml")).study_line(versions(), 1.0)
+    return Plan(wanted, preflight.load_data(wanted, "study.yaml")).study_line(versions(), 1.0)
 
 
 def test_a_record_is_kept_once(tmp_path: Path, line: dict[str, object]) -> None:

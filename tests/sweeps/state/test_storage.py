@@ -19,12 +19,12 @@ from servers import LOOPBACK, Postgres, free_port, mlflow_server
 
 from mu.record import read as read_records
 from sweeps.__main__ import main
+from sweeps.errors import StudyError, SweepError
 from sweeps.search import optuna_storage
 from sweeps.search.cells import Cells
 from sweeps.state import credentials
 from sweeps.state.credentials import HIDDEN, hide
 from sweeps.state.store import Store
-from sweeps.study.yaml_file import StudyError, SweepError
 from sweeps.tracking.mlflow_process import KEY, Tracker
 from tests.sweeps.search.test_cells import make
 from tests.sweeps.tracking.test_mlflow import record, runs

@@ -10,14 +10,12 @@ import studies
 import tiny_data
 
 from mu.data import Examples
-from sweeps import estimate
+from sweeps import estimate, preflight
 from sweeps.__main__ import main
 from sweeps.plan import Plan
-from sweeps.study import data as problems
-from sweeps.study import space, study
-from sweeps.study import yaml_file as files
+from sweeps.study import space, study, yaml_file
 
-NAMES = [name for name in files.shipped_studies() if name.startswith("papers/")]
+NAMES = [name for name in yaml_file.shipped_studies() if name.startswith("papers/")]
 FIGURES = ("papers/jit_fig7_fig8_cifar100_vgg11",)
 """What is printed as a figure only, so that there is nothing to set beside ours."""
 CUT = ("papers/ugradsl_table3_celeba", "papers/ugradsl_table3_cifar20")
@@ -64,7 +62,7 @@ def _no_measuring(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
 
 def small(name: str, root_of: Roots) -> list[str]:
     """Overrides that make a study fit the small files."""
-    wanted = study.read(files.find_study(name))
+    wanted = study.read(yaml_file.find_study(name))
     changes = [f"data.root={root_of(wanted.data.name)}"]
     if wanted.data.twin:
         changes.append("data.twin=0.3")
@@ -89,7 +87,7 @@ def test_the_cost_of_a_large_network_is_measured_on_few_samples(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     wanted = study.parse(studies.tiny(), "study.yaml")
-    plan = Plan(wanted, problems.load_data(wanted, "study.yaml"))
+    plan = Plan(wanted, preflight.load_data(wanted, "study.yaml"))
     seen: list[int] = []
     clock, setting_up, each = 0.0, 0.0, 0.0
 
@@ -114,7 +112,7 @@ def test_the_cost_of_a_large_network_is_measured_on_few_samples(
 
 @pytest.mark.parametrize("name", NAMES)
 def test_its_published_numbers_are_attached(name: str) -> None:
-    wanted = study.read(files.find_study(name))
+    wanted = study.read(yaml_file.find_study(name))
     assert bool(wanted.published) == (name not in FIGURES)
     used = {tuned.name for tuned in wanted.methods}
     printed = {row.ours for row in wanted.published} - {None, "original", "retrain"}
@@ -131,7 +129,7 @@ def test_its_published_numbers_are_attached(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in FIGURES])
 def test_every_row_of_a_grid_is_searched(name: str) -> None:
     """What a table prints over its knobs is on the grid, so that no row stays without ours."""
-    wanted = study.read(files.find_study(name))
+    wanted = study.read(yaml_file.find_study(name))
     if wanted.search.sampler != "grid":
         assert not any(row.knobs for row in wanted.published)
         return

@@ -17,10 +17,10 @@ from mu.record import TrialRecord, read
 from reports import formats, load
 from reports import published as report
 from reports.stats import Spread
+from sweeps import preflight
+from sweeps.errors import StudyError
 from sweeps.plan import Plan
-from sweeps.study import data as problems
 from sweeps.study import published, study
-from sweeps.study.yaml_file import StudyError
 
 DATA = ROOT / "tests" / "data"
 NOT_OURS = {"GLI", "UGradSL (Adp)", "UGradSL+ (Adp)"}
@@ -92,7 +92,7 @@ def test_a_table_beside_the_study_is_read_in_our_units(tmp_path: Path) -> None:
     assert (third.forget, third.name) == ("three", "acc_test_retain")
     again = study.parse(wanted.definition, "elsewhere/study.yaml")
     assert again.published == wanted.published
-    line = Plan(wanted, problems.load_data(wanted, "x")).study_line({}, 0.0)
+    line = Plan(wanted, preflight.load_data(wanted, "x")).study_line({}, 0.0)
     assert line["published"][0]["mean"] == 0.91
 
 

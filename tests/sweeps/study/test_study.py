@@ -16,12 +16,11 @@ from toy import toy_problem
 from mu import methods
 from mu.models.architectures import MODELS, Shape
 from mu.problem import weights_of
+from sweeps import preflight
 from sweeps.__main__ import main
+from sweeps.errors import StudyError
 from sweeps.plan import Plan
-from sweeps.study import data as problems
-from sweeps.study import space, study
-from sweeps.study import yaml_file as files
-from sweeps.study.yaml_file import StudyError
+from sweeps.study import space, study, yaml_file
 
 FINETUNE = {"name": "finetune"}
 JIT_GRID = {
@@ -264,7 +263,7 @@ def test_tiny_study_is_valid_and_its_definition_reads_back_the_same(tmp_path: Pa
 
 
 def test_every_shipped_study_is_valid() -> None:
-    for name, path in files.shipped_studies().items():
+    for name, path in yaml_file.shipped_studies().items():
         assert study.read(path).name == name.rpartition("/")[2]
 
 
@@ -283,7 +282,7 @@ def test_overrides_replace_parts_and_are_checked(tmp_path: Path) -> None:
 
 
 def test_numbers_as_people_write_them() -> None:
-    assert files.parse("[1e-5, 1E3, -2e2, 1.5e-3, 12, 0.5]", "x") == [
+    assert yaml_file.parse("[1e-5, 1E3, -2e2, 1.5e-3, 12, 0.5]", "x") == [
         1e-5,
         1e3,
         -200,
@@ -291,22 +290,22 @@ def test_numbers_as_people_write_them() -> None:
         12,
         0.5,
     ]
-    assert files.parse("e5", "x") == "e5"
+    assert yaml_file.parse("e5", "x") == "e5"
 
 
 def test_yaml_that_is_not_plain_data_is_refused() -> None:
     with pytest.raises(StudyError, match="x: line 2: not valid YAML: key 'a' is given twice"):
-        files.parse("a: 1\na: 2\n", "x")
+        yaml_file.parse("a: 1\na: 2\n", "x")
     with pytest.raises(StudyError, match="not valid YAML"):
-        files.parse("!!python/object/apply:os.system [ls]", "x")
+        yaml_file.parse("!!python/object/apply:os.system [ls]", "x")
     with pytest.raises(StudyError, match="x: line"):
-        files.parse("a: [1", "x")
+        yaml_file.parse("a: [1", "x")
 
 
 def test_missing_study_file_names_the_shipped_ones(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "nothing.yaml"]) == 2
     assert "no such study file; musweep ships" in capsys.readouterr().err
-    assert files.find_study("demo").name == "demo.yaml"
+    assert yaml_file.find_study("demo").name == "demo.yaml"
 
 
 def test_shipped_studies_are_listed_with_what_they_are(capsys: pytest.CaptureFixture[str]) -> None:
@@ -351,10 +350,10 @@ def test_a_transfer_of_all_pairs_every_two_requests(tmp_path: Path) -> None:
 def test_a_method_can_be_limited_to_requests_it_supports(tmp_path: Path) -> None:
     methods = ["jit", {"name": "unsir", "forget": ["three"]}]
     wanted = study.read(studies.write(tmp_path, studies.tiny(methods=methods)))
-    plan = Plan(wanted, problems.load_data(wanted, "x"))
+    plan = Plan(wanted, preflight.load_data(wanted, "x"))
     assert plan.cells == [("some", "jit"), ("three", "jit"), ("three", "unsir")]
     assert (plan.counts["confirm"], plan.counts["transfer"]) == (6, 2)
-    best = {cell: wanted.tuned(cell[1]).fixed for cell in plan.cells}
+    best = {cell: wanted.method(cell[1]).fixed for cell in plan.cells}
     moved = [job for job in plan.final_jobs(best) if job.phase == "transfer"]
     assert {job.method for job in moved} == {"jit"}
 
@@ -362,7 +361,7 @@ def test_a_method_can_be_limited_to_requests_it_supports(tmp_path: Path) -> None
 def test_the_papers_selection_may_look_where_the_report_does(tmp_path: Path) -> None:
     seeds = {"search": [1, 2], "report": [1, 2]}
     wanted = study.read(studies.write(tmp_path, studies.tiny(selection="paper", seeds=seeds)))
-    plan = Plan(wanted, problems.load_data(wanted, "x"))
+    plan = Plan(wanted, preflight.load_data(wanted, "x"))
     job = plan.job("search", "some", "jit", 1, {}, 0)
     assert (wanted.search_view, job.views) == ("test", ("test",))
     honest = study.read(studies.write(tmp_path, studies.tiny()))
@@ -379,7 +378,7 @@ def test_an_objective_may_be_the_mean_gap_over_ones_own_list(tmp_path: Path) -> 
 
 def test_costly_attacks_run_where_the_study_says(tmp_path: Path) -> None:
     wanted = study.read(studies.write(tmp_path, studies.tiny(metrics={"costly": ["transfer"]})))
-    plan = Plan(wanted, problems.load_data(wanted, "x"))
+    plan = Plan(wanted, preflight.load_data(wanted, "x"))
     searched = study.read(studies.write(tmp_path, studies.tiny(metrics={"costly": ["search"]})))
     assert Plan(searched, plan.data).job("search", "some", "jit", 0, {}, 0).attacks
     both = ("svc", "starting_kit")
@@ -420,7 +419,7 @@ def test_a_method_is_refused_on_a_model_it_cannot_work_on(
     changes = {"model": "linear", "methods": ["activation_prune"]}
     wanted = study.read(studies.write(tmp_path, studies.tiny(**changes)))
     with pytest.raises(StudyError, match=r"activation_prune: some: .* but Sequential has none"):
-        problems.load_data(wanted, "study.yaml")
+        preflight.load_data(wanted, "study.yaml")
 
 
 def test_a_range_matters_only_under_its_condition() -> None:
@@ -482,7 +481,7 @@ def test_how_a_study_is_run_is_written_down_without_secrets() -> None:
     url = "https://me:hush@hooks.example.com:8443/services/hidden?token=hush"
     running = {"notify": url, "trial_timeout": 60, "budget": {"gpu_hours": 20}}
     read = study.parse({**studies.tiny(), **running}, "study.yaml")
-    assert read.operation.notify == url
+    assert read.settings.notify == url
     assert read.definition["notify"] == "https://hooks.example.com:8443/..."
     assert read.definition["trial_timeout"] == 60
     assert read.definition["budget"]["gpu_hours"] == 20

@@ -20,9 +20,10 @@ from lose_nodes import wait_for
 from ray.cluster_utils import Cluster
 from studies import numbers, records
 
+from sweeps import preflight
 from sweeps.plan import Plan
-from sweeps.state.store import Drafts, Store
-from sweeps.study import data as problems
+from sweeps.state.checkpoint_store import CheckpointStore
+from sweeps.state.store import Store
 from sweeps.study import study as study_files
 from sweeps.workers import cluster
 from sweeps.workers.trainers import Trainers
@@ -192,7 +193,7 @@ class Saved(Exception):
     pass
 
 
-class Noticing(Drafts):
+class Noticing(CheckpointStore):
     """Drafts that end the test when a training is saved."""
 
     def put(self, key: str, arrays: Any) -> None:
@@ -203,7 +204,7 @@ class Noticing(Drafts):
 @pytest.mark.slow
 def test_a_training_is_saved_when_its_node_is_drained(tmp_path: Path, nodes: Cluster) -> None:
     wanted = study_files.parse(studies.tiny(training__epochs=100_000), "study.yaml")
-    plan = Plan(wanted, problems.load_data(wanted, "study.yaml"))
+    plan = Plan(wanted, preflight.load_data(wanted, "study.yaml"))
     problem = plan.problem("some", 1)
     key = problem.reference_key("retrain")
     node = nodes.add_node(num_cpus=1)
@@ -232,14 +233,14 @@ def test_a_training_is_saved_when_its_node_is_drained(tmp_path: Path, nodes: Clu
 
 
 def test_drafts_are_found_by_the_next_run_until_they_are_dropped(tmp_path: Path) -> None:
-    drafts = Drafts(str(tmp_path))
+    drafts = CheckpointStore(str(tmp_path))
     assert drafts.get("ab") is None
     for state in range(3):
         drafts.put("ab", {"state": np.array(state)})
     drafts.put("cd", {"state": np.array(9)})
     drafts.drop("cd")
     drafts.close()
-    later = Drafts(str(tmp_path))
+    later = CheckpointStore(str(tmp_path))
     found = later.get("ab")
     assert found is not None and found["state"] == 2
     assert later.get("cd") is None
@@ -252,7 +253,7 @@ def test_drafts_are_found_by_the_next_run_until_they_are_dropped(tmp_path: Path)
 def test_a_draft_that_cannot_be_written_is_no_failure(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    drafts = Drafts(str(tmp_path))
+    drafts = CheckpointStore(str(tmp_path))
     (tmp_path / "begun").write_text("in the way")
     drafts.put("ab", {"state": np.array(1)})
     drafts.close()
@@ -260,7 +261,7 @@ def test_a_draft_that_cannot_be_written_is_no_failure(
 
 
 def test_nothing_waits_for_a_slow_storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    drafts, go, written = Drafts(str(tmp_path)), threading.Event(), []
+    drafts, go, written = CheckpointStore(str(tmp_path)), threading.Event(), []
 
     def put(key: str, arrays: dict[str, np.ndarray]) -> None:
         go.wait(30)

@@ -21,7 +21,7 @@ from mu.problem import Problem, Weights
 from mu.snapshot import resumable
 from mu.split import Split
 from sweeps.plan import Job
-from sweeps.workers.trial import Begun, Curve, Outcome, Reference, run_trial
+from sweeps.workers.trial import CurvePoint, Outcome, Reference, RunningTrial, run_trial
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +40,10 @@ def method(unlearn: Callable[..., Iterator[None]], *needs: str) -> Method:
 @pytest.fixture
 def run(
     problem: Problem, original: Weights, reference: Reference
-) -> Callable[..., tuple[list[Curve], Outcome]]:
-    def run(method: Method, phase: str = "search", **options: Any) -> tuple[list[Curve], Outcome]:
+) -> Callable[..., tuple[list[CurvePoint], Outcome]]:
+    def run(
+        method: Method, phase: str = "search", **options: Any
+    ) -> tuple[list[CurvePoint], Outcome]:
         knobs = {**method.defaults(), **options.pop("knobs", {})}
         views = ("val",) if phase == "search" else ("val", "test")
         groups = options.pop("attacks", ())
@@ -113,7 +115,7 @@ def test_a_trial_goes_on_where_it_was_saved_and_its_record_is_the_same(run: Any)
     whole = run(chosen, knobs=knobs, at_yield=lambda begun: drafts.append(begun.save()))[1]
     assert len(drafts) == 4
     for done, draft in enumerate(drafts, start=1):
-        begun = Begun(draft)
+        begun = RunningTrial(draft)
         assert begun.outcome.curve == whole.curve[: done + 1]
         spent = begun.outcome.time_unlearn
         points, outcome = run(chosen, knobs=knobs, begun=begun)
@@ -137,7 +139,7 @@ def test_what_led_to_where_a_trial_goes_on_is_not_billed_again(run: Any) -> None
     drafts: list[Any] = []
     whole = run(slow, at_yield=lambda begun: drafts.append(begun.save()))[1]
     began = time.monotonic()
-    _, outcome = run(slow, begun=Begun(drafts[0]))
+    _, outcome = run(slow, begun=RunningTrial(drafts[0]))
     assert time.monotonic() - began > 0.5, "it ran again"
     assert 0.5 < outcome.time_unlearn < 1.0
     assert outcome.samples_seen == whole.samples_seen == 16
@@ -245,7 +247,7 @@ def test_work_kept_from_an_earlier_trial_is_billed_again(run: Any, problem: Prob
             time.sleep(0.1)
             return model(split.forget.batch(slice(0, 4))[0]).detach()
 
-        split.once("costly", compute)
+        split.cached("costly", compute)
         yield
 
     split = problem.split()
@@ -325,8 +327,8 @@ def test_naturalness_is_that_of_the_labels_a_method_trains_on(run: Any, problem:
     shown = {}
 
     def unlearn(model: Any, split: Split, generator: Any) -> Iterator[None]:
-        split.evidence.instances = Examples(split.forget.inputs, shown["labels"])
-        split.evidence.partial = lambda: Examples(split.forget.inputs, shown["labels"])
+        split.diagnostics.instances = Examples(split.forget.inputs, shown["labels"])
+        split.diagnostics.partial = lambda: Examples(split.forget.inputs, shown["labels"])
         yield
 
     logits = predict(gold, split.forget)

@@ -13,36 +13,36 @@ from ray.tune.search import Searcher
 from mu.record import TrialRecord
 from sweeps.plan import Job
 from sweeps.run import repeats
-from sweeps.study.resources import Operation, Resources, Share
+from sweeps.study.resources import Resources, RunSettings, Slot
 from sweeps.workers.cluster import fit, ray_options
-from sweeps.workers.tuner import RETRIES, _ActorManager, _Feed
+from sweeps.workers.tuner import RETRIES, JobSearcher, _ActorManager
 
-SHARE = Share(cpus=1, gpus=0.25)
+SHARE = Slot(cpus=1, gpus=0.25)
 
 
 @pytest.mark.parametrize(
     ("share", "node", "count"),
     [
-        (Share(cpus=1), {"CPU": 8.0}, 8),
-        (Share(cpus=3), {"CPU": 8.0}, 2),
-        (Share(cpus=1), {}, 0),
-        (Share(cpus=1, gpus=0.25), {"CPU": 16.0, "GPU": 2.0}, 8),
-        (Share(cpus=4, gpus=0.25), {"CPU": 16.0, "GPU": 2.0}, 4),
-        (Share(cpus=0, gpus=0.4), {"CPU": 1.0, "GPU": 2.0}, 4),  # two on each, and none on both
-        (Share(cpus=0, gpus=0.1), {"GPU": 1.0}, 10),
-        (Share(cpus=1, gpus=2), {"CPU": 16.0, "GPU": 5.0}, 2),
-        (Share(cpus=1, custom={"place": 0.5}), {"CPU": 16.0, "place": 2.0}, 4),
-        (Share(cpus=1, custom={"place": 1}), {"CPU": 16.0}, 0),
+        (Slot(cpus=1), {"CPU": 8.0}, 8),
+        (Slot(cpus=3), {"CPU": 8.0}, 2),
+        (Slot(cpus=1), {}, 0),
+        (Slot(cpus=1, gpus=0.25), {"CPU": 16.0, "GPU": 2.0}, 8),
+        (Slot(cpus=4, gpus=0.25), {"CPU": 16.0, "GPU": 2.0}, 4),
+        (Slot(cpus=0, gpus=0.4), {"CPU": 1.0, "GPU": 2.0}, 4),  # two on each, and none on both
+        (Slot(cpus=0, gpus=0.1), {"GPU": 1.0}, 10),
+        (Slot(cpus=1, gpus=2), {"CPU": 16.0, "GPU": 5.0}, 2),
+        (Slot(cpus=1, custom={"place": 0.5}), {"CPU": 16.0, "place": 2.0}, 4),
+        (Slot(cpus=1, custom={"place": 1}), {"CPU": 16.0}, 0),
     ],
 )
 def test_a_node_holds_as_many_as_all_its_resources_do(
-    share: Share, node: dict[str, float], count: int
+    share: Slot, node: dict[str, float], count: int
 ) -> None:
     assert fit(share, node) == count
 
 
 def test_a_share_is_asked_of_ray_by_its_names() -> None:
-    share = Share(cpus=2, gpus=0.5, custom={"place": 1})
+    share = Slot(cpus=2, gpus=0.5, custom={"place": 1})
     assert ray_options(share) == {"num_cpus": 2, "num_gpus": 0.5, "resources": {"place": 1}}
 
 
@@ -83,17 +83,17 @@ def source() -> Source:
 
 
 @pytest.fixture
-def feed(source: Source) -> _Feed:
-    return _Feed(source, lambda: 2, SHARE, timeout_seconds=5)
+def feed(source: Source) -> JobSearcher:
+    return JobSearcher(source, lambda: 2, SHARE, timeout_seconds=5)
 
 
-def well(feed: _Feed, trial: str) -> None:
+def well(feed: JobSearcher, trial: str) -> None:
     ending = {"status": "finished", "time_total": 1.5}
     feed.on_trial_complete(trial, {"ending": json.dumps(ending), "kept": b""})
 
 
 def test_no_more_run_than_are_wanted_and_the_end_is_the_last_one(
-    feed: _Feed, source: Source
+    feed: JobSearcher, source: Source
 ) -> None:
     assert [feed.suggest(name)["job"].key for name in "ab"] == ["k0", "k1"]
     assert feed.suggest("c") is None
@@ -109,7 +109,7 @@ def test_no_more_run_than_are_wanted_and_the_end_is_the_last_one(
 
 
 def test_a_lost_job_starts_again_and_is_given_up_after_its_retries(
-    feed: _Feed, source: Source
+    feed: JobSearcher, source: Source
 ) -> None:
     source.waiting = source.waiting[:1]
     for attempt in range(RETRIES + 1):
@@ -123,7 +123,7 @@ def test_a_lost_job_starts_again_and_is_given_up_after_its_retries(
     assert feed.suggest("end") == Searcher.FINISHED
 
 
-def test_one_that_took_too_long_is_not_started_again(feed: _Feed, source: Source) -> None:
+def test_one_that_took_too_long_is_not_started_again(feed: JobSearcher, source: Source) -> None:
     feed.suggest("a")
     feed.overdue.add("a")
     feed.on_trial_complete("a", error=True)
@@ -132,7 +132,7 @@ def test_one_that_took_too_long_is_not_started_again(feed: _Feed, source: Source
     assert late.reason == "timeout: it had not ended after 5 s"
 
 
-def test_one_that_is_short_of_memory_each_time_says_so(feed: _Feed, source: Source) -> None:
+def test_one_that_is_short_of_memory_each_time_says_so(feed: JobSearcher, source: Source) -> None:
     source.waiting = source.waiting[:1]
     for attempt in range(RETRIES + 1):
         feed.suggest(f"t{attempt}")
@@ -142,7 +142,7 @@ def test_one_that_is_short_of_memory_each_time_says_so(feed: _Feed, source: Sour
 
 
 def test_a_source_that_cannot_go_on_ends_the_run_and_keeps_its_error(
-    feed: _Feed, source: Source
+    feed: JobSearcher, source: Source
 ) -> None:
     feed.suggest("a")
     feed.suggest("b")
@@ -183,16 +183,16 @@ RECORD = TrialRecord("k", "tiny", "search", "some", "jit", 0, "failed", resource
 @pytest.mark.parametrize(
     ("cause", "operation", "again"),
     [
-        ("exception", Operation(), False),
-        ("infrastructure", Operation(), True),
-        ("memory", Operation(), False),
-        ("memory", Operation(resources=Resources(trial=Share(cpus=2))), True),
-        ("timeout", Operation(trial_timeout=5), False),
-        ("timeout", Operation(trial_timeout=60), True),
-        ("timeout", Operation(), True),
+        ("exception", RunSettings(), False),
+        ("infrastructure", RunSettings(), True),
+        ("memory", RunSettings(), False),
+        ("memory", RunSettings(resources=Resources(trial=Slot(cpus=2))), True),
+        ("timeout", RunSettings(trial_timeout=5), False),
+        ("timeout", RunSettings(trial_timeout=60), True),
+        ("timeout", RunSettings(), True),
     ],
 )
-def test_what_is_repeated_by_the_next_run(cause: str, operation: Operation, again: bool) -> None:
+def test_what_is_repeated_by_the_next_run(cause: str, operation: RunSettings, again: bool) -> None:
     """What was lost, and what a limit ended that is another now."""
     assert repeats(replace(RECORD, cause=cause, time_total=5.1), operation) is again
     assert not repeats(replace(RECORD, status="finished"), operation)

@@ -22,22 +22,24 @@ from mu.evaluate import Outputs, predict
 from mu.models import checkpoints
 from mu.models.architectures import MODELS
 from mu.problem import Problem, Role, Weights, weights_of
+from sweeps import preflight
 from sweeps.__main__ import main
+from sweeps.errors import StudyError
 from sweeps.plan import Plan, versions
 from sweeps.references import references as make_references
-from sweeps.run import Places, Sweep, open_results
+from sweeps.references import refuse_guessing
+from sweeps.run import Locations, Sweep, open_results
 from sweeps.state import results
-from sweeps.state.store import Drafts, Store
-from sweeps.study import data as problems
+from sweeps.state.checkpoint_store import CheckpointStore
+from sweeps.state.store import Store
 from sweeps.study import study
-from sweeps.study.checkpoints import Checkpoint, refuse_guessing
-from sweeps.study.yaml_file import StudyError
+from sweeps.study.supplied import SuppliedModel
 from sweeps.workers.trainers import Scored
 
-CHECKPOINT = Checkpoint(Path("models/0.pt"), "0" * 64)
+CHECKPOINT = SuppliedModel(Path("models/0.pt"), "0" * 64)
 
 
-def brought(folder: Path, **changes: Any) -> Path:
+def supplied(folder: Path, **changes: Any) -> Path:
     """The tiny study with an original for each of its seeds."""
     torch.manual_seed(0)
     for seed in (0, 1, 2):
@@ -46,15 +48,15 @@ def brought(folder: Path, **changes: Any) -> Path:
 
 
 def test_the_key_of_a_problem_follows_the_content_of_its_original(tmp_path: Path) -> None:
-    path = brought(tmp_path)
+    path = supplied(tmp_path)
 
     def plan() -> Plan:
         wanted = study.read(path)
-        return Plan(wanted, problems.load_data(wanted, "x"))
+        return Plan(wanted, preflight.load_data(wanted, "x"))
 
     before, again, trained = plan(), plan(), study.read(studies.write(tmp_path, studies.tiny()))
     (tmp_path / "1.pt").write_bytes((tmp_path / "2.pt").read_bytes())
-    path = brought(tmp_path)
+    path = supplied(tmp_path)
     torch.save(MODELS["small_cnn"]((1, 8, 8), 10).state_dict(), tmp_path / "1.pt")
     after = plan()
     for seed, same in ((0, True), (1, False), (2, True)):
@@ -71,9 +73,9 @@ def test_the_key_of_a_problem_follows_the_content_of_its_original(tmp_path: Path
 
 
 def test_what_is_brought_is_not_counted_as_trained(tmp_path: Path) -> None:
-    path = brought(tmp_path)
+    path = supplied(tmp_path)
     wanted, trained = study.read(path), study.read(studies.write(tmp_path, studies.tiny()))
-    data = problems.load_data(trained, "x")
+    data = preflight.load_data(trained, "x")
     ours, usual = (Plan(each, data).samples for each in (wanted, trained))
     assert ours["reference"] / usual["reference"] == pytest.approx(6 / 9)  # 3 of 3 originals
     assert ours["search"] == usual["search"]
@@ -84,20 +86,20 @@ def test_a_ranking_attacks_the_original_that_is_brought(tmp_path: Path) -> None:
         "worst": {"kind": "worst_case", "count": 20},
         "hard": {"kind": "hardest", "count": 20},
     }
-    wanted = study.read(brought(tmp_path, forget=requests, methods=["finetune"], experiments={}))
-    plan = Plan(wanted, problems.load_data(wanted, "x"))
+    wanted = study.read(supplied(tmp_path, forget=requests, methods=["finetune"], experiments={}))
+    plan = Plan(wanted, preflight.load_data(wanted, "x"))
     digest = checkpoints.digest(tmp_path / "0.pt")
-    assert plan.rankings["worst"].brought == {"original": digest}
-    assert plan.rankings["hard"].brought == {}
+    assert plan.rankings["worst"].supplied == {"original": digest}
+    assert plan.rankings["hard"].supplied == {}
 
 
 def test_trials_of_another_original_are_not_mixed_with_these(tmp_path: Path) -> None:
     def line() -> dict[str, Any]:
         wanted = study.read(tmp_path / "study.yaml")
-        found = Plan(wanted, problems.load_data(wanted, "x")).study_line(versions(), 0)
+        found = Plan(wanted, preflight.load_data(wanted, "x")).study_line(versions(), 0)
         return json.loads(json.dumps(found))
 
-    brought(tmp_path)
+    supplied(tmp_path)
     before = line()
     torch.save(MODELS["small_cnn"]((1, 8, 8), 10).state_dict(), tmp_path / "1.pt")
     changes = results.incompatible(before, line())
@@ -136,7 +138,7 @@ def test_a_wrong_checkpoint_ends_with_one_line_before_anything_starts(
 ) -> None:
     changes, expected = WRONG[name]
     monkeypatch.chdir(tmp_path)
-    path = brought(tmp_path, **changes)
+    path = supplied(tmp_path, **changes)
     assert main(["run", str(path)]) == 2
     message = capsys.readouterr().err
     assert message.startswith(f"musweep: {path}: ")
@@ -192,7 +194,7 @@ class Here:
         self.weights[key] = {name: value for name, value in arrays.items() if name != "seconds"}
 
     def train(
-        self, wanted: Mapping[str, tuple[Problem, Role]], drafts: Drafts
+        self, wanted: Mapping[str, tuple[Problem, Role]], drafts: CheckpointStore
     ) -> Iterator[tuple[str, Weights]]:
         for key, (problem, role) in wanted.items():
             model = problem.build()
@@ -220,11 +222,11 @@ class Here:
 def references(path: Path, data: Dataset, folder: Path) -> tuple[Here, list[Any]]:
     """Make the references of a study; the workers, and the records of it."""
     plan, workers = Plan(study.read(path), data), Here()
-    places = Places(folder / "results", str(folder / "storage"))
+    places = Locations(folder / "results", str(folder / "storage"))
     found = open_results(plan, places)
     try:
         sweep = Sweep(plan, found, places, Console(file=io.StringIO()))
-        make_references(sweep, workers, Store(places.storage), Drafts(places.storage))  # type: ignore[arg-type]
+        make_references(sweep, workers, Store(places.storage), CheckpointStore(places.storage))  # type: ignore[arg-type]
     finally:
         found.close()
     return workers, list(found.records.values())

@@ -1,0 +1,11 @@
+"""The two errors that a user is told in one line; every other exception is a fault of this program."""
+
+from __future__ import annotations
+
+
+class StudyError(ValueError):
+    """What the user wrote is wrong: file, key, what was given and what is allowed. Exit code 2."""
+
+
+class SweepError(RuntimeError):
+    """The study is right, but could not be run to its end, such as when a reference cannot be trained. Exit code 1."""

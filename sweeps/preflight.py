@@ -1,0 +1,113 @@
+"""Checks that need the data: whether it loads, and whether requests, model, checkpoints and methods fit it.
+
+They run in the driver before anything is started, so that a study that cannot work costs seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from mu import forget
+from mu.data import Dataset, load
+from mu.models import checkpoints
+from mu.problem import Problem
+from mu.ranking import early_epochs
+from sweeps.errors import StudyError
+from sweeps.study.methods import MethodConfig
+from sweeps.study.study import Study
+
+
+def load_data(study: Study, where: str, cache: Path | None = None) -> Dataset:
+    """Load the study's data, and check every forget request and the model against it.
+
+    Raises:
+        StudyError: The data cannot be loaded; a request selects nothing, everything, or an unknown class; or the
+            model, or a checkpoint of it, does not fit the data.
+    """
+    try:
+        data = load(study.data, cache)
+    except ValueError as error:
+        raise StudyError(f"{where}: {error}") from error
+    stand_ins: dict[str, Problem] = {}
+    for name, request in study.forget.items():
+        try:
+            stand_ins[name] = _problem(study, data, name, forget.stand_in(request, data))
+            if request.kind == "hardest":
+                early_epochs(stand_ins[name])
+        except ValueError as error:
+            raise StudyError(f"{where}: forget: {name}: {error}") from error
+    if study.training.augment != "none" and not data.images:
+        raise StudyError(
+            f"{where}: training: augment: {study.training.augment} changes images, but {data.name} holds "
+            "tokens; leave it out, or `none`"
+        )
+    model = check_model(study, data, where)
+    for tuned in study.methods:
+        if "twin" in tuned.method.needs and len(data.parts["twin"]) == 0:
+            raise StudyError(
+                f"{where}: methods: {tuned.name} needs held-out data of its own; set data.twin, "
+                "such as 0.1"
+            )
+        _check_problems(tuned, model, stand_ins, f"{where}: methods: {tuned.name}")
+    return data
+
+
+def _problem(study: Study, data: Dataset, name: str, chosen: NDArray[np.int64]) -> Problem:
+    return Problem(data, study.model, study.training, study.forget[name], 0, chosen)
+
+
+def _check_problems(
+    tuned: MethodConfig, model: nn.Module, problems: Mapping[str, Problem], where: str
+) -> None:
+    """Ask the method itself whether it can work on the requests it is used on; one model serves them all."""
+    if tuned.method.check_problem is None:
+        return
+    for name in tuned.forget:
+        problem = problems[name]
+        try:
+            tuned.method.check_problem(model, problem.split().only(tuned.method.data))
+        except ValueError as error:
+            raise StudyError(f"{where}: {name}: {error}") from error
+
+
+def check_model(study: Study, data: Dataset, where: str) -> nn.Sequential:
+    """Build the study's model, run it once on its data, and read every checkpoint of it; returns the model.
+
+    Raises:
+        StudyError: It cannot be built or run, gives something else than logits, or a checkpoint does not fit.
+    """
+    problem = study.problem(data, next(iter(study.forget)), study.report_seeds[0])
+    channels, given = data.input_shape[0], len(problem.normalization.mean)
+    if data.images and given != channels:
+        raise StudyError(
+            f"{where}: model: normalize: must hold a number for each of {channels} channels, but "
+            f"holds {given}"
+        )
+    inputs, _ = data.parts["train"].take(np.arange(2)).examples().batch(slice(None))
+    shape, wanted = list(inputs.shape), (len(inputs), len(data.classes))
+    try:
+        model = problem.build().eval()
+        with torch.inference_mode():
+            logits = model(inputs)
+    except ValueError as error:
+        raise StudyError(f"{where}: model: {error}") from error
+    except Exception as error:
+        kind, text = type(error).__name__, str(error).partition("\n")[0]
+        raise StudyError(f"{where}: model: fails on inputs {shape}: {kind}: {text}") from error
+    found = list(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+    if found != list(wanted):
+        raise StudyError(
+            f"{where}: model: must give logits {list(wanted)} of inputs {shape}, but gives {found}"
+        )
+    for (role, _, _), checkpoint in {c: (k, c) for k, c in study.supplied.items()}.values():
+        try:
+            checkpoints.fit(checkpoints.read(checkpoint.path), model[-1], str(checkpoint.path))
+        except ValueError as error:
+            raise StudyError(f"{where}: {role}: {error}") from error
+    return model.train()
