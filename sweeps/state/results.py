@@ -20,6 +20,7 @@ from mu import record as records
 from mu.record import TrialRecord
 from mu.training import Recipe
 from sweeps.errors import StudyError, SweepError
+from sweeps.phases import PHASES
 from sweeps.state.store import write_atomically
 
 TRIALS = "trials.jsonl"
@@ -145,10 +146,10 @@ def _comparable(line: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def counts(found: Mapping[str, TrialRecord]) -> dict[str, dict[str, int]]:
-    """Phase to status to number of trials."""
-    table = {phase: Counter[str]() for phase in records.PHASES}
+    """Count trials by phase and status."""
+    table = {phase: Counter[str]() for phase in PHASES}
     for record in found.values():
-        table[record.phase][record.status] += 1
+        table.setdefault(record.phase, Counter())[record.status] += 1
     return {phase: dict(counter) for phase, counter in table.items() if counter}
 
 

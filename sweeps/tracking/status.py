@@ -16,6 +16,7 @@ from rich.table import Table
 
 from mu.record import STATUSES, TrialRecord
 from mu.selection import best_objective, candidates
+from sweeps.phases import trial_phases
 from sweeps.state import costs, results
 from sweeps.tracking.progress import duration, side_by_side
 
@@ -117,7 +118,7 @@ def _ended(line: Mapping[str, Any]) -> str:
 
 
 def _rate(found: Sequence[TrialRecord], live: Mapping[str, Any]) -> str:
-    ends = sorted(record.ended for record in found if record.phase not in ("reference", "audit"))
+    ends = sorted(record.ended for record in found if record.phase in trial_phases())
     recent = ends[-RECENT:]
     parts = []
     if live.get("state") == "running":

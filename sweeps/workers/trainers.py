@@ -137,7 +137,7 @@ class Trainers:
     def __init__(self, plan: Plan):
         self.plan = plan
         self.data = ray.put(plan.data)
-        plan.share(ray.get(self.data))  # the arrays of the object store
+        plan.use_data(ray.get(self.data))  # the arrays of the object store
         for name in plan.study.model.modules:
             ray.cloudpickle.register_pickle_by_value(sys.modules[name])  # workers do not have them
         self.model = ray.put(plan.study.model)
@@ -150,7 +150,7 @@ class Trainers:
         self._rank = _rank.options(**options)
         self.save_seconds = SAVE_SECONDS
 
-    def share(self, key: str, arrays: Mapping[str, NDArray[Any]]) -> None:
+    def publish(self, key: str, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Put the weights of a reference into the object store."""
         self.weights[key] = ray.put({k: v for k, v in arrays.items() if k != "seconds"})
 

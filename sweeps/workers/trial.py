@@ -40,7 +40,7 @@ CurvePoint = dict[str, float]
 
 
 @dataclass(frozen=True)
-class Reference:
+class ReferenceScores:
     """What a trial is compared with.
 
     Args:
@@ -105,7 +105,7 @@ def run_trial(
     method: Method,
     job: Job,
     weights: Weights,
-    reference: Reference,
+    reference: ReferenceScores,
     early_stop: str = "collapse",
     device: str = "cpu",
     own_list: Sequence[str] = (),
@@ -157,7 +157,7 @@ def _steps(
     method: Method,
     job: Job,
     weights: Weights,
-    reference: Reference,
+    reference: ReferenceScores,
     early_stop: str,
     device: str,
     own_list: Sequence[str],
@@ -254,7 +254,7 @@ def sparse(confusions: Mapping[str, NDArray[np.float64]]) -> dict[str, list[list
 
 
 def complete(
-    found: Evaluation, reference: Reference, whole_class: bool, own_list: Sequence[str] = ()
+    found: Evaluation, reference: ReferenceScores, whole_class: bool, own_list: Sequence[str] = ()
 ) -> dict[str, dict[str, float]]:
     """Each view's metrics with those that need the retrained model.
 
@@ -300,7 +300,7 @@ def _collapsed(curve: Sequence[CurvePoint], split: Split) -> bool:
 class _Watch:
     """Evaluates a model on the `val` view between epochs; never billed to the method."""
 
-    def __init__(self, problem: Problem, split: Split, reference: Reference, device: str):
+    def __init__(self, problem: Problem, split: Split, reference: ReferenceScores, device: str):
         count = len(split.retain)
         sample = torch.linspace(0, count - 1, min(count, CURVE_RETAIN), device=split.device).long()
         self.retain = split.retain.take(sample)

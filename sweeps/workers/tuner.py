@@ -40,7 +40,7 @@ from sweeps.study.resources import Slot
 from sweeps.workers.cluster import Cluster
 from sweeps.workers.save_timer import SaveTimer
 from sweeps.workers.trainers import RETRIES, Trainers, Weights
-from sweeps.workers.trial import CurvePoint, Reference, RunningTrial, environment, run_trial
+from sweeps.workers.trial import CurvePoint, ReferenceScores, RunningTrial, environment, run_trial
 
 REPORT_SECONDS = 2.0
 """How often at most a running trial reports; shorter epochs are reported together."""
@@ -61,7 +61,7 @@ class Workers:
     def run(
         self,
         jobs: JobSource,
-        references: Mapping[tuple[str, int], Reference],
+        references: Mapping[tuple[str, int], ReferenceScores],
         early_stop: str,
     ) -> None:
         """One Tune run: draws jobs from the source until it has no more, and returns when all have ended.
@@ -130,13 +130,13 @@ class JobSource(Protocol):
     def ended(self, record: TrialRecord) -> None:
         """Take the record of a job that ended."""
 
-    def draft(self, job: Job) -> Weights | None:
+    def load_checkpoint(self, job: Job) -> Weights | None:
         """Where an earlier run of the study left a job."""
 
-    def keep_draft(self, job: Job, arrays: Weights) -> None:
+    def save_checkpoint(self, job: Job, arrays: Weights) -> None:
         """Take where a running job is."""
 
-    def keep(self, job: Job, arrays: Weights) -> None:
+    def save_outputs(self, job: Job, arrays: Weights) -> None:
         """Take the outputs of a job that ended, before its record."""
 
     def behind(self, job: Job, point: CurvePoint) -> bool:
@@ -152,7 +152,7 @@ class Shared:
     problems: dict[tuple[str, int], ProblemSpec]
     originals: dict[tuple[str, int], ray.ObjectRef]
     retrained: dict[tuple[str, int], ray.ObjectRef]
-    references: dict[tuple[str, int], Reference]
+    references: dict[tuple[str, int], ReferenceScores]
     methods: dict[str, Method]
     share: Slot
     launch: str
@@ -330,7 +330,7 @@ class JobSearcher(Searcher):
     def _begun(self, job: Job) -> ray.ObjectRef | None:
         """Where a job was left: by a worker that was lost, or in an earlier run of the study."""
         if job.key not in self.begun:
-            left = self.jobs.draft(job)
+            left = self.jobs.load_checkpoint(job)
             if left is not None:
                 self.begun[job.key] = ray.put(left)
         return self.begun.get(job.key)
@@ -340,7 +340,7 @@ class JobSearcher(Searcher):
         job, arrays = self.running[trial_id], unpack(draft)
         self.losses[job.key] = 0
         self.begun[job.key] = ray.put(arrays)
-        self.jobs.keep_draft(job, arrays)
+        self.jobs.save_checkpoint(job, arrays)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         pass
@@ -362,7 +362,7 @@ class JobSearcher(Searcher):
         self.begun.pop(job.key, None)
         try:
             if result and result.get("kept"):
-                self.jobs.keep(job, unpack(result["kept"]))
+                self.jobs.save_outputs(job, unpack(result["kept"]))
             self.jobs.ended(to_record(self.jobs.study, job, ending, self.occupied))
         except Exception as trouble:
             self.error = trouble

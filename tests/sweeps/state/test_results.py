@@ -14,11 +14,12 @@ import studies
 from mu.record import TrialRecord
 from sweeps import preflight
 from sweeps.errors import StudyError
-from sweeps.plan import Plan, versions
+from sweeps.plan import Plan
 from sweeps.state import results
 from sweeps.state.results import Results
 from sweeps.state.store import Store
 from sweeps.study import study
+from sweeps.study_line import study_line
 
 
 def record(key: str) -> TrialRecord:
@@ -28,7 +29,7 @@ def record(key: str) -> TrialRecord:
 @pytest.fixture(scope="module")
 def line() -> dict[str, object]:
     wanted = study.parse(studies.tiny(), "study.yaml")
-    return Plan(wanted, preflight.load_data(wanted, "study.yaml")).study_line(versions(), 1.0)
+    return study_line(Plan(wanted, preflight.load_data(wanted, "study.yaml")))
 
 
 def test_a_record_is_kept_once(tmp_path: Path, line: dict[str, object]) -> None:

@@ -21,6 +21,7 @@ from sweeps import preflight
 from sweeps.errors import StudyError
 from sweeps.plan import Plan
 from sweeps.study import published, study
+from sweeps.study_line import study_line
 
 DATA = ROOT / "tests" / "data"
 NOT_OURS = {"GLI", "UGradSL (Adp)", "UGradSL+ (Adp)"}
@@ -92,7 +93,7 @@ def test_a_table_beside_the_study_is_read_in_our_units(tmp_path: Path) -> None:
     assert (third.forget, third.name) == ("three", "acc_test_retain")
     again = study.parse(wanted.definition, "elsewhere/study.yaml")
     assert again.published == wanted.published
-    line = Plan(wanted, preflight.load_data(wanted, "x")).study_line({}, 0.0)
+    line = study_line(Plan(wanted, preflight.load_data(wanted, "x")))
     assert line["published"][0]["mean"] == 0.91
 
 

@@ -21,16 +21,16 @@ from mu.problem import Problem, Weights
 from mu.snapshot import resumable
 from mu.split import Split
 from sweeps.plan import Job
-from sweeps.workers.trial import CurvePoint, Outcome, Reference, RunningTrial, run_trial
+from sweeps.workers.trial import CurvePoint, Outcome, ReferenceScores, RunningTrial, run_trial
 
 
 @pytest.fixture(scope="module")
-def reference(problem: Problem, original: Weights) -> Reference:
+def reference(problem: Problem, original: Weights) -> ReferenceScores:
     split = problem.split()
     before = problem.evaluate(problem.load(original), split, ("val", "test")).scores
     retrained = problem.load(toy_reference("retrain"))
     after = problem.evaluate(retrained, split, ("val", "test"))
-    return Reference(after.scores, before, after.forget.logits, -after.forget.logits)
+    return ReferenceScores(after.scores, before, after.forget.logits, -after.forget.logits)
 
 
 def method(unlearn: Callable[..., Iterator[None]], *needs: str) -> Method:
@@ -39,7 +39,7 @@ def method(unlearn: Callable[..., Iterator[None]], *needs: str) -> Method:
 
 @pytest.fixture
 def run(
-    problem: Problem, original: Weights, reference: Reference
+    problem: Problem, original: Weights, reference: ReferenceScores
 ) -> Callable[..., tuple[list[CurvePoint], Outcome]]:
     def run(
         method: Method, phase: str = "search", **options: Any
@@ -74,7 +74,7 @@ def test_a_finished_trial_has_a_point_per_epoch_and_metrics_of_its_views(run: An
     assert confirmed.metrics["val"] == outcome.metrics["val"]
 
 
-def test_an_untouched_model_scores_as_the_original(run: Any, reference: Reference) -> None:
+def test_an_untouched_model_scores_as_the_original(run: Any, reference: ReferenceScores) -> None:
     def unlearn(model: Any, split: Split, generator: Any) -> Iterator[None]:
         yield
 
@@ -276,7 +276,7 @@ def test_requests_without_a_class_gap_over_three_metrics(original: Weights) -> N
     found = problem.evaluate(problem.load(original), split, ("val",))
     scores, forget = found.scores, found.forget
     shifted = {n: v + 0.3 if n == "acc_test" else v for n, v in scores["val"].items()}
-    reference = Reference({"val": shifted}, scores, forget.logits, forget.logits)
+    reference = ReferenceScores({"val": shifted}, scores, forget.logits, forget.logits)
     job = Job("key", "search", "random", "own", 0, {}, 0, views=("val",))
 
     def unlearn(model: Any, split: Split, generator: Any) -> Iterator[None]:

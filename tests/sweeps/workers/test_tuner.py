@@ -11,8 +11,8 @@ from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
 from ray.tune.search import Searcher
 
 from mu.record import TrialRecord
+from sweeps.ledger import runs_again
 from sweeps.plan import Job
-from sweeps.run import repeats
 from sweeps.study.resources import Resources, RunSettings, Slot
 from sweeps.workers.cluster import fit, ray_options
 from sweeps.workers.tuner import RETRIES, JobSearcher, _ActorManager
@@ -64,13 +64,13 @@ class Source:
             raise OSError("no space left")
         self.records.append(record)
 
-    def keep(self, job: Job, arrays: Any) -> None:
+    def save_outputs(self, job: Job, arrays: Any) -> None:
         raise AssertionError("nothing was kept")
 
-    def draft(self, job: Job) -> None:
+    def load_checkpoint(self, job: Job) -> None:
         return None
 
-    def keep_draft(self, job: Job, arrays: Any) -> None:
+    def save_checkpoint(self, job: Job, arrays: Any) -> None:
         raise AssertionError("nothing was saved")
 
     def behind(self, job: Job, point: Any) -> bool:
@@ -194,5 +194,5 @@ RECORD = TrialRecord("k", "tiny", "search", "some", "jit", 0, "failed", resource
 )
 def test_what_is_repeated_by_the_next_run(cause: str, operation: RunSettings, again: bool) -> None:
     """What was lost, and what a limit ended that is another now."""
-    assert repeats(replace(RECORD, cause=cause, time_total=5.1), operation) is again
-    assert not repeats(replace(RECORD, status="finished"), operation)
+    assert runs_again(replace(RECORD, cause=cause, time_total=5.1), operation) is again
+    assert not runs_again(replace(RECORD, status="finished"), operation)
