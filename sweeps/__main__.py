@@ -27,7 +27,7 @@ DONE, SOME_FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns its exit code: 0 done, 1 some trials failed, 2 the input is wrong."""
+    """Run a command and return its exit code: 0 done, 1 some trials failed, 2 the input is wrong, 130 interrupted."""
     lines = logging.StreamHandler()
     lines.setFormatter(credentials.Formatter("%(levelname)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[lines])
@@ -171,10 +171,10 @@ def _studies(options: argparse.Namespace) -> int:
 def _methods(options: argparse.Namespace) -> int:
     from sweeps import launch
 
-    found = []
+    listed = []
     for name in methods.names(folders := launch.method_folders(options.methods_path)):
         try:
-            found.append(methods.load(name, folders))
+            listed.append(methods.load(name, folders))
         except ValueError as error:
             raise StudyError(str(error)) from error
     if options.json:
@@ -189,12 +189,12 @@ def _methods(options: argparse.Namespace) -> int:
                     for knob in method.knobs.values()
                 },
             }
-            for method in found
+            for method in listed
         ]
         print(json.dumps(content, indent=2))
         return DONE
     table = Table("method", "what it does", "needs", "knobs", box=None, padding=(0, 2, 1, 0))
-    for method in found:
+    for method in listed:
         knobs = ", ".join(f"{k.name}={k.default}" for k in method.knobs.values())
         summary = method.summary.partition(": ")[2] or method.summary
         table.add_row(method.name, summary, ", ".join(method.needs), knobs)
@@ -210,8 +210,8 @@ def _status(options: argparse.Namespace) -> int:
         return DONE
     from sweeps.tracking import status
 
-    line, found = _read(options.folder)
-    status.show(options.folder, line, found, Console())
+    line, records = _read(options.folder)
+    status.show(options.folder, line, records, Console())
     return DONE
 
 
@@ -236,16 +236,16 @@ def _sync(options: argparse.Namespace) -> int:
     from sweeps.tracking.mlflow import describe, local_uri
     from sweeps.tracking.mlflow_process import Tracker
 
-    line, found = _read(options.folder)
+    line, records = _read(options.folder)
     uri = options.tracking_uri or local_uri(options.folder)
     try:
         tracker = Tracker(uri, line["study"])
         tracker.facts = describe(line)
-        sent = tracker.sync(found)
+        sent = tracker.sync(records)
         tracker.close()
     except Exception as error:
         raise StudyError(f"{uri}: MLflow cannot be written to: {error}") from error
-    print(f"{line['study']}: sent {sent} of {len(found)} records, the others were there")
+    print(f"{line['study']}: sent {sent} of {len(records)} records, the others were there")
     return DONE
 
 
@@ -254,12 +254,12 @@ def _read(folder: Path) -> tuple[dict[str, Any], list[record.TrialRecord]]:
     if not path.is_file():
         raise StudyError(f"{folder}: there is no {results.TRIALS}; give the folder of a study")
     try:
-        line, found = record.read(path)
+        line, records = record.read(path)
     except ValueError as error:
         raise StudyError(str(error)) from error
     if not line:
         raise StudyError(f"{path}: no study has been started here")
-    return line, found
+    return line, records
 
 
 def _cluster_of_this_job() -> str | None:

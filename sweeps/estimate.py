@@ -1,4 +1,4 @@
-"""What training costs on this machine, measured for a moment, for ``--dry-run``."""
+"""``--dry-run``: what a plan would run, and for how long, measured for a moment on this machine."""
 
 from __future__ import annotations
 

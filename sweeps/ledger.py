@@ -60,7 +60,8 @@ class Ledger:
 
     def open(self, slots: Slots) -> None:
         """Begin to count slots and time: the cluster is there."""
-        self.slots = self.progress.slots = slots
+        self.slots = slots
+        self.progress.capacity = lambda: slots.now
         self._began = time.monotonic()
 
     def record_trial(self, record: TrialRecord) -> None:

@@ -142,7 +142,7 @@ class Cells:
 
     @property
     def asked(self) -> int:
-        """Configurations that every cell has been asked for, if it has so many; some may have been for one more."""
+        """Configurations that every cell has been asked for, if it has so many; some cells may be one ahead."""
         counts = [state.asked for state in self._cells.values() if state.asked < state.trials]
         return min(counts, default=self.search.trials)
 

@@ -1,4 +1,4 @@
-"""What a study has cost, and what it will, from its records. Needs neither torch nor Ray."""
+"""Costs of a study from its records, so far and expected. Needs neither torch nor Ray."""
 
 from __future__ import annotations
 

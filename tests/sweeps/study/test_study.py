@@ -394,7 +394,9 @@ def test_costly_attacks_run_where_the_study_says(tmp_path: Path) -> None:
         assert plan.job(phase, Run("some", "jit", {}), 1).attacks == groups
     own = studies.tiny(metrics={"attacks": ["svc_chunked"]})
     wanted = study.read(studies.write(tmp_path, own))
-    assert Plan(wanted, plan.data).job("confirm", "some", "jit", 1, {}).attacks == ("svc_chunked",)
+    assert Plan(wanted, plan.data).job("confirm", Run("some", "jit", {}), 1).attacks == (
+        "svc_chunked",
+    )
 
 
 @pytest.mark.parametrize("name", [m for m in methods.names() if methods.load(m).check_problem])
