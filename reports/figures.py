@@ -27,9 +27,9 @@ from reports.canvas import (
     say,
     say_at,
 )
-from reports.load import EPOCHS, Method, Request, Study
-from reports.outcomes import Outcome, outcome, retrained
+from reports.load import EPOCHS, RecordedMethod, RecordedRequest, RecordedStudy
 from reports.stats import Spread, spread
+from reports.summaries import CellSummary, cell_summary, retrained
 
 RUN: dict[str, Any] = {
     "color": INK,
@@ -41,7 +41,7 @@ RUN: dict[str, Any] = {
 """How a single run is drawn."""
 
 
-def over_forgetting(study: Study) -> Drawing | None:
+def over_forgetting(study: RecordedStudy) -> Drawing | None:
     """Forget accuracy over epochs against the retrained models, from the longest runs (NatMU Fig. 1)."""
     curves = {
         (request.name, method.name): _curve(study, request, method)
@@ -112,10 +112,10 @@ def over_forgetting(study: Study) -> Drawing | None:
     )
 
 
-def gaps(study: Study) -> Drawing | None:
+def gaps(study: RecordedStudy) -> Drawing | None:
     """AvgGap of every method with the noise floor."""
     results = {
-        request.name: [outcome(study, request, method.name) for method in study.methods]
+        request.name: [cell_summary(study, request, method.name) for method in study.methods]
         for request in study.requests
     }
     if all(result.average is None for row in results.values() for result in row):
@@ -167,13 +167,13 @@ def gaps(study: Study) -> Drawing | None:
     )
 
 
-def transfer(study: Study) -> Drawing | None:
+def transfer(study: RecordedStudy) -> Drawing | None:
     """AvgGap with own and with transferred knobs side by side (NatMU Fig. 4a)."""
     results = {
         (source, target): [
             (
-                outcome(study, study.request(target), method.name),
-                outcome(study, study.request(target), method.name, "transfer", source),
+                cell_summary(study, study.request(target), method.name),
+                cell_summary(study, study.request(target), method.name, "transfer", source),
             )
             for method in study.methods
         ]
@@ -210,10 +210,10 @@ def transfer(study: Study) -> Drawing | None:
     )
 
 
-def cost(study: Study) -> Drawing | None:
+def cost(study: RecordedStudy) -> Drawing | None:
     """AvgGap against unlearning time."""
     results = {
-        request.name: [outcome(study, request, method.name) for method in study.methods]
+        request.name: [cell_summary(study, request, method.name) for method in study.methods]
         for request in study.requests
     }
     if not any(r.average is not None and r.seconds for row in results.values() for r in row):
@@ -261,7 +261,7 @@ def cost(study: Study) -> Drawing | None:
     )
 
 
-def _reach(results: Sequence[Outcome], floor: float | None) -> float | None:
+def _reach(results: Sequence[CellSummary], floor: float | None) -> float | None:
     """End of an axis that shows every gap and run, and the ends of intervals that are not far beyond."""
     shown = [gap for r in results for gap in (r.average, *r.by_seed.values()) if gap is not None]
     if not shown:
@@ -271,7 +271,9 @@ def _reach(results: Sequence[Outcome], floor: float | None) -> float | None:
     return 100 * min(1.08 * max([largest, *ends]), 1.5 * largest) or None
 
 
-def _curve(study: Study, request: Request, method: Method) -> dict[float, Spread]:
+def _curve(
+    study: RecordedStudy, request: RecordedRequest, method: RecordedMethod
+) -> dict[float, Spread]:
     """Epoch to forget accuracy over the seeds of the longest runs."""
     runs = study.cell("sufficient", request.name, method.name).finished
     runs = runs or study.cell("confirm", request.name, method.name).finished

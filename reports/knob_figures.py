@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from mu.selection import Candidate
-from reports import budget
+from reports import tuning_check
 from reports.canvas import (
     COLOURS,
     INK,
@@ -31,11 +31,11 @@ from reports.canvas import (
     slug,
 )
 from reports.importance import importance, mean_shares
-from reports.load import Method, Request, Study
-from reports.outcomes import unit
-from reports.ranking import ranks
+from reports.load import RecordedMethod, RecordedRequest, RecordedStudy
+from reports.ranks import ranks
 from reports.spaces import Span, spans
-from reports.table import knob_value, label, searched_view
+from reports.summaries import unit
+from reports.table_cells import knob_value, label, searched_view
 
 WIDE = 20.0
 """Positive values whose largest is so many times their smallest are drawn on a logarithmic axis."""
@@ -44,19 +44,21 @@ COLUMNS = 4
 CROWDED = 22
 """Letters of names below an axis, beyond which they are turned."""
 
-Cells = Sequence[tuple[Request, Sequence[Candidate]]]
+RequestCandidates = Sequence[tuple[RecordedRequest, Sequence[Candidate]]]
 
 
-def expected_best(study: Study) -> Drawing | None:
+def expected_best(study: RecordedStudy) -> Drawing | None:
     """Best objective that so many trials can be expected to find."""
     if not any(len(found) > 1 for found in study.candidates.values()):
         return None
     scale, in_unit = _scale(study)
     curves = {
-        (request.name, method.name): [budget.best_of(values, n) for n in range(1, len(values) + 1)]
+        (request.name, method.name): [
+            tuning_check.best_of(values, n) for n in range(1, len(values) + 1)
+        ]
         for request in study.requests
         for method in study.methods
-        if len(values := budget.values_of(study, request.name, method.name)) > 1
+        if len(values := tuning_check.values_of(study, request.name, method.name)) > 1
     }
     wide = _wide(
         [end for curve in curves.values() for best in curve for end in (best.low, best.high)]
@@ -99,7 +101,7 @@ def expected_best(study: Study) -> Drawing | None:
     )
 
 
-def progress(study: Study) -> Drawing | None:
+def progress(study: RecordedStudy) -> Drawing | None:
     """Best objective so far against trial number."""
     if not any(study.candidates.values()):
         return None
@@ -145,7 +147,7 @@ def progress(study: Study) -> Drawing | None:
     )
 
 
-def responses(study: Study) -> list[Drawing]:
+def responses(study: RecordedStudy) -> list[Drawing]:
     """For each method, the objective against every searched knob, and over its two most important ones."""
     drawn = []
     for method in study.methods:
@@ -161,10 +163,10 @@ def responses(study: Study) -> list[Drawing]:
 
 
 def _response(
-    study: Study,
-    method: Method,
+    study: RecordedStudy,
+    method: RecordedMethod,
     known: Mapping[str, Span],
-    cells: Cells,
+    cells: RequestCandidates,
 ) -> Drawing:
     ordered = [known[knob] for knob in mean_shares(study, method)]
     two = ordered[:2] if len(ordered) > 1 else []
@@ -240,10 +242,10 @@ def _response(
 
 
 def _single_panels(
-    study: Study,
-    method: Method,
+    study: RecordedStudy,
+    method: RecordedMethod,
     ordered: Sequence[Span],
-    cells: Cells,
+    cells: RequestCandidates,
     panels: Sequence[Axes],
 ) -> None:
     """The objective against one knob each."""
@@ -286,9 +288,9 @@ def _single_panels(
 
 
 def _double_panel(
-    study: Study,
-    request: Request,
-    method: Method,
+    study: RecordedStudy,
+    request: RecordedRequest,
+    method: RecordedMethod,
     two: Sequence[Span],
     found: Sequence[Candidate],
     axes: Axes,
@@ -347,7 +349,7 @@ def _crowded(span: Span) -> bool:
     return sum(len(knob_value(choice)) for choice in span.choices) > CROWDED
 
 
-def _scale(study: Study) -> tuple[float, str]:
+def _scale(study: RecordedStudy) -> tuple[float, str]:
     """What the objective is multiplied by, and the unit to name."""
     return (100.0, " (points)") if unit(study.objective) == "fraction" else (1.0, "")
 
@@ -356,9 +358,9 @@ def _wide(values: Sequence[float]) -> bool:
     return min(values) > 0 and max(values) > WIDE * min(values)
 
 
-def _request_colour(study: Study, request: Request) -> str:
+def _request_colour(study: RecordedStudy, request: RecordedRequest) -> str:
     return COLOURS[study.requests.index(request) % len(COLOURS)]
 
 
-def _request_marker(study: Study, request: Request) -> str:
+def _request_marker(study: RecordedStudy, request: RecordedRequest) -> str:
     return MARKERS[study.requests.index(request) % len(MARKERS)]

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from reports import canvas, contents, findings, formats, load, markup, sections
 from reports.canvas import Drawing
-from reports.load import Study
-from reports.table import ORACLE, Table
+from reports.load import RecordedStudy
+from reports.table_cells import ORACLE, Table
 
 UNFOLDED = ("main", "published", "sufficient", "transfer", "robustness", "defaults", "rules")
 """Tables that are shown whole however long they are."""
@@ -46,7 +46,7 @@ def build(study_dir: Path, out: Path | None = None) -> Path:
     return out / "index.html"
 
 
-def _write(study: Study, folder: Path) -> None:
+def _write(study: RecordedStudy, folder: Path) -> None:
     (folder / "figures").mkdir(parents=True)
     (folder / "tables").mkdir()
     made = contents.all_tables(study)
@@ -58,7 +58,7 @@ def _write(study: Study, folder: Path) -> None:
 
 
 def _page(
-    study: Study, made: dict[str, Table], drawn: dict[str, Drawing], saved: dict[str, Path]
+    study: RecordedStudy, made: dict[str, Table], drawn: dict[str, Drawing], saved: dict[str, Path]
 ) -> str:
     """The page: the story first, then how sure it is, then everything else."""
     numbers = {"table": 0, "figure": 0}
