@@ -27,7 +27,8 @@ contents            every table and figure that a study has
 findings            the plain summary, by simple rules
 sections            the parts of the page that are words
 markup              escaped HTML, and the style sheet
-page                ``build``: assembles and writes the report
+layout              the page: its sections, and the place of every table and figure
+page                ``build``: writes the report
 
 Run as ``python -m reports results/<study>``. Definitions are in ``docs/robustness.md``. Nothing is imported here.
 """

@@ -95,6 +95,7 @@ class RecordedStudy:
         name: Name of the study.
         line: The last study line as written; empty when there is none.
         requests, methods: In the order of the study file.
+        phases: Name to title of every phase, in the order in which a study passes through them.
         search_seeds, report_seeds: Seeds of tuning and of reporting.
         objective: Metric by which knobs are chosen, on the `val` view.
         trials: Configurations per cell; None when not recorded.
@@ -112,6 +113,7 @@ class RecordedStudy:
     line: Mapping[str, Any]
     requests: tuple[RecordedRequest, ...]
     methods: tuple[RecordedMethod, ...]
+    phases: Mapping[str, str]
     search_seeds: tuple[int, ...]
     report_seeds: tuple[int, ...]
     objective: str
@@ -169,10 +171,10 @@ class RecordedStudy:
         return found
 
     def counts(self) -> dict[str, Counter[str]]:
-        """Phase to status to number of trials, in the order of the phases."""
-        table: dict[str, Counter[str]] = {phase: Counter() for phase in record.PHASES}
+        """Return phase to status to number of trials, in the order of the phases."""
+        table: dict[str, Counter[str]] = {phase: Counter() for phase in self.phases}
         for r in self.records:
-            table.setdefault(r.phase, Counter())[r.status] += 1
+            table[r.phase][r.status] += 1
         return table
 
     def planned(self, phase: str) -> int | None:
@@ -219,7 +221,7 @@ def assemble(
     summary: Mapping[str, Any],
     fallback_name: str = "study",
 ) -> RecordedStudy:
-    """A ``RecordedStudy`` from parsed lines. What a study line does not say is derived from the records."""
+    """Return a ``RecordedStudy`` from parsed lines; the records tell what a study line does not say."""
     records = with_audits(records)
     definition = _mapping(line.get("definition"))
     seeds, search = _mapping(definition.get("seeds")), _mapping(definition.get("search"))
@@ -243,6 +245,7 @@ def assemble(
         line=line,
         requests=requests,
         methods=methods,
+        phases=_phases(line, records),
         search_seeds=tuple(search_seeds),
         report_seeds=tuple(report_seeds),
         objective=objective,
@@ -361,6 +364,17 @@ def _methods(line: Mapping[str, Any], records: Sequence[TrialRecord]) -> tuple[R
             )
         )
     return tuple(found)
+
+
+def _phases(line: Mapping[str, Any], records: Iterable[TrialRecord]) -> dict[str, str]:
+    """Return name to title of the phases, in the order of the study line, else in that of the records."""
+    titles: dict[str, str] = {}
+    for phase in map(_mapping, line.get("phases") or []):
+        if "name" in phase:
+            titles[str(phase["name"])] = str(phase.get("title") or phase["name"])
+    for name in [*(r.phase for r in records), *_mapping(line.get("planned"))]:
+        titles.setdefault(name, name)
+    return titles
 
 
 def _experiments(

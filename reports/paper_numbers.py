@@ -69,11 +69,11 @@ def _group(study: RecordedStudy, key: Key, entries: Sequence[Entry]) -> Group:
     if forget in names:
         where = title(study.request(forget))
     run = {
+        "confirm": "",
         "sufficient": f"{study.sufficient_epochs} epochs",
         "transfer": f"knobs of {source}",
-        "default": "default knobs",
         "search": "every searched configuration",
-    }.get(phase, "")
+    }.get(phase, study.phases.get(phase, phase))
     heading = f"{paper} Table {table}: {where}" + (f", {run}" if run else "")
     rows = [_row(study, entry) for entry in [*entries, *_only_ours(study, key, entries)]]
     return Group(f"{paper} {table} {forget}" + (f" {phase}" if run else ""), heading, tuple(rows))

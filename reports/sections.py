@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from mu.metrics import METRICS
-from mu.record import PHASES, REFERENCES, STATUSES, TrialRecord
+from mu.record import REFERENCES, STATUSES, TrialRecord
 from reports import markup
 from reports.load import RecordedStudy
 from reports.table_cells import ORACLE, knob_text, label, objective
@@ -95,7 +95,7 @@ def how_to_read(study: RecordedStudy) -> list[tuple[str, str]]:
 
 
 def what_was_run(study: RecordedStudy) -> str:
-    """The setting: data, model, budget, machines; then requests, methods, and how trials ended."""
+    """Return the setting (data, model, budget, machines), the requests, the methods and how trials ended."""
     return "\n".join(
         [
             markup.facts(_setting(study)),
@@ -121,7 +121,11 @@ def what_was_run(study: RecordedStudy) -> str:
             markup.listing(
                 ("Phase", "Planned", *(status.capitalize() for status in STATUSES)),
                 [
-                    (phase, _count(study.planned(phase)), *(str(ended[s]) for s in STATUSES))
+                    (
+                        study.phases[phase],
+                        _count(study.planned(phase)),
+                        *(str(ended[status]) for status in STATUSES),
+                    )
                     for phase, ended in study.counts().items()
                     if ended or study.planned(phase)
                 ],
@@ -132,12 +136,13 @@ def what_was_run(study: RecordedStudy) -> str:
 
 
 def unfinished(study: RecordedStudy) -> str:
-    """Every trial without a result; those of a cell whose reasons differ by numbers only stand together."""
+    """Return every trial without a result, grouped by cells and by reasons that differ in numbers only."""
     groups: dict[tuple[str, ...], list[TrialRecord]] = defaultdict(list)
     for record in sorted((r for r in study.records if not r.finished), key=_place(study)):
         place = f"{record.source} → {record.forget}" if record.source else record.forget
         reason = re.sub(r"[0-9.]+", "#", _last_line(record))
-        groups[record.status, record.phase, place, record.method, reason].append(record)
+        phase = study.phases[record.phase]
+        groups[record.status, phase, place, record.method, reason].append(record)
     if not groups:
         return markup.paragraph("Every trial that has ended has finished.")
     parts, status = [], ""
@@ -339,11 +344,11 @@ def _last_line(record: TrialRecord) -> str:
 
 
 def _place(study: RecordedStudy) -> Callable[[TrialRecord], tuple[int, ...]]:
-    """Order of trials without a result: failures first, then as phases, requests and methods come."""
+    """Return the sort key of trials without a result: failures first, then phases, requests and methods in order."""
     methods = [*REFERENCES, *(method.name for method in study.methods)]
     orders = (
         ("status", ["failed", "diverged", "stopped"]),
-        ("phase", list(PHASES)),
+        ("phase", list(study.phases)),
         ("forget", [request.name for request in study.requests]),
         ("method", methods),
     )

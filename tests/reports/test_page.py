@@ -26,11 +26,13 @@ from reports import (
     canvas,
     classes,
     contents,
+    figures,
     findings,
     formats,
     knob_tables,
     load,
     page,
+    paper_numbers,
     result_tables,
     sections,
     stats,
@@ -659,6 +661,95 @@ def test_missing_or_empty_results_are_named(tmp_path, content, capsys):
     assert command_line.main([str(tmp_path)]) == 2
     assert "trials.jsonl" in capsys.readouterr().err
     assert not (tmp_path / "report").exists()
+
+
+def test_tables_and_figures_without_a_place_on_the_page_are_errors(tmp_path, monkeypatch):
+    """A registered table or figure that no section takes is named, so that it cannot be absent unseen."""
+    shutil.copy(DATA / "trials.jsonl", tmp_path)
+
+    def made_up_table(study):
+        return dataclasses.replace(result_tables.main(study), name="made_up_table")
+
+    def made_up_figure(study):
+        return dataclasses.replace(figures.gaps(study), name="made_up_figure")
+
+    for kind, make in (("TABLES", made_up_table), ("FIGURES", made_up_figure)):
+        with monkeypatch.context() as patch:
+            patch.setattr(contents, kind, (*getattr(contents, kind), make))
+            with pytest.raises(
+                RuntimeError, match=f"no section of the page takes .*`{make.__name__}`"
+            ):
+                page.build(tmp_path)
+    assert not (tmp_path / "report").exists()
+    assert page.build(tmp_path).exists()
+
+
+def trials_by_phase(page_text):
+    """Return the first two columns of the table that counts trials by status, phase to planned number."""
+    table = page_text.split("<h3>Trials</h3>", 1)[1].split("</table>", 1)[0]
+    rows = re.findall("<tr>(.*?)</tr>", table.split("<tbody>", 1)[1], re.DOTALL)
+    cells = [re.findall("<td[^>]*>(.*?)</td>", row, re.DOTALL) for row in rows]
+    return {row[0]: row[1:] for row in cells}
+
+
+def test_a_new_phase_of_the_study_line_is_counted_under_its_title(lines, tmp_path):
+    line, records = lines
+    new = dataclasses.replace(records[-1], key="new", phase="distil", status="diverged", reason="?")
+    phases = [
+        {"name": "confirm", "title": "tuned knobs", "follows_search": True},
+        {"name": "distil", "title": "distilled <models>", "follows_search": True},
+        {"name": "search", "title": "search", "follows_search": False},
+        {"name": "default", "title": "default knobs", "follows_search": True},
+    ]
+    line = {**line, "phases": phases, "planned": {"distil": {"trials": 7}}}
+    write(tmp_path / "trials.jsonl", [to_line("study", line), *map(trial_line, [*records, new])])
+    text = page.build(tmp_path).read_text(encoding="utf-8")
+    counted = trials_by_phase(text)
+    # Phases that the line lacks come last, and one without trials and without a plan is not shown.
+    assert list(counted) == [
+        *("tuned knobs", "distilled &lt;models&gt;", "search"),
+        *("reference", "sufficient", "transfer"),
+    ]
+    assert counted["distilled &lt;models&gt;"] == ["7", "0", "0", "1", "0"]
+    diverged = text.split('id="unfinished"', 1)[1].split("<h3>Diverged", 1)[1]
+    places = [diverged.index(title) for title in ("tuned knobs ·", "distilled &lt;models&gt; ·")]
+    assert places == sorted(places)
+
+
+def test_phases_without_a_table_in_the_study_line_come_as_the_records_do(lines):
+    line, records = lines
+    phases = ["reference", "search", "confirm", "sufficient", "transfer"]
+    assert load.assemble(line, records, {}).phases == {name: name for name in phases}
+    moved = sorted(records, key=lambda r: r.phase != "sufficient")
+    planned = {"planned": {"default": {"trials": 2}, "search": {"trials": 9}}}
+    study = load.assemble({**line, **planned}, moved, {})
+    assert list(study.phases) == [
+        *("sufficient", "reference", "search", "confirm", "transfer", "default")
+    ]
+    assert list(study.counts()) == list(study.phases)
+    assert study.counts()["default"].total() == 0
+
+
+@pytest.mark.parametrize(
+    ("phase", "heading"),
+    [
+        ("confirm", "NatMU Table 3: random10 (random, 100 samples)"),
+        ("default", "NatMU Table 3: random10 (random, 100 samples), default knobs"),
+        ("sufficient", "NatMU Table 3: random10 (random, 100 samples), 20 epochs"),
+        ("distil", "NatMU Table 3: random10 (random, 100 samples), distil"),
+    ],
+)
+def test_printed_tables_are_headed_by_the_title_of_their_phase(lines, phase, heading):
+    entry = {
+        **{"paper": "NatMU", "table": "3", "phase": phase, "source": None, "forget": "random10"},
+        **{"method": "Alpha", "ours": "alpha", "metric": "TA", "name": "acc_test", "knobs": {}},
+        **{"mean": 0.9, "std": 0.01, "note": ""},
+    }
+    titles = {"confirm": "tuned knobs", "default": "default knobs", "sufficient": "longer training"}
+    phases = [{"name": name, "title": title} for name, title in titles.items()]
+    line = {**lines[0], "published": [entry], "phases": phases}
+    table = paper_numbers.published(load.assemble(line, lines[1], {}))
+    assert [group.title for group in table.groups] == [heading]
 
 
 def test_report_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
