@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
@@ -42,7 +43,7 @@ RUN: dict[str, Any] = {
 
 
 def over_forgetting(study: RecordedStudy) -> Drawing | None:
-    """Forget accuracy over epochs against the retrained models, from the longest runs (NatMU Fig. 1)."""
+    """Draw forget accuracy over epochs against the retrained models, from the longest runs (NatMU Fig. 1)."""
     curves = {
         (request.name, method.name): _curve(study, request, method)
         for request in study.requests
@@ -54,34 +55,8 @@ def over_forgetting(study: RecordedStudy) -> Drawing | None:
     starred = False
     for request, axes in zip(study.requests, panels):
         for method in study.methods:
-            points = curves[request.name, method.name]
-            if not points:
-                continue
-            epochs, colour = list(points), colour_of(method)
-            means = [100 * s.mean for s in points.values()]
-            stds = [100 * (s.std or 0.0) for s in points.values()]
-            axes.plot(epochs, means, color=colour, marker=marker_of(method), markersize=3.5)
-            axes.fill_between(
-                epochs,
-                [max(0.0, m - s) for m, s in zip(means, stds)],
-                [min(100.0, m + s) for m, s in zip(means, stds)],
-                color=colour,
-                alpha=0.15,
-                linewidth=0,
-            )
-            chosen = study.chosen(request.name, method.name)
-            tuned = chosen.knobs.get(EPOCHS) if chosen else None
-            if tuned in points and tuned != max(epochs):
-                starred = True
-                axes.plot(
-                    tuned,
-                    100 * points[tuned].mean,
-                    marker="*",
-                    markersize=13,
-                    color=colour,
-                    markeredgecolor="white",
-                    zorder=5,
-                )
+            if points := curves[request.name, method.name]:
+                starred |= _draw_curve(study, request, method, points, axes)
         level = retrained(study, request).means.get("acc_forget")
         if level is not None:
             axes.axhline(100 * level, color=INK, linestyle="--", linewidth=1.2)
@@ -95,11 +70,13 @@ def over_forgetting(study: RecordedStudy) -> Drawing | None:
     panels[0].set_ylabel("Forget accuracy (%)")
     extra = [Line2D([], [], color=INK, linestyle="--", linewidth=1.2, label="retrain")]
     if starred:
-        extra.append(
-            Line2D(
-                [], [], color=FAINT, marker="*", markersize=11, linestyle="", label="tuned epochs"
-            )
-        )
+        star_mark: dict[str, Any] = {
+            "color": FAINT,
+            "marker": "*",
+            "markersize": 11,
+            "linestyle": "",
+        }
+        extra.append(Line2D([], [], label="tuned epochs", **star_mark))
     legend(figure, study.methods, extra, lines=True)
     star = " A star marks the number of epochs that the search chose." if starred else ""
     return Drawing(
@@ -110,6 +87,42 @@ def over_forgetting(study: RecordedStudy) -> Drawing | None:
         f"dashed line is the mean of the retrained models; a curve that ends below it over-forgets.{star}",
         figure,
     )
+
+
+def _draw_curve(
+    study: RecordedStudy,
+    request: RecordedRequest,
+    method: RecordedMethod,
+    points: dict[float, Spread],
+    axes: Axes,
+) -> bool:
+    """Draw a method's forget accuracy by epoch, and return whether a star marks the tuned epochs."""
+    epochs, colour = list(points), colour_of(method)
+    means = [100 * s.mean for s in points.values()]
+    stds = [100 * (s.std or 0.0) for s in points.values()]
+    axes.plot(epochs, means, color=colour, marker=marker_of(method), markersize=3.5)
+    axes.fill_between(
+        epochs,
+        [max(0.0, m - s) for m, s in zip(means, stds)],
+        [min(100.0, m + s) for m, s in zip(means, stds)],
+        color=colour,
+        alpha=0.15,
+        linewidth=0,
+    )
+    chosen = study.chosen(request.name, method.name)
+    tuned = chosen.knobs.get(EPOCHS) if chosen else None
+    if tuned not in points or tuned == max(epochs):
+        return False
+    axes.plot(
+        tuned,
+        100 * points[tuned].mean,
+        marker="*",
+        markersize=13,
+        color=colour,
+        markeredgecolor="white",
+        zorder=5,
+    )
+    return True
 
 
 def gaps(study: RecordedStudy) -> Drawing | None:

@@ -170,55 +170,11 @@ def _response(
 ) -> Drawing:
     ordered = [known[knob] for knob in mean_shares(study, method)]
     two = ordered[:2] if len(ordered) > 1 else []
-    titles = len(ordered) + (len(cells) if two else 0)
-    columns = min(COLUMNS, max(2, len(ordered), len(cells) if two else 0))
-    upper = math.ceil(len(ordered) / columns)
-    rows = upper + (math.ceil(len(cells) / columns) if two else 0)
-    width, height = PANEL * 0.82 * columns, 2.3 * rows + 0.4
-    # Laid out by hand, also titles and labels, which halves the time: there is one for each method.
-    with matplotlib.rc_context({"figure.constrained_layout.use": False}):
-        figure = Figure(figsize=(width, height))
-    figure.subplots_adjust(
-        left=0.85 / width,
-        right=1 - 0.15 / width,
-        bottom=0.9 / height,
-        top=1 - 0.3 / height,
-        wspace=0.48,
-        hspace=0.62,
-    )
-    grid = figure.subplots(rows, columns, squeeze=False)
-    panels = list(grid.flat)
-    singles, doubles = panels[: len(ordered)], panels[upper * columns :][: len(cells) if two else 0]
-    for spare in panels:
-        if spare not in singles and spare not in doubles:
-            spare.set_axis_off()
-    assert len(singles) + len(doubles) == titles
+    figure, singles, doubles = _response_panels(len(ordered), len(cells) if two else 0)
     _single_panels(study, method, ordered, cells, singles)
     for axes, (request, found) in zip(doubles, cells):
         _double_panel(study, request, method, two, found, axes)
-    handles = [
-        Line2D(
-            [],
-            [],
-            color=_request_colour(study, request),
-            marker=_request_marker(study, request),
-            linestyle="",
-            markersize=5,
-            label=request.name,
-        )
-        for request, _ in cells
-    ]
-    chosen = Line2D(
-        [],
-        [],
-        color="white",
-        markeredgecolor=INK,
-        marker="*",
-        markersize=11,
-        linestyle="",
-        label="chosen",
-    )
-    legend(figure, [], [*handles, chosen])
+    _response_legend(study, figure, [request for request, _ in cells])
     across = [*ordered, *(two[:1] * len(doubles))]
     for span, axes in zip(across, (*singles, *doubles)):
         axes.xaxis.set_label_coords(0.5, -0.29 if _crowded(span) else -0.2)
@@ -239,6 +195,60 @@ def _response(
         f"important first; a point is a trial, whose other knobs differ, too.{below}",
         figure,
     )
+
+
+def _response_panels(single: int, double: int) -> tuple[Figure, list[Axes], list[Axes]]:
+    """Return a figure with `single` panels of one knob and, in rows below them, `double` panels of two."""
+    columns = min(COLUMNS, max(2, single, double))
+    upper = math.ceil(single / columns)
+    rows = upper + math.ceil(double / columns)
+    width, height = PANEL * 0.82 * columns, 2.3 * rows + 0.4
+    # Laid out by hand, also titles and labels, which halves the time: there is one for each method.
+    with matplotlib.rc_context({"figure.constrained_layout.use": False}):
+        figure = Figure(figsize=(width, height))
+    figure.subplots_adjust(
+        left=0.85 / width,
+        right=1 - 0.15 / width,
+        bottom=0.9 / height,
+        top=1 - 0.3 / height,
+        wspace=0.48,
+        hspace=0.62,
+    )
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    singles, doubles = panels[:single], panels[upper * columns :][:double]
+    for spare in panels:
+        if spare not in singles and spare not in doubles:
+            spare.set_axis_off()
+    assert len(singles) + len(doubles) == single + double
+    return figure, singles, doubles
+
+
+def _response_legend(
+    study: RecordedStudy, figure: Figure, requests: Sequence[RecordedRequest]
+) -> None:
+    handles = [
+        Line2D(
+            [],
+            [],
+            color=_request_colour(study, request),
+            marker=_request_marker(study, request),
+            linestyle="",
+            markersize=5,
+            label=request.name,
+        )
+        for request in requests
+    ]
+    chosen = Line2D(
+        [],
+        [],
+        color="white",
+        markeredgecolor=INK,
+        marker="*",
+        markersize=11,
+        linestyle="",
+        label="chosen",
+    )
+    legend(figure, [], [*handles, chosen])
 
 
 def _single_panels(
