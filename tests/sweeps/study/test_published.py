@@ -15,7 +15,7 @@ from studies import ROOT
 
 from mu.record import TrialRecord, read
 from reports import formats, load
-from reports import published as report
+from reports import paper_numbers as report
 from reports.stats import Spread
 from sweeps import preflight
 from sweeps.errors import StudyError
@@ -185,7 +185,7 @@ def rows(*entries: dict[str, Any]) -> dict[tuple[str, str], list[str]]:
     }
 
 
-def small(*entries: dict[str, Any]) -> load.Study:
+def small(*entries: dict[str, Any]) -> load.RecordedStudy:
     line, records = read(DATA / "trials.jsonl")
     return load.assemble({**copy.deepcopy(line), "published": list(entries)}, records, {})
 
