@@ -102,6 +102,7 @@ class RecordedStudy:
         sufficient_epochs: Epochs of the sufficient-training experiment; None when it is not asked for.
         transfers: (source, target) requests of the transfer experiment.
         records: Every ended trial.
+        audits: Number of audits; their metrics are in the records of the trials that they attacked.
         candidates: (request, method) to the configurations that finished on all search seeds.
         references: Request to what the rules of selection may compare with.
         runs: (phase, request, method, source) to the runs that count; source is empty but in `transfer`.
@@ -121,6 +122,7 @@ class RecordedStudy:
     sufficient_epochs: int | None
     transfers: tuple[tuple[str, str], ...]
     records: tuple[TrialRecord, ...]
+    audits: int
     candidates: Mapping[tuple[str, str], Sequence[Candidate]]
     references: Mapping[str, References]
     runs: Mapping[tuple[str, str, str, str], Runs]
@@ -175,6 +177,8 @@ class RecordedStudy:
         table: dict[str, Counter[str]] = {phase: Counter() for phase in self.phases}
         for r in self.records:
             table[r.phase][r.status] += 1
+        if self.audits:
+            table.setdefault("audit", Counter())["finished"] += self.audits
         return table
 
     def planned(self, phase: str) -> int | None:
@@ -222,6 +226,7 @@ def assemble(
     fallback_name: str = "study",
 ) -> RecordedStudy:
     """Return a ``RecordedStudy`` from parsed lines; the records tell what a study line does not say."""
+    audits = sum(record.phase == "audit" for record in records)
     records = with_audits(records)
     definition = _mapping(line.get("definition"))
     seeds, search = _mapping(definition.get("seeds")), _mapping(definition.get("search"))
@@ -253,6 +258,7 @@ def assemble(
         sufficient_epochs=epochs,
         transfers=transfers,
         records=tuple(records),
+        audits=audits,
         candidates=candidates,
         references={
             request.name: selection.references(records, request.name, search_seeds, view)
