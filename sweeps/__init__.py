@@ -22,7 +22,7 @@ import os
 # Tune reads these when it is imported or started: no files per trial, no Ctrl-C handler of its own, no
 # change of the working directory, and no rewriting of an experiment state that is never restored. How many
 # trials wait is decided by the slots there are, not by Tune. A trial whose node was taken away is lost as any other,
-# and started again by ``tuner``, which knows where it was left; Tune would start it from the beginning.
+# and started again by ``job_searcher``, which knows where it was left; Tune would start it from the beginning.
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
 os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", str(10**9))

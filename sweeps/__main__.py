@@ -254,7 +254,7 @@ def _sweep(sweep: Any, options: argparse.Namespace, console: Console) -> None:
     facts = describe(sweep.results.study)
     tracking = Tracking(uri, sweep.study, facts, sweep.results.path, artifacts)
     try:
-        from sweeps.workers import cluster, tuner
+        from sweeps.workers import cluster, tuning
 
         try:
             tracking.wait()
@@ -265,7 +265,7 @@ def _sweep(sweep: Any, options: argparse.Namespace, console: Console) -> None:
         sweep.tracking = tracking
         with cluster.join(options.address, sweep.plan.study.resources) as joined:
             try:
-                sweep.run(tuner.Workers(sweep.plan, joined), store)
+                sweep.run(tuning.Workers(sweep.plan, joined), store)
             finally:
                 sweep.summarize("ended")
     finally:

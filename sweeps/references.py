@@ -18,7 +18,7 @@ from mu.problem import Problem, Role, Weights
 from mu.record import TrialRecord
 from sweeps.errors import StudyError
 from sweeps.study.supplied import PLACES, SuppliedModel, SuppliedModels
-from sweeps.workers.trial import Reference, answers, complete, sparse
+from sweeps.workers.scores import ReferenceScores, answers, complete, sparse
 
 if TYPE_CHECKING:
     from sweeps.plan import Plan
@@ -35,7 +35,7 @@ Question = tuple[Problem, tuple[str, ...], tuple[str, ...]]
 
 def references(
     sweep: Sweep, trainers: Trainers, store: Store, drafts: CheckpointStore
-) -> dict[str, dict[Names, Reference]]:
+) -> dict[str, dict[Names, ReferenceScores]]:
     """What trials are compared with, by the purpose of the seed (`search` or `report`) and the problem.
 
     Raises:
@@ -50,7 +50,7 @@ def references(
         arrays = load_reference(problem, role, plan.study.supplied, store)
         if arrays is not None:
             seconds[key] = float(arrays["seconds"])
-            trainers.share(key, arrays)
+            trainers.publish(key, arrays)
             sweep.progress.ended()
     asked = _questions(plan)
     _refuse_guessing(plan, trainers, asked)
@@ -59,10 +59,10 @@ def references(
         store.put(key, arrays)
         seconds[key] = spent[key] = float(arrays["seconds"])
         sweep.compute["reference"] += spent[key]
-        trainers.share(key, arrays)
+        trainers.publish(key, arrays)
         sweep.progress.ended()
     scored = trainers.score(asked)
-    found: dict[str, dict[Names, Reference]] = {}
+    found: dict[str, dict[Names, ReferenceScores]] = {}
     for purpose, seeds in plan.seeds.items():
         found[purpose] = {}
         for forget in plan.study.forget:
@@ -121,7 +121,7 @@ def _compare(
     group: Mapping[int, Mapping[Role, Scored]],
     seconds: Mapping[str, float],
     spent: dict[str, float],
-) -> dict[Names, Reference]:
+) -> dict[Names, ReferenceScores]:
     """Record the references of one request and role, compared with the mean of its retrained models."""
     study = sweep.plan.study
     views = next(iter(group.values()))["retrain"].found.scores
@@ -137,7 +137,7 @@ def _compare(
         problem = sweep.plan.problem(forget, seed)
         logits = {s: g["retrain"].found.forget.logits for s, g in group.items()}
         original = scored["original"]
-        reference = Reference(mean, original.found.scores, logits[seed], original.untrained)
+        reference = ReferenceScores(mean, original.found.scores, logits[seed], original.untrained)
         references[forget, seed] = reference
         for method, own in scored.items():
             key = sweep.reference_key(forget, seed, method, role)

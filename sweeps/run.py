@@ -29,12 +29,13 @@ from sweeps.state.results import Results
 from sweeps.state.store import Store
 from sweeps.study.resources import RunSettings
 from sweeps.tracking.progress import Progress
-from sweeps.workers.trial import CurvePoint, Reference
+from sweeps.workers.curve import CurvePoint
+from sweeps.workers.scores import ReferenceScores
 
 if TYPE_CHECKING:
     from sweeps.tracking.mlflow import Tracking
     from sweeps.workers.cluster import Slots
-    from sweeps.workers.tuner import Workers
+    from sweeps.workers.tuning import Workers
 
 
 SUMMARY_SECONDS = 10.0
@@ -187,7 +188,7 @@ class Sweep:
         name: str,
         source: _Source,
         count: int,
-        compared: Mapping[tuple[str, int], Reference],
+        compared: Mapping[tuple[str, int], ReferenceScores],
     ) -> None:
         self.progress.start_phase(name, count)
         self.summarize("running")
@@ -323,7 +324,7 @@ class Sweep:
 
 
 class _Source:
-    """Jobs of one phase; see ``tuner.JobSource``."""
+    """Jobs of one phase; see ``job_searcher.JobSource``."""
 
     def __init__(self, sweep: Sweep):
         self.sweep = sweep
@@ -337,15 +338,15 @@ class _Source:
         assert self.sweep.drafts is not None
         self.sweep.drafts.drop(record.key)
 
-    def draft(self, job: Job) -> dict[str, Any] | None:
+    def load_checkpoint(self, job: Job) -> dict[str, Any] | None:
         assert self.sweep.drafts is not None
         return self.sweep.drafts.get(job.key)
 
-    def keep_draft(self, job: Job, arrays: dict[str, Any]) -> None:
+    def save_checkpoint(self, job: Job, arrays: dict[str, Any]) -> None:
         assert self.sweep.drafts is not None
         self.sweep.drafts.put(job.key, arrays)
 
-    def keep(self, job: Job, arrays: dict[str, Any]) -> None:
+    def save_outputs(self, job: Job, arrays: dict[str, Any]) -> None:
         assert self.sweep.store is not None
         self.sweep.store.put(job.key, arrays)
 

@@ -64,10 +64,10 @@ def _originals(plan: Plan, missing: dict[str, Problem], store: Store, workers: T
         if arrays is None:
             lacking[key] = (problem, "original")
         else:
-            workers.share(key, arrays)
+            workers.publish(key, arrays)
     for key, arrays in workers.train(lacking):
         store.put(key, arrays)
-        workers.share(key, arrays)
+        workers.publish(key, arrays)
 
 
 def write(plan: Plan, folder: Path) -> None:

@@ -122,7 +122,7 @@ class Here:
         self.opened += 1
         yield self
 
-    def share(self, key: str, arrays: Mapping[str, Any]) -> None:
+    def publish(self, key: str, arrays: Mapping[str, Any]) -> None:
         self.weights[key] = {k: v for k, v in arrays.items() if k != "seconds"}
 
     def train(self, wanted: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

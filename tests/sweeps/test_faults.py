@@ -36,8 +36,8 @@ from sweeps.state.checkpoint_store import CheckpointStore
 from sweeps.study import study
 from sweeps.tracking.mlflow import local_uri
 from sweeps.tracking.mlflow_process import KEY
-from sweeps.workers import cluster, tuner
-from sweeps.workers.trainers import BEGUN, Trainers
+from sweeps.workers import cluster, job_searcher
+from sweeps.workers.trainers import CHECKPOINT, Trainers
 
 pytestmark = pytest.mark.slow
 TROUBLES = {
@@ -185,7 +185,7 @@ def test_a_trial_that_takes_a_nodes_memory_is_ended_by_ray_and_recorded(
         pytest.skip(f"needs {2 * ROOM / 2**30:.0f} GiB, {(total - used) / 2**30:.1f} are free")
     monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "100")
     monkeypatch.setenv("RAY_memory_usage_threshold", str((used + ROOM) / total))
-    monkeypatch.setattr(tuner, "RETRIES", 1)
+    monkeypatch.setattr(job_searcher, "RETRIES", 1)
     (tmp_path / "own").mkdir()
     (tmp_path / "own/greedy.py").write_text(GREEDY.format(steps=ROOM // 2**26))
     study = studies.tiny(
@@ -258,7 +258,7 @@ def test_nodes_and_workers_may_be_lost_at_any_time(finished: Path, tmp_path: Pat
 
 
 class Recording(CheckpointStore):
-    """Drafts that kill the training worker at its third snapshot, and note the epochs of all."""
+    """A store that kills the training worker at its third checkpoint, and notes the epochs of all."""
 
     def __init__(self, location: str):
         super().__init__(location)
@@ -266,8 +266,8 @@ class Recording(CheckpointStore):
 
     def put(self, key: str, arrays: Any) -> None:
         super().put(key, arrays)
-        if BEGUN in arrays:
-            state = torch.load(io.BytesIO(arrays[BEGUN].tobytes()), weights_only=True)
+        if CHECKPOINT in arrays:
+            state = torch.load(io.BytesIO(arrays[CHECKPOINT].tobytes()), weights_only=True)
             self.epochs.append(state["epochs"])
             if len(self.epochs) == 3:
                 (worker,) = workers(ray._private.worker._global_node, "ray::_train")
@@ -280,14 +280,14 @@ def test_a_reference_goes_on_from_its_snapshot(finished: Path, tmp_path: Path) -
     plan = Plan(wanted, preflight.load_data(wanted, "study.yaml"))
     problem = plan.problem("some", 1)
     key = problem.reference_key("retrain")
-    drafts = Recording(str(tmp_path))
+    store = Recording(str(tmp_path))
     with cluster.join(None, wanted.resources):
         trainers = Trainers(plan)
         trainers.save_seconds = 0.05
-        steps = trainers.train({key: (problem, "retrain")}, drafts)
+        steps = trainers.train({key: (problem, "retrain")}, store)
         ((found, arrays),) = steps
-        drafts.close()
-        first = list(drafts.epochs)
+        store.close()
+        first = list(store.epochs)
         assert found == key
         assert len(first) > 3
         assert first == sorted(set(first)), "after the loss it did not begin again"

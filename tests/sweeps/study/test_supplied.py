@@ -190,7 +190,7 @@ class Here:
         self.weights: dict[str, Weights] = {}
         self.trained: list[tuple[Role, int]] = []
 
-    def share(self, key: str, arrays: Weights) -> None:
+    def publish(self, key: str, arrays: Weights) -> None:
         self.weights[key] = {name: value for name, value in arrays.items() if name != "seconds"}
 
     def train(
