@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from sweeps.run import Sweep
     from sweeps.state.checkpoint_store import CheckpointStore
     from sweeps.state.store import Store
-    from sweeps.workers.trainers import Scored, Trainers
+    from sweeps.workers.tasks import Scored
+    from sweeps.workers.trainers import Trainers
 
 Names = tuple[str, int]
 """Of a problem: forget request and seed."""

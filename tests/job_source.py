@@ -7,7 +7,7 @@ from typing import Any
 from mu.record import TrialRecord, trial_line
 from sweeps.plan import Job
 from sweeps.workers.job_searcher import JobSearcher
-from sweeps.workers.trial import new_record
+from sweeps.workers.result import new_record
 
 
 class Source:

@@ -25,17 +25,11 @@ from mu.record import TrialRecord, trial_line
 from mu.split import Split
 from sweeps.plan import Job
 from sweeps.state.store import pack
+from sweeps.workers.result import RunningTrial, TrialResult, environment, new_record
 from sweeps.workers.save_timer import SaveTimer
 from sweeps.workers.scores import ReferenceScores
-from sweeps.workers.trainers import WorkerSetup
-from sweeps.workers.trial import (
-    RunningTrial,
-    TrialContext,
-    TrialResult,
-    environment,
-    new_record,
-    run_trial,
-)
+from sweeps.workers.tasks import WorkerSetup
+from sweeps.workers.trial import TrialContext, run_trial
 
 REPORT_SECONDS = 2.0
 """How often at most a running trial reports; shorter epochs are reported together."""

@@ -16,8 +16,8 @@ from mu.record import TrialRecord, from_content
 from sweeps.plan import Job
 from sweeps.state.store import unpack
 from sweeps.workers.curve import CurvePoint
-from sweeps.workers.trainers import RETRIES, Weights
-from sweeps.workers.trial import new_record
+from sweeps.workers.result import new_record
+from sweeps.workers.tasks import RETRIES, Weights
 
 
 class JobSource(Protocol):

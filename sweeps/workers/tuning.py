@@ -18,7 +18,8 @@ from sweeps.workers.cluster import Cluster
 from sweeps.workers.hooks import EarlyStopScheduler, SourceErrorStopper, TrialCallback
 from sweeps.workers.job_searcher import JobSearcher, JobSource
 from sweeps.workers.scores import ReferenceScores
-from sweeps.workers.trainers import RETRIES, Trainers, WorkerSetup
+from sweeps.workers.tasks import RETRIES, WorkerSetup
+from sweeps.workers.trainers import Trainers
 
 SAVE_SECONDS = 180.0
 """How often a running trial is saved, at the end of an epoch; a shorter trial is saved only when its node is drained."""
@@ -148,9 +149,10 @@ def _requeue(error: Exception, searcher: JobSearcher) -> int:
 def _lost_trials(report: str, searcher: JobSearcher) -> set[str]:
     """Return the trials whose actors a report of Ray names as ended.
 
-    A report of the memory monitor may first list actors that it considered, and then those that it selected.
+    A report of the memory monitor names all actors that it considered, and says on which lines those are that it ended.
     """
-    selected = report.partition("Selected to kill")[2] or report
+    lines = report.splitlines()
+    selected = "\n".join([line for line in lines if "Selected to kill" in line] or lines)
     return {
         trial_id
         for trial_id, running in searcher.running.items()

@@ -37,7 +37,8 @@ from sweeps.study import study
 from sweeps.tracking.mlflow import local_uri
 from sweeps.tracking.mlflow_process import KEY
 from sweeps.workers import cluster, job_searcher
-from sweeps.workers.trainers import CHECKPOINT, Trainers
+from sweeps.workers.tasks import CHECKPOINT
+from sweeps.workers.trainers import Trainers
 
 pytestmark = pytest.mark.slow
 TROUBLES = {
@@ -270,7 +271,7 @@ class Recording(CheckpointStore):
             state = torch.load(io.BytesIO(arrays[CHECKPOINT].tobytes()), weights_only=True)
             self.epochs.append(state["epochs"])
             if len(self.epochs) == 3:
-                (worker,) = workers(ray._private.worker._global_node, "ray::_train")
+                (worker,) = workers(ray._private.worker._global_node, "ray::train_task")
                 os.kill(worker, signal.SIGKILL)
 
 

@@ -34,7 +34,7 @@ from sweeps.state.checkpoint_store import CheckpointStore
 from sweeps.state.store import Store
 from sweeps.study import study
 from sweeps.study.supplied import SuppliedModel
-from sweeps.workers.trainers import Scored
+from sweeps.workers.tasks import Scored
 
 CHECKPOINT = SuppliedModel(Path("models/0.pt"), "0" * 64)
 

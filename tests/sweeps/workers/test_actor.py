@@ -15,7 +15,7 @@ from sweeps.plan import Job
 from sweeps.state.store import unpack
 from sweeps.workers import actor
 from sweeps.workers.actor import UnlearningTrial
-from sweeps.workers.trial import RunningTrial
+from sweeps.workers.result import RunningTrial
 
 JOB = Job("k0", "search", "some", "jit", 7, {"lr": 0.1}, 3)
 

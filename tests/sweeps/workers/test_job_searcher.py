@@ -12,7 +12,7 @@ from mu.record import TrialRecord
 from sweeps.run import repeats
 from sweeps.study.resources import Resources, RunSettings, Slot
 from sweeps.workers.job_searcher import JobSearcher
-from sweeps.workers.trainers import RETRIES
+from sweeps.workers.tasks import RETRIES
 
 
 def test_no_more_run_than_are_wanted_and_the_end_is_the_last_one(

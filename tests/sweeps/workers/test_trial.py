@@ -23,8 +23,9 @@ from mu.split import Split
 from sweeps.plan import Job
 from sweeps.workers import curve
 from sweeps.workers.curve import CurvePoint
+from sweeps.workers.result import RunningTrial, TrialResult
 from sweeps.workers.scores import ReferenceScores
-from sweeps.workers.trial import RunningTrial, TrialContext, TrialResult, run_trial
+from sweeps.workers.trial import TrialContext, run_trial
 
 
 @pytest.fixture(scope="module")

@@ -11,13 +11,14 @@ from ray.exceptions import NodeDiedError, OutOfMemoryError, RayError, RayTaskErr
 from ray.tune.search import Searcher
 
 from sweeps.workers.job_searcher import JobSearcher
-from sweeps.workers.trainers import RETRIES
+from sweeps.workers.tasks import RETRIES
 from sweeps.workers.tuning import supervise
 
 REPORT = """Task was killed due to the node running low on memory.
 Considered workers: [
 Skipped: (Actor(actor-of-k0): job ID=01000000)
 Selected to kill: (Actor(actor-of-k1): job ID=01000000)
+Skipped: (Actor(actor-of-k2): job ID=01000000)
 ]"""
 
 
