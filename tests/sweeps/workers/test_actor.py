@@ -35,13 +35,13 @@ class Timer:
 @pytest.fixture
 def trial() -> Any:
     """A trial between two epochs, made without its actor."""
-    found: Any = object.__new__(UnlearningTrial)
-    found.inputs = SimpleNamespace(study="tiny", resources={"cpus": 2.0})
-    found.device, found.job, found.started, found.timer = "cpu", JOB, 100.0, Timer()
-    found.running = RunningTrial()
-    found.running.result.curve = [{"epoch": 0, "acc_test": 0.5}, {"epoch": 1, "acc_test": math.nan}]
-    found.running.result.time_unlearn = 1.5
-    return found
+    trial: Any = object.__new__(UnlearningTrial)
+    trial.inputs = SimpleNamespace(study="tiny", resources={"cpus": 2.0})
+    trial.device, trial.job, trial.started, trial.timer = "cpu", JOB, 100.0, Timer()
+    trial.running = RunningTrial()
+    trial.running.result.curve = [{"epoch": 0, "acc_test": 0.5}, {"epoch": 1, "acc_test": math.nan}]
+    trial.running.result.time_unlearn = 1.5
+    return trial
 
 
 def test_a_report_holds_the_whole_record(trial: Any) -> None:

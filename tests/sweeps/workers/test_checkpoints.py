@@ -1,4 +1,4 @@
-"""Long work is saved between epochs: a lost worker, node or driver costs the epochs since then, and no numbers."""
+"""Long work is saved between epochs: the loss of a worker, node or driver costs the epochs since then, and changes no numbers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from sweeps.study import study as study_files
 from sweeps.workers import cluster
 from sweeps.workers.trainers import Trainers
 
-METHOD = '''"""slow: finetunes; takes its time, and may lose its worker once, as long as a file is there.
+METHOD = '''"""slow: finetunes slowly, and may lose its worker once, as long as a file is there.
 
 Paper: none.
 """
@@ -65,7 +65,7 @@ sys.exit(main(sys.argv[1:]))
 
 
 def logged(log: Path) -> dict[str, list[int]]:
-    """Which epochs each process ran."""
+    """Return the epochs that each process ran."""
     epochs = defaultdict(list)
     for line in log.read_text().splitlines() if log.exists() else []:
         process, epoch = line.split()
@@ -140,14 +140,12 @@ def test_a_long_trial_goes_on_when_its_worker_and_its_driver_are_lost(
 @pytest.fixture
 def nodes() -> Iterator[Cluster]:
     """A head that takes no trials."""
-    found = Cluster(
-        initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
-    )
+    head = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     try:
-        yield found
+        yield head
     finally:
         ray.shutdown()
-        found.shutdown()
+        head.shutdown()
 
 
 @pytest.mark.slow
@@ -241,8 +239,8 @@ def test_checkpoints_are_found_by_the_next_run_until_they_are_dropped(tmp_path: 
     store.drop("cd")
     store.close()
     later = CheckpointStore(str(tmp_path))
-    found = later.get("ab")
-    assert found is not None and found["state"] == 2
+    arrays = later.get("ab")
+    assert arrays is not None and arrays["state"] == 2
     assert later.get("cd") is None
     later.drop("ab")
     later.drop("never there")

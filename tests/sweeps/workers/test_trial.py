@@ -277,8 +277,8 @@ def test_a_method_sees_only_what_it_declares(run: Any) -> None:
 def test_requests_without_a_class_gap_over_three_metrics(original: Weights) -> None:
     problem = toy_problem("random")
     split = problem.split()
-    found = problem.evaluate(problem.load(original), split, ("val",))
-    scores, forget = found.scores, found.forget
+    evaluation = problem.evaluate(problem.load(original), split, ("val",))
+    scores, forget = evaluation.scores, evaluation.forget
     shifted = {n: v + 0.3 if n == "acc_test" else v for n, v in scores["val"].items()}
     reference = ReferenceScores({"val": shifted}, scores, forget.logits, forget.logits)
     job = Job("key", "search", "random", "own", 0, {}, 0, views=("val",))

@@ -85,14 +85,14 @@ def test_a_trial_that_kills_its_worker_each_time_is_recorded_and_those_beside_it
     tune = Tune(searcher, [OutOfMemoryError(REPORT) for _ in range(RETRIES + 1)])
     supervise(tune, searcher)
     assert tune.runs == RETRIES + 2
-    found = {r.key: r for r in source.records}
+    records = {r.key: r for r in source.records}
     assert len(source.records) == 3
-    assert {key: (r.status, r.cause) for key, r in found.items()} == {
+    assert {key: (r.status, r.cause) for key, r in records.items()} == {
         "k0": ("finished", ""),
         "k1": ("failed", "memory"),
         "k2": ("finished", ""),
     }
-    assert found["k1"].reason == (
+    assert records["k1"].reason == (
         "out of memory, 4 times: OutOfMemoryError: Task was killed due to the node running low on memory."
     )
 
@@ -104,10 +104,12 @@ def test_where_nobody_knows_whose_worker_was_lost_all_that_ran_come_to_an_end(
     deaths: list[RayError] = [OutOfMemoryError(REPORT) for _ in range(RETRIES + 1)]
     tune = Tune(searcher, deaths, knows_actors=False)
     supervise(tune, searcher)
-    found = {r.key: r for r in source.records}
-    assert [(r.cause, r.lost) for r in (found["k0"], found["k1"])] == [("infrastructure", True)] * 2
-    assert "lost 4 times: OutOfMemoryError: Task was killed" in found["k0"].reason
-    assert found["k2"].status == "finished"
+    records = {r.key: r for r in source.records}
+    assert [(r.cause, r.lost) for r in (records["k0"], records["k1"])] == [
+        ("infrastructure", True)
+    ] * 2
+    assert "lost 4 times: OutOfMemoryError: Task was killed" in records["k0"].reason
+    assert records["k2"].status == "finished"
 
 
 def test_a_tune_that_dies_without_any_trial_is_given_up(searcher: JobSearcher) -> None:
