@@ -123,10 +123,10 @@ def supervise(fit: Callable[[], Any], searcher: JobSearcher) -> None:
         except Exception as error:
             if searcher.error is not None:
                 break
-            # Each loss that is counted brings some job nearer to its end. A crash without any has to be counted here.
             if idle_crashes > RETRIES or not _is_worker_loss(error):
                 raise
-            idle_crashes += _requeue(error, searcher) == 0
+            # Every loss brings a job nearer to its end. Crashes that cost no job are counted here, to end as well.
+            idle_crashes = 0 if _requeue(error, searcher) else idle_crashes + 1
         gc.collect()  # what is left of the Tune that ended may still hold placement groups
     if searcher.error is not None:
         raise searcher.error
