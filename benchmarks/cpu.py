@@ -216,7 +216,8 @@ def ours(study: str, folder: Path, trials: int) -> None:
     from mu import methods
     from mu.device import place, prepare
     from sweeps.plan import Job
-    from sweeps.workers.trial import ReferenceScores, run_trial
+    from sweeps.workers.scores import ReferenceScores
+    from sweeps.workers.trial import TrialContext, run_trial
 
     device = prepare(cpus=1, gpus=0)
     run = json.loads((folder / "run.json").read_text())
@@ -237,7 +238,7 @@ def ours(study: str, folder: Path, trials: int) -> None:
     for number in range(trials):
         problem = replace(problem, seed=number)  # other draws, from the same original
         split = problem.split()
-        trial = run_trial(problem, split, method, job, weights, reference)
+        trial = run_trial(TrialContext(problem, split, method, reference), job, weights)
         while True:
             try:
                 next(trial)

@@ -13,7 +13,7 @@ from sweeps.plan import Job
 from sweeps.search.cells import Cells
 from sweeps.state.checkpoint_store import CheckpointStore
 from sweeps.state.store import Store
-from sweeps.workers.trial import CurvePoint
+from sweeps.workers.curve import CurvePoint
 
 Arrays = dict[str, NDArray[Any]]
 

@@ -208,7 +208,7 @@ def _sweep(sweep: Sweep, options: Options, console: Console) -> None:
     facts = describe(sweep.results.study)
     tracking = Tracking(uri, sweep.ledger.study, facts, sweep.results.path, artifacts)
     try:
-        from sweeps.workers import cluster, tuner  # while the process of MLflow starts
+        from sweeps.workers import cluster, tuning  # while the process of MLflow starts
 
         try:
             tracking.wait()
@@ -219,7 +219,7 @@ def _sweep(sweep: Sweep, options: Options, console: Console) -> None:
         sweep.ledger.tracking = tracking
         with cluster.join(options.address, sweep.plan.study.resources) as joined:
             try:
-                sweep.run(tuner.Workers(sweep.plan, joined), store)
+                sweep.run(tuning.Workers(sweep.plan, joined), store)
             finally:
                 sweep.ledger.summarize("ended")
     finally:

@@ -22,8 +22,9 @@ from sweeps.plan import Plan
 from sweeps.state.checkpoint_store import CheckpointStore
 from sweeps.state.store import Store
 from sweeps.study.supplied import PLACES, SuppliedModel, SuppliedModels
-from sweeps.workers.trainers import Scored, Trainers
-from sweeps.workers.trial import ReferenceScores, answers, complete, sparse
+from sweeps.workers.scores import ReferenceScores, answers, complete, sparse
+from sweeps.workers.tasks import Scored
+from sweeps.workers.trainers import Trainers
 
 ProblemName = tuple[str, int]
 """Forget request and seed."""

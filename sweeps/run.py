@@ -25,8 +25,8 @@ from sweeps.state.results import Results
 from sweeps.state.store import Store
 
 if TYPE_CHECKING:
-    from sweeps.workers.trial import ReferenceScores
-    from sweeps.workers.tuner import Workers
+    from sweeps.workers.scores import ReferenceScores
+    from sweeps.workers.tuning import Workers
 
 
 @dataclass(frozen=True)

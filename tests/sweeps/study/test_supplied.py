@@ -34,7 +34,7 @@ from sweeps.state.store import Store
 from sweeps.study import study
 from sweeps.study.supplied import SuppliedModel
 from sweeps.study_line import study_line
-from sweeps.workers.trainers import Scored
+from sweeps.workers.tasks import Scored
 
 CHECKPOINT = SuppliedModel(Path("models/0.pt"), "0" * 64)
 
