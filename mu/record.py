@@ -17,7 +17,7 @@ SCHEMA = 1
 PHASES = ("reference", "search", "default", "confirm", "sufficient", "transfer", "audit")
 STATUSES = ("finished", "stopped", "diverged", "failed")
 CAUSES = ("exception", "memory", "timeout", "infrastructure")
-REFERENCES = ("original", "retrain")
+REFERENCE_ROLES = ("original", "retrain")
 
 
 @dataclass(frozen=True)

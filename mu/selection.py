@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mu.record import REFERENCES, TrialRecord
+from mu.record import REFERENCE_ROLES, TrialRecord
 
 Values = Mapping[str, float]
 COSTS = ("time_unlearn", "samples_seen")
@@ -109,7 +109,7 @@ def references(
     records: Iterable[TrialRecord], forget: str, seeds: Sequence[int], view: str = "val"
 ) -> References:
     """The reference models of a request on the search seeds, those that were recorded."""
-    runs: dict[str, dict[int, TrialRecord]] = {name: {} for name in REFERENCES}
+    runs: dict[str, dict[int, TrialRecord]] = {name: {} for name in REFERENCE_ROLES}
     for record in records:
         here = (record.phase, record.forget, record.role) == ("reference", forget, "search")
         if here and record.finished and record.seed in seeds and record.method in runs:

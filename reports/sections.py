@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from mu.metrics import METRICS
-from mu.record import PHASES, REFERENCES, STATUSES, TrialRecord
+from mu.record import PHASES, REFERENCE_ROLES, STATUSES, TrialRecord
 from reports import markup
 from reports.load import Study
 from reports.table import ORACLE, knob_text, label, objective
@@ -340,7 +340,7 @@ def _last_line(record: TrialRecord) -> str:
 
 def _place(study: Study) -> Callable[[TrialRecord], tuple[int, ...]]:
     """Order of trials without a result: failures first, then as phases, requests and methods come."""
-    methods = [*REFERENCES, *(method.name for method in study.methods)]
+    methods = [*REFERENCE_ROLES, *(method.name for method in study.methods)]
     orders = (
         ("status", ["failed", "diverged", "stopped"]),
         ("phase", list(PHASES)),

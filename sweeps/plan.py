@@ -16,7 +16,7 @@ from mu.data import PARTS, Dataset
 from mu.forget import select
 from mu.keys import content_key
 from mu.problem import Problem
-from mu.record import REFERENCES
+from mu.record import REFERENCE_ROLES
 from sweeps.study.study import Study
 
 EPOCHS = "epochs"
@@ -181,7 +181,7 @@ class Plan:
         seeds = len(study.report_seeds)
         every_seed = len(study.search_seeds) + seeds
         return {
-            "reference": every_seed * len(study.forget) * len(REFERENCES),
+            "reference": every_seed * len(study.forget) * len(REFERENCE_ROLES),
             "search": sum(study.trials(method) for _, method in self.cells)
             * len(study.search_seeds),
             "default": cells * seeds if study.experiments.defaults else 0,

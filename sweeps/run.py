@@ -15,7 +15,7 @@ from rich.console import Console
 from mu.evaluate import mean_of, population_of
 from mu.keys import content_key
 from mu.metrics.audits import utility_ratio
-from mu.record import REFERENCES, TrialRecord
+from mu.record import REFERENCE_ROLES, TrialRecord
 from mu.selection import best_objective, candidates
 from sweeps.audit import Answers, audit
 from sweeps.errors import StudyError
@@ -151,7 +151,7 @@ class Sweep:
                 for role, seeds in self.plan.seeds.items()
                 for forget in self.plan.study.forget
                 for seed in seeds
-                for method in REFERENCES
+                for method in REFERENCE_ROLES
             )
             and self.cells.remaining(not self.search_ended) == 0
             and not self.final_jobs()
