@@ -13,7 +13,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mu.metrics import svc
 from mu.metrics.basic import NAN, entropy, log_softmax, usable
 from mu.metrics.logistic import fit_logistic
 
@@ -94,12 +93,28 @@ def svc_features(logits: ArrayLike, labels: ArrayLike) -> dict[str, Array]:
 
 
 def svc_members(members: ArrayLike, nonmembers: ArrayLike, queries: ArrayLike) -> Array:
-    """Which queries an SVC (C = 3, rbf, gamma = 1 / features) calls members: 1 or 0, [L]; see ``mu.metrics.svc``.
+    """Return which queries an SVC (C = 3, rbf, gamma = 1 / features) calls members: 1 or 0, [L].
 
-    All arguments are [n, features].
+    Where at most half of the samples are distinct, equal ones are fitted as one with their summed weight. That has the
+    same optimum, and makes inputs with few values, such as correctness, instant.
+
+    Args:
+        members: Samples of the training set, [N, features].
+        nonmembers: Samples the model was not trained on, [M, features].
+        queries: Samples to call, [L, features].
     """
-    sets = (np.asarray(x, np.float64) for x in (members, nonmembers, queries))
-    return svc.members(*sets)
+    from sklearn.svm import SVC
+
+    sides = [np.asarray(side, np.float64) for side in (members, nonmembers)]
+    counts = np.ones(sum(len(side) for side in sides))
+    distinct = [np.unique(side, axis=0, return_counts=True) for side in sides]
+    if sum(len(rows) for rows, _ in distinct) <= len(counts) / 2:
+        sides = [rows for rows, _ in distinct]
+        counts = np.concatenate([repeats for _, repeats in distinct])
+    labels = np.repeat([1, 0], [len(side) for side in sides])
+    machine = SVC(C=3, gamma="auto", kernel="rbf")
+    machine.fit(np.concatenate(sides), labels, sample_weight=counts)
+    return machine.predict(np.asarray(queries, np.float64)).astype(np.float64)
 
 
 def mia_svc_nonmember(retain: ArrayLike, held_out: ArrayLike, forget: ArrayLike) -> float:
