@@ -317,7 +317,9 @@ def population_of(labels: NDArray[np.int64]) -> NDArray[np.bool_]:
 def unavailable(
     values: Mapping[str, float], retain: Outputs, forget: Outputs, held_out: Outputs
 ) -> dict[str, str]:
-    """Why metrics of `score` or `costly_score` are NaN, by name; empty when all are numbers.
+    """Return why metrics of `score` or `costly_score` are not finite, by name; empty when all are numbers.
+
+    Every such metric gets a reason: broken outputs, else too few samples, else that its value is not finite.
 
     Args:
         values: What either returned for these outputs.
@@ -349,12 +351,12 @@ def unavailable(
         "streisand": "no class has samples in D_f and among the held-out ones",
         "acc_test_retain": "all held-out samples belong to what is forgotten",
     }
-    return {
-        name: "; ".join(broken)
-        or next(reason for start, reason in few.items() if name.startswith(start))
-        for name, value in values.items()
-        if np.isnan(value)
-    }
+    reasons: dict[str, str] = {}
+    for name, value in values.items():
+        if not math.isfinite(value):
+            too_few = [reason for prefix, reason in few.items() if name.startswith(prefix)]
+            reasons[name] = "; ".join(broken) or (too_few or ["the value is not finite"])[0]
+    return reasons
 
 
 def mean_of(runs: Sequence[Mapping[str, float]]) -> dict[str, float]:

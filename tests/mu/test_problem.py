@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -14,8 +15,9 @@ from toy import FINE_CLASSES, RECIPE, REQUESTS, toy_data, toy_problem, toy_refer
 
 import mu.problem
 from mu.data import Examples
-from mu.evaluate import predict
+from mu.evaluate import Outputs, predict, score
 from mu.forget import ForgetRequest
+from mu.metrics import METRICS, Metric
 from mu.models.architectures import MODELS
 from mu.problem import Problem, Role, weights_of
 from mu.training import Recipe
@@ -185,6 +187,23 @@ def test_evaluation_reads_each_view_and_returns_forget_outputs(
     assert len(test) == len(problem.data.parts["test"])
     assert forgotten is not None
     assert np.array_equal(forgotten, test.labels.numpy() == 1)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_metric_without_a_reason_of_its_own_is_recorded_as_not_finite(
+    problem: Problem, model: nn.Module, monkeypatch: pytest.MonkeyPatch, value: float
+) -> None:
+    made_up = Metric("Made up", "fraction", "target", "this test", {})
+    monkeypatch.setitem(METRICS, "made_up", made_up)
+
+    def with_made_up(*parts: Outputs) -> dict[str, float]:
+        return {**score(*parts), "made_up": value}
+
+    monkeypatch.setattr(mu.problem, "score", with_made_up)
+    evaluation = problem.evaluate(model, problem.split(), ("val", "test"))
+    for view in ("val", "test"):
+        assert "made_up" not in evaluation.scores[view]
+        assert evaluation.unavailable[f"{view}/made_up"] == "the value is not finite"
 
 
 def test_held_out_samples_of_a_forgotten_sub_class_are_those_of_the_sub_class() -> None:
