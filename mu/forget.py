@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mu.checks import not_finite
 from mu.data import Dataset, stratified_choice
 from mu.data.index_files import read_positions
 from mu.keys import derive_seed
@@ -81,6 +82,8 @@ class ForgetRequest:
         for person in self.identities or ():
             if not person.isdecimal():
                 raise ValueError(f"`identities` must be whole numbers, but got {person!r}")
+        for name in not_finite(self):
+            raise ValueError(f"`{name}` must be finite, but got {getattr(self, name)!r}")
 
     @property
     def whole_class(self) -> bool:

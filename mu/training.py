@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mu.checks import not_finite
 from mu.data import Examples, as_float, batches
 from mu.data.augment import Augment
 from mu.data.augment import policy as augment_policy
@@ -89,6 +90,8 @@ class Recipe:
             raise ValueError(
                 f"milestones must be increasing shares in (0, 1), but got {list(self.milestones)}"
             )
+        for name in not_finite(self):
+            raise ValueError(f"{name} must be finite, but got {getattr(self, name)!r}")
 
 
 def learning_rate_factor(

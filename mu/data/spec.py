@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mu.checks import not_finite
 from mu.data.decode import digest, make_entry
 
 Labelled = tuple[NDArray[Any], NDArray[np.int64]]
@@ -57,6 +58,10 @@ class DataSpec:
     label: Sequence[str] | None = None
     length: int | None = None
     vocabulary: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in not_finite(self):
+            raise ValueError(f"data.{name} must be finite, but got {getattr(self, name)!r}")
 
     @property
     def folder(self) -> Path:

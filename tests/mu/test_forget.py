@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,11 @@ def test_whole_class_requests_are_those_that_split_test_accuracy() -> None:
         ({"kind": "identities", "identities": ("Ann",)}, "must be whole numbers, but got 'Ann'"),
         ({"kind": "indices"}, "indices needs `file`"),
         ({"kind": "random", "fraction": 0.1, "file": "a.npy"}, "random does not take `file`"),
+        ({"kind": "random", "fraction": math.inf}, r"`fraction` must be in \(0, 1\), but got inf"),
+        ({"kind": "hardest", "count": math.inf}, "`count` must be finite, but got inf"),
+        ({"kind": "hardest", "count": math.nan}, "`count` must be finite, but got nan"),
+        ({"kind": "hardest", "count": 3, "epochs": math.inf}, "`epochs` must be finite"),
+        ({"kind": "random", "fraction": 0.1, "draw": math.nan}, "`draw` must be finite"),
     ],
 )
 def test_malformed_requests_are_refused(fields: dict[str, Any], message: str) -> None:

@@ -289,6 +289,16 @@ def test_recipe_trains_as_fit_does_with_its_fields(problem: Any, split: Any) -> 
         ({"pad": 0}, "pad must be at least 1, but got 0"),
         ({"milestones": (0.9, 0.8)}, r"milestones must be increasing shares in \(0, 1\)"),
         ({"milestones": (1.0,)}, r"but got \[1.0\]"),
+        ({"epochs": math.inf}, "epochs must be finite, but got inf"),
+        ({"epochs": math.nan}, "epochs must be finite, but got nan"),
+        ({"batch_size": math.inf}, "batch_size must be finite, but got inf"),
+        ({"lr": math.inf}, "lr must be finite, but got inf"),
+        ({"momentum": math.nan}, r"momentum must be in \[0, 1\), but got nan"),
+        ({"weight_decay": math.inf}, "weight_decay must be finite, but got inf"),
+        ({"weight_decay": math.nan}, "weight_decay must be finite, but got nan"),
+        ({"warmup_epochs": math.inf}, "warmup_epochs must be finite, but got inf"),
+        ({"pad": math.inf}, "pad must be finite, but got inf"),
+        ({"milestones": (0.5, math.nan)}, r"milestones must be increasing shares .* nan"),
     ],
 )
 def test_wrong_recipes_are_refused(fields: dict[str, Any], message: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import pickle
 import shutil
 import threading
@@ -450,6 +451,15 @@ def test_keys_that_mean_nothing_here_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         load(DataSpec(name, None if name == "digits" else str(tmp_path), **keys))
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+@pytest.mark.parametrize(
+    "key", ["size", "subset", "val", "twin", "largest", "test", "length", "vocabulary"]
+)
+def test_numbers_that_are_not_finite_are_refused(key: str, value: float) -> None:
+    with pytest.raises(ValueError, match=rf"^data\.{key} must be finite, but got {value}$"):
+        DataSpec("image_folder", **{key: value})
 
 
 def test_what_is_downloaded_is_held_against_its_checksum(
