@@ -142,7 +142,7 @@ def load(name: str, folders: Sequence[Path] = ()) -> Method:
             )
     try:
         knobs = knobs_of(module.unlearn)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise ValueError(f"{module.__file__}: {error}") from error
     check, impairs = getattr(module, "check", None), getattr(module, "IMPAIRS_FIRST", False)
     doc = module.__doc__ or ""

@@ -17,6 +17,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import torch
@@ -66,8 +67,7 @@ def unlearn(
     Args:
         epochs: Passes over the retained data.
         prune_epochs: How many of them also pass over the forgotten data.
-        q_shallow: Quantile of the first activation layer above which a mean activation is pruned; 1 prunes
-            nothing.
+        q_shallow: Quantile of the first activation layer above which mean activations are pruned; 1 prunes none.
         q_deep: The same of the last layer; linear between.
         quantile_over: Of what the quantile is taken: the channels at each location, all values of an
             activation, or the locations of each channel. Features of vectors and tokens count as channels.
@@ -82,12 +82,11 @@ def unlearn(
     pruning = pruning_epochs(epochs, prune_epochs)
     stepper = make_optimizer(model, "adamw", lr, weight_decay=weight_decay)
     per_epoch = sum(1 for _ in batches(len(split.retain), batch_size))
+    shuffled = partial(batches, batch_size=batch_size, generator=generator, device=split.device)
     for epoch in resumable(epochs, generator, model, stepper):
         step = epoch * per_epoch
-        retain_batches = list(batches(len(split.retain), batch_size, generator, split.device))
-        forget_batches = []
-        if epoch in pruning:
-            forget_batches = list(batches(len(split.forget), batch_size, generator, split.device))
+        retain_batches = list(shuffled(len(split.retain)))
+        forget_batches = list(shuffled(len(split.forget))) if epoch in pruning else []
         model.train()
         for forget_turn in turns(len(retain_batches), len(forget_batches), interleave):
             if forget_turn:

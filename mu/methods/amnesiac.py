@@ -20,7 +20,7 @@ from mu.data import concat
 from mu.knobs import Count, NonNegative, Positive
 from mu.models import reinitialize_head
 from mu.split import Split
-from mu.training import Optimizer, Schedule, fit
+from mu.training import Hyperparameters, Optimizer, Schedule, fit
 
 NEEDS = ("retain", "forget")
 
@@ -52,12 +52,14 @@ def unlearn(
         model,
         concat(split.retain, relabelled),
         generator,
-        epochs=epochs,
-        batch_size=batch_size,
-        lr=lr,
-        optimizer=optimizer,
-        weight_decay=weight_decay,
-        schedule=schedule,
+        Hyperparameters(
+            epochs=epochs,
+            batch_size=batch_size,
+            lr=lr,
+            optimizer=optimizer,
+            weight_decay=weight_decay,
+            schedule=schedule,
+        ),
         augment=split.augment if augment else None,
     )
 

@@ -25,7 +25,7 @@ from mu.evaluate import predict
 from mu.knobs import Count, Fraction, NonNegative, Positive
 from mu.models import frozen_copy, reinitialize, reinitialize_head
 from mu.split import Split
-from mu.training import Optimizer, Schedule, fit
+from mu.training import Hyperparameters, Optimizer, Schedule, fit
 
 logger = logging.getLogger(__name__)
 NEEDS = ("retain", "forget", "original")
@@ -72,12 +72,14 @@ def unlearn(
         model,
         examples,
         generator,
-        epochs=epochs,
-        batch_size=batch_size,
-        lr=lr,
-        optimizer=optimizer,
-        weight_decay=weight_decay,
-        schedule=schedule,
+        Hyperparameters(
+            epochs=epochs,
+            batch_size=batch_size,
+            lr=lr,
+            optimizer=optimizer,
+            weight_decay=weight_decay,
+            schedule=schedule,
+        ),
         loss=lambda student, teacher: divergence(student, teacher, temperature, reduction),
     )
 

@@ -17,7 +17,7 @@ from torch import nn
 from mu.knobs import Count, Momentum, NonNegative, Positive
 from mu.methods.eu_k import last_layers, train_only
 from mu.split import Split
-from mu.training import Optimizer, Schedule
+from mu.training import Hyperparameters, Optimizer, Schedule
 
 NEEDS = ("retain",)
 
@@ -49,13 +49,15 @@ def unlearn(
         last_layers(model, k),
         split,
         generator,
-        epochs=epochs,
-        lr=lr,
-        momentum=momentum,
-        weight_decay=weight_decay,
-        batch_size=batch_size,
-        optimizer=optimizer,
-        schedule=schedule,
+        Hyperparameters(
+            epochs=epochs,
+            batch_size=batch_size,
+            lr=lr,
+            optimizer=optimizer,
+            momentum=momentum,
+            weight_decay=weight_decay,
+            schedule=schedule,
+        ),
         augment=augment,
         frozen_statistics=frozen_statistics,
     )

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from mu.data import Examples
 from mu.knobs import Count, CountOrZero, NonNegative, Positive
-from mu.methods.unsir import error_noise, to_pixels
+from mu.methods.unsir import NoiseSettings, error_noise, to_pixels
 from mu.snapshot import resumable
 from mu.split import Split
 from mu.training import make_optimizer, one_pass
@@ -104,11 +104,13 @@ def noise_examples(
             split,
             start[chosen],
             labels[chosen],
-            maximize=maximize,
-            penalty=penalty if maximize else 0.0,
-            steps=steps,
-            lr=lr,
-            images_per_class=images,
+            NoiseSettings(
+                maximize=maximize,
+                penalty=penalty if maximize else 0.0,
+                steps=steps,
+                lr=lr,
+                images_per_class=images,
+            ),
         )
 
     noise = start.clone()

@@ -21,7 +21,7 @@ from torch import nn
 
 from mu.knobs import Count, Momentum, NonNegative, Positive
 from mu.split import Split
-from mu.training import Optimizer, Schedule, fit
+from mu.training import Hyperparameters, Optimizer, Schedule, fit
 
 NEEDS = ("retain",)
 IMPAIRS_FIRST = True
@@ -60,13 +60,15 @@ def unlearn(
         layers,
         split,
         generator,
-        epochs=epochs,
-        lr=lr,
-        momentum=momentum,
-        weight_decay=weight_decay,
-        batch_size=batch_size,
-        optimizer=optimizer,
-        schedule=schedule,
+        Hyperparameters(
+            epochs=epochs,
+            batch_size=batch_size,
+            lr=lr,
+            optimizer=optimizer,
+            momentum=momentum,
+            weight_decay=weight_decay,
+            schedule=schedule,
+        ),
         augment=augment,
         frozen_statistics=frozen_statistics,
     )
@@ -77,14 +79,14 @@ def last_layers(model: nn.Module, k: int) -> list[nn.Module]:
 
     Only these count towards k; batch norm met on the way comes along.
     """
-    found: list[nn.Module] = []
+    layers: list[nn.Module] = []
     for module in reversed(list(model.modules())):
         if any(True for _ in module.parameters(recurse=False)):
-            found.append(module)
+            layers.append(module)
             k -= is_counted(module)
         if k == 0:
             break
-    return found
+    return layers
 
 
 def is_counted(module: nn.Module) -> bool:
@@ -113,18 +115,12 @@ def train_only(
     layers: Sequence[nn.Module],
     split: Split,
     generator: torch.Generator,
+    hyperparameters: Hyperparameters,
     *,
-    epochs: int,
-    lr: float,
-    momentum: float,
-    weight_decay: float,
-    batch_size: int,
-    optimizer: str,
-    schedule: str,
     augment: bool,
     frozen_statistics: bool,
 ) -> Iterator[None]:
-    """Train `layers` on the retained data and freeze all other weights meanwhile; yields after each epoch."""
+    """Train `layers` on the retained data and freeze all other weights meanwhile; yield after each epoch."""
     trained = {id(weight) for layer in layers for weight in layer.parameters(recurse=False)}
     frozen = [weight for weight in model.parameters() if id(weight) not in trained]
     still = [m for m in model.modules() if isinstance(m, Normalization) and m not in layers]
@@ -136,13 +132,7 @@ def train_only(
                 model,
                 split.retain,
                 generator,
-                epochs=epochs,
-                batch_size=batch_size,
-                lr=lr,
-                optimizer=optimizer,
-                momentum=momentum,
-                weight_decay=weight_decay,
-                schedule=schedule,
+                hyperparameters,
                 augment=split.augment if augment else None,
             )
     finally:

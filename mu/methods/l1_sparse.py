@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from mu.knobs import Count, CountOrZero, Momentum, NonNegative, Positive
 from mu.split import Split
-from mu.training import fit
+from mu.training import Hyperparameters, fit
 
 NEEDS = ("retain",)
 
@@ -48,11 +48,13 @@ def unlearn(
         model,
         split.retain,
         generator,
-        epochs=epochs,
-        batch_size=batch_size,
-        lr=lr,
-        momentum=momentum,
-        weight_decay=weight_decay,
+        Hyperparameters(
+            epochs=epochs,
+            batch_size=batch_size,
+            lr=lr,
+            momentum=momentum,
+            weight_decay=weight_decay,
+        ),
         augment=split.augment if augment else None,
         loss=lambda logits, labels: F.cross_entropy(logits, labels) + weight * l1_norm(model),
         begin=lambda epoch: weight.fill_(penalty(gamma, epoch, epochs, free_epochs)),

@@ -24,7 +24,7 @@ from mu.evaluate import predict
 from mu.knobs import Bounds, Count, CountOrZero, NonNegative, Positive
 from mu.models import reinitialize_head
 from mu.split import Split
-from mu.training import Optimizer, Schedule, fit
+from mu.training import Hyperparameters, Optimizer, Schedule, fit
 
 NEEDS = ("retain", "forget", "original")
 PATCHES = 4
@@ -65,14 +65,16 @@ def unlearn(
         model,
         split,
         generator,
+        Hyperparameters(
+            epochs=epochs,
+            batch_size=batch_size,
+            lr=lr,
+            optimizer=optimizer,
+            weight_decay=weight_decay,
+            schedule=schedule,
+        ),
         blend=lambda forget, retain: hybrids(forget, retain, shares(forget)),
         bare=lambda forget: masked(forget, shares(forget)),
-        epochs=epochs,
-        lr=lr,
-        weight_decay=weight_decay,
-        batch_size=batch_size,
-        optimizer=optimizer,
-        schedule=schedule,
         pad=pad,
         reinit_head=reinit_head,
     )
@@ -82,24 +84,21 @@ def finetune_on_instances(
     model: nn.Module,
     split: Split,
     generator: torch.Generator,
+    hyperparameters: Hyperparameters,
     *,
     blend: Callable[[Tensor, Tensor], Tensor],
     bare: Callable[[Tensor], Tensor],
-    epochs: int,
-    lr: float,
-    weight_decay: float,
-    batch_size: int,
-    optimizer: str,
-    schedule: str,
     pad: int,
     reinit_head: bool,
 ) -> Iterator[None]:
-    """NatMU's training on D_r and the unlearning instances that `blend` makes.
+    """Train as NatMU on D_r and the unlearning instances that `blend` makes; yield after each epoch.
 
     Args:
         blend: From forgotten images [N, C, H, W] and retained images [4 N, C, H, W], both in [0, 1], to
             instances [4 N, C, H, W]; row 4 i + j belongs to forgotten image i and its j-th class.
-        bare: The same of forgotten images alone, what of them an instance holds.
+        bare: From forgotten images to the part of them that each instance holds, likewise.
+        pad: Pixels of the random crop of retained images, where the training recipe crops.
+        reinit_head: Whether the head is redrawn first.
     """
     chosen = split.cached("natmu selection", lambda draws: _select(model, split, draws))
     retain = split.retain.take(chosen)
@@ -120,12 +119,7 @@ def finetune_on_instances(
         model,
         examples,
         generator,
-        epochs=epochs,
-        batch_size=batch_size,
-        lr=lr,
-        optimizer=optimizer,
-        weight_decay=weight_decay,
-        schedule=schedule,
+        hyperparameters,
         augment=replace(split.augment, pad=pad) if split.augment else None,
         augmentable=torch.arange(len(examples)) < len(split.retain),
     )

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from mu.knobs import Count, CountOrZero, NonNegative, Positive
 from mu.methods.natmu import PATCHES, finetune_on_instances
 from mu.split import Split
-from mu.training import Optimizer, Schedule
+from mu.training import Hyperparameters, Optimizer, Schedule
 
 NEEDS = ("retain", "forget", "original")
 
@@ -45,14 +45,16 @@ def unlearn(
         model,
         split,
         generator,
+        Hyperparameters(
+            epochs=epochs,
+            batch_size=batch_size,
+            lr=lr,
+            optimizer=optimizer,
+            weight_decay=weight_decay,
+            schedule=schedule,
+        ),
         blend=lambda forget, retain: repeated(forget),
         bare=repeated,
-        epochs=epochs,
-        lr=lr,
-        weight_decay=weight_decay,
-        batch_size=batch_size,
-        optimizer=optimizer,
-        schedule=schedule,
         pad=pad,
         reinit_head=reinit_head,
     )

@@ -16,8 +16,9 @@ import torch
 from torch import nn
 
 from mu.knobs import Bounds, Count, Fraction, Momentum, NonNegative, Positive, UnitInterval
-from mu.methods.ugradsl_plus import Distance, Reduction, Sign, descend_and_ascend
+from mu.methods.ugradsl_plus import Distance, Objective, Reduction, Sign, descend_and_ascend
 from mu.split import Split
+from mu.training import Hyperparameters
 
 NEEDS = ("retain", "forget")
 
@@ -55,16 +56,20 @@ def unlearn(
         split,
         generator,
         iterate="forget",
-        epochs=epochs,
-        p=p,
-        alpha=alpha,
-        lr=lr,
-        momentum=momentum,
-        weight_decay=weight_decay,
-        batch_size=batch_size,
-        adaptive=adaptive,
-        beta=beta,
-        distance=distance,
-        adaptive_sign=adaptive_sign,
-        reduction=reduction,
+        hyperparameters=Hyperparameters(
+            epochs=epochs,
+            batch_size=batch_size,
+            lr=lr,
+            momentum=momentum,
+            weight_decay=weight_decay,
+        ),
+        objective=Objective(
+            p=p,
+            alpha=alpha,
+            adaptive=adaptive,
+            beta=beta,
+            distance=distance,
+            adaptive_sign=adaptive_sign,
+            reduction=reduction,
+        ),
     )

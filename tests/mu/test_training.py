@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from mu.problem import weights_of
 from mu.rng import generator
 from mu.training import (
     SCHEDULES,
+    Hyperparameters,
     Recipe,
     count_samples,
     fit,
@@ -28,7 +30,7 @@ from mu.training import (
     train,
 )
 
-SHORT: dict[str, Any] = {"epochs": 2, "batch_size": 16, "lr": 0.05}
+SHORT = Hyperparameters(epochs=2, batch_size=16, lr=0.05)
 
 
 class Recorder(nn.Module):
@@ -129,11 +131,7 @@ def test_fit_follows_its_schedule_step_by_step(monkeypatch: pytest.MonkeyPatch) 
         Recorder(16, 3),
         examples,
         generator(0),
-        epochs=3,
-        batch_size=7,
-        lr=0.5,
-        schedule="cosine",
-        warmup_epochs=1,
+        Hyperparameters(epochs=3, batch_size=7, lr=0.5, schedule="cosine", warmup_epochs=1),
     ):
         pass
     expected = [0.5 * learning_rate_factor("cosine", step, 9, 3) for step in range(9)]
@@ -142,7 +140,9 @@ def test_fit_follows_its_schedule_step_by_step(monkeypatch: pytest.MonkeyPatch) 
 
 def test_fit_shows_every_example_once_an_epoch_in_train_mode_and_a_new_order() -> None:
     examples, model = toy_examples(21), Recorder(16, 3).eval()
-    for epoch, _ in enumerate(fit(model, examples, generator(0), epochs=2, batch_size=5, lr=0.1)):
+    for epoch, _ in enumerate(
+        fit(model, examples, generator(0), Hyperparameters(epochs=2, batch_size=5, lr=0.1))
+    ):
         assert len(model.seen) == 4 * (epoch + 1)  # the batch of one joined another
         model.eval()  # whatever the caller does between epochs
     assert all(model.modes)
@@ -160,10 +160,8 @@ def test_fit_repeats_itself_to_the_bit(problem: Any, split: Any, optimizer: str)
             model,
             split.retain,
             generator(seed),
-            optimizer=optimizer,
-            schedule="cosine",
+            replace(SHORT, optimizer=optimizer, schedule="cosine"),
             augment=split.augment,
-            **SHORT,
         ):
             pass
         trained.append(weights_of(model))
@@ -180,9 +178,7 @@ def test_fit_changes_only_what_may_be_augmented() -> None:
         model,
         examples,
         generator(0),
-        epochs=3,
-        batch_size=5,
-        lr=0.1,
+        Hyperparameters(epochs=3, batch_size=5, lr=0.1),
         augment=Augment(pad=2),
         augmentable=augmentable,
     ):
@@ -203,7 +199,7 @@ def test_fit_trains_towards_a_lower_loss(problem: Any, split: Any) -> None:
         losses.append(value.item())
         return value
 
-    for _ in fit(model, split.retain, generator(0), loss=loss, **SHORT):
+    for _ in fit(model, split.retain, generator(0), SHORT, loss=loss):
         pass
     assert np.mean(losses[-3:]) < np.mean(losses[:3]) - 0.3
 
@@ -258,13 +254,15 @@ def test_recipe_trains_as_fit_does_with_its_fields(problem: Any, split: Any) -> 
         models[1],
         split.retain,
         generator(0),
-        epochs=2,
-        optimizer="adamw",
-        lr=1e-3,
-        weight_decay=5e-4,
-        batch_size=20,
-        schedule="step",
-        milestones=(0.3,),
+        Hyperparameters(
+            epochs=2,
+            optimizer="adamw",
+            lr=1e-3,
+            weight_decay=5e-4,
+            batch_size=20,
+            schedule="step",
+            milestones=(0.3,),
+        ),
         augment=Augment(pad=2),
     ):
         pass
@@ -393,6 +391,8 @@ def test_samples_with_gradient_are_counted_in_the_model_and_its_copies() -> None
 def test_training_counts_every_pass() -> None:
     model = Recorder(16, 3)
     counter = count_samples(model)
-    for _ in fit(model, toy_examples(21), generator(0), epochs=3, batch_size=5, lr=0.1):
+    for _ in fit(
+        model, toy_examples(21), generator(0), Hyperparameters(epochs=3, batch_size=5, lr=0.1)
+    ):
         pass
     assert counter == [63]

@@ -58,7 +58,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mu.training import fit
+from mu.training import Hyperparameters, fit
 
 NEEDS = ("retain",)
 DEATHS = Path({deaths!r})
@@ -80,7 +80,7 @@ def die(times):
 def unlearn(model, split, generator, *, epochs: int = 2):
     """Yields after each epoch."""
     {trouble}
-    yield from fit(model, split.retain, generator, epochs=epochs, batch_size=64, lr=0.01)
+    yield from fit(model, split.retain, generator, Hyperparameters(epochs=epochs, batch_size=64, lr=0.01))
 '''
 
 
@@ -160,7 +160,7 @@ import time
 
 import numpy as np
 
-from mu.training import fit
+from mu.training import Hyperparameters, fit
 
 NEEDS = ("retain",)
 
@@ -171,7 +171,7 @@ def unlearn(model, split, generator, *, epochs: int = 2):
     for _ in range({steps}):
         held.append(np.ones(2**26, np.uint8))
         time.sleep(0.02)
-    yield from fit(model, split.retain, generator, epochs=epochs, batch_size=64, lr=0.01)
+    yield from fit(model, split.retain, generator, Hyperparameters(epochs=epochs, batch_size=64, lr=0.01))
 """
 ROOM = 5 * 2**30
 """Bytes above what is used that a node may use, of which a study itself takes up to two fifths."""

@@ -23,7 +23,7 @@ from mu.methods.activation_prune import mask_activations
 from mu.methods.boundary_expand import Widened
 from mu.methods.cf_k import unlearn as cf_k
 from mu.methods.eu_k import is_counted, last_layers
-from mu.methods.unsir import error_noise
+from mu.methods.unsir import NoiseSettings, error_noise
 from mu.models import (
     ModelSpec,
     build,
@@ -189,8 +189,8 @@ def test_noise_can_be_made_to_raise_the_loss(model: nn.Module, examples: Example
     with torch.no_grad():
         head(model).weight.normal_(generator=generator("head"))
     images, labels = examples.batch(slice(2))
-    settings = {"maximize": True, "penalty": 0.0, "steps": 1, "lr": 0.1, "images_per_class": 2}
-    noise = error_noise(model, split_of(examples), images, labels, **settings)  # type: ignore[arg-type]
+    settings = NoiseSettings(maximize=True, penalty=0.0, steps=1, lr=0.1, images_per_class=2)
+    noise = error_noise(model, split_of(examples), images, labels, settings)
     assert (noise != images).any()
     assert torch.isfinite(noise).all()
 

@@ -22,7 +22,7 @@ from mu.models.precision import Mixed, at_precision, full_precision
 from mu.problem import Problem, weights_of
 from mu.rng import generator
 from mu.split import Split
-from mu.training import Recipe, fit
+from mu.training import Hyperparameters, Recipe, fit
 
 BF16 = replace(RECIPE, precision="bf16")
 
@@ -161,9 +161,7 @@ def test_an_epoch_never_waits_for_the_gpu(recipe: Recipe) -> None:
         model,
         split.retain,
         generator(0),
-        epochs=3,
-        batch_size=32,
-        lr=0.1,
+        Hyperparameters(epochs=3, batch_size=32, lr=0.1),
         augment=replace(split.augment, cutout=0.5),
         augmentable=torch.arange(len(split.retain)) < 20,
     )
