@@ -113,7 +113,7 @@ class Knob:
 
 
 def _number(value: Any) -> float | None:
-    """A finite number, also from text such as ``1e-5``, which YAML reads as a string."""
+    """Return a finite number, also from text such as ``1e-5``, which YAML reads as a string; else None."""
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):

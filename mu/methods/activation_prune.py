@@ -60,7 +60,7 @@ def unlearn(
     interleave: Interleave = "even",
     reset_mask: bool = False,
 ) -> Iterator[None]:
-    """Train on retained data with AdamW, pruning on forgotten data in some epochs; yields after each epoch.
+    """Train on retained data with AdamW, pruning on forgotten data in some epochs; yield after each epoch.
 
     The model keeps the masks: its activation layers are replaced by ``MaskedActivation``.
 
@@ -106,7 +106,7 @@ def unlearn(
 
 
 def pruning_epochs(epochs: int, prune_epochs: int) -> set[int]:
-    """Which epochs, from 0, prune: every second one from the first, or closer if there are too few."""
+    """Return which epochs, from 0, prune: every second one from the first, or closer if there are too few."""
     return {int(index * min(2, epochs / prune_epochs)) for index in range(prune_epochs)}
 
 
@@ -155,7 +155,7 @@ class MaskedActivation(nn.Module):
 
 
 def keep_mask(mean: Tensor, quantile: float, over: Over = "channels") -> Tensor:
-    """Where a mean activation [1, C, H, W], [1, T, C] or [1, C] does not exceed its quantile: bool, same shape.
+    """Return where a mean activation [1, C, H, W], [1, T, C] or [1, C] does not exceed its quantile: bool, same shape.
 
     Quantiles are interpolated linearly, in float64: a rounded threshold would decide ties.
     """
@@ -221,7 +221,7 @@ def prune(
 
 
 def turns(retain_batches: int, forget_batches: int, interleave: Interleave) -> Iterator[bool]:
-    """In which order an epoch takes its batches; True is a forgotten one. All batches are taken."""
+    """Yield in which order an epoch takes its batches; True is a forgotten one. All batches are taken."""
     period = math.ceil((retain_batches + forget_batches) / max(1, forget_batches))
     for turn in range(retain_batches + forget_batches):
         first = turn % period == 0

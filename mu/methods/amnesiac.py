@@ -40,7 +40,7 @@ def unlearn(
     augment: bool = False,
     reinit_head: bool = False,
 ) -> Iterator[None]:
-    """Cross-entropy on retained and relabelled forgotten data, shuffled together; yields after each epoch."""
+    """Train on retained and relabelled forgotten data, shuffled together; yield after each epoch."""
     counts = torch.ones(split.num_classes)
     if labels == "retain":
         counts = torch.bincount(split.retain.labels.cpu(), minlength=split.num_classes).float()

@@ -38,7 +38,7 @@ def unlearn(
     augment: bool = True,
     frozen_statistics: bool = False,
 ) -> Iterator[None]:
-    """Cross-entropy on the retained data, for the last k layers only; yields after each epoch.
+    """Train the last k layers on the retained data; yield after each epoch.
 
     Args:
         k: Convolutions and linear layers to fine-tune, the head being the first; all where there are fewer.

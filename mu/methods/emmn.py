@@ -51,7 +51,7 @@ def unlearn(
     noise_penalty: NonNegative = 0.1,
     mode: Literal["train", "eval"] = "train",
 ) -> Iterator[None]:
-    """Make noise for every class, then train on it with Adam; yields after each epoch.
+    """Make noise for every class, then train on it with Adam; yield after each epoch.
 
     Args:
         rounds: Passes over the noise in an epoch.
@@ -90,7 +90,7 @@ def noise_examples(
     lr: float,
     penalty: float,
 ) -> Examples:
-    """`images` noise images of each class, as pixels, labelled with it; only the minimised ones go unpenalised."""
+    """Return `images` noise images of each class, as pixels, labelled with it; only the minimised ones go unpenalised."""
     assert split.forget_class is not None
     template = split.forget.labels
     shape = (images * split.num_classes, *split.input_shape)

@@ -45,7 +45,7 @@ def unlearn(
     reset_batchnorm: bool = False,
     frozen_statistics: bool = False,
 ) -> Iterator[None]:
-    """Cross-entropy on the retained data, for the last k layers only; yields after each epoch.
+    """Redraw the last k layers and train them on the retained data; yield after each epoch.
 
     Args:
         epochs: As many as the original was trained for.
@@ -75,7 +75,7 @@ def unlearn(
 
 
 def last_layers(model: nn.Module, k: int) -> list[nn.Module]:
-    """Layers with weights of their own, from the last in registration order to the k-th convolution or linear.
+    """Return the layers with weights of their own, from the last in registration order to the k-th convolution or linear.
 
     Only these count towards k; batch norm met on the way comes along.
     """
@@ -90,7 +90,7 @@ def last_layers(model: nn.Module, k: int) -> list[nn.Module]:
 
 
 def is_counted(module: nn.Module) -> bool:
-    """Whether a module is one of the layers that k counts."""
+    """Return whether a module is one of the layers that k counts."""
     return isinstance(module, (nn.Linear, nn.modules.conv._ConvNd))
 
 
@@ -98,7 +98,7 @@ def is_counted(module: nn.Module) -> bool:
 def redraw(
     layers: Sequence[nn.Module], generator: torch.Generator, reset_batchnorm: bool = False
 ) -> None:
-    """Kaiming normal weights and zero biases for convolutions and linear layers; batch norm if asked."""
+    """Redraw convolutions and linear layers, Kaiming normal weights and zero biases; reset batch norm if asked."""
     for layer in layers:
         if isinstance(layer, (nn.Linear, nn.modules.conv._ConvNd)):
             std = math.sqrt(2 / layer.weight[0].numel())

@@ -37,7 +37,7 @@ def unlearn(
     augment: bool = False,
     reinit_head: bool = False,
 ) -> Iterator[None]:
-    """Cross-entropy on the retained data, by default as SSD's baseline; yields after each epoch."""
+    """Train on the retained data, by default as SSD's baseline; yield after each epoch."""
     if reinit_head:
         reinitialize_head(model, generator)
     yield from fit(

@@ -165,29 +165,29 @@ def clipped_step(
 
 
 def gate(teacher_logits: Tensor, forget_class: int, epsilon: float) -> Tensor:
-    """Which samples pass: those that the teacher gives the class at most `epsilon` probability: bool [B]."""
+    """Return which samples pass: those that the teacher gives the class at most `epsilon` probability: bool [B]."""
     return teacher_logits.detach().softmax(1)[:, forget_class] <= epsilon
 
 
 def divergence(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
-    """KL(teacher || student) over logits [B, K], as a mean over all B * K terms; no temperature factor."""
+    """Return KL(teacher || student) over logits [B, K], as a mean over all B * K terms; no temperature factor."""
     target = (teacher / temperature).softmax(1)
     total = F.kl_div((student / temperature).log_softmax(1), target, reduction="sum")
     return total / student.numel()
 
 
 def attention(activation: Tensor) -> Tensor:
-    """Mean square over channels at each location, normalised to length one: [B, C, H, W] -> [B, H * W]."""
+    """Return the mean square over channels at each location, normalised to length one: [B, C, H, W] -> [B, H * W]."""
     return F.normalize(activation.square().mean(1).flatten(1))
 
 
 def attention_difference(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor | float:
-    """Mean squared difference of attention maps [B, H * W], summed over layers."""
+    """Return the mean squared difference of attention maps [B, H * W], summed over layers."""
     return sum(F.mse_loss(ours, theirs) for ours, theirs in zip(student, teacher))
 
 
 def logits_and_attention(model: nn.Module, inputs: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """One forward pass: logits, and the attention map of each call of an activation layer that gives maps."""
+    """Run one forward pass; return logits, and the attention map of each call of an activation layer that gives maps."""
     maps: list[Tensor] = []
 
     def keep(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
@@ -203,7 +203,7 @@ def logits_and_attention(model: nn.Module, inputs: Tensor) -> tuple[Tensor, list
 
 
 def image_generator(latent_size: int, width: int, shape: Sequence[int]) -> nn.Module:
-    """From latent vectors [B, Z] to normalised images [B, C, H, W], upsampled twice from a quarter of the size."""
+    """Build a network from latents [B, Z] to normalised images [B, C, H, W], upsampled twice from a quarter of the size."""
     channels, height, width_in_pixels = shape
     start = (-(-height // 4), -(-width_in_pixels // 4))
     return nn.Sequential(

@@ -36,7 +36,7 @@ def unlearn(
     batch_size: Count = 256,
     augment: bool = True,
 ) -> Iterator[None]:
-    """Cross-entropy on the retained data plus the penalty; yields after each epoch.
+    """Train on the retained data under the penalty; yield after each epoch.
 
     Args:
         gamma: Weight of the sum of all absolute weights, biases and batch-norm scales in the first epoch. Each
@@ -62,11 +62,11 @@ def unlearn(
 
 
 def penalty(gamma: float, epoch: int, epochs: int, free_epochs: int) -> float:
-    """The penalty's weight in a 0-based epoch: falls linearly from `gamma`, and is 0 in the free epochs."""
+    """Return the penalty's weight in a 0-based epoch: it falls linearly from `gamma`, and is 0 in the free epochs."""
     penalized = epochs - free_epochs
     return gamma * (1 - epoch / penalized) if epoch < penalized else 0.0
 
 
 def l1_norm(model: nn.Module) -> Tensor:
-    """Sum of the absolute values of all weights, biases and batch-norm parameters; a scalar."""
+    """Return the sum of the absolute values of all weights, biases and batch-norm parameters; a scalar."""
     return torch.stack([weight.abs().sum() for weight in model.parameters()]).sum()

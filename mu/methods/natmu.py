@@ -51,7 +51,7 @@ def unlearn(
     pad: CountOrZero = 2,
     reinit_head: bool = False,
 ) -> Iterator[None]:
-    """Fine-tune on retained data and four hybrids of every forgotten sample; yields after each epoch.
+    """Fine-tune on retained data and four hybrids of every forgotten sample; yield after each epoch.
 
     Args:
         delta: Added to every mask before clipping to [0, 1]: 1 keeps the forgotten image whole, -1 drops it.
@@ -135,7 +135,7 @@ def _select(model: nn.Module, split: Split, draws: torch.Generator) -> Tensor:
 
 
 def rank_classes(logits: Tensor, labels: Tensor) -> Tensor:
-    """Classes of each sample by falling logit, its own label last: int64 [N, K]."""
+    """Return the classes of each sample by falling logit, its own label last: int64 [N, K]."""
     logits = logits.clone()
     logits[torch.arange(len(labels)), labels] = -torch.inf
     return logits.argsort(dim=1, descending=True, stable=True)
@@ -175,7 +175,7 @@ def select_retain(ranking: Tensor, retain_labels: Tensor) -> Tensor:
 
 
 def weight_masks(shape: torch.Size, delta: float, variant: str = "paper") -> Tensor:
-    """Share of the forgotten image at each pixel, for the four patches: float64 [4, H, W] in [0, 1].
+    """Return the share of the forgotten image at each pixel, for the four patches: float64 [4, H, W] in [0, 1].
 
     `paper` (Eqs. 1, A1): a tent over the columns, its complement, and both turned by 90 degrees, plus `delta`,
     clipped. `code`: the same times (b - 1) / b with b = W / 2, in the order rows, columns, complements.
@@ -192,18 +192,18 @@ def weight_masks(shape: torch.Size, delta: float, variant: str = "paper") -> Ten
 
 
 def _tent(size: int) -> Tensor:
-    """0 at both edges, rising by equal steps to 1 in the middle: float64 [size]."""
+    """Return a tent: 0 at both edges, rising by equal steps to 1 in the middle; float64 [size]."""
     position = torch.arange(size, dtype=torch.float64)
     return (2 * torch.minimum(position, size - 1 - position) / max(1, size - 2)).clamp(max=1)
 
 
 def hybrids(forget: Tensor, retain: Tensor, masks: Tensor) -> Tensor:
-    """x_f * m_j + x_r * (1 - m_j) for each forgotten image and patch (Eq. 2): float [4 N, C, H, W]."""
+    """Return x_f * m_j + x_r * (1 - m_j) for each forgotten image and patch (Eq. 2): float [4 N, C, H, W]."""
     share = masks.to(forget.dtype).repeat(len(forget), 1, 1)[:, None]
     return forget.repeat_interleave(PATCHES, 0) * share + retain * (1 - share)
 
 
 def masked(forget: Tensor, masks: Tensor) -> Tensor:
-    """x_f * m_j for each forgotten image and mask (Eq. A3): float [4 N, C, H, W]."""
+    """Return x_f * m_j for each forgotten image and mask (Eq. A3): float [4 N, C, H, W]."""
     nothing = torch.zeros((), dtype=forget.dtype, device=forget.device)
     return hybrids(forget, nothing, masks)

@@ -43,7 +43,7 @@ def unlearn(
     pad: CountOrZero = 2,
     reinit_head: bool = False,
 ) -> Iterator[None]:
-    """Fine-tune on retained data and four masked copies of every forgotten sample; yields after each epoch.
+    """Fine-tune on retained data and four masked copies of every forgotten sample; yield after each epoch.
 
     Args:
         delta: Added to every mask before clipping to [0, 1]: 1 keeps the forgotten image whole, -1 blackens it.

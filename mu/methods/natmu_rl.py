@@ -36,7 +36,7 @@ def unlearn(
     pad: CountOrZero = 2,
     reinit_head: bool = False,
 ) -> Iterator[None]:
-    """Fine-tune on retained data and four relabelled copies of every forgotten sample; yields after each epoch.
+    """Fine-tune on retained data and four relabelled copies of every forgotten sample; yield after each epoch.
 
     Args:
         pad: Pixels of the random crop, where the training recipe crops; never applied to forgotten images.
@@ -61,5 +61,5 @@ def unlearn(
 
 
 def repeated(forget: Tensor) -> Tensor:
-    """Each forgotten image once for each of its labels (Eq. A4): float [4 N, C, H, W]."""
+    """Return each forgotten image once for each of its labels (Eq. A4): float [4 N, C, H, W]."""
     return forget.repeat_interleave(PATCHES, 0)

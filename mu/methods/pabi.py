@@ -95,7 +95,7 @@ def unlearn(
 
 
 def steps_needed(model_clip: float, gradient_clip: float, lr: float, decay: float) -> int:
-    """T: after as many steps, clipped gradients or decay could have led anywhere from the clipped weights."""
+    """Return T: after as many steps, clipped gradients or decay could have led anywhere from the clipped weights."""
     steps = math.ceil(model_clip / (gradient_clip * lr))
     if decay > 0:
         by_decay = math.ceil(math.log(2 * decay * model_clip / gradient_clip) / (lr * decay))
@@ -113,7 +113,7 @@ def noise_level(
     steps: int,
     undecayed: Literal["limit", "code"] = "limit",
 ) -> float:
-    """sigma: standard deviation of the noise on every weight in every step."""
+    """Return sigma, the standard deviation of the noise on every weight in every step."""
     if decay == 0:
         spread = 2 * model_clip + 2 * gradient_clip * lr * steps
         parts = {"limit": 2, "code": 4}[undecayed]
@@ -132,7 +132,7 @@ def noisy_step(
     gradient_clip: float,
     sigma: float,
 ) -> Tensor:
-    """w - lr * (clipped gradient + decay * w) + sigma * noise; vectors [P] all."""
+    """Return w - lr * (clipped gradient + decay * w) + sigma * noise; all are vectors [P]."""
     return weights - lr * (clipped(gradient, gradient_clip) + decay * weights) + sigma * noise
 
 
@@ -149,12 +149,12 @@ def normal_like(vector: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def clipped(vector: Tensor, largest: float) -> Tensor:
-    """The vector, scaled down to a norm of `largest` where it is longer."""
+    """Return the vector, scaled down to a norm of `largest` where it is longer."""
     return vector * (largest / torch.linalg.vector_norm(vector).clamp(min=largest))
 
 
 def read(model: nn.Module) -> Tensor:
-    """All weights as one vector [P], detached."""
+    """Return all weights as one vector [P], detached."""
     return flatten([weight.detach() for weight in model.parameters()])
 
 

@@ -51,7 +51,7 @@ def unlearn(
     restore: bool = True,
     augment: bool = True,
 ) -> Iterator[None]:
-    """Cross-entropy on retained and relabelled forgotten data, on salient weights; yields after each epoch.
+    """Train salient weights on retained and relabelled forgotten data; yield after each epoch.
 
     Args:
         ratio: Share of all weights that may change: those with the largest gradient. 1 is Amnesiac.
@@ -101,7 +101,7 @@ def relabelled_phases(
 
 
 def saliency(model: nn.Module, examples: Examples, batch_size: int) -> Tensor:
-    """|sum over batches of the gradient of their mean cross-entropy|, in eval mode: [P]."""
+    """Return |sum over batches of the gradient of their mean cross-entropy|, in eval mode: [P]."""
     total = torch.zeros((), device=examples.device)
     for _, gradient in batch_gradients(model, examples, batch_size):
         total = total + gradient
@@ -109,7 +109,7 @@ def saliency(model: nn.Module, examples: Examples, batch_size: int) -> Tensor:
 
 
 def largest(strength: Tensor, ratio: float) -> Tensor:
-    """Which int(P * ratio) of the P entries are largest, over all weights jointly: bool [P]."""
+    """Return which int(P * ratio) of the P entries are largest, over all weights jointly: bool [P]."""
     mask = torch.zeros_like(strength, dtype=torch.bool)
     mask[strength.argsort(descending=True, stable=True)[: int(len(strength) * ratio)]] = True
     return mask
@@ -139,7 +139,7 @@ def masked_step(
 
 
 def random_labels(split: Split, labels: Labels, generator: torch.Generator) -> Tensor:
-    """A label for each forgotten sample, uniform over the other classes or over all: int64 [N]."""
+    """Draw a label for each forgotten sample, uniform over the other classes or over all: int64 [N]."""
     if labels == "other":
         return other_labels(split.forget.labels, torch.ones(split.num_classes), generator)
     shape = split.forget.labels.shape

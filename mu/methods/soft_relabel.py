@@ -143,7 +143,7 @@ def soft_labels(
     tau: float = 1.0,
     same_class: Tensor | None = None,
 ) -> Tensor:
-    """Mean of the retained samples' labels, weighted by softmax(-distance / tau) of their logits: [B_f, K].
+    """Return the mean of the retained samples' labels, weighted by softmax(-distance / tau) of their logits: [B_f, K].
 
     Args:
         forget_logits: [B_f, K], of the original model.

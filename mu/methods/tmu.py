@@ -199,7 +199,7 @@ def unlearn_hard(
 
 
 def signed_weights(hard: Tensor, reduction: Reduction = "subset_mean") -> Tensor:
-    """What the loss of each forgotten sample counts for, negative where it is to rise: float64 [N].
+    """Return what the loss of each forgotten sample counts for, negative where it is to rise: float64 [N].
 
     The mean over D_f of loss times weight is L(easy) - L(hard) for `subset_mean`, and the same of any batch in
     expectation; `sample_mean` is minus one for the hard and one for the easy.
@@ -211,21 +211,21 @@ def signed_weights(hard: Tensor, reduction: Reduction = "subset_mean") -> Tensor
 
 
 def signed_loss(losses: Tensor, weights: Tensor, hard_loss_cap: float | None = None) -> Tensor:
-    """Eq. 3 to be minimised: mean of losses [B] times weights [B], hard losses clipped at the cap."""
+    """Return Eq. 3, to be minimised: the mean of losses [B] times weights [B], hard losses clipped at the cap."""
     if hard_loss_cap is not None:
         losses = torch.where(weights < 0, losses.clamp(max=hard_loss_cap), losses)
     return (weights.to(losses) * losses).mean()
 
 
 def perturb(inputs: Tensor, unit_noise: Tensor, level: float, clamp: bool = False) -> Tensor:
-    """Inputs in [0, 1] pixel units plus noise of standard deviation level / 255."""
+    """Return inputs in [0, 1] pixel units plus noise of standard deviation level / 255."""
     noisy = inputs + level / 255 * unit_noise
     return noisy.clamp(0, 1) if clamp else noisy
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The knobs of ``unlearn`` that say how hard samples are found, with sizes of the attack in [0, 1] pixel units.
+    """The knobs of ``unlearn`` that define how it predicts hard samples, with sizes of the attack in [0, 1] pixel units.
 
     Args:
         features: Those the classifier sees; the paper compares all with each.
@@ -269,7 +269,7 @@ class Settings:
 def predict_hardness(
     model: nn.Module, split: Split, generator: torch.Generator, settings: Settings
 ) -> Tensor:
-    """Probability that a model trained without D_f misclassifies each of its samples: float32 [N].
+    """Return the probability that a model trained without D_f misclassifies each of its samples: float32 [N].
 
     A classifier learns it from the twin problem: the twin is the model fine-tuned on D_tw, the model itself is
     what never saw D_tw, and D_r and D_f together are what the twin retains.
@@ -289,7 +289,7 @@ def predict_hardness(
 def fine_tuned_twin(
     model: nn.Module, split: Split, generator: torch.Generator, settings: Settings
 ) -> nn.Module:
-    """A copy of the model, trained on D_tw until it knows it as well as the model knows D_r."""
+    """Train a copy of the model on D_tw until it knows it as well as the model knows D_r."""
     twin = copy.deepcopy(model)
     known = accuracy(model, split.retain)
     for _ in _sgd(twin, split.twin, generator, settings.twin_epochs, settings.twin_lr, settings):
@@ -301,7 +301,7 @@ def fine_tuned_twin(
 def barely_trained(
     model: nn.Module, split: Split, generator: torch.Generator, settings: Settings
 ) -> nn.Module:
-    """A fresh network of the model's shape after an epoch or two on D_f, D_tw and a share of D_r."""
+    """Train a fresh network of the model's shape for an epoch or two on D_f, D_tw and a share of D_r."""
     fresh = copy.deepcopy(model)
     reinitialize(fresh, generator)
     share = round(settings.curriculum_fraction * len(split.retain))
@@ -344,7 +344,7 @@ def describe(
     pool: tuple[Examples, ...],
     settings: Settings,
 ) -> Tensor:
-    """Features of examples that `model` was trained on: [N, F], of which `neighbors`, 1 and 1 per kind.
+    """Return the features of examples that `model` was trained on: [N, F], of which `neighbors`, 1 and 1 per kind.
 
     Args:
         fresh: The barely trained network.
@@ -373,29 +373,30 @@ def describe(
 
 
 def of_forgotten_classes(twin: Examples, forget: Examples) -> Examples:
-    """Twin samples of the classes that occur in D_f, if there are enough of them; else all."""
+    """Return the twin samples of the classes that occur in D_f, if there are enough of them; else all."""
     index = torch.isin(twin.labels, forget.labels).nonzero()[:, 0]
     return twin.take(index) if len(index) >= ENOUGH_OF_CLASS else twin
 
 
 def misclassified(logits: Tensor, labels: Tensor) -> Tensor:
-    """Generalization labels: bool [N], True ("hard") where the prediction is wrong."""
+    """Return generalization labels: bool [N], True ("hard") where the prediction is wrong."""
     return logits.argmax(1) != labels
 
 
 def logits_of(model: nn.Module, examples: Examples) -> Tensor:
-    """Logits [N, K] in eval mode, on the examples' device."""
+    """Return the logits [N, K] in eval mode, on the examples' device."""
     return torch.from_numpy(predict(model, examples)).to(examples.device)
 
 
 def accuracy(model: nn.Module, examples: Examples) -> float:
+    """Return the share of examples that the model, in eval mode, classifies rightly, in [0, 1]."""
     wrong = misclassified(logits_of(model, examples), examples.labels)
     return 1 - float(wrong.float().mean())
 
 
 @torch.no_grad()
 def penultimate(model: nn.Module, examples: Examples) -> Tensor:
-    """Penultimate activations [N, D] in eval mode."""
+    """Return the penultimate activations [N, D] in eval mode."""
     with eval_mode(model):
         return torch.cat(
             [
@@ -408,7 +409,7 @@ def penultimate(model: nn.Module, examples: Examples) -> Tensor:
 def nearest_distances(
     features: Tensor, pool: Tensor, count: int, same_class: Tensor | None = None
 ) -> Tensor:
-    """Smallest Euclidean distances (Eq. 4) from features [N, D] to a pool [P, D], ascending: [N, count].
+    """Return the smallest Euclidean distances (Eq. 4) from features [N, D] to a pool [P, D], ascending: [N, count].
 
     Args:
         same_class: bool [N, P], pairs to which the choice is limited in rows that have `count` of them.
@@ -428,7 +429,7 @@ def nearest_distances(
 def attack(
     model: nn.Module, examples: Examples, eps: float, step: float, steps: int
 ) -> tuple[Tensor, Tensor]:
-    """Logits of attacked and of clean samples, each [N, K], in eval mode; sizes in [0, 1] pixel units (Eq. 5)."""
+    """Return logits of attacked and of clean samples, each [N, K], in eval mode; sizes are in [0, 1] pixel units (Eq. 5)."""
     attacked, clean = [], []
     with eval_mode(model):
         for start in range(0, len(examples), CHUNK):
@@ -441,13 +442,13 @@ def attack(
 
 
 def attacked_entropy(attacked: Tensor, clean: Tensor, form: AttackFeature = "literal") -> Tensor:
-    """Cross-entropy H(attacked, clean) of predictions (Eq. 6) from logits [N, K]; `swapped` is H(clean, attacked)."""
+    """Return H(attacked, clean) of predictions (Eq. 6), [N], from logits [N, K]; `swapped` is H(clean, attacked)."""
     weighing, logged = (attacked, clean) if form == "literal" else (clean, attacked)
     return -(weighing.softmax(1) * logged.log_softmax(1)).sum(1)
 
 
 def standardize(features: Tensor, like: Tensor) -> Tensor:
-    """Features [N, F] in standard deviations from the mean of others; constant ones are only centred."""
+    """Return features [N, F] in standard deviations from the mean of others; constant ones are only centred."""
     std = like.std(0, unbiased=False)
     return (features - like.mean(0)) / torch.where(std > 0, std, 1)
 
@@ -478,13 +479,13 @@ def classify(
     ):
         pass
     with torch.no_grad():
-        found = perceptron(standardize(features, features))[:, 0] > 0
+        called_hard = perceptron(standardize(features, features))[:, 0] > 0
         probability = perceptron(standardize(others, features))[:, 0].sigmoid()
     logger.info(
         "%d of %d twin samples are hard; the classifier finds %d of them, and calls %d others hard",
         int(hard.sum()),
         len(hard),
-        int((found & hard).sum()),
-        int((found & ~hard).sum()),
+        int((called_hard & hard).sum()),
+        int((called_hard & ~hard).sum()),
     )
     return probability

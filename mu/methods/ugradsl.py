@@ -41,7 +41,7 @@ def unlearn(
     adaptive_sign: Sign = "negative",
     reduction: Reduction = "mean",
 ) -> Iterator[None]:
-    """One epoch passes once over the forgotten data, with as many retained samples; yields after each epoch.
+    """Pass once an epoch over the forgotten data, with as many retained samples; yield after each epoch.
 
     Args:
         p: Weight of descent on retained data; 1 - p weighs ascent on forgotten data.

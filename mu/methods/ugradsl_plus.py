@@ -51,7 +51,7 @@ def unlearn(
     adaptive_sign: Sign = "negative",
     reduction: Reduction = "mean",
 ) -> Iterator[None]:
-    """One epoch passes once over the retained data and cycles the forgotten; yields after each epoch.
+    """Pass once an epoch over the retained data and cycle the forgotten; yield after each epoch.
 
     Args:
         p: Weight of descent on retained data; 1 - p weighs ascent on forgotten data.
@@ -150,7 +150,7 @@ def descend_and_ascend(
 
 
 def smoothed_labels(labels: Tensor, num_classes: int, alpha: Tensor) -> Tensor:
-    """Generalised label smoothing (Eq. 6): (1 - alpha) e_y + alpha / K, with alpha [B] <= 1: [B, K].
+    """Smooth labels (Eq. 6): return (1 - alpha) e_y + alpha / K, with alpha [B] <= 1: [B, K].
 
     Negative alpha puts more than one on the label and less than zero on the others; rows sum to one.
     """
@@ -167,7 +167,7 @@ def ugradsl_loss(
     alpha: Tensor,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    """Eq. 8: p * CE(retain) - (1 - p) * CE(forget, smoothed by alpha [B]); a scalar to minimise."""
+    """Return Eq. 8, to be minimised: p * CE(retain) - (1 - p) * CE(forget, smoothed by alpha [B]); a scalar."""
     labels = smoothed_labels(forget_labels, forget_logits.shape[1], alpha.to(forget_logits.dtype))
     ascent = -(labels * F.log_softmax(forget_logits, dim=1)).sum(1)
     descent = F.cross_entropy(retain_logits, retain_labels, reduction="none")
@@ -184,7 +184,7 @@ def adaptive_alpha(
     distance: Distance = "cosine",
     sign: Sign = "negative",
 ) -> Tensor:
-    """Smoothing rate of each forgotten sample from its share of retained neighbours (Algorithm 1): [B_f].
+    """Return the smoothing rate of each forgotten sample from its share of retained neighbours (Algorithm 1): [B_f].
 
     Args:
         forget_features: Penultimate activations [B_f, D].

@@ -54,7 +54,7 @@ def unlearn(
     retain_per_class: Count = 1000,
     batch_size: Count = 256,
 ) -> Iterator[None]:
-    """Impair with noise and retained samples, then repair with the same samples; yields after each repair epoch.
+    """Impair with noise and retained samples, then repair with the same samples; yield after each repair epoch.
 
     Args:
         epochs: Repair passes over the sample of retained data.
@@ -100,13 +100,13 @@ def unlearn(
 
 
 def sample_per_class(labels: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Positions of `count` random samples of each class, or of all of them where there are fewer."""
+    """Return the positions of `count` random samples of each class, or of all where there are fewer."""
     order = torch.randperm(len(labels), generator=generator)
     return torch.cat([order[labels[order] == label][:count] for label in labels.unique()])
 
 
 def mixed_batch(sample: Examples, noisy: Examples, index: Tensor) -> tuple[Tensor, Tensor]:
-    """Inputs and labels at `index`: first come the samples, then the noise images over and over again."""
+    """Return inputs and labels at `index`: first come the samples, then the noise images over and over again."""
     drawn = (index[index >= len(sample)] - len(sample)) % len(noisy)
     parts = [
         examples.batch(upload(chosen, examples.device))
@@ -116,7 +116,7 @@ def mixed_batch(sample: Examples, noisy: Examples, index: Tensor) -> tuple[Tenso
 
 
 def to_pixels(normalized: Tensor, split: Split) -> Tensor:
-    """Normalised inputs [B, C, H, W] in the units a model takes: mean + std * x, not clipped to [0, 1]."""
+    """Return normalised inputs [B, C, H, W] in the units a model takes: mean + std * x, not clipped to [0, 1]."""
     mean, std = (
         upload(torch.tensor(values), normalized.device).to(normalized).view(-1, 1, 1)
         for values in (split.input_mean, split.input_std)
@@ -127,7 +127,7 @@ def to_pixels(normalized: Tensor, split: Split) -> Tensor:
 def noise_objective(
     logits: Tensor, labels: Tensor, noise: Tensor, *, maximize: bool, penalty: float
 ) -> Tensor:
-    """Of each image, to be minimised: its cross-entropy, negative to `maximize`, plus penalty * |noise|^2: [B]."""
+    """Return what each image minimises, [B]: its cross-entropy, negative to `maximize`, plus penalty * |noise|^2."""
     error = F.cross_entropy(logits, labels, reduction="none")
     return (-error if maximize else error) + penalty * noise.square().flatten(1).sum(1)
 

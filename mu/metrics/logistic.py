@@ -30,12 +30,12 @@ class Threshold:
     intercept: float
 
     def members(self, scores: ArrayLike) -> NDArray[np.bool_]:
-        """Which scores are called members: bool [N]."""
+        """Return which scores are called members: bool [N]."""
         return self.slope * np.asarray(scores, np.float64) + self.intercept > 0
 
 
 def fit_logistic(members: ArrayLike, nonmembers: ArrayLike, c: float = 2.0) -> Threshold:
-    """Logistic regression on one score with balanced classes, by Newton's method in float64.
+    """Fit a logistic regression on one score with balanced classes, by Newton's method in float64.
 
     Minimises ``slope**2 / 2 + c * sum(weight * log_loss)``, the intercept free, each class weighing half of all
     samples: scikit-learn's ``LogisticRegression(C=c, class_weight="balanced")`` solved to the optimum.
