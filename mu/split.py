@@ -72,7 +72,7 @@ class Memo:
             self.samples += samples
             return value
         began, seen = time.perf_counter(), self.counter[0]
-        draws = generator("once", self.seed, repr(name))
+        draws = generator("once", self.seed, repr(name))  # the word is part of the seed
         value = unfollowed(lambda: compute(draws))
         size = _tensor_bytes(value)
         if self._held + size <= self.limit_bytes:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
+Definition = ast.ClassDef | Function
 Exempt = Callable[[Path, Function], bool]
 
 
@@ -30,7 +31,7 @@ def undocumented(package: Path) -> list[str]:
         f"{path}:{node.lineno} {node.name}"
         for path, tree in modules(package)
         for node in tree.body
-        if isinstance(node, (ast.ClassDef, *Function.__args__))
+        if isinstance(node, Definition)
         and not node.name.startswith("_")
         and not ast.get_docstring(node)
     ]
@@ -62,12 +63,12 @@ def long_signatures(package: Path, most: int = 8, knobs: Exempt = no_exemption) 
         most: Most parameters allowed; `self` and `cls` count.
         knobs: Says of a function whether its keyword-only parameters do not count.
     """
-    found = []
+    signatures = []
     for path, node in functions(package):
         arguments = node.args
         count = len(arguments.posonlyargs) + len(arguments.args)
         if not knobs(path, node):
             count += len(arguments.kwonlyargs)
         if count > most:
-            found.append(f"{path}:{node.lineno} {node.name} ({count} parameters)")
-    return found
+            signatures.append(f"{path}:{node.lineno} {node.name} ({count} parameters)")
+    return signatures

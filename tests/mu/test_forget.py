@@ -199,7 +199,7 @@ def test_only_class_cannot_be_forgotten(data: Dataset) -> None:
 
 @pytest.fixture(scope="module")
 def people(data: Dataset) -> Dataset:
-    """The toy data with 16 people: an even number is mostly red, an odd one mostly green or else."""
+    """Return the toy data with 16 people: an even number is mostly red, an odd one mostly green or else."""
     train = data.parts["train"]
     groups = np.zeros(len(train), np.int64)
     red = train.labels == 0
@@ -297,7 +297,7 @@ def test_ranked_requests_of_a_wrong_size_are_refused_before_anything_is_ranked(
 
 @pytest.fixture
 def cut(data: Dataset) -> Dataset:
-    """The toy data as if every third of 192 training samples had been held out."""
+    """Return the toy data as if every third of 192 training samples had been held out."""
     positions = np.flatnonzero(np.arange(192) % 3)
     assert len(positions) == len(data.parts["train"])
     return replace(data, positions=positions, all_samples=192)

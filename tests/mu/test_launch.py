@@ -25,7 +25,7 @@ def as_before() -> Iterator[None]:
 
 
 def trained(mode: str, device: str = "cpu") -> tuple[dict[str, Any], int]:
-    """Weights after three epochs whose last batch is smaller, and the samples that were counted."""
+    """Return the weights after three epochs whose last batch is smaller, and the samples that were counted."""
     launch.set_launch(mode)
     problem = toy_problem()
     model = place(problem.build(), device)

@@ -26,7 +26,7 @@ ROLES: tuple[Role, ...] = ("original", "retrain")
 
 
 def other_value(field: str) -> Any:
-    """Another value for a field of the toy problem's recipe."""
+    """Return another value for a field of the toy problem's recipe."""
     names: dict[str, Any]
     names = {"optimizer": "adamw", "schedule": "step", "augment": "crop", "precision": "bf16"}
     names |= {"pad": 8, "milestones": (0.5,)}
@@ -91,14 +91,14 @@ def test_training_with_dropout_gives_the_same_weights_again(
 
     monkeypatch.setitem(MODELS, "dropping", dropping)
     problem = replace(toy_problem(), model="dropping", recipe=replace(RECIPE, epochs=1))
-    found = []
+    trained = []
     for disturbance in (1, 2):
         model = problem.build()
         torch.manual_seed(disturbance)
         for _ in problem.train("original", model):
             pass
-        found.append(weights_of(model))
-    assert _equal(*found)
+        trained.append(weights_of(model))
+    assert _equal(*trained)
 
 
 def test_references_differ_from_each_other() -> None:
@@ -178,8 +178,8 @@ def test_evaluation_reads_each_view_and_returns_forget_outputs(
     problem: Problem, model: nn.Module
 ) -> None:
     split = problem.split()
-    found = problem.evaluate(model, split, ("test",))
-    scores, forget = found.scores, found.forget
+    evaluation = problem.evaluate(model, split, ("test",))
+    scores, forget = evaluation.scores, evaluation.forget
     assert set(scores) == {"test"}
     np.testing.assert_array_equal(forget.logits, predict(model, split.forget))
     np.testing.assert_array_equal(forget.labels, split.forget.labels)

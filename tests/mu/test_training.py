@@ -49,7 +49,7 @@ class Recorder(nn.Module):
 
 
 def toy_examples(count: int = 21) -> Examples:
-    """Images whose value tells their position: uint8 [N, 1, 4, 4]."""
+    """Return images whose value tells their position: uint8 [N, 1, 4, 4]."""
     values = torch.arange(count, dtype=torch.uint8)
     return Examples(values[:, None, None, None].expand(-1, 1, 4, 4).clone(), values.long() % 3)
 
@@ -59,10 +59,10 @@ def toy_examples(count: int = 21) -> Examples:
 def test_batches_hold_every_example_once_and_never_end_on_a_single_one(
     count: int, shuffled: bool
 ) -> None:
-    found = list(batches(count, 16, generator("order") if shuffled else None))
-    assert sorted(torch.cat(found).tolist()) == list(range(count))
-    assert count == 1 or min(map(len, found)) > 1
-    assert max(map(len, found)) <= 17
+    shown = list(batches(count, 16, generator("order") if shuffled else None))
+    assert sorted(torch.cat(shown).tolist()) == list(range(count))
+    assert count == 1 or min(map(len, shown)) > 1
+    assert max(map(len, shown)) <= 17
 
 
 def test_batches_are_in_order_without_a_generator_and_shuffled_with_one() -> None:

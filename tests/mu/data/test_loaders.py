@@ -35,7 +35,7 @@ NEEDED: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="session")
 def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Every data set's files."""
+    """Make every data set's files."""
     folders = {name: tmp_path_factory.mktemp(name) for name in tiny_data.MAKERS}
     for name, folder in folders.items():
         tiny_data.make(name, folder)
@@ -52,12 +52,12 @@ def spec(name: str, root: Path, **keys: Any) -> DataSpec:
 
 
 def copy_of(root: Path, tmp_path: Path) -> Path:
-    """A copy of some files that a test may spoil."""
+    """Make a copy of some files that a test may spoil."""
     return Path(shutil.copytree(root, tmp_path / "copy"))
 
 
 def in_order(data: Dataset, part: str = "inputs") -> NDArray[Any]:
-    """Inputs, or labels, of all training samples, in the order of the data set; `val` is not small here."""
+    """Return inputs, or labels, of all training samples, in the order of the data set; `val` is not small here."""
     values = {name: getattr(data.parts[name], part) for name in ("train", "val")}
     assert data.positions is not None
     every = np.empty(
@@ -111,9 +111,9 @@ def test_cifar20_predicts_coarse_labels_and_forgets_fine_ones(
 ) -> None:
     root = roots["cifar20"]
     data = load(spec("cifar20", root), cache)
-    found = unpickled(root / "cifar-100-python" / "train")
-    assert in_order(data, "labels").tolist() == found["coarse_labels"]
-    assert in_order(data, "fine").tolist() == found["fine_labels"]
+    content = unpickled(root / "cifar-100-python" / "train")
+    assert in_order(data, "labels").tolist() == content["coarse_labels"]
+    assert in_order(data, "fine").tolist() == content["fine_labels"]
     assert data.classes == tuple(tiny_data.COARSE)
     assert data.fine_classes == tuple(tiny_data.CIFAR100)
     rocket = ForgetRequest("sub_class", target="rocket")
@@ -351,8 +351,8 @@ def test_newsgroups_are_the_tokens_of_what_scikit_learn_returns(
     assert data.classes == tuple(tiny_data.GROUPS)
     assert len(data.vocabulary) == 50
     removed = ("headers", "footers", "quotes")
-    found = fetch_20newsgroups(data_home=root, subset="test", shuffle=False, remove=removed)
-    for tokens, text in zip(data.parts["test"].inputs, found.data):
+    texts = fetch_20newsgroups(data_home=root, subset="test", shuffle=False, remove=removed)
+    for tokens, text in zip(data.parts["test"].inputs, texts.data):
         known = [word if word in data.vocabulary else "<unknown>" for word in words(text)]
         assert [data.vocabulary[token] for token in tokens] == (known + ["<pad>"] * 20)[:20]
     assert not any("signed" in word for word in data.vocabulary), "footers are removed"

@@ -86,20 +86,20 @@ def _known(name: str, kind: str, knobs: tuple[tuple[str, Any], ...]) -> Run:
 
 
 def usual(method: Method, kind: str | None = None, **given: Any) -> Run:
-    """The run from a cold start with short knobs and those given; computed once a session."""
+    """Return the run from a cold start with short knobs and those given; it is computed once a session."""
     knobs = short_knobs(method, **given)
     return _known(method.name, kind or request_kind(method), tuple(knobs.items()))
 
 
 def same(one: Weights, other: Weights) -> bool:
-    """Whether two sets of weights and buffers are equal to the bit."""
+    """Return whether two sets of weights and buffers are equal to the bit."""
     return one.keys() == other.keys() and all(
         one[name].tobytes() == other[name].tobytes() for name in one
     )
 
 
 def forget_loss(method: Method, model: nn.Module) -> float:
-    """Mean cross-entropy of the forgotten samples with their true labels, in nats."""
+    """Return the mean cross-entropy of the forgotten samples with their true labels, in nats."""
     forget = toy_problem(request_kind(method)).split().forget
     logp = log_softmax(predict(model, forget))
     return float(-logp[np.arange(len(forget)), forget.labels.numpy()].mean())
@@ -174,7 +174,7 @@ def test_result_depends_on_the_generator_alone(name: str, undisturbed: None) -> 
 
 @pytest.fixture
 def undisturbed() -> Iterator[None]:
-    """Puts the global generators back as they were."""
+    """Put the global generators back as they were."""
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     yield
     random.setstate(states[0])
@@ -272,7 +272,7 @@ def test_zero_shot_methods_are_handed_no_retained_data(name: str) -> None:
 
 
 def with_statistics_of(source: nn.Module, model: nn.Module) -> nn.Module:
-    """A model's weights beside another's batch-norm statistics."""
+    """Return a copy of a model's weights beside another's batch-norm statistics."""
     mixed = copy.deepcopy(model)
     running = {name: value for name, value in source.named_buffers() if "running" in name}
     for name, value in mixed.named_buffers():
@@ -305,7 +305,7 @@ def test_forgets(name: str) -> None:
 
 
 def knob_runs(method: Method) -> Iterator[tuple[Knob, str, dict[str, Any]]]:
-    """Each knob, a request on which it matters, and the knobs of the runs that must differ."""
+    """Yield each knob, a request on which it matters, and the knobs of the runs that must differ."""
     for name, knob in method.knobs.items():
         kind = request_for(method, name)
         context = conditions(method, name)

@@ -19,14 +19,14 @@ from mu.split import Split
 
 
 def linear(z: Mapping[str, Any]) -> nn.Module:
-    """The golden network z = W x + b on flattened images."""
+    """Return the golden network z = W x + b on flattened images."""
     layer = nn.Linear(*reversed(z["W"].shape), dtype=torch.float64)
     layer.load_state_dict({"weight": torch.from_numpy(z["W"]), "bias": torch.from_numpy(z["b"])})
     return nn.Sequential(nn.Flatten(), layer)
 
 
 def bare_split(z: Mapping[str, Any]) -> Split:
-    """No data, and inputs that are normalised as they are."""
+    """Return a split without data, whose inputs are normalised as they are."""
     return Split({}, len(z["b"]), int(z["forget_class"]), (0.0,) * 3, (1.0,) * 3)
 
 

@@ -13,7 +13,7 @@ Array = NDArray[np.float64]
 
 
 def sets(features: int, apart: float, counts: tuple[int, int] = (1200, 900)) -> list[Array]:
-    """Members, non-members and queries in [0, 1], whose means lie `apart`."""
+    """Return members, non-members and queries in [0, 1], whose means lie `apart`."""
     rng = np.random.default_rng(0)
     means = (0.5 + apart / 2, 0.5 - apart / 2, 0.5)
     return [
