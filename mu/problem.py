@@ -185,7 +185,7 @@ class Problem:
     def train(self, role: Role, model: nn.Module, device: str = "cpu") -> Iterator[None]:
         """Train a freshly built `model` on D (`original`) or D_r (`retrain`); yield after each epoch.
 
-        Seeds the process's global generators, which dropout draws from.
+        It seeds the process's global generators, which dropout draws from.
         """
         examples = self.data.parts["train"].examples(device)
         if role == "retrain":

@@ -35,7 +35,7 @@ def mia_lr_entropy(retain: ArrayLike, held_out: ArrayLike, forget: ArrayLike) ->
     """Return the share of forgotten samples that an attack on output entropy calls members (NatMU App. C, JiT).
 
     The attack is fitted on all retained (members) and all held-out entropies, the forgotten class included;
-    the best value is the retrained model's, not 0. NaN when any entropy is not finite or a set is empty.
+    the best value is the retrained model's, not 0. It is NaN when any entropy is not finite or a set is empty.
 
     Args:
         retain: Entropies on D_r, nats [N].
@@ -145,7 +145,7 @@ def mia_akbari(retain: ArrayLike, held_out: ArrayLike, forget: ArrayLike) -> flo
 def starting_kit_scores(forget: ArrayLike, held_out: ArrayLike) -> Array:
     """Return the accuracy of telling D_f from held-out samples by their loss in ten stratified splits, [10].
 
-    NeurIPS 2023 starting kit's `simple_mia`: logistic regression, a tenth of the samples for testing.
+    It is `simple_mia` of the NeurIPS 2023 starting kit: a logistic regression, with a tenth of the samples for testing.
 
     Args:
         forget: Losses on D_f, [N].
@@ -167,7 +167,7 @@ def mia_acc_forget_test(
 ) -> float:
     """Return the mean accuracy of `starting_kit_scores` on equally many samples of both sets (UGradSL's Add. MIA).
 
-    0.5 is chance. The larger set is subsampled first: unbalanced, calling all samples by the larger set's name
+    Chance is 0.5. The larger set is subsampled first: with unbalanced sets, calling all samples by the larger set's name
     would already do better than chance.
 
     Args:
@@ -198,7 +198,7 @@ def loss_thresholds(
 ) -> Array:
     """Return thresholds [A, ...] below which a loss is called a member's, one for each false positive rate.
 
-    Privacy Meter's: quantiles along the last axis; rate 0 is threshold 0, and rate 1 is 1000.
+    They are Privacy Meter's: quantiles along the last axis; rate 0 is threshold 0, and rate 1 is 1000.
 
     Args:
         losses: Losses of samples that are not members: of the population, [n] (attack P), or of every sample
@@ -215,8 +215,8 @@ def loss_thresholds(
 def best_threshold(members: ArrayLike, nonmembers: ArrayLike) -> tuple[float, float]:
     """Return the threshold with the best balanced accuracy of "member where loss < threshold", and that accuracy.
 
-    Candidates lie midway between neighbouring losses of either set; the first of equals. NaN where all losses
-    are equal, or one is not finite.
+    Candidates lie midway between neighbouring losses of either set, and the first of equals is taken. Both are NaN
+    where all losses are equal, or one is not finite.
     """
     if not usable(members, nonmembers):
         return NAN, NAN
@@ -257,7 +257,7 @@ def mia_population(retain: ArrayLike, population: ArrayLike, forget: ArrayLike) 
 def auc(members: ArrayLike, nonmembers: ArrayLike) -> float:
     """Return the chance that a member scores above a non-member, ties counting half, in [0, 1]; 0.5 is no signal.
 
-    Scores grow with membership: give negative losses. NaN when a set is empty or a score is not finite.
+    Scores grow with membership: give negative losses. It is NaN when a set is empty or a score is not finite.
     """
     if not usable(members, nonmembers):
         return NAN
@@ -269,7 +269,7 @@ def auc(members: ArrayLike, nonmembers: ArrayLike) -> float:
 def tpr_at_fpr(members: ArrayLike, nonmembers: ArrayLike, fpr: float) -> float:
     """Return the largest share of members above a threshold that at most `fpr` of the non-members exceed.
 
-    Scores grow with membership. NaN with fewer than 1 / fpr non-members, which cannot resolve the rate, when
+    Scores grow with membership. It is NaN with fewer than 1 / fpr non-members, which cannot resolve the rate, when
     there are no members, or when a score is not finite.
     """
     scores, others = np.ravel(np.asarray(members)), np.sort(np.ravel(np.asarray(nonmembers)))

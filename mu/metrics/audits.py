@@ -90,7 +90,7 @@ def rmia(
 def u_lira(phi: ArrayLike, unlearned: ArrayLike, retrained: ArrayLike) -> Array:
     """Return the log-likelihood ratio, nats [N], that a sample was unlearned rather than never trained on (U-LiRA).
 
-    One Gaussian per sample and kind of model, with the population standard deviation.
+    It fits one Gaussian per sample and kind of model, with the population standard deviation.
 
     Args:
         phi: ``logit_confidence`` of each sample under the attacked model, [N].
@@ -187,8 +187,8 @@ def fscore_neurips(
 def privacy_epsilons(fpr: ArrayLike, fnr: ArrayLike, delta: float) -> Array:
     """Return the privacy loss that each attack proves, from its error rates (the challenge's Eq. 2).
 
-    max{ln(1 - delta - FPR) - ln FNR, ln(1 - delta - FNR) - ln FPR}; inf for a perfect attack, -inf (ignored) where
-    exactly one rate is zero or both terms are undefined.
+    It is max{ln(1 - delta - FPR) - ln FNR, ln(1 - delta - FNR) - ln FPR}; inf for a perfect attack, -inf (ignored)
+    where exactly one rate is zero or both terms are undefined.
     """
     a, b = np.asarray(fpr, np.float64), np.asarray(fnr, np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -223,7 +223,7 @@ def fscore_seed003(unlearned_logits: ArrayLike, retrained_logits: ArrayLike) -> 
     Reference: sachit3022/unlearning@fd93ba6 evaluate.py. Attacks are thresholds 0.1 to 0.9 and a Gaussian rule on
     the softmax of class 0, whatever the true class; delta is 0.1; bins are replaced by 1 + 12 / (1 + exp(-epsilon)).
     Where every attack is discarded H is 1, the best value, so it *rises* for models that are easier to tell
-    apart. Kept as it is, with the Gaussian rule's upper tail read as "below the upper root".
+    apart. It is kept as it is, with the Gaussian rule's upper tail read as "below the upper root".
 
     Differs: where the two Gaussians have no two crossings, or no width, the rule is left out; theirs fails.
 

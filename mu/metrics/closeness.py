@@ -1,6 +1,6 @@
-"""How an unlearned model's outputs compare with another's, or on D_f with those elsewhere. Pure numpy.
+"""Comparisons of an unlearned model's outputs with another's, or of those on D_f with those elsewhere. Pure numpy.
 
-Distances between per-sample outputs (entropies, probabilities), the Streisand check (does D_f stand out?),
+There are distances between per-sample outputs (entropies, probabilities), the Streisand check (does D_f stand out?),
 and label privacy. Values that are not finite, or sets without samples, make a measure NaN.
 """
 
@@ -22,7 +22,7 @@ class Wilcoxon:
     """A two-sided signed-rank test of paired values.
 
     Args:
-        p: Two-sided p-value. Not to be significant is no evidence of equality, and depends on `n`.
+        p: Two-sided p-value. A large one is no evidence of equality, and it depends on `n`.
         statistic: Smaller of the rank sums of positive and of negative differences.
         n: Pairs that differ.
         median_difference: Median of value - reference over all pairs, in their unit.
@@ -86,7 +86,7 @@ def jensen_shannon(p: ArrayLike, q: ArrayLike) -> Array:
 def zrf(logits: ArrayLike, untrained_logits: ArrayLike) -> float:
     """Return zero-retrain forgetting: 1 - mean Jensen-Shannon divergence to an untrained model on D_f.
 
-    In nats [1 - ln 2, 1]; 1 is the untrained model itself. Chundawat et al. 2023; JiT's repository.
+    It lies in [1 - ln 2, 1], in nats; 1 is the untrained model itself. Source: Chundawat et al. 2023; JiT's repository.
 
     Differs: their code averages over classes too (K times less) and swaps the arguments of the divergence.
     """
@@ -164,8 +164,9 @@ def label_ldp_eps(
 ) -> Array:
     """Return Label-LDP epsilon of UGradSL's Theorem 3, |ln((K / alpha)(1 - gamma1 / gamma2) + 1 - K)|, nats [0, inf).
 
-    0 at alpha = 1 - gamma1 / gamma2, where D_f's own label is as likely as the others; grows on both sides.
-    NaN where the theorem says nothing: gamma1 - gamma2 * (1 + (1 - K) / K * alpha) <= 0 or alpha >= 0. Elementwise.
+    It is 0 at alpha = 1 - gamma1 / gamma2, where D_f's own label is as likely as the others, and grows on both sides.
+    It is NaN where the theorem says nothing: gamma1 - gamma2 * (1 + (1 - K) / K * alpha) <= 0 or alpha >= 0. Arguments
+    are taken elementwise.
 
     Args:
         gamma1: Weight of the risk on all training data, first phase.

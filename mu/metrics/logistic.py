@@ -37,7 +37,7 @@ class Threshold:
 def fit_logistic(members: ArrayLike, nonmembers: ArrayLike, c: float = 2.0) -> Threshold:
     """Fit a logistic regression on one score with balanced classes, by Newton's method in float64.
 
-    Minimises ``slope**2 / 2 + c * sum(weight * log_loss)``, the intercept free, each class weighing half of all
+    It minimises ``slope**2 / 2 + c * sum(weight * log_loss)``, the intercept free, each class weighing half of all
     samples: scikit-learn's ``LogisticRegression(C=c, class_weight="balanced")`` solved to the optimum.
     The papers' code asks for the two-class multinomial form with C = 1, which equals ``c = 2`` here.
 

@@ -23,9 +23,9 @@ from torch.nn import functional as F
 from mu.vision import models as torchvision_models
 
 Shape = Sequence[int]
-"""Of one input: [C, H, W] of images; of tokens [L, V], how many there are and of how many words."""
+"""The shape of one input: [C, H, W] of images; [L, V] of tokens, how many there are and of how many words."""
 Factory = Callable[[Shape, int], nn.Module]
-"""From the shape of one input and the number of classes to a network with freshly drawn weights."""
+"""A function from the shape of one input and the number of classes to a network with freshly drawn weights."""
 
 
 def _conv_block(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> list[nn.Module]:
@@ -52,7 +52,7 @@ def small_cnn(shape: Shape, num_classes: int) -> nn.Module:
 
 
 class HalveLarge(nn.Module):
-    """Max-pool by two where images have at least `least` pixels on each side; else do nothing."""
+    """A max-pooling by two of images with at least `least` pixels on each side; it leaves others as they are."""
 
     def __init__(self, least: int):
         super().__init__()
@@ -295,7 +295,7 @@ def _squares_of(name: str, shape: Shape, patch: int) -> None:
 class EmbeddingBag(nn.Module):
     """Mean of the embeddings of a text's words, and a perceptron with one hidden layer on it.
 
-    Joulin et al. 2017 (fastText), with a hidden layer. Takes tokens int [B, L], of which 0 is padding.
+    Source: Joulin et al. 2017 (fastText), who have no hidden layer. It takes tokens int [B, L], of which 0 is padding.
     """
 
     def __init__(self, shape: Shape, num_classes: int, width: int = 64):
@@ -333,4 +333,4 @@ IMAGENET_FORMS: dict[str, Factory] = {
     **{name: partial(imagenet_resnet, name) for name in RESNETS},
     **{name: partial(imagenet_vgg, name) for name in VGGS},
 }
-"""Those that have another form, as torchvision builds them for ImageNet."""
+"""Networks that have another form, as torchvision builds them for ImageNet."""

@@ -103,7 +103,7 @@ def _used(start: ModuleType) -> set[ModuleType]:
 def _imported_names(module: ModuleType) -> Iterator[str]:
     """Yield the full names in a module's import statements, with the packages around each and around itself.
 
-    What follows ``from x import`` may be a module or not.
+    A name after ``from x import`` may be a module or not.
     """
     names = [module.__name__]
     source = Path(module.__file__ or "")
