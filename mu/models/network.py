@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mu.checks import not_finite
 from mu.device import pays_on_cpu
 from mu.models import checkpoints, own_models
 from mu.models.architectures import IMAGENET_FORMS, MODELS, TOKEN_MODELS, Factory
@@ -62,6 +63,8 @@ class Normalization:
             )
         if min(self.std) <= 0:
             raise ValueError(f"std must be > 0, but got {min(self.std)}")
+        for name in not_finite(self):
+            raise ValueError(f"{name} must be finite, but got {list(getattr(self, name))}")
 
 
 @dataclass(frozen=True)
