@@ -17,7 +17,7 @@ SCHEMA = 1
 PHASES = ("reference", "search", "default", "confirm", "sufficient", "transfer", "audit")
 STATUSES = ("finished", "stopped", "diverged", "failed")
 CAUSES = ("exception", "memory", "timeout", "infrastructure")
-REFERENCES = ("original", "retrain")
+REFERENCE_ROLES = ("original", "retrain")
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,7 @@ class TrialRecord:
 
     @property
     def finished(self) -> bool:
+        """Whether it ran to its end, so that it has metrics."""
         return self.status == "finished"
 
     @property
@@ -92,7 +93,7 @@ class TrialRecord:
         return self.cause == "infrastructure"
 
     def cost(self, resource: str) -> float:
-        """Seconds that the trial kept a resource, such as GPU-seconds of `gpus`."""
+        """Return the seconds that the trial kept a resource, such as GPU-seconds of `gpus`."""
         return self.time_total * self.resources.get(resource, 0.0)
 
 
@@ -101,19 +102,20 @@ REQUIRED = tuple(f.name for f in fields(TrialRecord) if f.default is f.default_f
 
 
 def to_line(kind: str, content: dict[str, Any]) -> str:
-    """One line of a results file, without the newline; numbers that are not finite become null."""
+    """Return one line of a results file, without the newline; numbers that are not finite become null."""
     line = {"kind": kind, "schema": SCHEMA, **content}
     return json.dumps(_finite(line), separators=(",", ":"), allow_nan=False)
 
 
 def trial_line(record: TrialRecord) -> str:
+    """Return the line of a trial, without the newline."""
     return to_line("trial", asdict(record))
 
 
 def read(path: Path) -> tuple[dict[str, Any], list[TrialRecord]]:
     """Read a results file: the last `study` line and every trial, the first of each key.
 
-    A failed one gives way to a later line of its key: it was repeated. A last line cut short by a crash is left out.
+    A failed trial gives way to a later line of its key, a repetition. A last line that a crash cut short is left out.
 
     Raises:
         ValueError: A line is not of a schema or kind this version knows, or a trial lacks a field; the
@@ -146,7 +148,7 @@ def read(path: Path) -> tuple[dict[str, Any], list[TrialRecord]]:
 
 
 def from_content(content: dict[str, Any]) -> TrialRecord:
-    """A record from a parsed line; null metrics become NaN."""
+    """Return a record from a parsed line; null metrics become NaN."""
     names = {f.name for f in fields(TrialRecord)}
     record = TrialRecord(**{name: value for name, value in content.items() if name in names})
     for values in (*record.metrics.values(), *record.curve):
@@ -157,7 +159,7 @@ def from_content(content: dict[str, Any]) -> TrialRecord:
 
 
 def _trial(content: dict[str, Any], where: str) -> TrialRecord:
-    """A record from a parsed line, or a ValueError that says what is wrong with it, and where."""
+    """Return a record from a parsed line, or raise a ValueError that says what is wrong with it, and where."""
     missing = [name for name in REQUIRED if name not in content]
     if missing:
         raise ValueError(f"{where}: a trial without {', '.join(f'`{name}`' for name in missing)}")
@@ -168,7 +170,7 @@ def _trial(content: dict[str, Any], where: str) -> TrialRecord:
 
 
 def write(path: Path, lines: Iterable[str]) -> None:
-    """Write a whole results file; for tests and tools, the sweep itself appends."""
+    """Write a whole results file; it is for tests and tools, the sweep itself appends."""
     path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
 
 

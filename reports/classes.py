@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 
-from mu.record import REFERENCES, TrialRecord
+from mu.record import REFERENCE_ROLES, TrialRecord
 from reports.canvas import INK, Drawing, panels_of
 from reports.load import RecordedRequest, RecordedStudy
 from reports.stats import spread
@@ -105,7 +105,7 @@ def _rows(study: RecordedStudy, request: RecordedRequest) -> list[Row]:
     for label in sorted(furthest[:MOST]):
         first, itself, *cells = (
             _cell(study, accuracies.get(name, {}).get(label, ()), None if i == 1 else gold[label])
-            for i, name in enumerate((*REFERENCES, *methods))
+            for i, name in enumerate((*REFERENCE_ROLES, *methods))
         )
         best = marked_best(cells, gaps[label])
         rows.append((TableCell(_class_name(study, label)), first, itself, *best))
@@ -127,8 +127,8 @@ def _cell(study: RecordedStudy, values: Sequence[float], gold: float | None) -> 
 def _runs(study: RecordedStudy, request: RecordedRequest) -> dict[str, list[TrialRecord]]:
     """The runs with confusions of both references and of every method with its tuned knobs."""
     found = {}
-    for name in (*REFERENCES, *(method.name for method in study.methods)):
-        phase = "reference" if name in REFERENCES else "confirm"
+    for name in (*REFERENCE_ROLES, *(method.name for method in study.methods)):
+        phase = "reference" if name in REFERENCE_ROLES else "confirm"
         kept = [r for r in study.cell(phase, request.name, name).finished if r.confusions]
         if kept:
             found[name] = kept

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mu.metrics import MEAN_GAPS, METRICS, mean_gap
-from mu.record import REFERENCES
+from mu.record import REFERENCE_ROLES
 from reports.load import RecordedRequest, RecordedStudy
 from reports.stats import Spread, spread
 from reports.summaries import VIEW, CellSummary, cell_summary, changes, retrained, unit
@@ -84,7 +84,7 @@ def _only_ours(study: RecordedStudy, key: Key, entries: Sequence[Entry]) -> list
     *_, phase, source, forget = key
     printed = {entry["ours"] for entry in entries}
     metrics = dict.fromkeys((entry["metric"], entry["name"]) for entry in entries)
-    if phase == "search" or printed <= set(REFERENCES):
+    if phase == "search" or printed <= set(REFERENCE_ROLES):
         return []
     return [
         {
@@ -125,7 +125,7 @@ def _row(study: RecordedStudy, entry: Entry) -> Row:
 def found(study: RecordedStudy, entry: Entry) -> Spread | str | None:
     """What the study has beside a printed number: runs, why there are none, or None where it has no such thing."""
     method, name = entry["ours"], entry["name"]
-    known = method in REFERENCES or any(method == listed.name for listed in study.methods)
+    known = method in REFERENCE_ROLES or any(method == listed.name for listed in study.methods)
     if not known or name is None:
         return None
     requests = study.requests
@@ -133,7 +133,7 @@ def found(study: RecordedStudy, entry: Entry) -> Spread | str | None:
         requests = tuple(r for r in requests if r.name == entry["forget"])
     if entry["knobs"]:
         return _searched(study, requests, entry)
-    phase = "reference" if method in REFERENCES else entry["phase"]
+    phase = "reference" if method in REFERENCE_ROLES else entry["phase"]
     source = (entry["source"] or "") if phase == "transfer" else ""
     summaries = {r.name: cell_summary(study, r, method, phase, source) for r in requests}
     if not summaries:

@@ -8,7 +8,7 @@ import dataclasses
 from collections import Counter
 
 from mu.metrics import METRICS
-from mu.record import REFERENCES, STATUSES
+from mu.record import REFERENCE_ROLES, STATUSES
 from reports.load import RecordedRequest, RecordedStudy
 from reports.stats import Spread
 from reports.summaries import (
@@ -263,7 +263,7 @@ def _named(study: RecordedStudy, request: RecordedRequest, name: str, view: str)
 
 def _unavailable(study: RecordedStudy, request: RecordedRequest, method: str, key: str) -> str:
     """Why a metric is not among those of a cell's runs; empty when nothing is said."""
-    phase = "reference" if method in REFERENCES else "confirm"
+    phase = "reference" if method in REFERENCE_ROLES else "confirm"
     found = (r.unavailable.get(key, "") for r in study.cell(phase, request.name, method).finished)
     return next(filter(None, found), "")
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from mu.metrics import METRICS
-from mu.record import REFERENCES, STATUSES, TrialRecord
+from mu.record import REFERENCE_ROLES, STATUSES, TrialRecord
 from reports import markup
 from reports.load import RecordedStudy
 from reports.table_cells import ORACLE, knob_text, label, objective
@@ -345,7 +345,7 @@ def _last_line(record: TrialRecord) -> str:
 
 def _place(study: RecordedStudy) -> Callable[[TrialRecord], tuple[int, ...]]:
     """Return the sort key of trials without a result: failures first, then phases, requests and methods in order."""
-    methods = [*REFERENCES, *(method.name for method in study.methods)]
+    methods = [*REFERENCE_ROLES, *(method.name for method in study.methods)]
     orders = (
         ("status", ["failed", "diverged", "stopped"]),
         ("phase", list(study.phases)),

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mu.metrics import MEAN_GAPS, METRICS, mean_gap
-from mu.record import REFERENCES
+from mu.record import REFERENCE_ROLES
 from reports.load import RecordedRequest, RecordedStudy, Runs
 from reports.stats import (
     Array,
@@ -316,7 +316,9 @@ def _reason(
         return UNUSED
     if phase == "sufficient" and not (listed is not None and listed.has_epochs):
         return UNEXTENDABLE
-    searched = method not in REFERENCES and phase != "default" and study.searched(tuned_on, method)
+    searched = (
+        method not in REFERENCE_ROLES and phase != "default" and study.searched(tuned_on, method)
+    )
     if searched and not study.candidates.get((tuned_on, method)):
         return "no finished search trial"
     return "not run"

@@ -14,7 +14,7 @@ from mu.data import Dataset
 from mu.forget import select
 from mu.keys import content_key
 from mu.problem import Problem
-from mu.record import REFERENCES
+from mu.record import REFERENCE_ROLES
 from sweeps.phases import EPOCHS, PHASES, Cell, Knobs, Run
 from sweeps.study.study import Study
 
@@ -175,7 +175,7 @@ class Plan:
         searched = sum(study.trials(method) for _, method in self.cells) * len(study.search_seeds)
         every_seed = len(study.search_seeds) + seeds
         counts = {
-            "reference": every_seed * len(study.forget) * len(REFERENCES),
+            "reference": every_seed * len(study.forget) * len(REFERENCE_ROLES),
             "search": searched,
             "audit": len(self.cells) * seeds if study.audit.models else 0,
             **{phase: len(runs) * seeds for phase, runs in self._expected_runs.items()},

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from mu.record import REFERENCES
+from mu.record import REFERENCE_ROLES
 from mu.selection import best_objective, candidates
 from sweeps.audit import audit_cells
 from sweeps.job_sources import FinalSource, SearchSource, TrialSource
@@ -100,7 +100,7 @@ class Sweep:
                 for role, seeds in self.plan.seeds.items()
                 for forget in self.plan.study.forget
                 for seed in seeds
-                for method in REFERENCES
+                for method in REFERENCE_ROLES
             )
             and self.cells.remaining(not self.ledger.search_ended) == 0
             and not self.final_jobs()

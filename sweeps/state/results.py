@@ -140,7 +140,7 @@ def _comparable(line: Mapping[str, Any]) -> dict[str, Any]:
     seeds = {seed for role in definition["seeds"].values() for seed in role}
     supplied = line.get("checkpoints", {})
     for name in (f"{forget} {seed}" for forget in definition["forget"] for seed in seeds):
-        for role in records.REFERENCES:
+        for role in records.REFERENCE_ROLES:
             flat[f"{role} {name}"] = supplied.get(f"{role} {name}", "trained")
     return json.loads(json.dumps(flat))
 

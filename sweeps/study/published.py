@@ -36,7 +36,7 @@ COLUMNS = (
 EVERY = "*"
 """In place of a forget request: the mean over all of the study's."""
 PHASES = ("search", "default", "confirm", "sufficient", "transfer")
-REFERENCES = {
+REFERENCE_ROLES = {
     "retrain": "retrain",
     "gold (retrain)": "retrain",
     "baseline": "original",
@@ -299,8 +299,8 @@ def _in_our_units(text: str, metric: str, name: str | None) -> float | None:
 def our_method(printed_name: str) -> str | None:
     """Our name of a method, or `original` or `retrain`; None where we have no such method."""
     name = printed_name.casefold()
-    if name in REFERENCES:
-        return REFERENCES[name]
+    if name in REFERENCE_ROLES:
+        return REFERENCE_ROLES[name]
     found = METHODS.get(name, name)
     return found if found in methods.names() else None
 

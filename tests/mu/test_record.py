@@ -42,7 +42,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def as_text(value: Any) -> str:
-    """Text in which NaN equals NaN."""
+    """Return text in which NaN equals NaN."""
     return json.dumps(asdict(value), sort_keys=True)
 
 

@@ -59,7 +59,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mu.training import fit
+from mu.training import Hyperparameters, fit
 
 NEEDS = ("retain",)
 DEATHS = Path({deaths!r})
@@ -81,7 +81,7 @@ def die(times):
 def unlearn(model, split, generator, *, epochs: int = 2):
     """Yields after each epoch."""
     {trouble}
-    yield from fit(model, split.retain, generator, epochs=epochs, batch_size=64, lr=0.01)
+    yield from fit(model, split.retain, generator, Hyperparameters(epochs=epochs, batch_size=64, lr=0.01))
 '''
 
 
@@ -161,7 +161,7 @@ import time
 
 import numpy as np
 
-from mu.training import fit
+from mu.training import Hyperparameters, fit
 
 NEEDS = ("retain",)
 
@@ -172,7 +172,7 @@ def unlearn(model, split, generator, *, epochs: int = 2):
     for _ in range({steps}):
         held.append(np.ones(2**26, np.uint8))
         time.sleep(0.02)
-    yield from fit(model, split.retain, generator, epochs=epochs, batch_size=64, lr=0.01)
+    yield from fit(model, split.retain, generator, Hyperparameters(epochs=epochs, batch_size=64, lr=0.01))
 """
 ROOM = 5 * 2**30
 """Bytes that a node may use above those in use; a study itself takes up to two fifths of them."""

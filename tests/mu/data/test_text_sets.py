@@ -143,7 +143,7 @@ def test_methods_forget_texts(name: str, problem: Problem, original: Weights) ->
 
 
 def confidence(model: torch.nn.Module, examples: Any) -> float:
-    """Mean probability of the samples' own class."""
+    """Return the mean probability of the samples' own class."""
     shares = torch.from_numpy(predict(model, examples)).softmax(1)
     return float(shares[torch.arange(len(shares)), examples.labels].mean())
 
