@@ -13,8 +13,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-SCHEMA = 1
-PHASES = ("reference", "search", "default", "confirm", "sufficient", "transfer", "audit")
+SCHEMA = 2
 STATUSES = ("finished", "stopped", "diverged", "failed")
 CAUSES = ("exception", "memory", "timeout", "infrastructure")
 REFERENCE_ROLES = ("original", "retrain")
@@ -26,7 +25,7 @@ class TrialRecord:
 
     Args:
         key: Content key: problem, method, knobs, phase and number. A finished key never runs again.
-        phase: One of ``PHASES``.
+        phase: Name of the phase of its study, such as `search` or `confirm`.
         forget: Name of the forget request.
         method: Name of the method, or `original` / `retrain` in the reference phase.
         seed: Seed of the problem.
@@ -133,7 +132,13 @@ def read(path: Path) -> tuple[dict[str, Any], list[TrialRecord]]:
             if number == len(lines):
                 break
             raise ValueError(f"{path}:{number}: not a JSON line: {error}") from error
-        if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+        schema = content.get("schema") if isinstance(content, dict) else None
+        if schema == 1:
+            raise ValueError(
+                f"{path}:{number}: was written by musweep 0.1, whose results later versions do not read; "
+                "use another study name or --results, or musweep 0.1"
+            )
+        if schema != SCHEMA:
             raise ValueError(f"{path}:{number}: schema is not {SCHEMA}; use a matching musweep")
         if content.get("kind") == "study":
             study = content

@@ -34,7 +34,7 @@ class Results:
         folder: ``results/<study>``; made when absent.
 
     Raises:
-        StudyError: Another driver holds the folder, or it cannot be written to.
+        StudyError: Another driver holds the folder, it cannot be written to, or its results cannot be read.
     """
 
     def __init__(self, folder: Path):
@@ -48,6 +48,9 @@ class Results:
             self._file = self.path.open("ab", buffering=0)
         except OSError as error:
             raise StudyError(f"{folder}: cannot be written to: {error}") from error
+        except ValueError as error:
+            self._lock.close()
+            raise StudyError(str(error)) from error
         self.records = {record.key: record for record in trials}
 
     def begin(self, study_line: Mapping[str, Any]) -> None:

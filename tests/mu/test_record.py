@@ -132,6 +132,12 @@ def test_broken_line_before_the_last_is_refused_by_file_and_line(path: Path) -> 
         read(path)
 
 
+def test_results_of_version_0_1_are_refused_by_name(path: Path) -> None:
+    path.write_text(json.dumps({"kind": "study", "schema": 1, "study": "old"}) + "\n")
+    with pytest.raises(ValueError, match=r"trials\.jsonl:1: was written by musweep 0\.1, whose"):
+        read(path)
+
+
 @pytest.mark.parametrize(
     "line",
     [

@@ -116,6 +116,21 @@ def test_a_store_gives_back_what_it_was_given(location: str, tmp_path: Path) -> 
     np.testing.assert_array_equal(found["0.weight"], arrays["0.weight"])
 
 
+@pytest.mark.parametrize("command", ["run", "report", "status", "sync"])
+def test_results_of_version_0_1_are_refused_by_name_and_left_as_they_are(
+    tmp_path: Path, command: str
+) -> None:
+    old = tmp_path / "results" / "tiny" / "trials.jsonl"
+    old.parent.mkdir(parents=True)
+    old.write_text('{"kind":"study","schema":1,"study":"tiny"}\n')
+    argument = str(studies.write(tmp_path, studies.tiny()).name)
+    ended = studies.here(tmp_path, command, argument if command == "run" else "results/tiny")
+    assert ended.returncode == 2
+    assert "trials.jsonl:1: was written by musweep 0.1" in ended.stderr
+    assert len(ended.stderr.strip().splitlines()) == 1
+    assert old.read_text() == '{"kind":"study","schema":1,"study":"tiny"}\n'
+
+
 @pytest.mark.parametrize("damage", ["cut", "flip"])
 def test_a_damaged_model_counts_as_absent(damage: str, tmp_path: Path) -> None:
     store = Store(str(tmp_path))
