@@ -116,7 +116,7 @@ def test_a_long_trial_goes_on_when_its_worker_and_its_driver_are_lost(
     wait_for(lambda: any(ran[-1] >= 9 for ran in logged(log).values()), driver)
     os.killpg(driver.pid, signal.SIGKILL)
     driver.communicate()
-    assert list((tmp_path / "storage" / "begun").rglob("*.npz"))
+    assert list((tmp_path / "storage" / "running").rglob("*.npz"))
 
     slow.unlink()
     done = studies.musweep(tmp_path, *COMMAND)
@@ -134,7 +134,7 @@ def test_a_long_trial_goes_on_when_its_worker_and_its_driver_are_lost(
     (searched,) = [r for r in found.values() if r.phase == "search"]
     assert [point["epoch"] for point in searched.curve] == list(range(13))
     assert searched.time_unlearn > 0.8 * third[0], "what lost processes did is billed once"
-    assert not list((tmp_path / "storage").rglob("begun/*/*.npz"))
+    assert not list((tmp_path / "storage").rglob("running/*/*.npz"))
 
 
 @pytest.fixture
@@ -245,17 +245,17 @@ def test_checkpoints_are_found_by_the_next_run_until_they_are_dropped(tmp_path: 
     later.drop("ab")
     later.drop("never there")
     later.close()
-    assert Store(str(tmp_path / "begun")).keys() == set()
+    assert Store(str(tmp_path / "running")).keys() == set()
 
 
 def test_a_checkpoint_that_cannot_be_written_is_no_failure(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = CheckpointStore(str(tmp_path))
-    (tmp_path / "begun").write_text("in the way")
+    (tmp_path / "running").write_text("in the way")
     store.put("ab", {"state": np.array(1)})
     store.close()
-    assert "what has begun cannot be saved" in caplog.text
+    assert "a checkpoint of running work cannot be saved" in caplog.text
 
 
 def test_nothing_waits_for_a_slow_storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
