@@ -104,7 +104,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Return what `fit` is called with once the method has run; the training itself is left out."""
     seen: dict[str, Any] = {}
 
-    def spy(model: nn.Module, examples: Examples, generator: Any, **kwargs: Any) -> Iterator[None]:
+    def spy(model: nn.Module, examples: Examples, *_: Any, **kwargs: Any) -> Iterator[None]:
         seen.update(kwargs, examples=examples, head=head(model).weight.detach().clone())
         yield
 
