@@ -2,118 +2,87 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
 
 from mu.evaluate import COSTLY
-from sweeps.errors import StudyError
-from sweeps.study.fields import build, known, one_of, plain
+from sweeps.study.schema import Items, OneOf, Section, Whole
 
 COSTLY_PHASES = ("search", "default", "confirm", "sufficient", "transfer")
 
 
-@dataclass(frozen=True)
-class Experiments:
-    """What is tried with the tuned knobs, beyond confirming them.
+class Extended(Section):
+    """The sufficient-training experiment."""
 
-    Args:
-        sufficient: Number of epochs of the sufficient-training experiment; None leaves it out.
-        transfer: Pairs (source, target) of forget requests: knobs tuned on the one, used on the other.
-        defaults: Whether the authors' knobs (or those the study fixes) are run beside the tuned ones.
-    """
-
-    sufficient: int | None = None
-    transfer: tuple[tuple[str, str], ...] = ()
-    defaults: bool = True
+    epochs: Whole = Field(ge=1, description="Number of epochs.")
 
 
-@dataclass(frozen=True)
-class Metrics:
-    """What is computed beyond the metrics that every trial has.
-
-    Args:
-        costly: Phases whose trials also get the costly attacks and the diagnostics of a method's own work;
-            references get the attacks whenever any phase does.
-        attacks: Which attacks, of ``mu.evaluate.COSTLY``.
-    """
-
-    costly: tuple[str, ...] = ("confirm",)
-    attacks: tuple[str, ...] = ("svc", "starting_kit")
+def _epochs(value: Any) -> Any:
+    return value["epochs"] if isinstance(value, dict) and list(value) == ["epochs"] else value
 
 
-@dataclass(frozen=True)
-class Audit:
-    """Attacks that need many models (U-LiRA, RMIA, the challenge's F-score), on confirmed knobs.
-
-    Args:
-        models: Least number of report seeds, K; 0 leaves the audit out. U-LiRA needs 9: 8 besides the attacked.
-    """
-
-    models: int = 0
-
-
-def parse_experiments(raw: Any, requests: Collection[str], where: str) -> Experiments:
-    """What is tried with the tuned knobs on these requests. Raises StudyError."""
-    if not isinstance(raw, dict):
-        raise StudyError(f"{where}: must be a mapping, but got {raw!r}")
-    known(raw, ("sufficient", "transfer", "defaults"), where)
-    epochs = None
-    if raw.get("sufficient") is not None:
-        sufficient = raw["sufficient"]
-        epochs = sufficient.get("epochs") if isinstance(sufficient, dict) else sufficient
-        if type(epochs) is not int or epochs < 1:
-            raise StudyError(
-                f"{where}: sufficient: must be {{epochs: n}} with n at least 1, but got {sufficient!r}"
-            )
-    pairs = raw.get("transfer") or []
-    if pairs == "all":
-        pairs = [[s, t] for s in requests for t in requests if s != t]
-    if not isinstance(pairs, list):
-        raise StudyError(f"{where}: transfer: must be `all` or a list of [source, target]")
-    for pair in pairs:
-        if not isinstance(pair, list) or len(pair) != 2:
-            raise StudyError(f"{where}: transfer: must hold [source, target], but got {pair!r}")
-        for name in pair:
-            if name not in requests:
-                raise StudyError(
-                    f"{where}: transfer: unknown request {name!r}; there are {', '.join(requests)}"
-                )
+def _pairs(value: Any) -> Any:
+    """Return the pairs of a list as tuples."""
+    if value is None:
+        return ()
+    if not isinstance(value, list):
+        raise ValueError(f"must be `all` or a list of [source, target], but got {value!r}")
+    for pair in value:
+        texts = isinstance(pair, list) and all(isinstance(name, str) for name in pair)
+        if not texts or len(pair) != 2:
+            raise ValueError(f"must hold [source, target], but got {pair!r}")
         if pair[0] == pair[1]:
-            raise StudyError(f"{where}: transfer: source and target are both {pair[0]!r}")
-    defaults = raw.get("defaults", True)
-    if not isinstance(defaults, bool):
-        raise StudyError(f"{where}: defaults: must be true or false, but got {defaults!r}")
-    transfer = tuple((str(source), str(target)) for source, target in pairs)
-    return Experiments(epochs, transfer, defaults)
+            raise ValueError(f"source and target are both {pair[0]!r}")
+    return tuple(map(tuple, value))
 
 
-def plain_experiments(experiments: Experiments) -> dict[str, Any]:
-    """As it is written in a study file."""
-    epochs = experiments.sufficient
-    return {
-        "sufficient": {"epochs": epochs} if epochs else None,
-        "transfer": plain(experiments.transfer),
-        "defaults": experiments.defaults,
-    }
+class Experiments(Section):
+    """What is tried with the best knobs of each cell, beyond running them on the report seeds."""
+
+    sufficient: Annotated[
+        Whole | None,
+        Field(ge=1),
+        BeforeValidator(_epochs, json_schema_input_type=Extended | None),
+    ] = Field(None, description="`{epochs: 20}`: the same knobs, but so many epochs.")
+    transfer: Annotated[
+        tuple[tuple[str, str], ...],
+        BeforeValidator(_pairs, json_schema_input_type=Literal["all"] | list[list[str]] | None),
+    ] = Field(
+        (),
+        description="`all`, or a list of `[source, target]` requests: knobs tuned on the one, used on the other.",
+    )
+    defaults: bool = Field(
+        True,
+        description="Whether the authors' knobs (or those the study fixes) are run beside the tuned ones.",
+    )
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        """What a study file writes of it."""
+        epochs = self.sufficient
+        given = self.model_dump(mode="json")
+        return given | {"sufficient": {"epochs": epochs} if epochs else None}
 
 
-def parse_metrics(raw: Any, where: str) -> Metrics:
-    """What is computed beyond what every trial has. Raises StudyError."""
-    found = build(Metrics, raw, where)
-    for phase in found.costly:
-        one_of(phase, COSTLY_PHASES, f"{where}: costly", "hold some of")
-    for group in found.attacks:
-        one_of(group, COSTLY, f"{where}: attacks", "hold some of")
-    return found
+class Metrics(Section):
+    """What is computed beyond the metrics that every trial has."""
+
+    costly: Items[Annotated[str, OneOf(COSTLY_PHASES)]] = Field(
+        ("confirm",),
+        description="Phases whose trials also get the costly attacks and the diagnostics of a method's own work; "
+        "references get the attacks whenever any phase does.",
+    )
+    attacks: Items[Annotated[str, OneOf(COSTLY)]] = Field(
+        ("svc", "starting_kit"), description="Which costly attacks."
+    )
 
 
-def parse_audit(raw: Any, report_seeds: Sequence[int], where: str) -> Audit:
-    """Whether there is an audit over these seeds. Raises StudyError."""
-    audit = build(Audit, raw, where)
-    if audit.models and not 2 <= audit.models <= len(report_seeds):
-        raise StudyError(
-            f"{where}: models must be 0, or in [2, {len(report_seeds)}] (the report seeds), "
-            f"but got {audit.models}"
-        )
-    return audit
+class Audit(Section):
+    """Attacks that need many models (U-LiRA, RMIA, the challenge's F-score), on confirmed knobs."""
+
+    models: Whole = Field(
+        0,
+        ge=0,
+        description="Least number of report seeds, K; 0 leaves the audit out. U-LiRA needs 9: 8 besides the attacked.",
+    )

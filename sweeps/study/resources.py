@@ -2,43 +2,71 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from mu.launch import check_launch
-from sweeps.errors import StudyError
-from sweeps.study.fields import build, known
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from mu.launch import LAUNCHES
+from sweeps.study.schema import OneOf, Section, Whole
 
 
-@dataclass(frozen=True)
-class Slot:
-    """What one trial or training occupies while it runs.
+def _amount(value: float) -> float:
+    if value < 0 or (value > 1 and value != int(value)):
+        raise ValueError(f"must be in [0, 1] or a whole number, but got {value:g}")
+    return value
 
-    Args:
-        cpus: CPU cores.
-        gpus: Share of a GPU, or a whole number of them.
-        custom: Further resources that nodes of the cluster declare, by Ray's name for them.
-    """
 
-    cpus: float = 1.0
-    gpus: float = 0.0
-    custom: Mapping[str, float] = field(default_factory=dict)
+def _seconds(value: Any) -> Any:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if value is not None and not (number and not value <= 0):
+        raise ValueError(f"must be seconds above 0, but got {value!r}")
+    return value
 
-    def __post_init__(self) -> None:
-        for name, value in self.amounts.items():
-            if not 0 <= value < math.inf or (value > 1 and value != int(value)):
-                raise ValueError(f"{name} must be in [0, 1] or a whole number, but got {value}")
-        if not any(self.amounts.values()):
-            raise ValueError("one of cpus, gpus and custom must be above 0")
+
+def _web(value: Any) -> Any:
+    """Refuse what is no address, without showing it: it may hold a secret."""
+    try:
+        parts = urlsplit(value)
+        web = parts.scheme in ("http", "https") and bool(parts.hostname)
+    except (AttributeError, TypeError, ValueError):
+        web = False
+    if value is not None and not web:
+        raise ValueError("must be an URL with http:// or https:// and a host")
+    return value
+
+
+Amount = Annotated[float, AfterValidator(_amount), Field(json_schema_extra={"minimum": 0})]
+Seconds = Annotated[float | None, BeforeValidator(_seconds)]
+Address = Annotated[str | None, BeforeValidator(_web)]
+Limit = Annotated[float | None, Field(gt=0)]
+
+
+class Occupied(Section):
+    """Resources of Ray, some of which may be left out."""
+
+    cpus: Amount = Field(1.0, description="CPU cores.")
+    gpus: Amount = Field(0.0, description="Share of a GPU, or a whole number of them.")
+    custom: dict[str, Amount] = Field(
+        {},
+        description="Further resources that nodes of the cluster declare, by Ray's name for them.",
+    )
 
     @property
     def amounts(self) -> dict[str, float]:
         """Every resource by its name here: `cpus`, `gpus`, and the custom ones."""
         return {"cpus": self.cpus, "gpus": self.gpus, **self.custom}
+
+
+class Slot(Occupied):
+    """What one trial or training occupies while it runs."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Slot:
+        if not any(self.amounts.values()):
+            raise ValueError("one of cpus, gpus and custom must be above 0")
+        return self
 
 
 @dataclass(frozen=True)
@@ -49,44 +77,66 @@ class Resources:
         trial: A trial.
         reference: A training of a reference, and its scoring.
         concurrent: Most trials at once; None is as many as the cluster holds.
-        launch: How training steps reach a GPU: `eager`, `graph` (recorded) or `compile` (fused and recorded); see
-            ``mu.launch``.
+        launch: How training steps reach a GPU, one of ``mu.launch.LAUNCHES``.
     """
 
-    trial: Slot = Slot()
-    reference: Slot = Slot()
+    trial: Slot = field(default_factory=Slot)
+    reference: Slot = field(default_factory=Slot)
     concurrent: int | None = None
     launch: str = "eager"
 
     @property
     def plain(self) -> dict[str, Any]:
-        """As it is written in a study file."""
+        """What a study file writes of it."""
         return {
-            **dataclasses.asdict(self.trial),
+            **self.trial.model_dump(),
             "concurrent": self.concurrent,
             "launch": self.launch,
-            "references": dataclasses.asdict(self.reference),
+            "references": self.reference.model_dump(),
         }
 
 
-@dataclass(frozen=True)
-class Budget:
-    """What a study may cost, all its runs together; None is no limit. The search ends early enough to stay within it.
+class ResourcesSection(Slot):
+    """What a trial occupies: `{cpus: 4, gpus: 0.25}` puts four trials on each GPU."""
 
-    Args:
-        gpu_hours: Hours of whole GPUs: two trials that share one for an hour cost one.
-        cpu_hours: Hours of CPU cores.
-        wall_minutes: Minutes in which anything ran.
-    """
+    concurrent: Annotated[Whole | None, Field(ge=1)] = Field(
+        None, description="Most trials at once; as many as the cluster holds when left out."
+    )
+    launch: Annotated[str, OneOf(LAUNCHES)] = Field(
+        "eager",
+        description="How training steps reach a GPU: `eager`, `graph` (recorded) or `compile` (fused and recorded); "
+        "see `mu.launch`.",
+    )
+    references: Occupied | None = Field(
+        None,
+        description="The same three keys for trainings of references, such as `{gpus: 1}`; as trials when left out.",
+    )
 
-    gpu_hours: float | None = None
-    cpu_hours: float | None = None
-    wall_minutes: float | None = None
+    @property
+    def _of_references(self) -> dict[str, Any]:
+        own = {name: getattr(self, name) for name in Occupied.model_fields}
+        return own | (self.references.model_dump(exclude_unset=True) if self.references else {})
 
-    def __post_init__(self) -> None:
-        for name, value in dataclasses.asdict(self).items():
-            if value is not None and not value > 0:
-                raise ValueError(f"{name} must be above 0, but got {value}")
+    @model_validator(mode="after")
+    def _check_references(self) -> ResourcesSection:
+        if not any(Occupied(**self._of_references).amounts.values()):
+            raise ValueError("references: one of cpus, gpus and custom must be above 0")
+        return self
+
+    def resolve(self) -> Resources:
+        """Return who occupies what."""
+        trial = Slot(cpus=self.cpus, gpus=self.gpus, custom=self.custom)
+        return Resources(trial, Slot(**self._of_references), self.concurrent, self.launch)
+
+
+class Budget(Section):
+    """What a study may cost, all its runs together. The search ends early enough to stay within it."""
+
+    gpu_hours: Limit = Field(
+        None, description="Hours of whole GPUs: two trials that share one for an hour cost one."
+    )
+    cpu_hours: Limit = Field(None, description="Hours of CPU cores.")
+    wall_minutes: Limit = Field(None, description="Minutes in which anything ran.")
 
     def __bool__(self) -> bool:
         return self != Budget()
@@ -103,76 +153,24 @@ class RunSettings:
         notify: URL that is told when a run ends, or fails.
     """
 
-    resources: Resources = Resources()
+    resources: Resources = field(default_factory=Resources)
     trial_timeout: float | None = None
-    budget: Budget = Budget()
+    budget: Budget = field(default_factory=Budget)
     notify: str | None = None
 
     @property
     def plain(self) -> dict[str, Any]:
-        """As it is written in a study file, without what is secret in an URL."""
+        """What a study file writes of it, without what is secret in an URL."""
         return {
             "resources": self.resources.plain,
             "trial_timeout": self.trial_timeout,
-            "budget": dataclasses.asdict(self.budget),
+            "budget": self.budget.model_dump(),
             "notify": self.notify and shown(self.notify),
         }
 
 
-KEYS = tuple(RunSettings().plain)
-
-
-def parse(raw: Mapping[str, Any], where: str) -> RunSettings:
-    """The operation part of a study given as plain data. Raises StudyError."""
-    timeout = raw.get("trial_timeout")
-    number = isinstance(timeout, (int, float)) and not isinstance(timeout, bool)
-    if timeout is not None and not (number and 0 < timeout < math.inf):
-        raise StudyError(f"{where}: trial_timeout: must be seconds above 0, but got {timeout!r}")
-    notify = raw.get("notify")
-    if notify is not None and not _is_web(notify):
-        raise StudyError(f"{where}: notify: must be an URL with http:// or https:// and a host")
-    return RunSettings(
-        _resources(raw.get("resources", {}), f"{where}: resources"),
-        None if timeout is None else float(timeout),
-        build(Budget, raw.get("budget") or {}, f"{where}: budget"),
-        notify,
-    )
-
-
-def _resources(raw: Any, where: str) -> Resources:
-    share = [f.name for f in dataclasses.fields(Slot)]
-    if not isinstance(raw, dict):
-        raise StudyError(f"{where}: must be a mapping, but got {raw!r}")
-    known(raw, (*share, "concurrent", "launch", "references"), where)
-    own = {key: value for key, value in raw.items() if key in share}
-    trial = build(Slot, own, where)
-    references = raw.get("references") or {}
-    if not isinstance(references, dict):
-        raise StudyError(f"{where}: references: must be a mapping, but got {references!r}")
-    reference = build(Slot, {**own, **references}, f"{where}: references")
-    concurrent = raw.get("concurrent")
-    if concurrent is not None and (type(concurrent) is not int or concurrent < 1):
-        raise StudyError(
-            f"{where}: concurrent must be a whole number, at least 1, but got {concurrent!r}"
-        )
-    launch = raw.get("launch", "eager")
-    try:
-        check_launch(launch)
-    except ValueError as error:
-        raise StudyError(f"{where}: {error}") from error
-    return Resources(trial, reference, concurrent, launch)
-
-
-def _is_web(value: Any) -> bool:
-    try:
-        parts = urlsplit(value)
-        return parts.scheme in ("http", "https") and bool(parts.hostname)
-    except (AttributeError, TypeError, ValueError):
-        return False
-
-
 def shown(url: str) -> str:
-    """An URL without what may be secret in it: user, password, path and query."""
+    """Return an URL without what may be secret in it: user, password, path and query."""
     parts = urlsplit(url)
     port = f":{parts.port}" if parts.port else ""
     return f"{parts.scheme}://{parts.hostname}{port}/..."

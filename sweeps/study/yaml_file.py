@@ -1,4 +1,4 @@
-"""YAML as data: numbers as people write them, no duplicate keys, errors that name the file."""
+"""YAML as plain data: numbers as people write them, no duplicate keys, errors that name the file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sweeps.errors import StudyError
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain data only; a key given twice is an error, and `1e-5` is the number it means."""
+    """A loader of plain data only: a key given twice is an error, and `1e-5` is the number it means."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()
@@ -39,10 +39,12 @@ _Loader.add_implicit_resolver(
 
 LARGEST = 100_000
 """Most values in a file, aliases written out; a study has hundreds."""
+EDITOR_LINE = "# yaml-language-server:"
+"""How the line begins that tells editors where the schema of the file is."""
 
 
 def _size(node: yaml.Node, known: dict[int, float]) -> float:
-    """How many values a node stands for, aliases written out; infinite when it holds itself."""
+    """Return how many values a node stands for, aliases written out; infinite when it holds itself."""
     if id(node) not in known:
         known[id(node)] = math.inf
         inner: list[yaml.Node] = []
@@ -87,7 +89,7 @@ def read(path: Path) -> Any:
 
 
 def shipped_studies() -> dict[str, Path]:
-    """The studies that come with musweep, by name, such as `demo` and `papers/natmu_table3_cifar10`."""
+    """Return the studies that come with musweep, by name, such as `demo` and `papers/natmu_table3_cifar10`."""
     folder = Path(str(resources.files("sweeps.studies")))
     paths = (path for path in sorted(folder.rglob("*.yaml")) if not path.name.startswith("_"))
     found = {path.relative_to(folder).with_suffix("").as_posix(): path for path in paths}
@@ -95,7 +97,7 @@ def shipped_studies() -> dict[str, Path]:
 
 
 def find_study(name: str) -> Path:
-    """A study file: a path, or the name of one that ships with musweep.
+    """Return the path of a study file that is given as a path, or as the name of one that ships with musweep.
 
     Raises:
         StudyError: There is no such file.
@@ -113,7 +115,11 @@ def find_study(name: str) -> Path:
 
 
 def first_comment(path: Path) -> str:
-    """What a study says of itself: its first line, without the sign of a comment."""
+    """Return what a study says of itself: its first comment that is not for editors, without the sign."""
     with path.open(encoding="utf-8") as lines:
-        first = lines.readline().strip()
-    return first.removeprefix("#").strip() if first.startswith("#") else ""
+        for line in lines:
+            if not line.startswith("#"):
+                return ""
+            if not line.startswith(EDITOR_LINE):
+                return line.removeprefix("#").strip()
+    return ""

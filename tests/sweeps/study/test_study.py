@@ -34,13 +34,13 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "unknown nested key": ({"training__lrr": 1}, "training: unknown key `lrr`; allowed are epochs"),
     "no name": ({"study": None}, "study: must be a name"),
     "name with a path": ({"study": "../x"}, "study: must be a name"),
-    "unknown data": ({"data": "cifar11"}, "data.name must be one of digits"),
+    "unknown data": ({"data": "cifar11"}, "data: name: must be one of digits"),
     "data without a name": ({"data": {"subset": 3}}, "data: `name` is required"),
     "unknown model": ({"model": "resnet19"}, "model must be one of small_cnn"),
     "unknown key of a model": ({"model": {"nam": "resnet18"}}, "model: unknown key `nam`; allowed"),
     "unknown stem": (
         {"model": {"name": "resnet18", "stem": "tiny"}},
-        "model: stem must be one of small, imagenet, but got 'tiny'",
+        "model: stem: must be one of small, imagenet, but got 'tiny'",
     ),
     "stem of a model with one form": (
         {"model": {"name": "allcnn", "stem": "imagenet"}},
@@ -54,8 +54,11 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"model": {"name": "allcnn", "normalize": {"mean": [0.5], "std": [0.2, 0.2]}}},
         "model: normalize: mean and std must hold a number for each channel",
     ),
-    "no requests": ({"forget": {}}, "forget: must name at least one"),
-    "unknown kind": ({"forget": {"a": {"kind": "some"}}}, "forget: a: kind must be one of"),
+    "no requests": ({"forget": {}}, "forget: must not be empty, but got {}"),
+    "unknown kind": (
+        {"forget": {"a": {"kind": "some"}}},
+        "forget: a: kind: must be one of full_class, sub_class, random",
+    ),
     "a grid of a continuous knob": (
         {
             "methods": [JIT_GRID | {"space": {"lr": {"choices": [0.1]}}}],
@@ -102,7 +105,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"forget__some": {"kind": "class_subset", "class": 3, "count": 4000}},
         "forget: some: `count` must be at most",
     ),
-    "no methods": ({"methods": []}, "methods: must list at least one"),
+    "no methods": ({"methods": []}, "methods: must not be empty, but got []"),
     "unknown method": (
         {"methods": ["forgetnet"]},
         "methods: unknown method 'forgetnet'; there are",
@@ -154,29 +157,41 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "held-out data a method needs": ({"methods": ["tmu"]}, "tmu needs held-out data of its own"),
     "shared seed": ({"seeds": {"search": [1], "report": [1]}}, "seeds: seed 1 is in both"),
-    "no report seeds": ({"seeds": {"report": []}}, "seeds: report: must be a list"),
-    "zero trials": ({"search__trials": 0}, "search: trials must be at least 1, but got 0"),
+    "no report seeds": ({"seeds": {"report": []}}, "seeds: report: must not be empty, but got []"),
+    "zero trials": ({"search__trials": 0}, "search: trials: must be at least 1, but got 0"),
     "unknown sampler": (
         {"search__sampler": "cmaes"},
-        "search: sampler must be one of tpe, random, grid",
+        "search: sampler: must be one of tpe, random, grid, but got 'cmaes'",
     ),
-    "unknown objective": ({"search__objective": "acc"}, "search: objective must be one of"),
+    "unknown objective": (
+        {"search__objective": "acc"},
+        "search: objective: must be one of activation_distance",
+    ),
     "objective without its list": ({"search__objective": "mean_gap"}, "mean_gap needs its list"),
     "objective over a cost": (
         {"search__objective": {"mean_gap": ["time_unlearn"]}},
-        "search: mean_gap must hold some of acc_test",
+        "search: mean_gap: must be one of acc_test",
     ),
-    "unknown selection": ({"selection": "oracle"}, "selection must be one of honest, paper"),
+    "unknown selection": (
+        {"selection": "oracle"},
+        "selection: must be one of honest, paper, but got 'oracle'",
+    ),
     "costly metrics of references": (
         {"metrics": {"costly": ["reference"]}},
-        "metrics: costly must hold some of search, default, confirm",
+        "metrics: costly: must be one of search, default, confirm",
     ),
     "an unknown attack": (
         {"metrics": {"attacks": ["lira"]}},
-        "metrics: attacks must hold some of svc, starting_kit, svc_chunked, svc_columns, but got 'lira'",
+        "metrics: attacks: must be one of svc, starting_kit, svc_chunked, svc_columns, but got 'lira'",
     ),
-    "audit of more models than seeds": ({"audit": {"models": 9}}, "audit: models must be 0, or in"),
-    "unknown early stop": ({"search": {"early_stop": "soon"}}, "early_stop must be one of"),
+    "audit of more models than seeds": (
+        {"audit": {"models": 9}},
+        "audit: models: must be 0, or in",
+    ),
+    "unknown early stop": (
+        {"search": {"early_stop": "soon"}},
+        "early_stop: must be one of collapse, none, asha, but got 'soon'",
+    ),
     "unknown target": (
         {"experiments__transfer": [["some", "four"]]},
         "transfer: unknown request 'four'; there are some, three",
@@ -187,16 +202,19 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "more cores than there are": ({"resources": {"cpus": 4096}}, "cpus: 4096 are asked for each"),
     "unknown launch": (
         {"resources": {"launch": "fast"}},
-        "resources: launch must be one of eager, graph, compile, but got 'fast'",
+        "resources: launch: must be one of eager, graph, compile, but got 'fast'",
     ),
     "unknown precision": (
         {"training": {"precision": "fp8"}},
-        "training: precision must be one of float32, bf16, but got 'fp8'",
+        "training: precision: must be one of float32, bf16, but got 'fp8'",
     ),
-    "a GPU and a half": ({"resources": {"gpus": 1.5}}, "gpus must be in [0, 1] or a whole number"),
+    "a GPU and a half": (
+        {"resources": {"gpus": 1.5}},
+        "resources: gpus: must be in [0, 1] or a whole number",
+    ),
     "a custom resource and a half": (
         {"resources": {"custom": {"place": 1.5}}},
-        "resources: place must be in [0, 1] or a whole number",
+        "resources: custom: place: must be in [0, 1] or a whole number",
     ),
     "nothing occupied": (
         {"resources": {"cpus": 0}},
@@ -208,7 +226,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "wrong resources of references": (
         {"resources": {"references": {"gpus": -1}}},
-        "resources: references: gpus must be in [0, 1] or a whole number, but got -1",
+        "resources: references: gpus: must be in [0, 1] or a whole number, but got -1",
     ),
     "more cores for trainings than there are": (
         {"resources": {"references": {"cpus": 4096}}},
@@ -216,7 +234,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "half a trial at once": (
         {"resources": {"concurrent": 0.5}},
-        "resources: concurrent must be a whole number, at least 1, but got 0.5",
+        "resources: concurrent: must be a whole number, but got 0.5",
     ),
     "a timeout of nothing": (
         {"trial_timeout": 0},
@@ -227,7 +245,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"budget": {"hours": 2}},
         "budget: unknown key `hours`; allowed are gpu_hours, cpu_hours, wall_minutes",
     ),
-    "no budget": ({"budget": {"wall_minutes": 0}}, "budget: wall_minutes must be above 0"),
+    "no budget": (
+        {"budget": {"wall_minutes": 0}},
+        "budget: wall_minutes: must be above 0, but got 0",
+    ),
     "an address that is none": ({"notify": "me@home"}, "notify: must be an URL with http:// or"),
     "missing image folder": (
         {"data": {"name": "image_folder", "root": "no/such/place"}},
