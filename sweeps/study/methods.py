@@ -17,23 +17,20 @@ from sweeps.study import space
 from sweeps.study.schema import Items, Section, Value, named
 from sweeps.study.space import Range, RangeSection
 
+NAMES = {"anyOf": [{"enum": methods.names()}, {"type": "string"}]}
+
 
 class MethodSection(Section):
     """A method, searched over the ranges that ship with it unless this says otherwise."""
 
-    name: Annotated[
-        str,
-        WithJsonSchema({"anyOf": [{"enum": methods.names()}, {"type": "string"}]}),
-    ] = Field(description="A file in `mu/methods`, or in the folder of `--methods-path`.")
-    fix: dict[str, Value] | None = Field(
-        None, description="Knob to a value, which is then not searched."
-    )
-    space: dict[str, RangeSection] | None = Field(
-        None, description="Knob to the range to search instead of the one that ships."
-    )
-    forget: Items[str] | None = Field(
-        None, min_length=1, description="Names of the requests it is used on; all when left out."
-    )
+    name: Annotated[str, WithJsonSchema(NAMES)]
+    """A file in `mu/methods`, or in the folder of `--methods-path`."""
+    fix: dict[str, Value] | None = None
+    """Knob to a value, which is then not searched."""
+    space: dict[str, RangeSection] | None = None
+    """Knob to the range to search instead of the one that ships."""
+    forget: Annotated[Items[str] | None, Field(min_length=1)] = None
+    """Names of the requests it is used on; all when left out."""
 
 
 Entry = Annotated[MethodSection, BeforeValidator(named, json_schema_input_type=str | MethodSection)]

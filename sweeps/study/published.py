@@ -96,31 +96,22 @@ AVG_CHANGE = "avg_change"
 class Published(Section):
     """A printed table that a study repeats."""
 
-    table: str = Field(
-        description="Name of a table that ships with musweep, or path of a .csv file beside the study."
-    )
-    settings: dict[str, str] = Field(
-        min_length=1,
-        description="Forget request (or `*`, the mean over all of them) to what the table calls it. Names of searched "
-        "knobs in braces stand for their values: then every configuration that was searched has its own rows.",
-    )
-    where: dict[Annotated[str, OneOf(COLUMNS)], str] = Field(
-        {}, description="Column to the value that rows must have, such as `dataset: CIFAR-10`."
-    )
-    phase: Annotated[str, OneOf(PHASES)] = Field(
-        "confirm",
-        description="Whose runs stand beside it: `confirm`, `sufficient`, `transfer` or `default`; `search` is implied "
-        "by knobs in braces.",
-    )
-    source: str | None = Field(
-        None, description="Request whose knobs were used; `transfer` only, which needs it."
-    )
-    methods: dict[str, str] = Field(
-        {}, description="What the table calls a method to ours, where it is not known already."
-    )
-    metrics: dict[str, Annotated[str, OneOf(METRICS)]] = Field(
-        {}, description="The same for metrics."
-    )
+    table: str
+    """Name of a table that ships with musweep, or path of a .csv file beside the study."""
+    settings: Annotated[dict[str, str], Field(min_length=1)]
+    """Forget request (or `*`, the mean over all of them) to what the table calls it. Names of searched knobs in braces
+    stand for their values: then every configuration that was searched has its own rows."""
+    where: dict[Annotated[str, OneOf(COLUMNS)], str] = Field(default_factory=dict)
+    """Column to the value that rows must have, such as `dataset: CIFAR-10`."""
+    phase: Annotated[str, OneOf(PHASES)] = "confirm"
+    """Whose runs stand beside it: `confirm`, `sufficient`, `transfer` or `default`; `search` is implied by knobs in
+    braces."""
+    source: str | None = None
+    """Request whose knobs were used; `transfer` only, which needs it."""
+    methods: dict[str, str] = Field(default_factory=dict)
+    """What the table calls a method to ours, where it is not known already."""
+    metrics: dict[str, Annotated[str, OneOf(METRICS)]] = Field(default_factory=dict)
+    """The same for metrics."""
 
     @model_validator(mode="after")
     def _check(self) -> Published:

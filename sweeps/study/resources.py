@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -19,39 +18,36 @@ def _amount(value: float) -> float:
 
 
 def _seconds(value: Any) -> Any:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if value is not None and not (number and not value <= 0):
+    if value is not None and (type(value) not in (int, float) or value <= 0):
         raise ValueError(f"must be seconds above 0, but got {value!r}")
     return value
 
 
 def _web(value: Any) -> Any:
-    """Refuse what is no address, without showing it: it may hold a secret."""
+    """Refuse what is no web address, without showing it: it may hold a secret."""
     try:
         parts = urlsplit(value)
-        web = parts.scheme in ("http", "https") and bool(parts.hostname)
+        valid = value is None or (parts.scheme in ("http", "https") and bool(parts.hostname))
     except (AttributeError, TypeError, ValueError):
-        web = False
-    if value is not None and not web:
+        valid = False
+    if not valid:
         raise ValueError("must be an URL with http:// or https:// and a host")
     return value
 
 
-Amount = Annotated[float, AfterValidator(_amount), Field(json_schema_extra={"minimum": 0})]
-Seconds = Annotated[float | None, BeforeValidator(_seconds)]
-Address = Annotated[str | None, BeforeValidator(_web)]
+Amount = Annotated[float, AfterValidator(_amount)]
 Limit = Annotated[float | None, Field(gt=0)]
 
 
 class Occupied(Section):
-    """Resources of Ray, some of which may be left out."""
+    """Resources, by Ray's names for them."""
 
-    cpus: Amount = Field(1.0, description="CPU cores.")
-    gpus: Amount = Field(0.0, description="Share of a GPU, or a whole number of them.")
-    custom: dict[str, Amount] = Field(
-        {},
-        description="Further resources that nodes of the cluster declare, by Ray's name for them.",
-    )
+    cpus: Amount = 1.0
+    """CPU cores."""
+    gpus: Amount = 0.0
+    """Share of a GPU, or a whole number of them."""
+    custom: dict[str, Amount] = Field(default_factory=dict)
+    """Further resources that nodes of the cluster declare."""
 
     @property
     def amounts(self) -> dict[str, float]:
@@ -69,104 +65,73 @@ class Slot(Occupied):
         return self
 
 
-@dataclass(frozen=True)
-class Resources:
-    """Who occupies what.
-
-    Args:
-        trial: A trial.
-        reference: A training of a reference, and its scoring.
-        concurrent: Most trials at once; None is as many as the cluster holds.
-        launch: How training steps reach a GPU, one of ``mu.launch.LAUNCHES``.
-    """
-
-    trial: Slot = field(default_factory=Slot)
-    reference: Slot = field(default_factory=Slot)
-    concurrent: int | None = None
-    launch: str = "eager"
-
-    @property
-    def plain(self) -> dict[str, Any]:
-        """What a study file writes of it."""
-        return {
-            **self.trial.model_dump(),
-            "concurrent": self.concurrent,
-            "launch": self.launch,
-            "references": self.reference.model_dump(),
-        }
-
-
-class ResourcesSection(Slot):
+class Resources(Slot):
     """What a trial occupies: `{cpus: 4, gpus: 0.25}` puts four trials on each GPU."""
 
-    concurrent: Annotated[Whole | None, Field(ge=1)] = Field(
-        None, description="Most trials at once; as many as the cluster holds when left out."
-    )
-    launch: Annotated[str, OneOf(LAUNCHES)] = Field(
-        "eager",
-        description="How training steps reach a GPU: `eager`, `graph` (recorded) or `compile` (fused and recorded); "
-        "see `mu.launch`.",
-    )
-    references: Occupied | None = Field(
-        None,
-        description="The same three keys for trainings of references, such as `{gpus: 1}`; as trials when left out.",
-    )
-
-    @property
-    def _of_references(self) -> dict[str, Any]:
-        own = {name: getattr(self, name) for name in Occupied.model_fields}
-        return own | (self.references.model_dump(exclude_unset=True) if self.references else {})
+    concurrent: Annotated[Whole | None, Field(ge=1)] = None
+    """Most trials at once; as many as the cluster holds when left out."""
+    launch: Annotated[str, OneOf(LAUNCHES)] = "eager"
+    """How training steps reach a GPU: `eager`, `graph` (recorded) or `compile` (fused and recorded); see `mu.launch`."""
+    references: Occupied | None = None
+    """The same three keys for a training of a reference and its scoring, such as `{gpus: 1}`; what is left out is as of
+    trials."""
 
     @model_validator(mode="after")
-    def _check_references(self) -> ResourcesSection:
+    def _check_references(self) -> Resources:
         if not any(Occupied(**self._of_references).amounts.values()):
             raise ValueError("references: one of cpus, gpus and custom must be above 0")
         return self
 
-    def resolve(self) -> Resources:
-        """Return who occupies what."""
-        trial = Slot(cpus=self.cpus, gpus=self.gpus, custom=self.custom)
-        return Resources(trial, Slot(**self._of_references), self.concurrent, self.launch)
+    @property
+    def _of_references(self) -> dict[str, Any]:
+        own = self.references.model_dump(exclude_unset=True) if self.references else {}
+        return self.model_dump(include=set(Occupied.model_fields)) | own
+
+    @property
+    def trial(self) -> Slot:
+        """What a trial occupies."""
+        return Slot(cpus=self.cpus, gpus=self.gpus, custom=self.custom)
+
+    @property
+    def reference(self) -> Slot:
+        """What a training of a reference occupies, and its scoring."""
+        return Slot(**self._of_references)
 
 
 class Budget(Section):
     """What a study may cost, all its runs together. The search ends early enough to stay within it."""
 
-    gpu_hours: Limit = Field(
-        None, description="Hours of whole GPUs: two trials that share one for an hour cost one."
-    )
-    cpu_hours: Limit = Field(None, description="Hours of CPU cores.")
-    wall_minutes: Limit = Field(None, description="Minutes in which anything ran.")
+    gpu_hours: Limit = None
+    """Hours of whole GPUs: two trials that share one for an hour cost one."""
+    cpu_hours: Limit = None
+    """Hours of CPU cores."""
+    wall_minutes: Limit = None
+    """Minutes in which anything ran."""
 
     def __bool__(self) -> bool:
         return self != Budget()
 
 
-@dataclass(frozen=True)
-class RunSettings:
-    """How a study is run. Nothing here changes a result; all of it may change between runs.
+class RunSettings(Section):
+    """How a study is run. Nothing here changes a result; all of it may change between runs."""
 
-    Args:
-        resources: What trials and trainings occupy.
-        trial_timeout: Seconds after which a trial is ended as `failed`; None is never.
-        budget: What the study may cost.
-        notify: URL that is told when a run ends, or fails.
-    """
-
-    resources: Resources = field(default_factory=Resources)
-    trial_timeout: float | None = None
-    budget: Budget = field(default_factory=Budget)
-    notify: str | None = None
+    resources: Resources = Field(default_factory=Resources)
+    """What trials and trainings occupy."""
+    trial_timeout: Annotated[float | None, BeforeValidator(_seconds)] = None
+    """Seconds after which a trial is ended, and recorded as `failed`; never when left out."""
+    budget: Annotated[
+        Budget, BeforeValidator(lambda value: value or {}, json_schema_input_type=Budget | None)
+    ] = Field(default_factory=Budget)
+    """What the study may cost."""
+    notify: Annotated[str | None, BeforeValidator(_web)] = None
+    """URL that is told when a run ends, or fails."""
 
     @property
     def plain(self) -> dict[str, Any]:
-        """What a study file writes of it, without what is secret in an URL."""
-        return {
-            "resources": self.resources.plain,
-            "trial_timeout": self.trial_timeout,
-            "budget": self.budget.model_dump(),
-            "notify": self.notify and shown(self.notify),
-        }
+        """What a study file writes of it, every resource of references included, without secrets of the URL."""
+        content = self.model_dump(mode="json", include=set(RunSettings.model_fields))
+        content["resources"]["references"] = self.resources.reference.model_dump()
+        return content | {"notify": self.notify and shown(self.notify)}
 
 
 def shown(url: str) -> str:

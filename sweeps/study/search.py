@@ -20,48 +20,44 @@ GAPPED = tuple(
     if m.better == "target" and name != "entropy_median_diff"  # which is itself a comparison
 )
 Objective = Annotated[str, OneOf(OBJECTIVES)]
+
+
 Gaps = Items[Annotated[str, OneOf(GAPPED)]]
 
 
 class MeanGap(Section):
     """The objective that is the mean gap over a list of metrics."""
 
-    mean_gap: Gaps = Field(description="Metrics whose gaps are averaged.")
+    mean_gap: Gaps
+    """The metrics whose gaps are averaged."""
+
+
+Objectives = Annotated[
+    Items[Objective],
+    BeforeValidator(
+        lambda value: [value] if isinstance(value, str) else value,
+        json_schema_input_type=Objective | list[Objective] | MeanGap,
+    ),
+    Field(min_length=1),
+]
 
 
 class Search(Section):
     """How knobs are tuned. Every cell, a method on a request, is searched with the same number of trials."""
 
-    trials: Whole = Field(
-        30,
-        ge=1,
-        description="Configurations per cell, the same for every method, but one for a method with nothing to search; "
-        "of a grid, how many points it has.",
-    )
-    sampler: Literal["tpe", "random", "grid"] = Field(
-        "tpe",
-        description="`tpe`, `random`, or `grid`, which tries every combination of `choices` and of values a `step` apart.",
-    )
-    objective: Annotated[
-        Items[Objective],
-        BeforeValidator(
-            lambda names: [names] if isinstance(names, str) else names,
-            json_schema_input_type=Objective | list[Objective] | MeanGap,
-        ),
-    ] = Field(
-        ("avg_gap_natmu",),
-        min_length=1,
-        description="Metric to minimise on the `val` view, or a list of them, of which the first decides which knobs "
-        "are best; or `{mean_gap: [acc_test, acc_forget]}`, the mean gap of a list of one's own.",
-    )
-    mean_gap: Gaps = Field(
-        (), description="The list of the objective `mean_gap`, where it is one of several."
-    )
-    early_stop: Literal["collapse", "none", "asha"] = Field(
-        "collapse",
-        description="`collapse` ends a trial whose model is destroyed; `asha` ends also those that are behind others "
-        "of their cell, for methods that improve steadily; `none` only ends what diverged.",
-    )
+    trials: Annotated[Whole, Field(ge=1)] = 30
+    """Configurations per cell, the same for every method, but one for a method with nothing to search; of a grid, how
+    many points it has."""
+    sampler: Literal["tpe", "random", "grid"] = "tpe"
+    """`tpe`, `random`, or `grid`, which tries every combination of `choices` and of values a `step` apart."""
+    objective: Objectives = ("avg_gap_natmu",)
+    """Metric to minimise on the `val` view, or a list of them, of which the first decides which knobs are best; or
+    `{mean_gap: [acc_test, acc_forget]}`, the mean gap of a list of one's own."""
+    mean_gap: Gaps = ()
+    """The metrics whose mean gap the objective `mean_gap` is, where that is one of several objectives."""
+    early_stop: Literal["collapse", "none", "asha"] = "collapse"
+    """`collapse` ends a trial whose model is destroyed; `asha` ends also those that are behind others of their cell, for
+    methods that improve steadily; `none` only ends what diverged."""
 
     @model_validator(mode="before")
     @classmethod
@@ -77,16 +73,14 @@ class Search(Section):
     @model_validator(mode="after")
     def _check(self) -> Search:
         if ("mean_gap" in self.objective) != bool(self.mean_gap):
-            raise ValueError(
-                "the objective mean_gap needs its list of metrics, such as "
-                "{mean_gap: [acc_test, acc_forget]}"
-            )
+            example = "{mean_gap: [acc_test, acc_forget]}"
+            raise ValueError(f"the objective mean_gap needs its list of metrics, such as {example}")
         if self.early_stop == "asha" and len(self.objective) > 1:
             raise ValueError("early_stop asha compares one objective, but there are several")
         return self
 
     def over(self, methods: Sequence[MethodConfig]) -> Search:
-        """Return the search of these methods: that of a grid has as many trials as points.
+        """Return the search of these methods: that of a grid has as many trials as the grid has points.
 
         Raises:
             ValueError: A range has no points, or the methods' grids differ in size.
@@ -94,12 +88,11 @@ class Search(Section):
         if self.sampler != "grid":
             return self
         sizes: dict[str, int] = {}
-        for method in methods:
-            if method.ranges:
-                try:
-                    sizes[method.name] = len(space.grid(method.ranges, method.fixed))
-                except ValueError as error:
-                    raise ValueError(f"sampler grid: {method.name}: {error}") from error
+        for method in (method for method in methods if method.ranges):
+            try:
+                sizes[method.name] = len(space.grid(method.ranges, method.fixed))
+            except ValueError as error:
+                raise ValueError(f"sampler grid: {method.name}: {error}") from error
         first = next(iter(sizes.values()), 1)
         asked = self.trials if "trials" in self.model_fields_set else first
         if {*sizes.values(), asked} != {first}:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, TypeAdapter
 
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
 class RangeSection(Section):
     """The values of a knob to search: `{low: 1.0e-4, high: 1.0e-1, log: true}` or `{choices: [1, 5, 10]}`."""
 
-    low: float | None = Field(None, description="Smallest value; needed unless there are choices.")
-    high: float | None = Field(None, description="Largest value; needed unless there are choices.")
-    log: bool = Field(False, description="Whether to sample on a logarithmic scale.")
-    step: float | None = Field(
-        None,
-        gt=0,
-        description="Distance of values from `low`; continuous (1 for integers) when left out.",
-    )
-    choices: Items[Value] | None = Field(None, min_length=1, description="Values to choose from.")
-    when: dict[str, Value] | None = Field(
-        None, description="Other knobs and the values they must have for this one to matter."
-    )
+    low: float | None = None
+    """Smallest value; needed unless there are choices."""
+    high: float | None = None
+    """Largest value; needed unless there are choices."""
+    log: bool = False
+    """Whether to sample on a logarithmic scale."""
+    step: Annotated[float | None, Field(gt=0)] = None
+    """Distance of values from `low`; continuous (1 for integers) when left out."""
+    choices: Annotated[Items[Value] | None, Field(min_length=1)] = None
+    """Values to choose from."""
+    when: dict[str, Value] | None = None
+    """Other knobs and the values they must have for this one to matter."""
 
 
 _RANGES = TypeAdapter(dict[str, RangeSection])

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic_core import to_jsonable_python
 
 from mu import models
 from mu.data import Dataset, DataSpec
@@ -19,14 +18,12 @@ from mu.problem import Problem, Role
 from mu.training import Recipe
 from sweeps.errors import StudyError
 from sweeps.study import yaml_file
-from sweeps.study.data import plain_data, plain_model, plain_request
-from sweeps.study.experiments import Audit, Experiments, Metrics
 from sweeps.study.methods import MethodConfig, resolve_methods
 from sweeps.study.published import Printed, resolve_published
-from sweeps.study.resources import Budget, Resources, RunSettings
+from sweeps.study.resources import Resources, RunSettings
 from sweeps.study.schema import checked
 from sweeps.study.search import Search
-from sweeps.study.study_file import StudyFile
+from sweeps.study.study_file import Audit, Experiments, Metrics, StudyFile
 from sweeps.study.supplied import PLACES, SuppliedModel, SuppliedModels, find_supplied
 
 
@@ -101,13 +98,7 @@ def read(
     Raises:
         StudyError: Something in it is wrong; the message names file, key, value and what is allowed.
     """
-    raw = yaml_file.read(path)
-    if not isinstance(raw, dict):
-        raise StudyError(f"{path}: must be a mapping with {', '.join(StudyFile.model_fields)}")
-    if "base" in raw:
-        raw = _with_base(raw, path)
-    for text in overrides:
-        _override(raw, text)
+    raw = yaml_file.read_study(path, overrides)
     model = raw.get("model")
     name = model.get("name") if isinstance(model, dict) else model
     if isinstance(name, str) and ":" in name and not own_code:
@@ -116,31 +107,6 @@ def read(
             "it lies in with --code-path (any folder for a package that is installed)"
         )
     return parse(raw, str(path), folders)
-
-
-def _with_base(raw: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """Return a study laid over the file it is based on, key by key of the outermost level."""
-    name = raw["base"]
-    if not isinstance(name, str):
-        raise StudyError(f"{path}: base: must be a file beside this one, but got {name!r}")
-    below = yaml_file.read(path.parent / name)
-    if not isinstance(below, dict) or "base" in below:
-        raise StudyError(f"{path}: base: {name} must be a mapping without a `base` of its own")
-    return {**below, **{key: value for key, value in raw.items() if key != "base"}}
-
-
-def _override(raw: dict[str, Any], text: str) -> None:
-    """Replace the value that a text such as ``search.trials=5`` names."""
-    key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise StudyError(f"-o {text}: must be key=value, such as search.trials=5")
-    *path, last = key.split(".")
-    target = raw
-    for part in path:
-        target = target.setdefault(part, {})
-        if not isinstance(target, dict):
-            raise StudyError(f"-o {text}: `{part}` is not a mapping")
-    target[last] = yaml_file.parse(value, f"-o {text}")
 
 
 def parse(raw: Mapping[str, Any], where: str, folders: Sequence[Path] = ()) -> Study:
@@ -158,33 +124,22 @@ def parse(raw: Mapping[str, Any], where: str, folders: Sequence[Path] = ()) -> S
     methods = resolve_methods(file.methods, file.forget, f"{where}: methods", folders)
     search = checked(lambda search: search.over(methods), file.search, f"{where}: search")
     seeds = dict.fromkeys((*file.seeds.search, *file.seeds.report))
-    paths = {role: path for role in PLACES if (path := getattr(file, role)) is not None}
+    paths: dict[Role, str] = {
+        role: path for role in PLACES if (path := getattr(file, role)) is not None
+    }
     supplied = find_supplied(paths, file.forget, tuple(seeds), where)
-    settings = RunSettings(
-        file.resources.resolve(), file.trial_timeout, file.budget or Budget(), file.notify
-    )
+    settings = RunSettings(**{key: getattr(file, key) for key in RunSettings.model_fields})
     training = file.training
-    if settings.resources.trial.gpus and "precision" not in raw.get("training", {}):
+    if settings.resources.gpus and "precision" not in raw.get("training", {}):
         training = replace(training, precision="bf16")
     knobs = dict.fromkeys(span.knob for config in methods for span in config.ranges)
     tables, numbers = resolve_published(file.published or (), file.forget, knobs, where)
-    definition = {
-        "study": file.study,
-        "data": plain_data(file.data),
-        "model": plain_model(file.model),
-        **paths,
-        "training": to_jsonable_python(training),
-        "forget": {name: plain_request(request) for name, request in file.forget.items()},
-        "methods": [config.plain for config in methods],
-        "seeds": file.seeds.model_dump(mode="json"),
-        "search": search.model_dump(mode="json"),
-        "experiments": file.experiments.plain,
-        "metrics": file.metrics.model_dump(mode="json"),
-        "audit": file.audit.model_dump(mode="json"),
-        "selection": file.selection,
-        "published": tables,
-        **settings.plain,
-    }
+    sufficient = file.experiments.sufficient and {"epochs": file.experiments.sufficient}
+    resolved = file.model_copy(update={"training": training, "search": search})
+    definition = resolved.model_dump(mode="json", exclude={"original", "retrain"})
+    definition |= {"methods": [config.plain for config in methods], "published": tables}
+    definition |= {**{str(role): path for role, path in paths.items()}, **settings.plain}
+    definition["experiments"]["sufficient"] = sufficient
     return Study(
         name=file.study,
         data=file.data,

@@ -1,23 +1,30 @@
-"""The study file as pydantic models: its outermost keys, and the JSON schema that editors check it by."""
+"""The study file as pydantic models, and the JSON schema that editors check it by."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic.json_schema import GenerateJsonSchema
 
+from mu.evaluate import COSTLY
 from mu.training import Recipe
 from sweeps.study.data import Data, Network, Request, Training
-from sweeps.study.experiments import Audit, Experiments, Metrics
 from sweeps.study.methods import Entry
 from sweeps.study.published import Published
-from sweeps.study.resources import Address, Budget, ResourcesSection, Seconds
-from sweeps.study.schema import Items, Name, Section, Whole
+from sweeps.study.resources import RunSettings
+from sweeps.study.schema import Items, Name, OneOf, Section, Whole
 from sweeps.study.search import Search
 from sweeps.study.supplied import Original, Retrain
 
-BASE = "A file beside this one, whose outermost keys hold where this one has none."
+COSTLY_PHASES = ("search", "default", "confirm", "sufficient", "transfer")
 
 
 def _different(seeds: tuple[int, ...]) -> tuple[int, ...]:
@@ -34,66 +41,106 @@ SeedList = Annotated[
 
 
 class Seeds(Section):
-    """Seeds of the trials, and of the problems they run on."""
+    """Seeds that knobs are tuned on, and others on which the report says how good they are."""
 
-    search: SeedList = Field((0,), description="Seeds that knobs are tuned on.")
-    report: SeedList = Field(
-        (1, 2, 3), description="Other seeds, on which the report says how good the knobs are."
-    )
+    search: SeedList = (0,)
+    """Seeds of the search."""
+    report: SeedList = (1, 2, 3)
+    """Seeds of the report."""
 
 
-class StudyFile(Section):
+class Extended(Section):
+    """The sufficient-training experiment."""
+
+    epochs: Annotated[Whole, Field(ge=1)]
+    """Number of epochs."""
+
+
+def _epochs(value: Any) -> Any:
+    if isinstance(value, dict) and list(value) != ["epochs"]:
+        raise ValueError(f"must be {{epochs: n}} with n at least 1, but got {value!r}")
+    return value["epochs"] if isinstance(value, dict) else value
+
+
+def _pairs(value: Any) -> Any:
+    if value is not None and not isinstance(value, list):
+        raise ValueError(f"must be `all` or a list of [source, target], but got {value!r}")
+    for pair in value or ():
+        if not isinstance(pair, list) or [type(name) for name in pair] != [str, str]:
+            raise ValueError(f"must hold [source, target], but got {pair!r}")
+        if pair[0] == pair[1]:
+            raise ValueError(f"source and target are both {pair[0]!r}")
+    return tuple(map(tuple, value or ()))
+
+
+class Experiments(Section):
+    """What is tried with the best knobs of each cell, beyond running them on the report seeds."""
+
+    sufficient: Annotated[
+        Whole | None,
+        Field(ge=1),
+        BeforeValidator(_epochs, json_schema_input_type=Extended | None),
+    ] = None
+    """`{epochs: 20}`: the same knobs, but so many epochs."""
+    transfer: Annotated[
+        tuple[tuple[str, str], ...],
+        BeforeValidator(_pairs, json_schema_input_type=Literal["all"] | list[list[str]] | None),
+    ] = ()
+    """`all`, or a list of `[source, target]` requests: knobs tuned on the one, used on the other."""
+    defaults: bool = True
+    """Whether the authors' knobs (or those the study fixes) are run beside the tuned ones."""
+
+
+class Metrics(Section):
+    """What is computed beyond the metrics that every trial has."""
+
+    costly: Items[Annotated[str, OneOf(COSTLY_PHASES)]] = ("confirm",)
+    """Phases whose trials also get the costly attacks and the diagnostics of a method's own work; references get the
+    attacks whenever any phase does."""
+    attacks: Items[Annotated[str, OneOf(COSTLY)]] = ("svc", "starting_kit")
+    """Which costly attacks."""
+
+
+class Audit(Section):
+    """Attacks that need many models (U-LiRA, RMIA, the challenge's F-score), on confirmed knobs."""
+
+    models: Annotated[Whole, Field(ge=0)] = 0
+    """Least number of report seeds, K; 0 leaves the audit out. U-LiRA needs 9: 8 besides the attacked."""
+
+
+class StudyFile(RunSettings):
     """A study of musweep: what is forgotten, by which methods, and how their knobs are tuned and compared."""
 
-    study: Name = Field(description="Its name: results go to `results/<study>`.")
-    data: Data = Field(
-        "digits", validate_default=True, description="Name of a data set, or a mapping."
-    )
-    model: Network = Field(
-        "small_cnn", validate_default=True, description="Name of a network, or a mapping."
-    )
-    original: Original = Field(
-        None,
-        description="Trained models to unlearn from, such as `models/{seed}.pt`, instead of training them.",
-    )
-    retrain: Retrain = Field(
-        None, description="The same for retrained models: `models/{request}-{seed}.pt`."
-    )
-    training: Training = Field(
-        default_factory=Recipe, description="How original and retrained models are trained."
-    )
-    forget: dict[Name, Request] = Field(
-        min_length=1, description="Name of each request to what it selects."
-    )
-    methods: Items[Entry] = Field(
-        min_length=1, description="List of methods, each a name or a mapping."
-    )
-    seeds: Seeds = Field(
-        Seeds(), description="Seeds to tune knobs on, and others to report them on."
-    )
-    search: Search = Field(default_factory=Search, description="How knobs are tuned.")
-    experiments: Experiments = Field(
-        default_factory=Experiments, description="What else is done with tuned knobs."
-    )
-    metrics: Metrics = Field(
-        default_factory=Metrics, description="What is computed beyond what every trial has."
-    )
-    audit: Audit = Field(default_factory=Audit, description="Attacks over many models.")
-    selection: Literal["honest", "paper"] = Field(
-        "honest",
-        description="`paper` chooses knobs on the reported seeds and images, as the papers do, and the report says so.",
-    )
-    published: Items[Published] | None = Field(
-        None, description="Printed tables beside our results."
-    )
-    resources: ResourcesSection = Field(
-        default_factory=ResourcesSection, description="What a trial occupies."
-    )
-    trial_timeout: Seconds = Field(
-        None, description="Seconds after which a trial is ended, and recorded as failed."
-    )
-    budget: Budget | None = Field(None, description="What the study may cost.")
-    notify: Address = Field(None, description="URL that is told when a run ends, or fails.")
+    study: Name
+    """Its name: results go to `results/<study>`."""
+    data: Annotated[Data, Field(validate_default=True)] = "digits"  # type: ignore[assignment]
+    """Name of a data set, or a mapping."""
+    model: Annotated[Network, Field(validate_default=True)] = "small_cnn"  # type: ignore[assignment]
+    """Name of a network, or a mapping."""
+    original: Original = None
+    """Trained models to unlearn from, such as `models/{seed}.pt`, instead of training them."""
+    retrain: Retrain = None
+    """The same for retrained models: `models/{request}-{seed}.pt`."""
+    training: Training = Field(default_factory=Recipe)
+    """The recipe of every original and retrained model; methods have knobs of their own."""
+    forget: Annotated[dict[Name, Request], Field(min_length=1)]
+    """Name of each request to what it selects."""
+    methods: Annotated[Items[Entry], Field(min_length=1)]
+    """List of methods, each a name or a mapping."""
+    seeds: Seeds = Seeds()
+    """Seeds to tune knobs on, and others to report them on."""
+    search: Search = Field(default_factory=Search)
+    """How knobs are tuned."""
+    experiments: Experiments = Field(default_factory=Experiments)
+    """What else is done with tuned knobs."""
+    metrics: Metrics = Field(default_factory=Metrics)
+    """What is computed beyond what every trial has."""
+    audit: Audit = Field(default_factory=Audit)
+    """Attacks over many models."""
+    selection: Literal["honest", "paper"] = "honest"
+    """`paper` chooses knobs on the reported seeds and images, as the papers do, and the report says so."""
+    published: Items[Published] | None = None
+    """Printed tables beside our results."""
 
     @field_validator("experiments", mode="before")
     @classmethod
@@ -105,29 +152,31 @@ class StudyFile(Section):
         return {**content, "transfer": [[s, t] for s in names for t in names if s != t]}
 
     @model_validator(mode="after")
-    def _check_sections(self) -> StudyFile:
-        """Check what one section says against another."""
+    def _check_together(self) -> StudyFile:
         shared = sorted(set(self.seeds.search) & set(self.seeds.report))
         if shared and self.selection == "honest":
             raise ValueError(
                 f"seeds: seed {shared[0]} is in both `search` and `report`; knobs must be reported on "
                 "seeds they were not tuned on"
             )
-        for name in (name for pair in self.experiments.transfer for name in pair):
-            if name not in self.forget:
-                raise ValueError(
-                    f"experiments: transfer: unknown request {name!r}; there are {', '.join(self.forget)}"
-                )
-        seeds = len(self.seeds.report)
-        if self.audit.models and not 2 <= self.audit.models <= seeds:
+        unknown = [
+            name for pair in self.experiments.transfer for name in pair if name not in self.forget
+        ]
+        if unknown:
+            there = ", ".join(self.forget)
             raise ValueError(
-                f"audit: models: must be 0, or in [2, {seeds}] (the report seeds), but got {self.audit.models}"
+                f"experiments: transfer: unknown request {unknown[0]!r}; there are {there}"
+            )
+        audited, most = self.audit.models, len(self.seeds.report)
+        if audited and not 2 <= audited <= most:
+            raise ValueError(
+                f"audit: models: must be 0, or in [2, {most}] (the report seeds), but got {audited}"
             )
         return self
 
 
 class _Untitled(GenerateJsonSchema):
-    """A generator of schemas whose keys have no titles: they would only repeat the keys."""
+    """A generator of schemas whose keys have no titles, which would only repeat them."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False
@@ -136,12 +185,13 @@ class _Untitled(GenerateJsonSchema):
 def json_schema() -> dict[str, Any]:
     """Return the JSON schema of a study file, and of a file that others are based on."""
     schema = StudyFile.model_json_schema(schema_generator=_Untitled)
-    required = schema.pop("required")
-    name, data, *others = schema["properties"].items()
-    base = {"type": "string", "description": BASE}
-    schema["properties"] = dict([name, ("base", base), data, *others])
+    keys, required = schema["properties"], schema.pop("required")
+    running = {key: keys.pop(key) for key in RunSettings.model_fields}
+    text = "A file beside this one, whose outermost keys hold where this one has none."
+    base = {"type": "string", "description": text}
+    schema["properties"] = {"study": keys.pop("study"), "base": base, **keys, **running}
     # A file without a name is the base of others; one with a base may leave out what its base has.
     whole = {"required": ["study"], "not": {"required": ["base"]}}
     dialect = "https://json-schema.org/draft/2020-12/schema"
-    conditions = {"if": whole, "then": {"required": required}}
-    return {"$schema": dialect, **schema, "title": "musweep study", **conditions}
+    schema["title"] = "musweep study"
+    return {"$schema": dialect, **schema, "if": whole, "then": {"required": required}}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -86,6 +86,50 @@ def read(path: Path) -> Any:
     except (OSError, UnicodeDecodeError) as error:
         raise StudyError(f"{path}: cannot be read: {error}") from error
     return parse(text, str(path))
+
+
+def read_study(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the content of a study file, laid over its base and with parts replaced.
+
+    Args:
+        overrides: ``key.subkey=value`` texts.
+
+    Raises:
+        StudyError: The file, its base or an override cannot be read.
+    """
+    raw = read(path)
+    if not isinstance(raw, dict):
+        raise StudyError(f"{path}: must be a mapping with the keys of a study, but got {raw!r:.80}")
+    if "base" in raw:
+        raw = _with_base(raw, path)
+    for text in overrides:
+        _override(raw, text)
+    return raw
+
+
+def _with_base(raw: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Return a study laid over the file it is based on, key by key of the outermost level."""
+    name = raw["base"]
+    if not isinstance(name, str):
+        raise StudyError(f"{path}: base: must be a file beside this one, but got {name!r}")
+    below = read(path.parent / name)
+    if not isinstance(below, dict) or "base" in below:
+        raise StudyError(f"{path}: base: {name} must be a mapping without a `base` of its own")
+    return {**below, **{key: value for key, value in raw.items() if key != "base"}}
+
+
+def _override(raw: dict[str, Any], text: str) -> None:
+    """Replace the value that a text such as ``search.trials=5`` names."""
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise StudyError(f"-o {text}: must be key=value, such as search.trials=5")
+    *path, last = key.split(".")
+    target = raw
+    for part in path:
+        target = target.setdefault(part, {})
+        if not isinstance(target, dict):
+            raise StudyError(f"-o {text}: `{part}` is not a mapping")
+    target[last] = parse(value, f"-o {text}")
 
 
 def shipped_studies() -> dict[str, Path]:

@@ -32,7 +32,7 @@ FIXED = {"name": "finetune", "fix": {"lr": 0.1, "weight_decay": 0.0}}
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "unknown key": ({"metods": []}, "unknown key `metods`"),
     "unknown nested key": ({"training__lrr": 1}, "training: unknown key `lrr`; allowed are epochs"),
-    "no name": ({"study": None}, "study: must be a name"),
+    "no name": ({"study": None}, "study: must be text, but got None"),
     "name with a path": ({"study": "../x"}, "study: must be a name"),
     "unknown data": ({"data": "cifar11"}, "data: name: must be one of digits"),
     "data without a name": ({"data": {"subset": 3}}, "data: `name` is required"),
@@ -197,7 +197,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         "transfer: unknown request 'four'; there are some, three",
     ),
     "transfer to itself": ({"experiments__transfer": [["some", "some"]]}, "are both 'some'"),
-    "zero epochs": ({"experiments__sufficient": {"epochs": 0}}, "sufficient: must be {epochs: n}"),
+    "zero epochs": (
+        {"experiments__sufficient": {"epochs": 0}},
+        "experiments: sufficient: must be at least 1, but got 0",
+    ),
     "more GPUs than there are": ({"resources": {"gpus": 64}}, "gpus: 64 are asked for each trial"),
     "more cores than there are": ({"resources": {"cpus": 4096}}, "cpus: 4096 are asked for each"),
     "unknown launch": (
