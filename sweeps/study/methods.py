@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, WithJsonSchema
+from pydantic import BeforeValidator, WithJsonSchema
 
 from mu import methods
 from mu.forget import ForgetRequest
 from mu.methods import Method
 from sweeps.errors import StudyError
 from sweeps.study import space
-from sweeps.study.schema import Items, Section, Value, named
+from sweeps.study.schema import Filled, Section, Value, named
 from sweeps.study.space import Range, RangeSection
 
 NAMES = {"anyOf": [{"enum": methods.names()}, {"type": "string"}]}
@@ -29,7 +29,7 @@ class MethodSection(Section):
     """Knob to a value, which is then not searched."""
     space: dict[str, RangeSection] | None = None
     """Knob to the range to search instead of the one that ships."""
-    forget: Annotated[Items[str] | None, Field(min_length=1)] = None
+    forget: Filled[str] | None = None
     """Names of the requests it is used on; all when left out."""
 
 

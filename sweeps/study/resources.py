@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from mu.launch import LAUNCHES
-from sweeps.study.schema import OneOf, Section, Whole
+from sweeps.study.schema import Count, OneOf, Section
 
 
 def _amount(value: float) -> float:
@@ -68,7 +68,7 @@ class Slot(Occupied):
 class Resources(Slot):
     """What a trial occupies: `{cpus: 4, gpus: 0.25}` puts four trials on each GPU."""
 
-    concurrent: Annotated[Whole | None, Field(ge=1)] = None
+    concurrent: Count | None = None
     """Most trials at once; as many as the cluster holds when left out."""
     launch: Annotated[str, OneOf(LAUNCHES)] = "eager"
     """How training steps reach a GPU: `eager`, `graph` (recorded) or `compile` (fused and recorded); see `mu.launch`."""

@@ -162,13 +162,19 @@ def _finite(value: Any) -> Any:
 
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-Whole = Annotated[
-    int, BeforeValidator(lambda v: int(v) if isinstance(v, float) and v.is_integer() else v)
-]
-"""A whole number, also as `3.0` or `1e3`."""
+_FROM_FLOAT = BeforeValidator(
+    lambda v: int(v) if isinstance(v, float) and v.is_integer() else _finite(v)
+)
+_FROM_LIST = BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)
+Whole = Annotated[int, _FROM_FLOAT]
+"""A whole number, also as `3.0` or `1e3`; `Count` and `CountOrZero` have a least value."""
+Count = Annotated[int, Field(ge=1), _FROM_FLOAT]
+CountOrZero = Annotated[int, Field(ge=0), _FROM_FLOAT]
 Word = Annotated[str, BeforeValidator(word, json_schema_input_type=str | float)]
 """The name of something in the data, also one that looks like a number."""
-Items = Annotated[tuple[T, ...], BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)]
+Items = Annotated[tuple[T, ...], _FROM_LIST]
+"""A list; one of `Filled` is not empty."""
+Filled = Annotated[tuple[T, ...], Field(min_length=1), _FROM_LIST]
 Value = Annotated[Any, AfterValidator(_finite)]
 """The value of a knob, which the method itself checks."""
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, model_validator
 
 from mu.metrics import METRICS
 from sweeps.study import space
 from sweeps.study.methods import MethodConfig
-from sweeps.study.schema import Items, OneOf, Section, Whole
+from sweeps.study.schema import Count, Filled, Items, OneOf, Section
 
 _IN_TRIALS = {name: m for name, m in METRICS.items() if m.when == "trial"}
 OBJECTIVES = (*(name for name, m in _IN_TRIALS.items() if m.better == "lower"), "mean_gap")
@@ -33,19 +33,18 @@ class MeanGap(Section):
 
 
 Objectives = Annotated[
-    Items[Objective],
+    Filled[Objective],
     BeforeValidator(
         lambda value: [value] if isinstance(value, str) else value,
         json_schema_input_type=Objective | list[Objective] | MeanGap,
     ),
-    Field(min_length=1),
 ]
 
 
 class Search(Section):
     """How knobs are tuned. Every cell, a method on a request, is searched with the same number of trials."""
 
-    trials: Annotated[Whole, Field(ge=1)] = 30
+    trials: Count = 30
     """Configurations per cell, the same for every method, but one for a method with nothing to search; of a grid, how
     many points it has."""
     sampler: Literal["tpe", "random", "grid"] = "tpe"

@@ -14,7 +14,7 @@ from mu.knobs import Knob
 from mu.methods import Method
 from sweeps.errors import StudyError
 from sweeps.study import yaml_file
-from sweeps.study.schema import Items, Section, Value, checked
+from sweeps.study.schema import Filled, Section, Value, checked
 
 if TYPE_CHECKING:
     import optuna
@@ -31,7 +31,7 @@ class RangeSection(Section):
     """Whether to sample on a logarithmic scale."""
     step: Annotated[float | None, Field(gt=0)] = None
     """Distance of values from `low`; continuous (1 for integers) when left out."""
-    choices: Annotated[Items[Value] | None, Field(min_length=1)] = None
+    choices: Filled[Value] | None = None
     """Values to choose from."""
     when: dict[str, Value] | None = None
     """Other knobs and the values they must have for this one to matter."""

@@ -20,7 +20,7 @@ from sweeps.study.data import Data, Network, Request, Training
 from sweeps.study.methods import Entry
 from sweeps.study.published import Published
 from sweeps.study.resources import RunSettings
-from sweeps.study.schema import Items, Name, OneOf, Section, Whole
+from sweeps.study.schema import Count, CountOrZero, Filled, Items, Name, OneOf, Section
 from sweeps.study.search import Search
 from sweeps.study.supplied import Original, Retrain
 
@@ -34,9 +34,7 @@ def _different(seeds: tuple[int, ...]) -> tuple[int, ...]:
 
 
 SeedList = Annotated[
-    Items[Annotated[Whole, Field(ge=0)]],
-    AfterValidator(_different),
-    Field(min_length=1, json_schema_extra={"uniqueItems": True}),
+    Filled[CountOrZero], AfterValidator(_different), Field(json_schema_extra={"uniqueItems": True})
 ]
 
 
@@ -52,7 +50,7 @@ class Seeds(Section):
 class Extended(Section):
     """The sufficient-training experiment."""
 
-    epochs: Annotated[Whole, Field(ge=1)]
+    epochs: Count
     """Number of epochs."""
 
 
@@ -77,8 +75,7 @@ class Experiments(Section):
     """What is tried with the best knobs of each cell, beyond running them on the report seeds."""
 
     sufficient: Annotated[
-        Whole | None,
-        Field(ge=1),
+        Count | None,
         BeforeValidator(_epochs, json_schema_input_type=Extended | None),
     ] = None
     """`{epochs: 20}`: the same knobs, but so many epochs."""
@@ -104,7 +101,7 @@ class Metrics(Section):
 class Audit(Section):
     """Attacks that need many models (U-LiRA, RMIA, the challenge's F-score), on confirmed knobs."""
 
-    models: Annotated[Whole, Field(ge=0)] = 0
+    models: CountOrZero = 0
     """Least number of report seeds, K; 0 leaves the audit out. U-LiRA needs 9: 8 besides the attacked."""
 
 
@@ -125,7 +122,7 @@ class StudyFile(RunSettings):
     """The recipe of every original and retrained model; methods have knobs of their own."""
     forget: Annotated[dict[Name, Request], Field(min_length=1)]
     """Name of each request to what it selects."""
-    methods: Annotated[Items[Entry], Field(min_length=1)]
+    methods: Filled[Entry]
     """List of methods, each a name or a mapping."""
     seeds: Seeds = Seeds()
     """Seeds to tune knobs on, and others to report them on."""

@@ -197,6 +197,64 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         "transfer: unknown request 'four'; there are some, three",
     ),
     "transfer to itself": ({"experiments__transfer": [["some", "some"]]}, "are both 'some'"),
+    "epochs of another name": (
+        {"experiments__sufficient": {"epoch": 3}},
+        "experiments: sufficient: must be {epochs: n} with n at least 1, but got {'epoch': 3}",
+    ),
+    "text for truth": (
+        {"experiments__defaults": "no"},
+        "experiments: defaults: must be true or false, but got 'no'",
+    ),
+    "text for a number": (
+        {"training__epochs": "3"},
+        "training: epochs: must be a whole number, but got '3'",
+    ),
+    "half an epoch": (
+        {"training__epochs": 2.5},
+        "training: epochs: must be a whole number, but got 2.5",
+    ),
+    "truth for a number": (
+        {"search__trials": True},
+        "search: trials: must be a whole number, but got True",
+    ),
+    "a wrong recipe": ({"training__lr": -1}, "training: lr must be > 0, but got -1.0"),
+    "a name for a list": (
+        {"metrics": {"costly": "confirm"}},
+        "metrics: costly: must be a list, but got 'confirm'",
+    ),
+    "a list for a mapping": ({"search": ["tpe"]}, "search: must be a mapping, but got ['tpe']"),
+    "a number for a method": (
+        {"methods": [3]},
+        "methods: must be a name, or a mapping with a `name`, but got 3",
+    ),
+    "an unknown key of a method": (
+        {"methods": [{"name": "jit", "fixed": {}}]},
+        "methods: jit: unknown key `fixed`; allowed are name, fix, space, forget",
+    ),
+    "an unknown key of a range": (
+        {"methods": [{"name": "jit", "space": {"lr": {"lo": 1}}}]},
+        "methods: jit: space: lr: unknown key `lo`; allowed are low, high, log, step, choices, when",
+    ),
+    "a request with a wrong name": (
+        {"forget": {"a b": {"kind": "random", "fraction": 0.1}}},
+        "forget: must be a name of letters, digits, `.`, `_`, `-`, but got 'a b'",
+    ),
+    "a transfer of three": (
+        {"experiments__transfer": [["some", "three", "some"]]},
+        "experiments: transfer: must hold [source, target], but got ['some', 'three', 'some']",
+    ),
+    "a pair that is no list": (
+        {"experiments__transfer": "some"},
+        "experiments: transfer: must be `all` or a list of [source, target], but got 'some'",
+    ),
+    "references that occupy nothing": (
+        {"resources": {"references": {"cpus": 0}}},
+        "resources: references: one of cpus, gpus and custom must be above 0",
+    ),
+    "one seed twice": (
+        {"seeds": {"report": [1, 1]}},
+        "seeds: report: must be a list of different whole numbers, but got [1, 1]",
+    ),
     "zero epochs": (
         {"experiments__sufficient": {"epochs": 0}},
         "experiments: sufficient: must be at least 1, but got 0",
@@ -279,6 +337,72 @@ def test_wrong_study_ends_with_one_clear_line_and_nothing_written(
     assert list(tmp_path.iterdir()) == [path]
 
 
+INFINITE: dict[str, tuple[dict[str, Any], str]] = {
+    "data": ({"data__val": math.inf}, "data: val:"),
+    "a count of data": ({"data__subset": math.inf}, "data: subset:"),
+    "model": (
+        {"model": {"name": "small_cnn", "normalize": {"mean": [math.inf], "std": [1]}}},
+        "model: normalize: mean:",
+    ),
+    "training": ({"training__lr": math.inf}, "training: lr:"),
+    "a list of training": ({"training__milestones": [0.5, math.nan]}, "training: milestones:"),
+    "forget": ({"forget__some__fraction": math.nan}, "forget: some: fraction:"),
+    "a fixed knob": (
+        {"methods": [{"name": "finetune", "fix": {"lr": math.inf}}]},
+        "methods: finetune: fix: lr:",
+    ),
+    "a range": (
+        {"methods": [{"name": "finetune", "space": {"lr": {"low": 0.1, "high": math.inf}}}]},
+        "methods: finetune: space: lr: high:",
+    ),
+    "a step": (
+        {"methods": [{"name": "jit", "space": {"lr": {"low": 0, "high": 1, "step": math.inf}}}]},
+        "methods: jit: space: lr: step:",
+    ),
+    "a choice": (
+        {"methods": [{"name": "jit", "space": {"lr": {"choices": [0.1, math.nan]}}}]},
+        "methods: jit: space: lr: choices:",
+    ),
+    "a condition": (
+        {"methods": [{"name": "jit", "space": {"lr": {"choices": [1], "when": {"x": math.inf}}}}]},
+        "methods: jit: space: lr: when: x:",
+    ),
+    "seeds": ({"seeds": {"search": [math.inf]}}, "seeds: search:"),
+    "trials": ({"search__trials": math.inf}, "search: trials:"),
+    "epochs": ({"experiments__sufficient": {"epochs": math.inf}}, "experiments: sufficient:"),
+    "audit": ({"audit": {"models": math.nan}}, "audit: models:"),
+    "resources": ({"resources": {"cpus": math.inf}}, "resources: cpus:"),
+    "custom resources": ({"resources": {"custom": {"a": math.nan}}}, "resources: custom: a:"),
+    "resources of references": (
+        {"resources": {"references": {"gpus": math.nan}}},
+        "resources: references: gpus:",
+    ),
+    "trials at once": ({"resources": {"concurrent": math.inf}}, "resources: concurrent:"),
+    "timeout": ({"trial_timeout": math.inf}, "trial_timeout:"),
+    "a timeout of nan": ({"trial_timeout": math.nan}, "trial_timeout:"),
+    "budget": ({"budget": {"gpu_hours": math.inf}}, "budget: gpu_hours:"),
+}
+
+
+@pytest.mark.parametrize("name", INFINITE)
+def test_every_number_must_be_finite(name: str, tmp_path: Path) -> None:
+    changes, where = INFINITE[name]
+    path = studies.write(tmp_path, studies.tiny(**changes))
+    assert re.search(r"\.(inf|nan)", path.read_text())
+    with pytest.raises(StudyError) as error:
+        study.read(path)
+    assert re.fullmatch(
+        rf"{re.escape(str(path))}: {where} must be a finite number, but got (inf|nan)",
+        str(error.value),
+    )
+
+
+def test_a_range_of_ones_own_must_be_finite(tmp_path: Path) -> None:
+    (tmp_path / "jit.yaml").write_text("lr: {low: 0.1, high: .inf}\n")
+    with pytest.raises(StudyError, match=r"jit\.yaml: lr: high: must be a finite number"):
+        study.parse(studies.tiny(methods=["jit"]), "study.yaml", [tmp_path])
+
+
 def test_tiny_study_is_valid_and_its_definition_reads_back_the_same(tmp_path: Path) -> None:
     first = study.read(studies.write(tmp_path, studies.tiny()))
     again = study.parse(first.definition, "again")
@@ -303,6 +427,25 @@ def test_overrides_replace_parts_and_are_checked(tmp_path: Path) -> None:
     ):
         with pytest.raises(StudyError, match=expected):
             study.read(path, [text])
+
+
+def test_whole_numbers_and_names_are_read_as_people_write_them() -> None:
+    raw = studies.tiny(training__epochs=2.0, search__trials=1e1)
+    raw["forget"]["people"] = {"kind": "identities", "identities": [3, "5"]}
+    raw["data"]["classes"] = [1, 2.5, "three"]
+    read = study.parse(raw, "study.yaml")
+    assert (read.training.epochs, read.search.trials) == (2, 10)
+    assert read.forget["three"].target == "3"
+    assert read.forget["people"].identities == ("3", "5")
+    assert read.data.classes == ("1", "2.5", "three")
+
+
+def test_what_may_be_left_out_may_also_be_null() -> None:
+    keys = ("budget", "trial_timeout", "notify", "published", "original", "retrain")
+    raw = studies.tiny(experiments={"sufficient": None, "transfer": None})
+    raw |= dict.fromkeys(keys) | {"resources": {"references": None, "concurrent": None}}
+    raw["methods"] = [{"name": "jit", "fix": None, "space": None}]
+    assert study.parse(raw, "study.yaml").experiments.transfer == ()
 
 
 def test_numbers_as_people_write_them() -> None:
