@@ -22,6 +22,7 @@ from sweeps.errors import StudyError, SweepError
 from sweeps.state import credentials, results
 from sweeps.state.credentials import hide
 from sweeps.study import yaml_file
+from sweeps.study.study_file import json_schema
 
 DONE, SOME_FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 
@@ -64,6 +65,9 @@ def _parser() -> argparse.ArgumentParser:
 
     shipped = commands.add_parser("studies", help="list the studies that ship with musweep")
     shipped.set_defaults(command=_studies)
+
+    schema = commands.add_parser("schema", help="print the JSON schema of a study file")
+    schema.set_defaults(command=_schema)
 
     listing = commands.add_parser("methods", help="list the unlearning methods")
     listing.add_argument("--json", action="store_true", help="as JSON")
@@ -165,6 +169,11 @@ def _studies(options: argparse.Namespace) -> int:
     width = max(map(len, shipped))
     for name, path in shipped.items():  # a line each, to be searched
         print(f"{name:{width}}  {yaml_file.first_comment(path)}")
+    return DONE
+
+
+def _schema(options: argparse.Namespace) -> int:
+    print(json.dumps(json_schema(), indent=2))
     return DONE
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 
 from mu.record import TrialRecord
 from sweeps.phases import final_phases
@@ -127,7 +126,7 @@ class Meter:
             "cpu_hours": self._used["cpus"] + expected * self.occupied.get("cpus", 0.0),
             "wall_minutes": time.monotonic() - self._began + expected / max(1, slots),
         }
-        for name, limit in asdict(self.budget).items():
+        for name, limit in self.budget.model_dump().items():
             unit = 3600 if name.endswith("hours") else 60
             if limit is not None and seconds[name] > limit * unit:
                 return name

@@ -18,6 +18,7 @@ from sweeps.phases import PHASES, Cell, Experiments, Knobs, Phase, Run, final_ph
 from sweeps.plan import Plan
 from sweeps.state import costs, results
 from sweeps.study import study
+from sweeps.study.study_file import json_schema
 from sweeps.study_line import study_line
 from sweeps.tracking import status
 
@@ -96,6 +97,8 @@ def test_status_and_report_show_a_made_up_phase(made_up: Phase, plan: Plan, tmp_
     assert "half the learning rate" in text
 
 
-def test_a_study_may_ask_for_costly_metrics_of_a_made_up_phase(made_up: Phase) -> None:
-    wanted = study.parse(studies.tiny(metrics={"costly": ["halved"]}), "study.yaml")
-    assert wanted.metrics.costly == ("halved",)
+def test_study_files_name_the_phases_of_the_table() -> None:
+    definitions = json_schema()["$defs"]
+    for section, key in (("Metrics", "costly"), ("Published", "phase")):
+        schema = definitions[section]["properties"][key]
+        assert schema.get("items", schema)["enum"] == list(trial_phases())
