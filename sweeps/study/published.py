@@ -22,6 +22,7 @@ from mu import methods
 from mu.forget import ForgetRequest
 from mu.metrics import METRICS
 from sweeps.errors import StudyError
+from sweeps.phases import trial_phases
 from sweeps.study import yaml_file
 from sweeps.study.schema import OneOf, Section
 
@@ -39,8 +40,7 @@ COLUMNS = (
 )
 EVERY = "*"
 """In place of a forget request: the mean over all of the study's."""
-PHASES = ("search", "default", "confirm", "sufficient", "transfer")
-REFERENCES = {
+PRINTED_REFERENCES = {
     "retrain": "retrain",
     "gold (retrain)": "retrain",
     "baseline": "original",
@@ -103,7 +103,7 @@ class Published(Section):
     stand for their values: then every configuration that was searched has its own rows."""
     where: dict[Annotated[str, OneOf(COLUMNS)], str] = Field(default_factory=dict)
     """Column to the value that rows must have, such as `dataset: CIFAR-10`."""
-    phase: Annotated[str, OneOf(PHASES)] = "confirm"
+    phase: Annotated[str, OneOf(trial_phases())] = "confirm"
     """Whose runs stand beside it: `confirm`, `sufficient`, `transfer` or `default`; `search` is implied by knobs in
     braces."""
     source: str | None = None
@@ -290,8 +290,8 @@ def _in_our_units(text: str, metric: str, name: str | None) -> float | None:
 def our_method(printed_name: str) -> str | None:
     """Return our name of a method, or `original` or `retrain`; None where we have no such method."""
     name = printed_name.casefold()
-    if name in REFERENCES:
-        return REFERENCES[name]
+    if name in PRINTED_REFERENCES:
+        return PRINTED_REFERENCES[name]
     ours = METHODS.get(name, name)
     return ours if ours in methods.names() else None
 

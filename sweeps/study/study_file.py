@@ -16,6 +16,7 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from mu.evaluate import COSTLY
 from mu.training import Recipe
+from sweeps.phases import trial_phases
 from sweeps.study.data import Data, Network, Request, Training
 from sweeps.study.methods import Entry
 from sweeps.study.published import Published
@@ -23,8 +24,6 @@ from sweeps.study.resources import RunSettings
 from sweeps.study.schema import Count, CountOrZero, Filled, Items, Name, OneOf, Section
 from sweeps.study.search import Search
 from sweeps.study.supplied import Original, Retrain
-
-COSTLY_PHASES = ("search", "default", "confirm", "sufficient", "transfer")
 
 
 def _different(seeds: tuple[int, ...]) -> tuple[int, ...]:
@@ -91,7 +90,7 @@ class Experiments(Section):
 class Metrics(Section):
     """What is computed beyond the metrics that every trial has."""
 
-    costly: Items[Annotated[str, OneOf(COSTLY_PHASES)]] = ("confirm",)
+    costly: Items[Annotated[str, OneOf(trial_phases())]] = ("confirm",)
     """Phases whose trials also get the costly attacks and the diagnostics of a method's own work; references get the
     attacks whenever any phase does."""
     attacks: Items[Annotated[str, OneOf(COSTLY)]] = ("svc", "starting_kit")

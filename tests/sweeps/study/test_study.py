@@ -19,6 +19,7 @@ from mu.problem import weights_of
 from sweeps import preflight
 from sweeps.__main__ import main
 from sweeps.errors import StudyError
+from sweeps.phases import Run
 from sweeps.plan import Plan
 from sweeps.study import space, study, yaml_file
 
@@ -529,10 +530,10 @@ def test_the_papers_selection_may_look_where_the_report_does(tmp_path: Path) -> 
     seeds = {"search": [1, 2], "report": [1, 2]}
     wanted = study.read(studies.write(tmp_path, studies.tiny(selection="paper", seeds=seeds)))
     plan = Plan(wanted, preflight.load_data(wanted, "x"))
-    job = plan.job("search", "some", "jit", 1, {}, 0)
+    job = plan.job("search", Run("some", "jit", {}), 1, 0)
     assert (wanted.search_view, job.views) == ("test", ("test",))
     honest = study.read(studies.write(tmp_path, studies.tiny()))
-    assert Plan(honest, plan.data).job("search", "some", "jit", 0, {}, 0).views == ("val",)
+    assert Plan(honest, plan.data).job("search", Run("some", "jit", {}), 0, 0).views == ("val",)
 
 
 def test_an_objective_may_be_the_mean_gap_over_ones_own_list(tmp_path: Path) -> None:
@@ -547,7 +548,7 @@ def test_costly_attacks_run_where_the_study_says(tmp_path: Path) -> None:
     wanted = study.read(studies.write(tmp_path, studies.tiny(metrics={"costly": ["transfer"]})))
     plan = Plan(wanted, preflight.load_data(wanted, "x"))
     searched = study.read(studies.write(tmp_path, studies.tiny(metrics={"costly": ["search"]})))
-    assert Plan(searched, plan.data).job("search", "some", "jit", 0, {}, 0).attacks
+    assert Plan(searched, plan.data).job("search", Run("some", "jit", {}), 0, 0).attacks
     both = ("svc", "starting_kit")
     for asked, role, groups in (
         (searched, "search", both),
@@ -557,10 +558,12 @@ def test_costly_attacks_run_where_the_study_says(tmp_path: Path) -> None:
     ):
         assert Plan(asked, plan.data).reference_attacks(role) == groups
     for phase, groups in {"search": (), "confirm": (), "transfer": ("svc", "starting_kit")}.items():
-        assert plan.job(phase, "some", "jit", 1, {}).attacks == groups
+        assert plan.job(phase, Run("some", "jit", {}), 1).attacks == groups
     own = studies.tiny(metrics={"attacks": ["svc_chunked"]})
     wanted = study.read(studies.write(tmp_path, own))
-    assert Plan(wanted, plan.data).job("confirm", "some", "jit", 1, {}).attacks == ("svc_chunked",)
+    assert Plan(wanted, plan.data).job("confirm", Run("some", "jit", {}), 1).attacks == (
+        "svc_chunked",
+    )
 
 
 @pytest.mark.parametrize("name", [m for m in methods.names() if methods.load(m).check_problem])
@@ -663,8 +666,8 @@ def test_ctrl_c_is_seen_behind_what_a_library_raises_on_its_way_out(
         finally:
             (tmp_path / "lock").unlink()
 
-    monkeypatch.setattr("sweeps.__main__._sweep", sweep)
-    monkeypatch.setattr("sweeps.__main__._stop_on_sigterm", lambda: None)
+    monkeypatch.setattr("sweeps.launch._sweep", sweep)
+    monkeypatch.setattr("sweeps.launch.stop_on_sigterm", lambda: None)
     path = studies.write(tmp_path, studies.tiny())
     assert main(["run", str(path), "--results", str(tmp_path / "results")]) == 130
     assert "tiny: stopped; 0 trials are kept" in capsys.readouterr().out
