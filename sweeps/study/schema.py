@@ -53,6 +53,7 @@ class Section(BaseModel):
         strict=True,
         allow_inf_nan=False,
         use_attribute_docstrings=True,
+        defer_build=True,
     )
 
     @model_validator(mode="before")
@@ -63,6 +64,12 @@ class Section(BaseModel):
             if key not in allowed:
                 raise ValueError(f"unknown key `{key}`; allowed are {', '.join(allowed)}")
         return content
+
+
+class _Described(Section):
+    """A section whose fields have their descriptions already."""
+
+    model_config = ConfigDict(use_attribute_docstrings=False)
 
 
 class OneOf:
@@ -123,7 +130,7 @@ def _section(cls: type[Any], annotations: Mapping[str, Sequence[Any]]) -> type[S
             kind = Annotated[kind, annotation]
         fields[each.name] = (kind, ... if each.default is dataclasses.MISSING else each.default)
     return create_model(
-        cls.__name__, __base__=Section, __doc__=doc.split(". ")[0].split("\n")[0], **fields
+        cls.__name__, __base__=_Described, __doc__=doc.split(". ")[0].split("\n")[0], **fields
     )
 
 
