@@ -13,8 +13,8 @@ import studies
 
 from mu.data import LOADERS
 from mu.forget import KINDS
-from sweeps.study import yaml_file
 from sweeps.phases import trial_phases
+from sweeps.study import yaml_file
 from sweeps.study.search import GAPPED, OBJECTIVES
 
 SCHEMA = json.loads(resources.files("sweeps.study").joinpath("schema.json").read_text())
