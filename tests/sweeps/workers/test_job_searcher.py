@@ -112,7 +112,7 @@ RECORD = TrialRecord("k", "tiny", "search", "some", "jit", 0, "failed", resource
         ("exception", RunSettings(), False),
         ("infrastructure", RunSettings(), True),
         ("memory", RunSettings(), False),
-        ("memory", RunSettings(resources=Resources(trial=Slot(cpus=2))), True),
+        ("memory", RunSettings(resources=Resources(cpus=2)), True),
         ("timeout", RunSettings(trial_timeout=5), False),
         ("timeout", RunSettings(trial_timeout=60), True),
         ("timeout", RunSettings(), True),
