@@ -91,14 +91,14 @@ def circle(graph: dict[str, set[str]]) -> list[str]:
         if module in done:
             return []
         for other in sorted(graph[module]):
-            if found := visit(other, [*path, module]):
-                return found
+            if ring := visit(other, [*path, module]):
+                return ring
         done.add(module)
         return []
 
     for module in sorted(graph):
-        if found := visit(module, []):
-            return found
+        if ring := visit(module, []):
+            return ring
     return []
 
 

@@ -157,6 +157,7 @@ def counts(trials: Mapping[str, TrialRecord]) -> dict[str, dict[str, int]]:
 
 
 def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
+    """Write ``summary.json``, whole or not at all."""
     text = json.dumps(summary, indent=2, sort_keys=True)
     write_atomically(folder / "summary.json", text.encode())
 
