@@ -10,7 +10,7 @@ from ray.tune.search import Searcher
 
 from mu.record import TrialRecord
 from sweeps.ledger import runs_again
-from sweeps.study.resources import Resources, RunSettings, Slot
+from sweeps.study.resources import Resources, RunSettings
 from sweeps.workers.job_searcher import JobSearcher
 from sweeps.workers.tasks import RETRIES
 
