@@ -197,6 +197,7 @@ def checked(build: Callable[[Any], T], content: Any, where: str) -> T:
 
 
 def _explain(error: ValidationError, content: Any) -> str:
+    """Return the first error as one line: key, value and what is allowed."""
     first = error.errors(include_url=False)[0]
     kind, context, location = first["type"], first.get("ctx", {}), list(first["loc"])
     if kind == "missing":
@@ -206,7 +207,8 @@ def _explain(error: ValidationError, content: Any) -> str:
     else:
         context["expected"] = ", ".join(re.findall(r"'(.*?)'", context.get("expected", "")))
         value = list(first["input"]) if isinstance(first["input"], tuple) else first["input"]
-        text = f"{MESSAGES.get(kind, first['msg']).format(**context)}, but got {value!r}"
+        rule = MESSAGES[kind].format(**context) if kind in MESSAGES else first["msg"]
+        text = f"{rule}, but got {value!r}"
     return ": ".join([*_keys(location, content), text])
 
 

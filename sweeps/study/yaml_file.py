@@ -99,7 +99,9 @@ def read_study(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """
     raw = read(path)
     if not isinstance(raw, dict):
-        raise StudyError(f"{path}: must be a mapping with the keys of a study, but got {raw!r:.80}")
+        raise StudyError(
+            f"{path}: must be a mapping with `study`, `forget`, `methods` and other keys, but got {raw!r:.80}"
+        )
     if "base" in raw:
         raw = _with_base(raw, path)
     for text in overrides:

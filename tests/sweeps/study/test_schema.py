@@ -14,7 +14,7 @@ import studies
 from mu.data import LOADERS
 from mu.forget import KINDS
 from sweeps.phases import trial_phases
-from sweeps.study import yaml_file
+from sweeps.study import study, yaml_file
 from sweeps.study.search import GAPPED, OBJECTIVES
 
 SCHEMA = json.loads(resources.files("sweeps.study").joinpath("schema.json").read_text())
@@ -41,8 +41,6 @@ def test_the_schema_is_one() -> None:
 
 
 def test_the_tiny_study_and_its_definition_follow_the_schema() -> None:
-    from sweeps.study import study
-
     jsonschema.validate(studies.tiny(), SCHEMA)
     jsonschema.validate(dict(study.parse(studies.tiny(), "study.yaml").definition), SCHEMA)
 

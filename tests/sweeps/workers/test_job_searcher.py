@@ -10,7 +10,7 @@ from ray.tune.search import Searcher
 
 from mu.record import TrialRecord
 from sweeps.ledger import runs_again
-from sweeps.study.resources import Resources, RunSettings, Slot
+from sweeps.study.resources import Resources, RunSettings
 from sweeps.workers.job_searcher import JobSearcher
 from sweeps.workers.tasks import RETRIES
 
@@ -112,7 +112,7 @@ RECORD = TrialRecord("k", "tiny", "search", "some", "jit", 0, "failed", resource
         ("exception", RunSettings(), False),
         ("infrastructure", RunSettings(), True),
         ("memory", RunSettings(), False),
-        ("memory", RunSettings(resources=Resources(trial=Slot(cpus=2))), True),
+        ("memory", RunSettings(resources=Resources(cpus=2)), True),
         ("timeout", RunSettings(trial_timeout=5), False),
         ("timeout", RunSettings(trial_timeout=60), True),
         ("timeout", RunSettings(), True),
