@@ -24,7 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -216,7 +216,8 @@ def ours(study: str, folder: Path, trials: int) -> None:
     from mu import methods
     from mu.device import place, prepare
     from sweeps.plan import Job
-    from sweeps.workers.trial import Reference, run_trial
+    from sweeps.workers.scores import ReferenceScores
+    from sweeps.workers.trial import TrialContext, run_trial
 
     device = prepare(cpus=1, gpus=0)
     run = json.loads((folder / "run.json").read_text())
@@ -227,7 +228,7 @@ def ours(study: str, folder: Path, trials: int) -> None:
     before = problem.evaluate(place(problem.load(weights), device), split, ("val", "test"))
     # The original stands in for the retrained model: comparing with either is the same arithmetic.
     logits = before.forget.logits
-    reference = Reference(before.scores, before.scores, logits, logits)
+    reference = ReferenceScores(before.scores, before.scores, logits, logits)
     keys = ("epochs", "batch_size", "lr", "augment")
     knobs = {**method.defaults(), **{key: settings[key] for key in keys}, "schedule": "constant"}
     job = Job(
@@ -237,7 +238,7 @@ def ours(study: str, folder: Path, trials: int) -> None:
     for number in range(trials):
         problem = replace(problem, seed=number)  # other draws, from the same original
         split = problem.split()
-        trial = run_trial(problem, split, method, job, weights, reference)
+        trial = run_trial(TrialContext(problem, split, method, reference), job, weights)
         while True:
             try:
                 next(trial)
@@ -323,13 +324,10 @@ def usual_attacks(logits: Any, labels: Any, order: Any) -> dict[str, float]:
 
 
 def usual(study: str, folder: Path, number: int) -> None:
-    """One trial in a process of its own."""
+    """Run one trial in a process of its own, and write its result to ``usual.json``."""
     import torch
-    from torch.nn import functional as F
-    from torch.utils.data import ConcatDataset, DataLoader, Subset
 
     from mu.models import build
-    from mu.vision import datasets
 
     torch.set_num_threads(1)
     torch.manual_seed(number)
@@ -340,6 +338,35 @@ def usual(study: str, folder: Path, number: int) -> None:
     model = build("small_cnn", data["train_inputs"].shape[1:], 10, mean, std, 0)
     with np.load(folder / "weights.npz") as arrays:
         model.load_state_dict({name: torch.tensor(value) for name, value in arrays.items()})
+    names = json.loads((folder / "run.json").read_text())["names"]
+    rng = np.random.default_rng(number)
+    relabelled, sets = usual_sets(data, names, settings["augment"], rng)
+    for _ in usual_epochs(model, relabelled, settings):
+        for part in ("some", "forget", "val"):
+            accuracy(*answers(model, sets[part]))
+    final = [answers(model, sets[name]) for name in ("retain", "forget", "test")]
+    result = {
+        "test": accuracy(*final[2]),
+        "forget": accuracy(*final[1]),
+        "attacks": usual_attacks(*zip(*final), data["order"]),
+    }
+    (folder / "usual.json").write_text(json.dumps(result))
+
+
+def usual_sets(
+    data: dict[str, Any], names: dict[str, list[str]], augment: bool, rng: np.random.Generator
+) -> tuple[Any, dict[str, Any]]:
+    """Return the training set with other labels for the forgotten samples, and the sets to evaluate by name.
+
+    Args:
+        data: Arrays of ``data.npz``.
+        names: Part of the data to its image files; a part that is not there is read from its array.
+        augment: Whether training images are cropped and flipped.
+        rng: Draws the other labels.
+    """
+    from torch.utils.data import ConcatDataset, Subset
+
+    from mu.vision import datasets
 
     datasets()  # torchvision can be imported after this
     from torchvision import transforms as T
@@ -347,40 +374,36 @@ def usual(study: str, folder: Path, number: int) -> None:
     plain = T.Compose([T.ToTensor()])
     side = data["train_inputs"].shape[-1]
     augmented = plain
-    if settings["augment"]:
+    if augment:
         augmented = T.Compose(
             [T.RandomCrop(side, padding=4), T.RandomHorizontalFlip(), T.ToTensor()]
         )
 
     labels = data["train_labels"].copy()
-    rng = np.random.default_rng(number)
     labels[data["forget"]] = (
         labels[data["forget"]] + rng.integers(1, 10, len(data["forget"]))
     ) % 10
-    names = json.loads((folder / "run.json").read_text())["names"]
     images = {part: names.get(part, data[f"{part}_inputs"]) for part in ("train", "val", "test")}
     training = Images(images["train"], labels, augmented)
     clean = Images(images["train"], data["train_labels"], plain)
+    watched = np.linspace(0, len(data["retain"]) - 1, min(1000, len(data["retain"]))).astype(int)
     sets = {
         "retain": Subset(clean, data["retain"].tolist()),
         "forget": Subset(clean, data["forget"].tolist()),
         "val": Images(images["val"], data["val_labels"], plain),
         "test": Images(images["test"], data["test_labels"], plain),
+        "some": Subset(clean, data["retain"][watched].tolist()),
     }
-    watched = np.linspace(0, len(data["retain"]) - 1, min(1000, len(data["retain"]))).astype(int)
-    some = Subset(clean, data["retain"][watched].tolist())
+    return ConcatDataset([Subset(training, data[k].tolist()) for k in ("retain", "forget")]), sets
 
-    def answers(part: Any) -> Any:
-        model.eval()
-        with torch.no_grad():
-            pairs = [(model(x).numpy(), y.numpy()) for x, y in DataLoader(part, batch_size=256)]
-        return [np.concatenate(column) for column in zip(*pairs)]
 
-    loader = DataLoader(
-        ConcatDataset([Subset(training, data[k].tolist()) for k in ("retain", "forget")]),
-        batch_size=settings["batch_size"],
-        shuffle=True,
-    )
+def usual_epochs(model: Any, training: Any, settings: dict[str, Any]) -> Iterator[None]:
+    """Train on all samples with AdamW. Yields after each epoch."""
+    import torch
+    from torch.nn import functional as F
+    from torch.utils.data import DataLoader
+
+    loader = DataLoader(training, batch_size=settings["batch_size"], shuffle=True)
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings["lr"], weight_decay=0)
     for _ in range(settings["epochs"]):
         model.train()
@@ -388,15 +411,18 @@ def usual(study: str, folder: Path, number: int) -> None:
             optimizer.zero_grad()
             F.cross_entropy(model(inputs), targets).backward()
             optimizer.step()
-        for part in (some, sets["forget"], sets["val"]):
-            accuracy(*answers(part))
-    found = [answers(sets[name]) for name in ("retain", "forget", "test")]
-    result = {
-        "test": accuracy(*found[2]),
-        "forget": accuracy(*found[1]),
-        "attacks": usual_attacks(*zip(*found), data["order"]),
-    }
-    (folder / "usual.json").write_text(json.dumps(result))
+        yield
+
+
+def answers(model: Any, samples: Any) -> list[Any]:
+    """Return the model's logits [N, classes] on a data set, and its labels [N]."""
+    import torch
+    from torch.utils.data import DataLoader
+
+    model.eval()
+    with torch.no_grad():
+        pairs = [(model(x).numpy(), y.numpy()) for x, y in DataLoader(samples, batch_size=256)]
+    return [np.concatenate(column) for column in zip(*pairs)]
 
 
 class Images:

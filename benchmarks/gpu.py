@@ -48,7 +48,7 @@ from mu.launch import set_launch
 from mu.models import build, resolve
 from mu.models.precision import at_precision
 from mu.rng import generator
-from mu.training import fit
+from mu.training import Hyperparameters, fit
 
 PEAKS = {
     "H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "A10G": 70e12, "L4": 121e12,
@@ -383,11 +383,7 @@ def training(
         ready(options, data, setup, seed),
         examples,
         generator("gpu", seed),
-        epochs=epochs,
-        batch_size=setup.batch,
-        lr=0.1,
-        weight_decay=5e-4,
-        schedule="onecycle",
+        Hyperparameters(epochs, setup.batch, 0.1, weight_decay=5e-4, schedule="onecycle"),
         augment=policy(setup.augment),
     )
 
@@ -399,9 +395,12 @@ def trained(
     model = ready(options, data, setup, seed)
     with using(setup):
         for _ in fit(
-            model, examples, generator("gpu", seed), epochs=epochs, batch_size=setup.batch, lr=0.1,
-            weight_decay=5e-4, schedule="onecycle", augment=policy(setup.augment),
-        ):  # fmt: skip
+            model,
+            examples,
+            generator("gpu", seed),
+            Hyperparameters(epochs, setup.batch, 0.1, weight_decay=5e-4, schedule="onecycle"),
+            augment=policy(setup.augment),
+        ):
             pass
     return model
 

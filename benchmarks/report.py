@@ -48,7 +48,7 @@ RETRAINED = {
 SEARCH_SEED, TUNED, LONG = 0, 5, 20
 
 
-class Study:
+class MadeUpStudy:
     """A made-up study.
 
     Args:
@@ -289,7 +289,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = given.keep or Path(scratch) / "made-up"
         folder.mkdir(parents=True, exist_ok=True)
-        write(folder / "trials.jsonl", Study(given.methods).lines())
+        write(folder / "trials.jsonl", MadeUpStudy(given.methods).lines())
         records = len(load.read(folder).records)
         for _ in range(given.repeat):
             _measure(folder, steps)

@@ -39,7 +39,7 @@ from sweeps.search.cells import Cells
 from sweeps.state.results import Results
 from sweeps.tracking.mlflow import Tracking
 from sweeps.tracking.progress import Progress
-from sweeps.workers import tuner
+from sweeps.workers import actor, tuning
 
 METHODS = ("finetune", "ga", "ssd", "ugradsl")
 EPOCHS = 5
@@ -53,7 +53,7 @@ PARTS: dict[str, tuple[Any, str]] = {
 }
 
 
-class NoWork(tuner.UnlearningTrial):
+class NoWork(actor.UnlearningTrial):
     """A trial that ends at once, or after a while, with numbers that follow from its knobs."""
 
     seconds = 0.0
@@ -67,14 +67,14 @@ class NoWork(tuner.UnlearningTrial):
             time.sleep(self.seconds)
         draws = np.random.default_rng(derive_seed("benchmark", self.job.key))
         values = dict(zip(NAMES, draws.uniform(0, 1, len(NAMES)).tolist()))
-        outcome = self.begun.outcome
+        outcome = self.running.result
         outcome.curve = [
             {"epoch": epoch, "seconds": 0.1 * epoch, "acc_forget": 1.0, "avg_gap_natmu": 0.1}
             for epoch in range(EPOCHS + 1)
         ]
         outcome.metrics = {view: dict(values) for view in self.job.views}
         outcome.time_unlearn = 1.0
-        return self._result(done=True)
+        return self._report(done=True)
 
 
 def study(trials: int, concurrent: int | None, by_node: bool) -> dict[str, Any]:
@@ -172,7 +172,7 @@ def main() -> None:
     )
     given = parser.parse_args()
     NoWork.seconds = given.seconds
-    tuner.UnlearningTrial = NoWork  # type: ignore[misc]
+    tuning.UnlearningTrial = NoWork  # type: ignore[misc]
     if given.without_mlflow:
         Tracking.put = lambda self, record: None  # type: ignore[method-assign]
     spent: dict[str, float] = defaultdict(float)

@@ -1,19 +1,21 @@
 """Machine unlearning: problems, methods, metrics. Knows nothing of Ray, MLflow, Optuna or YAML.
 
-Read in this order:
+The packages, each with a list of its modules:
 
-* ``keys``: content keys and seeds derived by name; ``rng``: the same as torch generators.
-* ``data``: data sets as arrays, and ``Examples`` as tensors on a device; ``augment``: batched augmentation.
-  ``datasets``: every data set by name, read by ``torchvision_sets``, ``image_sets`` (with ``images``, which decodes)
-  and ``text_sets`` from what ``dataspec`` says; ``sampling``: stratified choices; ``positions``: files of samples.
+* ``data``: data sets as arrays and tensors; ``models``: networks and their weights.
+* ``methods``: one file per unlearning method; ``metrics``: everything that is measured, in NumPy alone.
+
+The modules beside them, in this order:
+
+* ``keys``: content keys and seeds derived by name; ``rng``: the same as torch generators; ``checks``: of numbers.
 * ``forget``: forget requests, and which samples each selects; ``ranking``: those that a model has to decide.
-* ``models``, ``training``: networks, and the one supervised loop.
+* ``training``: the one supervised loop, with ``snapshot``, which saves where it is, and ``launch``, which records its steps;
+  ``device``: where tensors live.
 * ``problem``: data x model x recipe x forget request x seed; its split, its references, their content keys.
-* ``split``: what a method is handed; ``methods``: one file per unlearning method, found by file name;
-  ``knobs``: their typed hyperparameters; ``gradients``: of single samples, for methods that need them.
-* ``vocabulary``: every recorded metric; ``metrics``, ``attacks`` (with ``logistic``), ``closeness``, ``audits``:
-  pure numpy; ``evaluate``: one pass per split, then arithmetic.
+* ``split``: what a method is handed; ``knobs``: typed hyperparameters; ``gradients``: of single samples.
+* ``evaluate``: one pass of a model per set of samples, then arithmetic.
 * ``record``: what a trial leaves behind, as one JSON line; ``selection``: which trial stands for a cell.
+* ``vision``: the one place that imports torchvision.
 
 Importing this package imports nothing; ``keys``, ``record``, ``selection`` and the metrics need no torch.
 """

@@ -17,7 +17,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
 
 def prepare(cpus: float, gpus: float) -> str:
-    """Fit this process to its share of a machine; returns its device, `cuda` or `cpu`.
+    """Fit this process to its share of a machine; return its device, `cuda` or `cpu`.
 
     A process that has a part of a GPU gets no more than that part of its memory: one that needs more fails by
     itself, instead of those beside it.
@@ -26,9 +26,8 @@ def prepare(cpus: float, gpus: float) -> str:
     if not gpus or not torch.cuda.is_available():
         keep_freed_memory()
         return "cpu"
-    torch.backends.cudnn.benchmark = (
-        True  # batches have one shape, so that a search for kernels pays
-    )
+    # Batches have one shape, so that a search for kernels pays.
+    torch.backends.cudnn.benchmark = True
     if gpus < 1:
         torch.cuda.set_per_process_memory_fraction(gpus)
     return "cuda"
@@ -47,21 +46,21 @@ def keep_freed_memory() -> None:
 
 
 def _glibc() -> Any:
-    """The C library of this process, where it is glibc."""
+    """Return the C library of this process, where it is glibc."""
     library = ctypes.CDLL(None) if sys.platform == "linux" else None
     return library if hasattr(library, "malloc_trim") else None
 
 
 def place(model: nn.Module, device: torch.device | str) -> nn.Module:
     """Move a model, in place, and lay its convolutions out channels_last if its network says so for such a device."""
-    said: list[Any] = [m.channels_last for m in model.modules() if hasattr(m, "channels_last")]
-    if torch.device(device).type in (said[0] if said else ("cuda",)):
+    kinds: list[Any] = [m.channels_last for m in model.modules() if hasattr(m, "channels_last")]
+    if torch.device(device).type in (kinds[0] if kinds else ("cuda",)):
         return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model.to(device)
 
 
 def pays_on_cpu(input_shape: Sequence[int]) -> bool:
-    """Whether a CPU convolves inputs [C, H, W] faster in channels_last: colour images of 16 pixels and more.
+    """Return whether a CPU convolves inputs [C, H, W] faster in channels_last: colour images of 16 pixels and more.
 
     Steps of small networks take three quarters of the time then, and those of large ones the same.
     """
@@ -69,7 +68,7 @@ def pays_on_cpu(input_shape: Sequence[int]) -> bool:
 
 
 def upload(tensor: Tensor, device: torch.device | str) -> Tensor:
-    """A tensor of the CPU on `device`.
+    """Return a tensor of the CPU on `device`.
 
     A copy to a GPU goes through pinned memory and is only queued: neither this call nor the GPU's work waits for
     it. Draws of a generator, which is always the CPU's, go this way in every step.
@@ -80,7 +79,7 @@ def upload(tensor: Tensor, device: torch.device | str) -> Tensor:
 
 
 def watch_memory(device: torch.device | str) -> None:
-    """Begin to measure ``peak_memory`` anew; what earlier work of this process left unused is given back."""
+    """Begin to measure ``peak_memory`` anew; give back what earlier work of this process left unused."""
     library = _glibc()
     if torch.device(device).type == "cuda":
         torch.cuda.empty_cache()
@@ -90,14 +89,14 @@ def watch_memory(device: torch.device | str) -> None:
 
 
 def peak_memory(device: torch.device | str) -> float:
-    """GiB of a GPU that this process has held at most since ``watch_memory``; 0 on a CPU."""
+    """Return the GiB of a GPU that this process has held at most since ``watch_memory``; 0 on a CPU."""
     if torch.device(device).type != "cuda":
         return 0.0
     return torch.cuda.max_memory_reserved(device) / 2**30
 
 
 def out_of_memory(device: torch.device | str, asked: float = 0.0) -> str:
-    """What to do about a lack of device memory: how many processes like this one fit on the GPU, at most.
+    """Say what to do about a lack of device memory: how many processes like this one fit on the GPU, at most.
 
     Args:
         asked: GiB that were asked for in vain, beside what is held.

@@ -34,7 +34,7 @@ TPR_AT = {"fpr1": 0.01, "fpr0.1": 0.001}
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a model says about one set.
+    """The outputs of a model on one set of samples.
 
     Args:
         logits: float32 [N, K].
@@ -68,11 +68,11 @@ class Outputs:
         return self.forgotten is not None and bool(self.forgotten.any())
 
     def part(self, mask: NDArray[np.bool_] | NDArray[np.int64]) -> Outputs:
-        """The samples where `mask` is true, or at these positions."""
+        """Return the samples where `mask` is true, or at these positions."""
         return Outputs(self.logits[mask], self.labels[mask])
 
     def without_forgotten(self) -> Outputs:
-        """The samples of retained classes."""
+        """Return the samples of retained classes."""
         return self if self.forgotten is None else self.part(~self.forgotten)
 
 
@@ -80,7 +80,7 @@ class Outputs:
 def predict(
     model: nn.Module, examples: Examples, batch_size: int | None = None
 ) -> NDArray[np.float32]:
-    """Logits [N, K] in eval mode without augmentation; leaves modes and random state as they were.
+    """Return logits [N, K] in eval mode without augmentation; leave modes and random state as they were.
 
     Args:
         batch_size: None is 2048 on a GPU, and at most 256 on a CPU, where activations should stay in its cache.
@@ -88,18 +88,17 @@ def predict(
     size = batch_size or 2048
     if batch_size is None and examples.device.type == "cpu":
         size = min(256, max(16, 2**16 // math.prod(examples.input_shape[1:])))
-    found: Tensor | None = None
+    predicted: Tensor | None = None
     with eval_mode(model):
         for start in range(0, len(examples), size):
             inputs = examples.batch(slice(start, start + size))[0]
             logits = model(inputs).float()
-            if (
-                found is None
-            ):  # one array: small ones between large ones would keep their memory from reuse
-                found = logits.new_empty((len(examples), *logits.shape[1:]))
-            found[start : start + size] = logits
-    assert found is not None, "a set without examples"
-    return found.cpu().numpy()
+            if predicted is None:
+                # One array for all: small ones between large ones would keep their memory from reuse.
+                predicted = logits.new_empty((len(examples), *logits.shape[1:]))
+            predicted[start : start + size] = logits
+    assert predicted is not None, "a set without examples"
+    return predicted.cpu().numpy()
 
 
 def outputs(
@@ -110,7 +109,7 @@ def outputs(
 
 
 def few_scores(retain: Outputs, forget: Outputs, held_out: Outputs) -> dict[str, float]:
-    """The accuracies and the entropy attack of one view: what a curve shows after every epoch."""
+    """Return the accuracies and the entropy attack of one view: what a curve shows after every epoch."""
     values = {
         "acc_retain": metrics.accuracy(retain.logits, retain.labels),
         "acc_forget": metrics.accuracy(forget.logits, forget.labels),
@@ -129,7 +128,7 @@ def few_scores(retain: Outputs, forget: Outputs, held_out: Outputs) -> dict[str,
 
 
 def score(retain: Outputs, forget: Outputs, held_out: Outputs) -> dict[str, float]:
-    """The metrics of one view that need no retrained model and little time, under their canonical names.
+    """Return the metrics of one view that need no retrained model and little time, under their canonical names.
 
     The population of the population attack is half of the held-out samples, a stratified choice that depends on
     their labels only; the other half are its non-members. Every other metric uses all held-out samples; the
@@ -160,7 +159,7 @@ def score(retain: Outputs, forget: Outputs, held_out: Outputs) -> dict[str, floa
 def _power(
     attack: str, members: NDArray[np.float64], nonmembers: NDArray[np.float64]
 ) -> dict[str, float]:
-    """AUC of an attack and its true positive rates at small false positive rates, from scores that grow with membership."""
+    """Return the AUC of an attack and its true positive rates at ``TPR_AT``; scores grow with membership."""
     rates = {
         f"{attack}_tpr_{name}": attacks.tpr_at_fpr(members, nonmembers, rate)
         for name, rate in TPR_AT.items()
@@ -175,7 +174,7 @@ def costly_score(
     generator_seed: int,
     groups: Sequence[str] = ("svc", "starting_kit"),
 ) -> dict[str, float]:
-    """The SVC attacks and the starting kit's attack of one view: a second on digits, most of a minute on CIFAR-10.
+    """Run the SVC attacks and the starting kit's attack on one view: a second on digits, most of a minute on CIFAR-10.
 
     Non-members are the held-out samples without a forgotten class or sub-class, as in UGradSL; NatMU and JiT,
     whose attack is in `score`, keep it. The SVC's members are as many retained samples.
@@ -206,18 +205,18 @@ def costly_score(
         values[name] = run() if finite else metrics.NAN
 
     if "svc" in groups:
-        found = [attacks.svc_features(part.logits, part.labels) for part in sets]
+        features = [attacks.svc_features(part.logits, part.labels) for part in sets]
         for name in SVC_INPUTS:
-            inputs = [features[name] for features in found]
+            inputs = [each[name] for each in features]
             attack(f"mia_svc_{name}_nonmember", partial(attacks.mia_svc_nonmember, *inputs))
     if "starting_kit" in groups:
         losses = forget.losses, outside.losses
         attack("mia_acc_forget_test", partial(attacks.mia_acc_forget_test, *losses, rng))
     if "svc_chunked" in groups:
         shuffled = (retain.part(order), outside, forget)
-        found = [attacks.svc_features(part.logits, part.labels) for part in shuffled]
+        features = [attacks.svc_features(part.logits, part.labels) for part in shuffled]
         for name in CHUNKED_INPUTS:
-            inputs = [features[name] for features in found]
+            inputs = [each[name] for each in features]
             attack(f"mia_svc_chunked_{name}_nonmember", partial(attacks.mia_akbari, *inputs))
     if "svc_columns" in groups:
         columns = [attacks.m_entropy(part.logits, part.labels, "columns")[:, None] for part in sets]
@@ -234,7 +233,7 @@ def compare(
     untrained_logits: NDArray[np.float32],
     whole_class: bool,
 ) -> dict[str, float]:
-    """The metrics of one view that need the retrained models.
+    """Return the metrics of one view that need the retrained models.
 
     Args:
         values: `score`, and where it was run `costly_score`, of the unlearned model.
@@ -248,20 +247,20 @@ def compare(
         Closeness on D_f, and average gaps; those that need `costly_score` only where both sides have it.
     """
     test = closeness.entropy_wilcoxon(forget.logits, reference_logits)
-    found = {
+    compared = {
         "activation_distance": metrics.activation_distance(forget.logits, reference_logits),
         "delta_acc_forget": metrics.gap(values["acc_forget"], reference["acc_forget"]),
         "entropy_wilcoxon_p": test.p,
         "entropy_median_diff": test.median_difference,
         "zrf": closeness.zrf(forget.logits, untrained_logits),
     }
-    there = set(values) & set(reference)
+    on_both_sides = set(values) & set(reference)
     for name, needed in metrics.MEAN_GAPS[whole_class].items():
-        if name == "avg_gap_natmu" or set(needed) <= there:
-            found[name] = metrics.mean_gap(values, reference, needed)
-    if set(metrics.SVC_GAP4) <= there:
-        found["mia_svc_gap_max"] = metrics.max_gap(values, reference, metrics.SVC_GAP4)
-    return found
+        if name == "avg_gap_natmu" or set(needed) <= on_both_sides:
+            compared[name] = metrics.mean_gap(values, reference, needed)
+    if set(metrics.SVC_GAP4) <= on_both_sides:
+        compared["mia_svc_gap_max"] = metrics.max_gap(values, reference, metrics.SVC_GAP4)
+    return compared
 
 
 def diagnostics_score(
@@ -271,12 +270,12 @@ def diagnostics_score(
     forget: Outputs,
     reference_logits: NDArray[np.float32],
 ) -> dict[str, float]:
-    """Diagnostics of what a method showed of its work; absent where it showed nothing.
+    """Return the diagnostics of what a method showed of its work; leave out those it showed nothing for.
 
     Args:
         model: The unlearned model.
         retrained: A retrained model of the same problem.
-        evidence: What the method showed.
+        diagnostics: What the method showed.
         forget: The unlearned model's outputs on D_f.
         reference_logits: The retrained model's logits on D_f.
 
@@ -307,7 +306,7 @@ def diagnostics_score(
 
 
 def population_of(labels: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which held-out samples serve as the population: half of each class, a function of the labels alone."""
+    """Return which held-out samples serve as the population, bool [N]: half of each class, by the labels alone."""
     rng = np.random.default_rng(derive_seed("population"))
     mask = np.zeros(len(labels), bool)
     mask[stratified_choice(labels, len(labels) // 2, rng)] = True
@@ -317,7 +316,9 @@ def population_of(labels: NDArray[np.int64]) -> NDArray[np.bool_]:
 def unavailable(
     values: Mapping[str, float], retain: Outputs, forget: Outputs, held_out: Outputs
 ) -> dict[str, str]:
-    """Why metrics of `score` or `costly_score` are NaN, by name; empty when all are numbers.
+    """Return why metrics of `score` or `costly_score` are not finite, by name; empty when all are numbers.
+
+    Every such metric gets a reason: broken outputs, else too few samples, else that its value is not finite.
 
     Args:
         values: What either returned for these outputs.
@@ -349,15 +350,15 @@ def unavailable(
         "streisand": "no class has samples in D_f and among the held-out ones",
         "acc_test_retain": "all held-out samples belong to what is forgotten",
     }
-    return {
-        name: "; ".join(broken)
-        or next(reason for start, reason in few.items() if name.startswith(start))
-        for name, value in values.items()
-        if np.isnan(value)
-    }
+    reasons: dict[str, str] = {}
+    for name, value in values.items():
+        if not math.isfinite(value):
+            too_few = [reason for prefix, reason in few.items() if name.startswith(prefix)]
+            reasons[name] = "; ".join(broken) or (too_few or ["the value is not finite"])[0]
+    return reasons
 
 
 def mean_of(runs: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Mean of each metric over runs that all have it."""
+    """Return the mean of each metric over runs that all have it."""
     names = set.intersection(*(set(run) for run in runs)) if runs else set()
     return {name: float(np.mean([run[name] for run in runs])) for name in sorted(names)}

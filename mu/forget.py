@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mu.checks import not_finite
 from mu.data import Dataset, stratified_choice
 from mu.data.index_files import read_positions
 from mu.keys import derive_seed
@@ -81,6 +82,8 @@ class ForgetRequest:
         for person in self.identities or ():
             if not person.isdecimal():
                 raise ValueError(f"`identities` must be whole numbers, but got {person!r}")
+        for name in not_finite(self):
+            raise ValueError(f"`{name}` must be finite, but got {getattr(self, name)!r}")
 
     @property
     def whole_class(self) -> bool:
@@ -124,7 +127,7 @@ def _key(name: str) -> str:
 
 
 def members(request: ForgetRequest, data: Dataset, part: str) -> NDArray[np.bool_]:
-    """Which samples of a part belong to the request's class or sub-class: bool [N]; all False if none.
+    """Return which samples of a part belong to the request's class or sub-class: bool [N]; all False if none.
 
     Raises:
         ValueError: The class does not exist, or `sub_class` is asked of data without superclasses.
@@ -150,7 +153,7 @@ def _label(name: str, names: Sequence[str], data: Dataset) -> int:
 def select(
     request: ForgetRequest, data: Dataset, scores: NDArray[np.float64] | None = None
 ) -> NDArray[np.int64]:
-    """Sorted positions in the training part of the samples to forget.
+    """Return the sorted positions in the training part of the samples to forget.
 
     Args:
         scores: One number for each training sample, of which the largest are selected; for ``ranked`` requests,
@@ -201,7 +204,7 @@ def select(
 
 
 def stand_in(request: ForgetRequest, data: Dataset) -> NDArray[np.int64]:
-    """What ``select`` returns; of a ranked request as many samples, but the first ones, before any is ranked.
+    """Return what ``select`` returns; for a ranked request as many samples, the first ones, as none is ranked yet.
 
     Raises:
         ValueError: As ``select``, as far as it can be known by now.
@@ -218,7 +221,7 @@ def stand_in(request: ForgetRequest, data: Dataset) -> NDArray[np.int64]:
 
 
 def _pool(request: ForgetRequest, data: Dataset) -> NDArray[np.int64]:
-    """The training samples that a ranked request chooses from."""
+    """Return the training samples that a ranked request chooses from."""
     if request.target is None:
         return np.arange(len(data.parts["train"]))
     return np.flatnonzero(members(request, data, "train"))
@@ -251,7 +254,7 @@ def _groups(data: Dataset) -> NDArray[np.int64]:
 
 
 def _people(request: ForgetRequest, data: Dataset, rng: np.random.Generator) -> NDArray[np.int64]:
-    """The identities to forget: those listed, or a share of all, at least one, drawn among those that qualify."""
+    """Return the identities to forget: those listed, or a share of all, at least one, drawn among those that qualify."""
     groups = _groups(data)
     every = np.unique(groups)
     if request.identities is not None:
@@ -278,7 +281,7 @@ def _people(request: ForgetRequest, data: Dataset, rng: np.random.Generator) -> 
 
 
 def _listed(request: ForgetRequest, data: Dataset) -> NDArray[np.int64]:
-    """The samples that the request's file names."""
+    """Return the samples that the request's file names."""
     assert request.file is not None
     positions = read_positions(request.file, data.total, "file", data.fingerprint)
     chosen = data.train_positions(positions)

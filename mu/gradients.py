@@ -24,12 +24,12 @@ MEMORY = 2**30
 
 
 def flatten(tensors: list[Tensor]) -> Tensor:
-    """One vector of several tensors."""
+    """Return several tensors as one vector."""
     return torch.cat([tensor.reshape(-1) for tensor in tensors])
 
 
 def unflatten(vector: Tensor, model: nn.Module) -> list[Tensor]:
-    """The parts of a vector [P] in the shapes of the model's weights."""
+    """Return the parts of a vector [P] in the shapes of the model's weights."""
     weights = list(model.parameters())
     parts = vector.split([weight.numel() for weight in weights])
     return [part.view(weight.shape) for part, weight in zip(parts, weights)]
@@ -38,7 +38,13 @@ def unflatten(vector: Tensor, model: nn.Module) -> list[Tensor]:
 def weighted_gradient(
     model: nn.Module, inputs: Tensor, labels: Tensor, coefficients: Tensor
 ) -> Tensor:
-    """sum_i coefficients_i * gradient of sample i: [P], by one backward pass."""
+    """Return sum_i coefficients_i * gradient of sample i, [P], by one backward pass.
+
+    Args:
+        inputs: [N, ...], as the model takes them.
+        labels: int64 [N].
+        coefficients: float [N].
+    """
     with eval_mode(model), full_precision(model):
         losses = F.cross_entropy(model(inputs), labels, reduction="none")
     combined = (coefficients.to(losses) * losses).sum()
@@ -49,7 +55,7 @@ def weighted_gradient(
 def batch_gradients(
     model: nn.Module, examples: Examples, batch_size: int
 ) -> Iterator[tuple[int, Tensor]]:
-    """Size of each batch, in the order given, and the gradient of its mean cross-entropy [P]."""
+    """Yield the size of each batch, in the order given, and the gradient of its mean cross-entropy [P]."""
     for index in batches(len(examples), batch_size, device=examples.device):
         inputs, labels = examples.batch(index)
         share = torch.full((len(index),), 1 / len(index), dtype=torch.float64, device=labels.device)
@@ -57,7 +63,7 @@ def batch_gradients(
 
 
 def sample_gradients(model: nn.Module, examples: Examples) -> Tensor:
-    """Gradient of every sample's cross-entropy: [N, P]. For few samples at a time, see ``chunks``."""
+    """Return the gradient of every sample's cross-entropy: [N, P]. It is for few samples at a time, see ``chunks``."""
 
     def gradient(logits: Tensor, label: Tensor, pull: Pull) -> Tensor:
         return pull(logits.softmax(0) - F.one_hot(label, len(logits)))
@@ -66,13 +72,13 @@ def sample_gradients(model: nn.Module, examples: Examples) -> Tensor:
 
 
 def chunks(model: nn.Module, count: int) -> tuple[Tensor, ...]:
-    """Index vectors over `count` samples, each of as many as may have their gradients in memory at once."""
+    """Return index vectors over `count` samples, each of as many as may have their gradients in memory at once."""
     size = sum(weight.numel() * weight.element_size() for weight in model.parameters())
     return torch.arange(count).split(max(1, MEMORY // size))
 
 
 def per_sample(model: nn.Module, examples: Examples, combine: Combine) -> Tensor:
-    """What `combine` makes of every sample, stacked along a first axis of samples.
+    """Return what `combine` makes of every sample, stacked along a first axis of samples.
 
     On a GPU all samples are taken at once by vmap; on a CPU, whose grouped convolutions are slow, one by one.
 
@@ -87,6 +93,7 @@ def per_sample(model: nn.Module, examples: Examples, combine: Combine) -> Tensor
 
 
 def one_by_one(model: nn.Module, inputs: Tensor, labels: Tensor, combine: Combine) -> Tensor:
+    """Return what ``per_sample`` does, by one forward pass a sample."""
     weights = list(model.parameters())
 
     def single(sample: Tensor, label: Tensor) -> Tensor:
@@ -104,6 +111,7 @@ def one_by_one(model: nn.Module, inputs: Tensor, labels: Tensor, combine: Combin
 
 
 def at_once(model: nn.Module, inputs: Tensor, labels: Tensor, combine: Combine) -> Tensor:
+    """Return what ``per_sample`` does, by vmap; call the model's own hooks once for all samples."""
     bare = _Bare(model)
     weights = {name: weight.detach() for name, weight in bare.named_parameters()}
     buffers = dict(bare.named_buffers())

@@ -13,14 +13,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from mu.checks import not_finite
+
 
 @dataclass(frozen=True)
 class Bounds:
-    """An interval of numbers.
+    """An interval of finite numbers.
 
     Args:
-        low: Least accepted value; minus infinity when None.
-        high: Greatest accepted value; infinity when None.
+        low: Least accepted value; None is no limit.
+        high: Greatest accepted value; None is no limit.
         low_open: Whether ``low`` itself is refused.
         high_open: Whether ``high`` itself is refused.
     """
@@ -30,7 +32,15 @@ class Bounds:
     low_open: bool = False
     high_open: bool = False
 
+    def __post_init__(self) -> None:
+        for name in not_finite(self):
+            raise ValueError(
+                f"{name} of a knob's bounds must be finite or None, but got {getattr(self, name)}"
+            )
+
     def __contains__(self, value: float) -> bool:
+        if not math.isfinite(value):
+            return False
         if self.low is not None and (value < self.low or (self.low_open and value == self.low)):
             return False
         return self.high is None or not (
@@ -103,10 +113,10 @@ class Knob:
 
 
 def _number(value: Any) -> float | None:
-    """A finite number, also from text such as ``1e-5``, which YAML reads as a string."""
+    """Return a finite number, also from text such as ``1e-5``, which YAML reads as a string; else None."""
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None
 
@@ -116,6 +126,7 @@ def knobs_of(unlearn: Callable[..., Any]) -> dict[str, Knob]:
 
     Raises:
         TypeError: A knob has no default or no supported annotation, or the method takes ``**kwargs``.
+        ValueError: A default is infinite or NaN.
     """
     hints = get_type_hints(unlearn, include_extras=True)
     knobs = {}
@@ -126,6 +137,11 @@ def knobs_of(unlearn: Callable[..., Any]) -> dict[str, Knob]:
             continue
         if parameter.default is inspect.Parameter.empty:
             raise TypeError(f"`{unlearn.__module__}.unlearn`: knob `{name}` has no default")
+        if isinstance(parameter.default, float) and not math.isfinite(parameter.default):
+            raise ValueError(
+                f"`{unlearn.__module__}.unlearn`: the default of knob `{name}` must be finite, "
+                f"but is {parameter.default}"
+            )
         knobs[name] = _knob(name, hints.get(name), parameter.default)
     return knobs
 

@@ -1,4 +1,4 @@
-"""How the steps of ``mu.training.fit`` reach a GPU: kernel by kernel, or recorded and played back.
+"""Ways for the steps of ``mu.training.fit`` to reach a GPU: kernel by kernel, or recorded and played back.
 
 A small network's kernels are shorter than the time Python takes to launch them. `graph` records forward and
 backward pass of a step once and plays them back as one launch; `compile` fuses kernels as well, for which the
@@ -39,18 +39,19 @@ def check_launch(mode: str) -> None:
 
 
 def gradients(model: nn.Module, loss: Loss) -> Callable[[Tensor, Tensor], None]:
-    """A function of a batch that leaves the gradients of its loss, and nothing older, in the model's weights."""
+    """Return a function of a batch that leaves the gradients of its loss, and nothing older, in the model's weights."""
     return Eager(model, loss) if _mode == "eager" else Repeated(model, loss, _mode == "compile")
 
 
 class Eager:
-    """One kernel after the other."""
+    """A step that launches one kernel after the other."""
 
     def __init__(self, model: nn.Module, loss: Loss):
         self.model, self.loss = model, loss
         self.weights = [weight for weight in model.parameters() if weight.requires_grad]
 
     def __call__(self, inputs: Tensor, labels: Tensor) -> None:
+        """Leave the gradients of a batch's loss in the model's weights."""
         self._backward(self.model, inputs, labels)
 
     def _backward(
@@ -62,8 +63,9 @@ class Eager:
 
 
 class Repeated(Eager):
-    """Steps on batches of the first one's shape are compiled if wished and, on a GPU, recorded; others are eager.
+    """A step that is compiled if asked for and, on a GPU, recorded.
 
+    It is so on batches of the first one's shape; others take an eager step.
     Hooks on the model itself, such as the count of samples, are called for every batch; neither a compiler nor a
     recording sees them.
     """
@@ -94,7 +96,7 @@ class Repeated(Eager):
             self._replay(inputs, labels)
 
     def _warm_up(self, inputs: Tensor, labels: Tensor) -> None:
-        """A real step on a stream of its own, as recording asks for."""
+        """Take a real step on a stream of its own, as recording asks for."""
         self.stream = self.stream or torch.cuda.Stream()
         self.stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self.stream):
@@ -102,6 +104,7 @@ class Repeated(Eager):
         torch.cuda.current_stream().wait_stream(self.stream)
 
     def _replay(self, inputs: Tensor, labels: Tensor) -> None:
+        """Play the recorded step back on a batch; record it first where that was not done yet."""
         if self.graph is None:  # recording computes nothing
             self.inputs, self.labels = inputs.clone(), labels.clone()
             self.graph = torch.cuda.CUDAGraph()
@@ -121,5 +124,5 @@ def _forward(model: nn.Module, inputs: Tensor) -> Tensor:
 
 @cache
 def _compiled() -> Callable[[nn.Module, Tensor], Tensor]:
-    """``_forward`` through the compiler: one function for all models, so that those alike share its work."""
+    """Return ``_forward`` through the compiler: one function for all models, so that those alike share its work."""
     return torch.compile(_forward)

@@ -35,7 +35,7 @@ Weights = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model scores on a problem.
+    """The metrics of a model on a problem, and the outputs they are of.
 
     Args:
         scores: View to metric to value; metrics that could not be computed are absent.
@@ -91,7 +91,7 @@ class Problem:
         seed: Of initial weights and of the order of samples; does not change what is forgotten.
         chosen: Positions of D_f in the training part, for requests that need more than the data to know them (a
             ranking, a file); None selects them by the request.
-        brought: Digest of the checkpoint of each reference that is not trained here.
+        supplied: Digest of the checkpoint of each reference that is not trained here.
     """
 
     data: Dataset
@@ -128,10 +128,10 @@ class Problem:
         return np.setdiff1d(np.arange(len(self.data.parts["train"])), self.forget_index)
 
     def reference_key(self, role: Role) -> str:
-        """Content key of a reference's weights: all that affects them. An original serves every request."""
+        """Return the content key of a reference's weights: all that affects them. An original serves every request."""
         if role in self.supplied:
             supplied = self.supplied[role]
-            return content_key("brought", self.data.fingerprint, self.network.key, supplied)
+            return content_key("supplied", self.data.fingerprint, self.network.key, supplied)
         retained = None if role == "original" else content_key(self.retain_index.tolist())
         faster = pays_on_cpu(self.data.input_shape)
         version = CHANNELS_LAST_VERSION if faster else TRAINING_VERSION
@@ -151,7 +151,7 @@ class Problem:
         return content_key(self.reference_key("original"), self.reference_key("retrain"))
 
     def build(self) -> nn.Sequential:
-        """The network with initial weights, the same for `original` and `retrain` of a seed."""
+        """Build the network with initial weights, the same for `original` and `retrain` of a seed."""
         return self._build(self.network)
 
     def _build(self, network: Model) -> nn.Sequential:
@@ -166,13 +166,13 @@ class Problem:
         return at_precision(model, self.recipe.precision)
 
     def load(self, weights: Weights) -> nn.Module:
-        """The network with the given weights, which are copied."""
+        """Return the network with the given weights, which are copied."""
         model = self._build(replace(self.network, pretrained=None))  # all are replaced here
         model.load_state_dict({name: torch.tensor(value) for name, value in weights.items()})
         return model
 
     def read(self, path: Path) -> Weights:
-        """Weights of a trained model from a checkpoint of the network, whose normalisation is no part of it.
+        """Read the weights of a trained model from a checkpoint of the network, whose normalisation is no part of it.
 
         Raises:
             ValueError: It cannot be read, or does not fit; see ``mu.models.checkpoints``.
@@ -183,9 +183,9 @@ class Problem:
         return weights_of(model)
 
     def train(self, role: Role, model: nn.Module, device: str = "cpu") -> Iterator[None]:
-        """Train a freshly built `model` on D (`original`) or D_r (`retrain`); yields after each epoch.
+        """Train a freshly built `model` on D (`original`) or D_r (`retrain`); yield after each epoch.
 
-        Seeds the process's global generators, which dropout draws from.
+        It seeds the process's global generators, which dropout draws from.
         """
         examples = self.data.parts["train"].examples(device)
         if role == "retrain":
@@ -196,7 +196,7 @@ class Problem:
         yield from train(model, examples, self.recipe, order)
 
     def split(self, device: str = "cpu") -> Split:
-        """What methods are handed, before it is narrowed to what each declares."""
+        """Return what methods are handed, before it is narrowed to what each declares."""
         part, target = self.data.parts["train"], None
         everything = part.examples(device)
         if self.request.whole_class:
@@ -217,7 +217,7 @@ class Problem:
         )
 
     def held_out(self, view: str, device: str = "cpu") -> tuple[Examples, NDArray[np.bool_] | None]:
-        """The held-out samples of a view (`val` or `test`), and which belong to a forgotten class."""
+        """Return the held-out samples of a view (`val` or `test`), and which belong to a forgotten class."""
         forgotten = members(self.request, self.data, view) if self.request.whole_class else None
         return self.data.parts[view].examples(device), forgotten
 
@@ -229,7 +229,7 @@ class Problem:
         device: str = "cpu",
         attacks: Sequence[str] = (),
     ) -> Evaluation:
-        """Metrics of every view that need no retrained model. Each set passes through the model once.
+        """Compute the metrics of every view that need no retrained model. Each set passes through the model once.
 
         Args:
             attacks: Groups of costly attacks that are run as well, of ``mu.evaluate.COSTLY``.
@@ -250,5 +250,5 @@ class Problem:
 
 
 def weights_of(model: nn.Module) -> dict[str, NDArray[Any]]:
-    """A copy of a model's weights and buffers as arrays, cheap to send and share."""
+    """Return a copy of a model's weights and buffers as arrays, cheap to send and share."""
     return {name: value.cpu().numpy().copy() for name, value in model.state_dict().items()}

@@ -25,7 +25,7 @@ RANKING_VERSION = 1
 
 
 def early_epochs(problem: Problem) -> int:
-    """Epochs that decide which samples are hard: the request's, or a fifth of the recipe's, rounded up.
+    """Return how many epochs decide which samples are hard: the request's, or a fifth of the recipe's, rounded up.
 
     Raises:
         ValueError: The recipe has fewer.
@@ -38,7 +38,7 @@ def early_epochs(problem: Problem) -> int:
 
 
 def ranking_key(problem: Problem) -> str:
-    """Content key of a ranked problem's scores."""
+    """Return the content key of a ranked problem's scores."""
     kind = problem.request.kind
     epochs = early_epochs(problem) if kind == "hardest" else None
     return content_key("ranking", RANKING_VERSION, problem.reference_key("original"), kind, epochs)
@@ -66,7 +66,7 @@ def rank(
 
 
 def _mean_probability(problem: Problem, device: str) -> NDArray[np.float64]:
-    """Mean over the early epochs of the probability of each sample's own class, taken after each of them."""
+    """Return the mean over the early epochs of the probability of each sample's own class, taken after each of them."""
     part = problem.data.parts["train"]
     examples = part.examples(device)
     model = place(problem.build(), device)
@@ -79,7 +79,7 @@ def _mean_probability(problem: Problem, device: str) -> NDArray[np.float64]:
 
 
 def _membership(problem: Problem, original: Weights, device: str) -> NDArray[np.float64]:
-    """Probability of having been trained on, by the entropy attack on the original model (JiT Table 6).
+    """Return the probability of having been trained on, by the entropy attack on the original model (JiT Table 6).
 
     Differs: JiT fits its attack on test samples; here it is `val`, because which samples are forgotten may not
     depend on what only the report looks at.

@@ -13,11 +13,10 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-SCHEMA = 1
-PHASES = ("reference", "search", "default", "confirm", "sufficient", "transfer", "audit")
+SCHEMA = 2
 STATUSES = ("finished", "stopped", "diverged", "failed")
 CAUSES = ("exception", "memory", "timeout", "infrastructure")
-REFERENCES = ("original", "retrain")
+REFERENCE_ROLES = ("original", "retrain")
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,7 @@ class TrialRecord:
 
     Args:
         key: Content key: problem, method, knobs, phase and number. A finished key never runs again.
-        phase: One of ``PHASES``.
+        phase: Name of the phase of its study, such as `search` or `confirm`.
         forget: Name of the forget request.
         method: Name of the method, or `original` / `retrain` in the reference phase.
         seed: Seed of the problem.
@@ -84,6 +83,7 @@ class TrialRecord:
 
     @property
     def finished(self) -> bool:
+        """Whether it ran to its end, so that it has metrics."""
         return self.status == "finished"
 
     @property
@@ -92,7 +92,7 @@ class TrialRecord:
         return self.cause == "infrastructure"
 
     def cost(self, resource: str) -> float:
-        """Seconds that the trial kept a resource, such as GPU-seconds of `gpus`."""
+        """Return the seconds that the trial kept a resource, such as GPU-seconds of `gpus`."""
         return self.time_total * self.resources.get(resource, 0.0)
 
 
@@ -101,19 +101,20 @@ REQUIRED = tuple(f.name for f in fields(TrialRecord) if f.default is f.default_f
 
 
 def to_line(kind: str, content: dict[str, Any]) -> str:
-    """One line of a results file, without the newline; numbers that are not finite become null."""
+    """Return one line of a results file, without the newline; numbers that are not finite become null."""
     line = {"kind": kind, "schema": SCHEMA, **content}
     return json.dumps(_finite(line), separators=(",", ":"), allow_nan=False)
 
 
 def trial_line(record: TrialRecord) -> str:
+    """Return the line of a trial, without the newline."""
     return to_line("trial", asdict(record))
 
 
 def read(path: Path) -> tuple[dict[str, Any], list[TrialRecord]]:
     """Read a results file: the last `study` line and every trial, the first of each key.
 
-    A failed one gives way to a later line of its key: it was repeated. A last line cut short by a crash is left out.
+    A failed trial gives way to a later line of its key, a repetition. A last line that a crash cut short is left out.
 
     Raises:
         ValueError: A line is not of a schema or kind this version knows, or a trial lacks a field; the
@@ -131,7 +132,13 @@ def read(path: Path) -> tuple[dict[str, Any], list[TrialRecord]]:
             if number == len(lines):
                 break
             raise ValueError(f"{path}:{number}: not a JSON line: {error}") from error
-        if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+        schema = content.get("schema") if isinstance(content, dict) else None
+        if schema == 1:
+            raise ValueError(
+                f"{path}:{number}: was written by musweep 0.1, whose results later versions do not read; "
+                "use another study name or --results, or musweep 0.1"
+            )
+        if schema != SCHEMA:
             raise ValueError(f"{path}:{number}: schema is not {SCHEMA}; use a matching musweep")
         if content.get("kind") == "study":
             study = content
@@ -146,7 +153,7 @@ def read(path: Path) -> tuple[dict[str, Any], list[TrialRecord]]:
 
 
 def from_content(content: dict[str, Any]) -> TrialRecord:
-    """A record from a parsed line; null metrics become NaN."""
+    """Return a record from a parsed line; null metrics become NaN."""
     names = {f.name for f in fields(TrialRecord)}
     record = TrialRecord(**{name: value for name, value in content.items() if name in names})
     for values in (*record.metrics.values(), *record.curve):
@@ -157,7 +164,7 @@ def from_content(content: dict[str, Any]) -> TrialRecord:
 
 
 def _trial(content: dict[str, Any], where: str) -> TrialRecord:
-    """A record from a parsed line, or a ValueError that says what is wrong with it, and where."""
+    """Return a record from a parsed line, or raise a ValueError that says what is wrong with it, and where."""
     missing = [name for name in REQUIRED if name not in content]
     if missing:
         raise ValueError(f"{where}: a trial without {', '.join(f'`{name}`' for name in missing)}")
@@ -168,7 +175,7 @@ def _trial(content: dict[str, Any], where: str) -> TrialRecord:
 
 
 def write(path: Path, lines: Iterable[str]) -> None:
-    """Write a whole results file; for tests and tools, the sweep itself appends."""
+    """Write a whole results file; it is for tests and tools, the sweep itself appends."""
     path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
 
 

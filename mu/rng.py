@@ -12,7 +12,7 @@ from mu.keys import derive_seed
 
 
 def generator(*parts: Any) -> torch.Generator:
-    """A CPU generator seeded by ``derive_seed(*parts)``; draws are moved to the device by the caller."""
+    """Return a CPU generator seeded by ``derive_seed(*parts)``; draws are moved to the device by the caller."""
     return torch.Generator().manual_seed(derive_seed(*parts))
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mu.record import REFERENCES, TrialRecord
+from mu.record import REFERENCE_ROLES, TrialRecord
 
 Values = Mapping[str, float]
 COSTS = ("time_unlearn", "samples_seen")
@@ -55,7 +55,7 @@ class Rule:
     """A way to choose among candidates.
 
     Args:
-        name: How it is called in files.
+        name: Its name in files.
         label: What it does, in a few words.
         oracle: Whether it reads the retrained models.
         whole_class: Whether it is for requests that forget whole classes, or for others; None is for all.
@@ -70,6 +70,7 @@ class Rule:
     cost: Callable[[Candidate, References], tuple[float, ...]]
 
     def applies(self, whole_class: bool) -> bool:
+        """Return whether the rule is for requests of this kind."""
         return self.whole_class in (None, whole_class)
 
 
@@ -81,7 +82,7 @@ def candidates(
     seeds: Sequence[int],
     view: str = "val",
 ) -> list[Candidate]:
-    """Configurations of a cell that finished, with a finite value, on all search seeds, by number.
+    """Return the configurations of a cell that finished, with a finite value, on all search seeds, by number.
 
     Args:
         view: What the search looked at; `test` only where a study selects as the papers do.
@@ -92,7 +93,7 @@ def candidates(
             continue
         if record.finished and record.number is not None and record.seed in seeds:
             runs[record.number][record.seed] = record
-    found = [
+    complete = [
         Candidate(
             number,
             list(by_seed.values())[-1].knobs,
@@ -102,14 +103,14 @@ def candidates(
         for number, by_seed in sorted(runs.items())
         if set(by_seed) == set(seeds)
     ]
-    return [candidate for candidate in found if math.isfinite(candidate.value)]
+    return [candidate for candidate in complete if math.isfinite(candidate.value)]
 
 
 def references(
     records: Iterable[TrialRecord], forget: str, seeds: Sequence[int], view: str = "val"
 ) -> References:
-    """The reference models of a request on the search seeds, those that were recorded."""
-    runs: dict[str, dict[int, TrialRecord]] = {name: {} for name in REFERENCES}
+    """Return the reference models of a request on the search seeds, as far as they were recorded."""
+    runs: dict[str, dict[int, TrialRecord]] = {name: {} for name in REFERENCE_ROLES}
     for record in records:
         here = (record.phase, record.forget, record.role) == ("reference", forget, "search")
         if here and record.finished and record.seed in seeds and record.method in runs:
@@ -117,24 +118,24 @@ def references(
     return References(*(_means(runs[name].values(), view) for name in ("original", "retrain")))
 
 
-def best_objective(found: Sequence[Candidate]) -> Candidate | None:
-    """The candidate with the lowest value; the earliest of equals; None when there is none."""
-    return choose(OBJECTIVE, found, References())
+def best_objective(tried: Sequence[Candidate]) -> Candidate | None:
+    """Return the candidate with the lowest value; the earliest of equals; None when there is none."""
+    return choose(OBJECTIVE, tried, References())
 
 
-def choose(rule: Rule, found: Sequence[Candidate], known: References) -> Candidate | None:
-    """The candidate of least cost; the earliest of equals; None when no cost can be told."""
-    costs = [(rule.cost(candidate, known), candidate.number) for candidate in found]
-    told = [
+def choose(rule: Rule, tried: Sequence[Candidate], known: References) -> Candidate | None:
+    """Return the candidate of least cost; the earliest of equals; None when no cost can be told."""
+    costs = [(rule.cost(candidate, known), candidate.number) for candidate in tried]
+    comparable = [
         (cost, candidate)
-        for cost, candidate in zip(costs, found)
+        for cost, candidate in zip(costs, tried)
         if all(math.isfinite(number) for number in cost[0])
     ]
-    return min(told, key=lambda item: item[0], default=(None, None))[1]
+    return min(comparable, key=lambda item: item[0], default=(None, None))[1]
 
 
 def objective_value(record: TrialRecord, objective: str, view: str = "val") -> float:
-    """The objective of a finished search trial: its cost, or a metric of the view it was searched on."""
+    """Return the objective of a finished search trial: its cost, or a metric of the view it was searched on."""
     if objective in COSTS:
         return float(getattr(record, objective))
     return record.metrics.get(view, {}).get(objective, math.nan)
@@ -145,13 +146,13 @@ def _lowest_objective(candidate: Candidate, known: References) -> tuple[float, .
 
 
 def _forget_accuracy_first(candidate: Candidate, known: References) -> tuple[float, ...]:
-    """Forget accuracy as that of retraining, and of those with the same the nearest MIA (NatMU's tuning)."""
+    """Return the distance to retraining of forget accuracy, then of the MIA, which decides between equals (NatMU)."""
     names = ("acc_forget", "mia_lr_entropy")
     return tuple(_distance(candidate, name, known.retrain.get(name, math.nan)) for name in names)
 
 
 def _held_out_accuracy(candidate: Candidate, known: References) -> tuple[float, ...]:
-    """Forgotten samples are classified as well as held-out ones, which is what never having seen them means.
+    """Return the distance to where forgotten samples are classified as well as held-out ones, as if never seen.
 
     What held-out accuracy has lost is added: a destroyed model classifies both equally badly.
     """
@@ -160,23 +161,24 @@ def _held_out_accuracy(candidate: Candidate, known: References) -> tuple[float, 
 
 
 def _held_out_losses(candidate: Candidate, known: References) -> tuple[float, ...]:
-    """Losses of forgotten samples are distributed as those of held-out ones; what accuracy has lost is added."""
+    """Return the distance of the losses of forgotten samples to those of held-out ones, plus what accuracy has lost."""
     return (_rounded(candidate.metrics.get("loss_ks", math.nan) + _lost(candidate, known)),)
 
 
 def _attack_at_chance(candidate: Candidate, known: References) -> tuple[float, ...]:
-    """The entropy attack calls half of the forgotten samples members; what accuracy has lost is added.
+    """Return how far the entropy attack is from calling half of D_f members, plus what accuracy has lost.
 
-    A guess: the fair target is the rate at which it calls held-out samples members, which is not recorded, and
-    which is above one half where members and others overlap (retrained models of NatMU: 0.80 on CIFAR-10).
+    The target of one half is a guess. The fair one is the rate at which the attack calls held-out samples members. It
+    is not recorded, and lies above one half where members and others overlap (0.80 for NatMU's retrained models on
+    CIFAR-10).
     """
     return (_rounded(_distance(candidate, "mia_lr_entropy", 0.5) + _lost(candidate, known)),)
 
 
 def _class_gone(candidate: Candidate, known: References) -> tuple[float, ...]:
-    """Nothing of the class is recognised and the rest is: forget accuracy, plus what the rest has lost.
+    """Return the forget accuracy, 0 where the class is no longer recognised, plus what accuracy on the rest has lost.
 
-    Right for a class. Of a sub-class a retrained model recognises some, by what it shares with its siblings.
+    The rule is right for a class. Of a sub-class a retrained model recognises some, by what it shares with its siblings.
     """
     forgotten = candidate.metrics.get("acc_forget", math.nan)
     return (_rounded(forgotten + _lost(candidate, known, "acc_test_retain")),)
@@ -199,18 +201,18 @@ def _distance(candidate: Candidate, name: str, target: float) -> float:
 
 
 def _lost(candidate: Candidate, known: References, name: str = "acc_test") -> float:
-    """By how much held-out accuracy is below that of the original model; 0 when it is not."""
+    """Return by how much held-out accuracy is below that of the original model; 0 when it is not."""
     drop = known.original.get(name, math.nan) - candidate.metrics.get(name, math.nan)
     return drop if math.isnan(drop) else max(0.0, drop)
 
 
 def _rounded(value: float) -> float:
-    """Without the rounding of floating-point numbers, which must not decide between equals."""
+    """Round away the errors of floating-point numbers, which must not decide between equals."""
     return round(value, 9)
 
 
 def _means(runs: Iterable[TrialRecord], view: str) -> dict[str, float]:
-    """Mean of each metric of a view that all the runs have."""
+    """Return the mean of each metric of a view that all the runs have."""
     views = [run.metrics.get(view, {}) for run in runs]
     shared = [name for name in (views[0] if views else {}) if all(name in view for view in views)]
     return {name: sum(view[name] for view in views) / len(views) for name in shared}

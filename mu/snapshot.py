@@ -1,7 +1,7 @@
-"""Where a training or a method is, at the end of an epoch, so that it can go on elsewhere with the same numbers.
+"""The state of a training or a method at the end of an epoch, so that it can go on elsewhere with the same numbers.
 
-Loops over epochs take their numbers from ``resumable``, and name all that changes in them. What comes before a
-loop follows from seeds, and runs again; the loop itself goes on behind the last epoch that was saved.
+Loops over epochs take their numbers from ``resumable``, and name all that changes in them. The code before a loop
+follows from seeds and runs again; the loop itself goes on behind the last epoch that was saved.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ class Stateful(Protocol):
 
 
 class Snapshot:
-    """The state of one training or method run: of the loop it is in, and how many epochs of it are done.
+    """The state of one training or method run: that of the loop it is in, and how many epochs of it are done.
 
     Args:
-        content: What ``save`` gave; empty begins at the beginning.
+        content: The bytes that ``save`` returned; empty begins at the beginning.
 
     Attributes:
         epochs: Epochs done in the loop that runs.
         pending: Whether the loop that was saved has not been reached yet.
-        resumed: Called when its state has been brought back, before the first new epoch.
+        resumed: Called when the state has been restored, before the first new epoch.
     """
 
     def __init__(self, content: bytes = b""):
@@ -45,7 +45,7 @@ class Snapshot:
         self._inside: tuple[torch.Generator, tuple[Stateful, ...]] | None = None
 
     def follow(self, steps: Iterator[T]) -> Generator[T, None, None]:
-        """`steps`, whose loops this snapshot saves and resumes; those before what was saved are passed over."""
+        """Yield from `steps`, whose loops this snapshot saves and resumes; pass over those before the saved one."""
         with closing(cast(Generator[T, None, None], steps)):
             while True:
                 with _current(self):
@@ -57,7 +57,7 @@ class Snapshot:
                     yield item
 
     def save(self) -> bytes:
-        """The state after the epoch that has just ended; empty when no loop runs. To be called between steps."""
+        """Return the state after the epoch that has just ended; empty when no loop runs. Call it between steps."""
         if self._inside is None:
             return b""
         generator, parts = self._inside
@@ -77,19 +77,20 @@ class Snapshot:
     def loop(
         self, epochs: int, generator: torch.Generator, parts: tuple[Stateful, ...]
     ) -> Iterator[int]:
-        """See ``resumable``."""
+        """Yield the numbers of a loop's epochs; see ``resumable``."""
         assert self._inside is None, "a loop that can be resumed holds no other"
         self._inside = generator, parts
         self._loops += 1
         self.epochs = 0
         if self.pending:
-            self._bring_back(generator, parts)
+            self._restore(generator, parts)
         for epoch in range(self.epochs, epochs):
             self.epochs = epoch + 1
             yield epoch
         self._inside = None
 
-    def _bring_back(self, generator: torch.Generator, parts: tuple[Stateful, ...]) -> None:
+    def _restore(self, generator: torch.Generator, parts: tuple[Stateful, ...]) -> None:
+        """Put the saved state into the loop's parts, if this is the loop that was saved."""
         state = torch.load(io.BytesIO(self._content), map_location="cpu", weights_only=True)
         if state["loop"] != self._loops:
             return
@@ -106,11 +107,11 @@ class Snapshot:
 
 
 def resumable(epochs: int, generator: torch.Generator, *parts: Stateful) -> Iterator[int]:
-    """The numbers, from 0, of a loop's epochs: those that were not run before what a snapshot goes on from.
+    """Return the numbers, from 0, of a loop's epochs, without those that ran before what a snapshot goes on from.
 
     Args:
-        generator: Where the loop draws from.
-        parts: All else that the loop changes: models, optimizers, ``mu.data.sampling``'s endless passes.
+        generator: The generator that the loop draws from.
+        parts: All else that the loop changes: models, optimizers, ``mu.data.passes``.
     """
     if _followed is None:
         return iter(range(epochs))
@@ -122,6 +123,7 @@ _followed: Snapshot | None = None
 
 @contextmanager
 def _current(snapshot: Snapshot | None) -> Iterator[None]:
+    """Let loops that begin meanwhile belong to a snapshot, or to none."""
     global _followed
     before, _followed = _followed, snapshot
     try:
@@ -131,6 +133,6 @@ def _current(snapshot: Snapshot | None) -> Iterator[None]:
 
 
 def unfollowed(action: Callable[[], T]) -> T:
-    """Run what is no part of the run that is followed, such as what it computes once for others, too."""
+    """Run an action whose loops are not saved, such as a computation whose result later trials share."""
     with _current(None):
         return action()

@@ -21,7 +21,7 @@ DATA = ("retain", "forget", "twin")
 
 @dataclass
 class Diagnostics:
-    """What a method may show of its work, for diagnostics that outputs alone cannot give. Showing costs nothing.
+    """What a method may show of its work, for metrics that outputs alone cannot give. Showing costs nothing.
 
     Args:
         instances: What it trains in place of D_f: inputs [N, ...] with labels int64 [N] or soft ones float [N, K].
@@ -41,7 +41,7 @@ class Diagnostics:
 class Memo:
     """Results that no knob changes, computed once per problem and kept for the trials that follow.
 
-    A kept result is billed as if it were computed again: `seconds` and `samples` grow by what computing it
+    A kept result is billed as if it were computed again: `seconds` and `samples` grow by what its computation
     took, so that a method's cost never depends on which trial ran first.
 
     Args:
@@ -65,13 +65,14 @@ class Memo:
         self.diagnostics = Diagnostics()
 
     def cached(self, name: Hashable, compute: Callable[[torch.Generator], T]) -> T:
+        """Return the kept result of a name, or compute and keep it; bill its time and samples either way."""
         if name in self._results:
             value, seconds, samples = self._results[name]
             self.seconds += seconds
             self.samples += samples
             return value
         began, seen = time.perf_counter(), self.counter[0]
-        draws = generator("once", self.seed, repr(name))
+        draws = generator("once", self.seed, repr(name))  # the word is part of the seed
         value = unfollowed(lambda: compute(draws))
         size = _tensor_bytes(value)
         if self._held + size <= self.limit_bytes:
@@ -129,17 +130,17 @@ class Split:
 
     @property
     def retain(self) -> Examples:
-        """D_r. Raises LookupError for a method that does not declare it."""
+        """D_r; raises LookupError for a method that does not declare it."""
         return self._part("retain")
 
     @property
     def forget(self) -> Examples:
-        """D_f. Raises LookupError for a method that does not declare it."""
+        """D_f; raises LookupError for a method that does not declare it."""
         return self._part("forget")
 
     @property
     def twin(self) -> Examples:
-        """Held-out labelled data. Raises LookupError for a method that does not declare it."""
+        """Held-out labelled data; raises LookupError for a method that does not declare it."""
         return self._part("twin")
 
     @property
@@ -149,6 +150,7 @@ class Split:
 
     @property
     def device(self) -> torch.device:
+        """Device of the data."""
         return self._any_part().device
 
     @property
@@ -162,15 +164,17 @@ class Split:
             raise ValueError(f"needs images, because it {why}; inputs here are tokens")
 
     def only(self, needs: tuple[str, ...]) -> Split:
-        """This split with no other data than `needs`; zero-shot methods get no retain data at all."""
+        """Return this split with no other data than `needs`; zero-shot methods get no retain data at all."""
         parts = {name: self.parts[name] for name in needs if name in self.parts}
         if "retain" not in parts:  # not even as the larger set that rows point into
             parts = {name: Examples(part.inputs, part.labels) for name, part in parts.items()}
         return replace(self, parts=parts)
 
     def cached(self, name: Hashable, compute: Callable[[torch.Generator], T]) -> T:
-        """`compute(generator)`, or its result from an earlier trial on this problem.
+        """Return `compute(generator)`, or its result from an earlier trial on this problem.
 
-        `name` must hold every knob the result depends on; randomness comes from the generator passed in.
+        Args:
+            name: Holds every knob that the result depends on.
+            compute: Draws from the generator it is given alone.
         """
         return self.memo.cached(name, compute)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mu.checks import not_finite
 from mu.data import Examples, as_float, batches
 from mu.data.augment import Augment
 from mu.data.augment import policy as augment_policy
@@ -31,8 +32,35 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
+class Hyperparameters:
+    """The hyperparameters of ``fit``.
+
+    Args:
+        epochs: Passes over the examples.
+        batch_size: Examples a step.
+        lr: Peak learning rate.
+        optimizer: `sgd`, `adam` or `adamw`.
+        momentum: Of SGD; ignored by Adam.
+        weight_decay: L2 for `sgd` and `adam`, decoupled for `adamw`.
+        schedule: One of ``SCHEDULES``; see ``learning_rate_factor``.
+        warmup_epochs: Linear warm-up before `cosine` and `step`.
+        milestones: Shares of the steps after which `step` falls.
+    """
+
+    epochs: int
+    batch_size: int
+    lr: float
+    optimizer: str = "sgd"
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    schedule: str = "constant"
+    warmup_epochs: float = 0.0
+    milestones: Sequence[float] = (0.8, 0.9)
+
+
+@dataclass(frozen=True)
 class Recipe:
-    """How original and retrained models are trained.
+    """The training of original and retrained models.
 
     Args:
         epochs: Passes over the training set.
@@ -89,6 +117,14 @@ class Recipe:
             raise ValueError(
                 f"milestones must be increasing shares in (0, 1), but got {list(self.milestones)}"
             )
+        for name in not_finite(self):
+            raise ValueError(f"{name} must be finite, but got {getattr(self, name)!r}")
+
+    @property
+    def hyperparameters(self) -> Hyperparameters:
+        """The part of the recipe that ``fit`` takes."""
+        shared = [field.name for field in fields(Hyperparameters)]
+        return Hyperparameters(**{name: getattr(self, name) for name in shared})
 
 
 def learning_rate_factor(
@@ -98,10 +134,17 @@ def learning_rate_factor(
     warmup: int = 0,
     milestones: Sequence[float] = (0.8, 0.9),
 ) -> float:
-    """Multiple of the peak learning rate at a 0-based step of `total`.
+    """Return the multiple of the peak learning rate at a 0-based step of `total`, in [0, 1].
 
-    As NatMU's per-batch schedules: `cosine` reaches exactly 0 on the last step, `step` falls on the step that
+    The schedules are NatMU's, per batch: `cosine` reaches exactly 0 on the last step, `step` falls on the step that
     follows a milestone.
+
+    Args:
+        schedule: `constant`, `cosine`, `onecycle` or `step`.
+        step: The step, from 0.
+        total: Steps of the whole training.
+        warmup: Steps of linear warm-up before `cosine` and `step`.
+        milestones: Shares of `total` after which `step` falls to a tenth.
     """
     if schedule == "constant":
         return 1.0
@@ -120,7 +163,7 @@ def learning_rate_factor(
 def make_optimizer(
     model: nn.Module, name: str, lr: float, momentum: float = 0.9, weight_decay: float = 0.0
 ) -> torch.optim.Optimizer:
-    """`sgd` (L2 decay), `adam` (L2 decay) or `adamw` (decoupled decay) over the weights that need gradients."""
+    """Return `sgd` (L2 decay), `adam` (L2 decay) or `adamw` (decoupled decay) over the weights that need gradients."""
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     options: dict[str, Any] = {"lr": lr, "weight_decay": weight_decay, "fused": True}
     if name == "sgd":
@@ -129,6 +172,7 @@ def make_optimizer(
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Set the learning rate of all weights."""
     for group in optimizer.param_groups:
         group["lr"] = lr
 
@@ -137,41 +181,38 @@ def fit(
     model: nn.Module,
     examples: Examples,
     generator: torch.Generator,
+    hyperparameters: Hyperparameters,
     *,
-    epochs: int,
-    batch_size: int,
-    lr: float,
-    optimizer: str = "sgd",
-    momentum: float = 0.9,
-    weight_decay: float = 0.0,
-    schedule: str = "constant",
-    warmup_epochs: float = 0.0,
-    milestones: Sequence[float] = (0.8, 0.9),
     augment: Augment | None = None,
     augmentable: Tensor | None = None,
     loss: Loss = F.cross_entropy,
     begin: Callable[[int], object] | None = None,
 ) -> Iterator[None]:
-    """Train in place on shuffled batches, in train mode; yields after each epoch.
+    """Train in place on shuffled batches, in train mode; yield after each epoch.
 
     Args:
+        model: The network; weights that need no gradient stay as they are.
+        examples: The N training examples.
+        generator: Draws the order of examples and the augmentation.
+        hyperparameters: How long and how fast to train.
         augment: Applied to every batch anew; None leaves the inputs as they are.
         augmentable: bool [N], which examples `augment` may change; None is all.
         loss: From logits [B, K] and labels [B] to a scalar.
         begin: Called before each epoch with its number, from 0.
     """
-    stepper = make_optimizer(model, optimizer, lr, momentum, weight_decay)
+    given = hyperparameters
+    stepper = make_optimizer(model, given.optimizer, given.lr, given.momentum, given.weight_decay)
     differentiate = gradients(model, loss)
     if augmentable is not None:
         augmentable = augmentable.to(examples.device)
-    per_epoch = sum(1 for _ in batches(len(examples), batch_size))
-    total, warmup = epochs * per_epoch, round(warmup_epochs * per_epoch)
-    for epoch in resumable(epochs, generator, model, stepper):
+    per_epoch = sum(1 for _ in batches(len(examples), given.batch_size))
+    total, warmup = given.epochs * per_epoch, round(given.warmup_epochs * per_epoch)
+    for epoch in resumable(given.epochs, generator, model, stepper):
         step = epoch * per_epoch
         if begin:
             begin(epoch)
         model.train()
-        for index in batches(len(examples), batch_size, generator, examples.device):
+        for index in batches(len(examples), given.batch_size, generator, examples.device):
             chosen = examples.take(index)
             inputs = chosen.inputs
             if augment:
@@ -179,8 +220,8 @@ def fit(
                 if augmentable is not None:
                     changed = augmentable[index][:, None, None, None]
                     inputs = torch.where(changed, inputs, chosen.inputs)
-            factor = learning_rate_factor(schedule, step, total, warmup, milestones)
-            set_lr(stepper, lr * factor)
+            factor = learning_rate_factor(given.schedule, step, total, warmup, given.milestones)
+            set_lr(stepper, given.lr * factor)
             differentiate(as_float(inputs), chosen.labels)
             stepper.step()
             step += 1
@@ -195,9 +236,9 @@ def one_pass(
     batch_size: int,
     loss: Loss = F.cross_entropy,
 ) -> None:
-    """One shuffled pass with an optimizer of the caller's, in the mode the model is in.
+    """Make one shuffled pass with an optimizer of the caller's, in the mode the model is in.
 
-    For methods that choose that mode, or carry the optimizer's state over several phases; ``fit`` does both itself.
+    It is for methods that choose that mode, or keep one optimizer over several phases; ``fit`` does both itself.
     """
     for index in batches(len(examples), batch_size, generator, examples.device):
         inputs, labels = examples.batch(index)
@@ -209,20 +250,12 @@ def one_pass(
 def train(
     model: nn.Module, examples: Examples, recipe: Recipe, generator: torch.Generator
 ) -> Iterator[None]:
-    """Train from the weights the model has, by a recipe; yields after each epoch."""
+    """Train from the weights the model has, by a recipe; yield after each epoch."""
     return fit(
         model,
         examples,
         generator,
-        epochs=recipe.epochs,
-        batch_size=recipe.batch_size,
-        lr=recipe.lr,
-        optimizer=recipe.optimizer,
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-        schedule=recipe.schedule,
-        warmup_epochs=recipe.warmup_epochs,
-        milestones=recipe.milestones,
+        recipe.hyperparameters,
         augment=augment_policy(recipe.augment, recipe.pad),
     )
 

@@ -16,12 +16,12 @@ _library: torch.library.Library | None = None
 
 
 def models() -> ModuleType:
-    """``torchvision.models``, importable whatever builds of torch and torchvision are installed."""
+    """Return ``torchvision.models``, importable whatever builds of torch and torchvision are installed."""
     return _import("torchvision.models")
 
 
 def datasets() -> ModuleType:
-    """``torchvision.datasets``, likewise."""
+    """Return ``torchvision.datasets``, likewise."""
     return _import("torchvision.datasets")
 
 

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from reports.load import Method, Study
+from reports.load import RecordedMethod, RecordedStudy
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F4F24")
 """Okabe and Ito's, which colour-blind readers can tell apart, without those too pale for lines."""
@@ -101,11 +101,11 @@ def panels_of(
     return figure, panels[: len(titles)]
 
 
-def bars_height(study: Study) -> float:
+def bars_height(study: RecordedStudy) -> float:
     return 1.0 + 0.32 * max(3, len(study.methods))
 
 
-def name_rows(axes: Axes, methods: Sequence[Method]) -> None:
+def name_rows(axes: Axes, methods: Sequence[RecordedMethod]) -> None:
     axes.set_yticks([method.position for method in methods], [method.name for method in methods])
     axes.set_ylim(len(methods) - 0.4, -0.6)
     axes.grid(False, axis="y")
@@ -113,7 +113,7 @@ def name_rows(axes: Axes, methods: Sequence[Method]) -> None:
 
 
 def legend(
-    figure: Figure, methods: Iterable[Method], extra: Sequence[Artist], lines: bool = False
+    figure: Figure, methods: Iterable[RecordedMethod], extra: Sequence[Artist], lines: bool = False
 ) -> None:
     handles: list[Artist] = [
         Line2D(
@@ -182,15 +182,15 @@ def say_at(axes: Axes, y: float, text: str) -> None:
     )
 
 
-def colour_of(method: Method) -> str:
+def colour_of(method: RecordedMethod) -> str:
     return COLOURS[method.position % len(COLOURS)]
 
 
-def marker_of(method: Method) -> str:
+def marker_of(method: RecordedMethod) -> str:
     return MARKERS[method.position % len(MARKERS)]
 
 
-def slug(study: Study, method: Method) -> str:
+def slug(study: RecordedStudy, method: RecordedMethod) -> str:
     """The method's name as a file name; with its place where that is not unique."""
     names = [re.sub(r"[^A-Za-z0-9_.-]+", "_", m.name) for m in study.methods]
     name = names[method.position]

@@ -9,16 +9,16 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 
-from mu.record import REFERENCES, TrialRecord
+from mu.record import REFERENCE_ROLES, TrialRecord
 from reports.canvas import INK, Drawing, panels_of
-from reports.load import Request, Study
-from reports.outcomes import VIEW
+from reports.load import RecordedRequest, RecordedStudy
 from reports.stats import spread
-from reports.table import (
+from reports.summaries import VIEW
+from reports.table_cells import (
     BLANK,
-    Cell,
     Row,
     Table,
+    TableCell,
     by_request,
     marked_best,
     missing,
@@ -30,7 +30,7 @@ MOST = 20
 SHADES = LinearSegmentedColormap.from_list("share", ["#FFFFFF", "#56B4E9", "#0072B2"])
 
 
-def per_class(study: Study) -> Table | None:
+def per_class(study: RecordedStudy) -> Table | None:
     """Accuracy on the test samples of every class, of the confirmed knobs and of both references."""
     groups = by_request(study, lambda request: _rows(study, request))
     if not groups:
@@ -47,7 +47,7 @@ def per_class(study: Study) -> Table | None:
     )
 
 
-def taken_for(study: Study) -> Drawing | None:
+def taken_for(study: RecordedStudy) -> Drawing | None:
     """Share of forgotten samples predicted as each class, a panel for each request."""
     found = {request.name: _shares(study, request) for request in study.requests}
     found = {name: shares for name, shares in found.items() if shares}
@@ -82,7 +82,7 @@ def taken_for(study: Study) -> Drawing | None:
     )
 
 
-def _rows(study: Study, request: Request) -> list[Row]:
+def _rows(study: RecordedStudy, request: RecordedRequest) -> list[Row]:
     runs = _runs(study, request)
     accuracies = {name: _accuracies(records) for name, records in runs.items()}
     if "retrain" not in accuracies:
@@ -105,18 +105,18 @@ def _rows(study: Study, request: Request) -> list[Row]:
     for label in sorted(furthest[:MOST]):
         first, itself, *cells = (
             _cell(study, accuracies.get(name, {}).get(label, ()), None if i == 1 else gold[label])
-            for i, name in enumerate((*REFERENCES, *methods))
+            for i, name in enumerate((*REFERENCE_ROLES, *methods))
         )
         best = marked_best(cells, gaps[label])
-        rows.append((Cell(_class_name(study, label)), first, itself, *best))
+        rows.append((TableCell(_class_name(study, label)), first, itself, *best))
     return rows
 
 
-def _cell(study: Study, values: Sequence[float], gold: float | None) -> Cell:
+def _cell(study: RecordedStudy, values: Sequence[float], gold: float | None) -> TableCell:
     found = spread(values)
     if found is None:
         return BLANK
-    return Cell(
+    return TableCell(
         percent(found.mean),
         "" if found.std is None else percent(found.std),
         "" if gold is None else percent(abs(found.mean - gold)),
@@ -124,11 +124,11 @@ def _cell(study: Study, values: Sequence[float], gold: float | None) -> Cell:
     )
 
 
-def _runs(study: Study, request: Request) -> dict[str, list[TrialRecord]]:
+def _runs(study: RecordedStudy, request: RecordedRequest) -> dict[str, list[TrialRecord]]:
     """The runs with confusions of both references and of every method with its tuned knobs."""
     found = {}
-    for name in (*REFERENCES, *(method.name for method in study.methods)):
-        phase = "reference" if name in REFERENCES else "confirm"
+    for name in (*REFERENCE_ROLES, *(method.name for method in study.methods)):
+        phase = "reference" if name in REFERENCE_ROLES else "confirm"
         kept = [r for r in study.cell(phase, request.name, name).finished if r.confusions]
         if kept:
             found[name] = kept
@@ -149,7 +149,7 @@ def _accuracies(records: Iterable[TrialRecord]) -> dict[int, list[float]]:
     return found
 
 
-def _shares(study: Study, request: Request) -> dict[str, np.ndarray]:
+def _shares(study: RecordedStudy, request: RecordedRequest) -> dict[str, np.ndarray]:
     """Name to the share of D_f predicted as each class [K], averaged over runs; retrained models first."""
     runs = _runs(study, request)
     cells = [cell for records in runs.values() for r in records for cell in r.confusions["forget"]]
@@ -167,6 +167,6 @@ def _shares(study: Study, request: Request) -> dict[str, np.ndarray]:
     return shares if math.isfinite(sum(v.sum() for v in shares.values())) else {}
 
 
-def _class_name(study: Study, label: int) -> str:
+def _class_name(study: RecordedStudy, label: int) -> str:
     names = study.line.get("data", {}).get("class_names") or []
     return str(names[label]) if label < len(names) else f"class {label}"

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reports.load import Study
-from reports.outcomes import outcome
-from reports.ranking import cliques, friedman, holm, ranks, signed_rank, smallest_p
+from reports.load import RecordedStudy
+from reports.ranks import cliques, friedman, holm, ranks, signed_rank, smallest_p
 from reports.stats import Spread, spread
+from reports.summaries import cell_summary
 
 ALPHA = 0.05
 """Below this, a corrected p says that two methods differ."""
@@ -69,19 +69,19 @@ class Ranking:
     cliques: tuple[tuple[str, ...], ...]
 
 
-def pairs(study: Study) -> tuple[Pair, ...]:
+def pairs(study: RecordedStudy) -> tuple[Pair, ...]:
     """Every two methods that have a problem in common, in the order of the study."""
     return study.once("pairs", lambda: _pairs(study))
 
 
-def smallest_corrected(study: Study) -> tuple[int, float, float]:
+def smallest_corrected(study: RecordedStudy) -> tuple[int, float, float]:
     """Most problems of any pair, the smallest p these can give, and the same after correction for all pairs."""
     found = pairs(study)
     n = max((pair.difference.n for pair in found), default=0)
     return n, smallest_p(n), min(1.0, len(found) * smallest_p(n))
 
 
-def ranking(study: Study) -> Ranking | None:
+def ranking(study: RecordedStudy) -> Ranking | None:
     """The methods by mean rank; None when fewer than two share a problem.
 
     Methods are ranked on the problems that any has finished, without those methods that lack one. When that
@@ -108,7 +108,7 @@ def ranking(study: Study) -> Ranking | None:
     )
 
 
-def _pairs(study: Study) -> tuple[Pair, ...]:
+def _pairs(study: RecordedStudy) -> tuple[Pair, ...]:
     values = _values(study)
     found: list[Pair] = []
     for first, second in itertools.combinations(values, 2):
@@ -124,11 +124,11 @@ def _pairs(study: Study) -> tuple[Pair, ...]:
     return tuple(dataclasses.replace(pair, p_holm=p) for pair, p in zip(found, corrected))
 
 
-def _values(study: Study) -> dict[str, dict[Problem, float]]:
+def _values(study: RecordedStudy) -> dict[str, dict[Problem, float]]:
     """Method to problem to AvgGap, of methods that have any."""
     values: dict[str, dict[Problem, float]] = {}
     for method in study.methods:
         for request in study.requests:
-            for seed, gap in outcome(study, request, method.name).by_seed.items():
+            for seed, gap in cell_summary(study, request, method.name).by_seed.items():
                 values.setdefault(method.name, {})[request.name, seed] = gap
     return values

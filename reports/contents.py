@@ -13,19 +13,19 @@ from reports import (
     grid,
     knob_figures,
     knob_tables,
-    published,
+    paper_numbers,
+    result_tables,
     robustness_figures,
     robustness_tables,
     uncertainty,
 )
-from reports import tables as result_tables
 from reports.canvas import STYLE, Drawing
-from reports.load import Study
-from reports.table import ORACLE, Table
+from reports.load import RecordedStudy
+from reports.table_cells import ORACLE, Table
 
-TABLES: tuple[Callable[[Study], Table | None], ...] = (
+TABLES: tuple[Callable[[RecordedStudy], Table | None], ...] = (
     result_tables.main,
-    published.published,
+    paper_numbers.published,
     result_tables.sufficient,
     robustness_tables.overforgetting,
     result_tables.transfer,
@@ -43,7 +43,7 @@ TABLES: tuple[Callable[[Study], Table | None], ...] = (
     grid.points,
     knob_tables.importances,
 )
-FIGURES: tuple[Callable[[Study], Drawing | None], ...] = (
+FIGURES: tuple[Callable[[RecordedStudy], Drawing | None], ...] = (
     figures.over_forgetting,
     figures.gaps,
     figures.transfer,
@@ -56,7 +56,7 @@ FIGURES: tuple[Callable[[Study], Drawing | None], ...] = (
 )
 
 
-def all_tables(study: Study) -> list[Table]:
+def all_tables(study: RecordedStudy) -> list[Table]:
     """Every table that the study has."""
     made = [table for make in TABLES if (table := make(study)) is not None]
     if study.oracle:
@@ -64,7 +64,7 @@ def all_tables(study: Study) -> list[Table]:
     return made
 
 
-def all_figures(study: Study) -> dict[str, Drawing]:
+def all_figures(study: RecordedStudy) -> dict[str, Drawing]:
     """Every figure that has something to show, by name."""
     with matplotlib.rc_context(STYLE):
         drawn = [

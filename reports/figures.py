@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
@@ -27,9 +28,9 @@ from reports.canvas import (
     say,
     say_at,
 )
-from reports.load import EPOCHS, Method, Request, Study
-from reports.outcomes import Outcome, outcome, retrained
+from reports.load import EPOCHS, RecordedMethod, RecordedRequest, RecordedStudy
 from reports.stats import Spread, spread
+from reports.summaries import CellSummary, cell_summary, retrained
 
 RUN: dict[str, Any] = {
     "color": INK,
@@ -41,8 +42,8 @@ RUN: dict[str, Any] = {
 """How a single run is drawn."""
 
 
-def over_forgetting(study: Study) -> Drawing | None:
-    """Forget accuracy over epochs against the retrained models, from the longest runs (NatMU Fig. 1)."""
+def over_forgetting(study: RecordedStudy) -> Drawing | None:
+    """Draw forget accuracy over epochs against the retrained models, from the longest runs (NatMU Fig. 1)."""
     curves = {
         (request.name, method.name): _curve(study, request, method)
         for request in study.requests
@@ -54,34 +55,8 @@ def over_forgetting(study: Study) -> Drawing | None:
     starred = False
     for request, axes in zip(study.requests, panels):
         for method in study.methods:
-            points = curves[request.name, method.name]
-            if not points:
-                continue
-            epochs, colour = list(points), colour_of(method)
-            means = [100 * s.mean for s in points.values()]
-            stds = [100 * (s.std or 0.0) for s in points.values()]
-            axes.plot(epochs, means, color=colour, marker=marker_of(method), markersize=3.5)
-            axes.fill_between(
-                epochs,
-                [max(0.0, m - s) for m, s in zip(means, stds)],
-                [min(100.0, m + s) for m, s in zip(means, stds)],
-                color=colour,
-                alpha=0.15,
-                linewidth=0,
-            )
-            chosen = study.chosen(request.name, method.name)
-            tuned = chosen.knobs.get(EPOCHS) if chosen else None
-            if tuned in points and tuned != max(epochs):
-                starred = True
-                axes.plot(
-                    tuned,
-                    100 * points[tuned].mean,
-                    marker="*",
-                    markersize=13,
-                    color=colour,
-                    markeredgecolor="white",
-                    zorder=5,
-                )
+            if points := curves[request.name, method.name]:
+                starred |= _draw_curve(study, request, method, points, axes)
         level = retrained(study, request).means.get("acc_forget")
         if level is not None:
             axes.axhline(100 * level, color=INK, linestyle="--", linewidth=1.2)
@@ -95,11 +70,13 @@ def over_forgetting(study: Study) -> Drawing | None:
     panels[0].set_ylabel("Forget accuracy (%)")
     extra = [Line2D([], [], color=INK, linestyle="--", linewidth=1.2, label="retrain")]
     if starred:
-        extra.append(
-            Line2D(
-                [], [], color=FAINT, marker="*", markersize=11, linestyle="", label="tuned epochs"
-            )
-        )
+        star_mark: dict[str, Any] = {
+            "color": FAINT,
+            "marker": "*",
+            "markersize": 11,
+            "linestyle": "",
+        }
+        extra.append(Line2D([], [], label="tuned epochs", **star_mark))
     legend(figure, study.methods, extra, lines=True)
     star = " A star marks the number of epochs that the search chose." if starred else ""
     return Drawing(
@@ -112,10 +89,46 @@ def over_forgetting(study: Study) -> Drawing | None:
     )
 
 
-def gaps(study: Study) -> Drawing | None:
+def _draw_curve(
+    study: RecordedStudy,
+    request: RecordedRequest,
+    method: RecordedMethod,
+    points: dict[float, Spread],
+    axes: Axes,
+) -> bool:
+    """Draw a method's forget accuracy by epoch, and return whether a star marks the tuned epochs."""
+    epochs, colour = list(points), colour_of(method)
+    means = [100 * s.mean for s in points.values()]
+    stds = [100 * (s.std or 0.0) for s in points.values()]
+    axes.plot(epochs, means, color=colour, marker=marker_of(method), markersize=3.5)
+    axes.fill_between(
+        epochs,
+        [max(0.0, m - s) for m, s in zip(means, stds)],
+        [min(100.0, m + s) for m, s in zip(means, stds)],
+        color=colour,
+        alpha=0.15,
+        linewidth=0,
+    )
+    chosen = study.chosen(request.name, method.name)
+    tuned = chosen.knobs.get(EPOCHS) if chosen else None
+    if tuned not in points or tuned == max(epochs):
+        return False
+    axes.plot(
+        tuned,
+        100 * points[tuned].mean,
+        marker="*",
+        markersize=13,
+        color=colour,
+        markeredgecolor="white",
+        zorder=5,
+    )
+    return True
+
+
+def gaps(study: RecordedStudy) -> Drawing | None:
     """AvgGap of every method with the noise floor."""
     results = {
-        request.name: [outcome(study, request, method.name) for method in study.methods]
+        request.name: [cell_summary(study, request, method.name) for method in study.methods]
         for request in study.requests
     }
     if all(result.average is None for row in results.values() for result in row):
@@ -167,13 +180,13 @@ def gaps(study: Study) -> Drawing | None:
     )
 
 
-def transfer(study: Study) -> Drawing | None:
+def transfer(study: RecordedStudy) -> Drawing | None:
     """AvgGap with own and with transferred knobs side by side (NatMU Fig. 4a)."""
     results = {
         (source, target): [
             (
-                outcome(study, study.request(target), method.name),
-                outcome(study, study.request(target), method.name, "transfer", source),
+                cell_summary(study, study.request(target), method.name),
+                cell_summary(study, study.request(target), method.name, "transfer", source),
             )
             for method in study.methods
         ]
@@ -210,10 +223,10 @@ def transfer(study: Study) -> Drawing | None:
     )
 
 
-def cost(study: Study) -> Drawing | None:
+def cost(study: RecordedStudy) -> Drawing | None:
     """AvgGap against unlearning time."""
     results = {
-        request.name: [outcome(study, request, method.name) for method in study.methods]
+        request.name: [cell_summary(study, request, method.name) for method in study.methods]
         for request in study.requests
     }
     if not any(r.average is not None and r.seconds for row in results.values() for r in row):
@@ -261,7 +274,7 @@ def cost(study: Study) -> Drawing | None:
     )
 
 
-def _reach(results: Sequence[Outcome], floor: float | None) -> float | None:
+def _reach(results: Sequence[CellSummary], floor: float | None) -> float | None:
     """End of an axis that shows every gap and run, and the ends of intervals that are not far beyond."""
     shown = [gap for r in results for gap in (r.average, *r.by_seed.values()) if gap is not None]
     if not shown:
@@ -271,7 +284,9 @@ def _reach(results: Sequence[Outcome], floor: float | None) -> float | None:
     return 100 * min(1.08 * max([largest, *ends]), 1.5 * largest) or None
 
 
-def _curve(study: Study, request: Request, method: Method) -> dict[float, Spread]:
+def _curve(
+    study: RecordedStudy, request: RecordedRequest, method: RecordedMethod
+) -> dict[float, Spread]:
     """Epoch to forget accuracy over the seeds of the longest runs."""
     runs = study.cell("sufficient", request.name, method.name).finished
     runs = runs or study.cell("confirm", request.name, method.name).finished

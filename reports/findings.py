@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from reports import budget
+from reports import tuning_check
 from reports.comparison import ALPHA, pairs, smallest_corrected
-from reports.load import Request, Study
-from reports.outcomes import TOLERANCE, changes, outcome, regret, retrained
+from reports.load import RecordedRequest, RecordedStudy
 from reports.robustness import score
 from reports.stats import Estimate
-from reports.table import count, percent, signed
+from reports.summaries import TOLERANCE, cell_summary, changes, regret, retrained
+from reports.table_cells import count, percent, signed
 
 LEFT_OPEN = ", a difference that so few seeds leave open"
 
 
-def sentences(study: Study) -> list[str]:
+def sentences(study: RecordedStudy) -> list[str]:
     """Who is closest, who over-forgets, whose knobs do not transfer, how sure that is, and what did not finish."""
     found = [closest(study, request) for request in study.requests]
     if not any(found):
@@ -32,12 +32,12 @@ def sentences(study: Study) -> list[str]:
     return [sentence for sentence in found if sentence]
 
 
-def closest(study: Study, request: Request) -> str:
+def closest(study: RecordedStudy, request: RecordedRequest) -> str:
     """The method with the smallest AvgGap on a request, beside noise floor and runner-up; empty without one."""
     averages = {
         method.name: average
         for method in study.methods
-        if (average := outcome(study, request, method.name).average) is not None
+        if (average := cell_summary(study, request, method.name).average) is not None
     }
     if not averages:
         return ""
@@ -55,12 +55,14 @@ def closest(study: Study, request: Request) -> str:
         text += f"; {second} follows with {percent(value)}"
         if floor is not None and value - best <= floor + TOLERANCE:
             text += ", a difference that is itself within the noise floor"
-        elif not _sure(regret(outcome(study, request, second), outcome(study, request, name))):
+        elif not _sure(
+            regret(cell_summary(study, request, second), cell_summary(study, request, name))
+        ):
             text += LEFT_OPEN
     return text + "."
 
 
-def over_forgetting(study: Study) -> str:
+def over_forgetting(study: RecordedStudy) -> str:
     """Methods whose forget accuracy falls below the retrained models' by more than the noise floor."""
     drops: list[tuple[float, str]] = []
     tried, floors = False, True
@@ -68,7 +70,9 @@ def over_forgetting(study: Study) -> str:
         reference = retrained(study, request)
         level = reference.means.get("acc_forget")
         for method in study.methods:
-            value = outcome(study, request, method.name, "sufficient").spreads.get("acc_forget")
+            value = cell_summary(study, request, method.name, "sufficient").spreads.get(
+                "acc_forget"
+            )
             if value is None or level is None:
                 continue
             tried, floors = True, floors and "acc_forget" in reference.floors
@@ -85,15 +89,15 @@ def over_forgetting(study: Study) -> str:
     return f"{start}, forget accuracy falls below that of retraining {measure} for {_listed(named, 4)}."
 
 
-def transfer(study: Study) -> str:
+def transfer(study: RecordedStudy) -> str:
     """Whose metrics change most, and least, when knobs come from another request."""
     by_method: dict[str, list[float]] = {}
     for source, target in study.transfers:
         request = study.request(target)
         for method in study.methods:
             _, average = changes(
-                outcome(study, request, method.name, "transfer", source),
-                outcome(study, request, method.name),
+                cell_summary(study, request, method.name, "transfer", source),
+                cell_summary(study, request, method.name),
                 request.metrics,
             )
             if average is not None:
@@ -110,7 +114,7 @@ def transfer(study: Study) -> str:
     )
 
 
-def robustness(study: Study) -> str:
+def robustness(study: RecordedStudy) -> str:
     """Who loses least, and most, without knobs of its own; of methods that lack nothing."""
     scores = {
         method.name: found.total
@@ -129,7 +133,7 @@ def robustness(study: Study) -> str:
     )
 
 
-def told_apart(study: Study) -> str:
+def told_apart(study: RecordedStudy) -> str:
     """How many pairs of methods differ by the paired tests; or that no test could tell."""
     found = pairs(study)
     if not found:
@@ -141,13 +145,13 @@ def told_apart(study: Study) -> str:
     return f"Paired tests over {count(n, 'problem')} tell {apart} of {count(len(found), 'pair')} of methods apart."
 
 
-def tuned_enough(study: Study) -> str:
+def tuned_enough(study: RecordedStudy) -> str:
     """In how many cells the budget may decide the ranking."""
     verdicts = [
         found.enough
         for request in study.requests
         for method in study.methods
-        if (found := budget.tuned(study, request.name, method.name)) is not None
+        if (found := tuning_check.check_tuning(study, request.name, method.name)) is not None
         and found.enough is not None
     ]
     short = verdicts.count(False)
@@ -156,7 +160,7 @@ def tuned_enough(study: Study) -> str:
     return f"In {short} of {count(len(verdicts), 'cell')}, a larger search budget could change the ranking."
 
 
-def unfinished(study: Study) -> str:
+def unfinished(study: RecordedStudy) -> str:
     """How many trials gave no result, and how much is still to run."""
     ended = Counter(record.status for record in study.records)
     parts = [

@@ -10,9 +10,9 @@ from io import StringIO
 from pathlib import Path
 
 from reports import grid
-from reports.load import Study
-from reports.outcomes import is_target, retrained
-from reports.table import Cell, Table
+from reports.load import RecordedStudy
+from reports.summaries import is_target, retrained
+from reports.table_cells import Table, TableCell
 from reports.uncertainty import CELLS, cells
 
 RESULTS = (
@@ -58,7 +58,7 @@ LATEX = {
 }
 
 
-def write(folder: Path, study: Study, tables: Iterable[Table]) -> None:
+def write(folder: Path, study: RecordedStudy, tables: Iterable[Table]) -> None:
     """Write every table as ``<name>.csv``, ``.md`` and ``.tex``, and ``results.csv``, ``cells.csv`` and, of a grid, ``points.csv``."""
     for table in tables:
         for suffix, text in (
@@ -109,7 +109,7 @@ def to_markdown(table: Table) -> str:
     def line(texts: Iterable[str]) -> str:
         return "| " + " | ".join(_plain(text).replace("|", "\\|") for text in texts) + " |"
 
-    def cell(content: Cell) -> str:
+    def cell(content: TableCell) -> str:
         text = content.text.replace("*", "\\*")
         return f"**{text}**" if content.best else text
 
@@ -127,7 +127,7 @@ def to_latex(table: Table) -> str:
     """A floating table; needs the package booktabs."""
     width = len(table.columns)
 
-    def cell(content: Cell) -> str:
+    def cell(content: TableCell) -> str:
         text = latex(content.text)
         return rf"\textbf{{{text}}}" if content.best else text
 
@@ -152,7 +152,7 @@ def latex(text: str) -> str:
     return "".join(LATEX.get(character, character) for character in _plain(text))
 
 
-def results_csv(study: Study) -> str:
+def results_csv(study: RecordedStudy) -> str:
     """Every metric of every run that counts, tidy and in full precision, fractions in [0, 1].
 
     `retrain` is the mean of the retrained models on the report seeds, `gap` the run's own distance to it;
@@ -162,7 +162,7 @@ def results_csv(study: Study) -> str:
     return _csv([RESULTS, *_results(study)])
 
 
-def _results(study: Study) -> Iterator[tuple[str, ...]]:
+def _results(study: RecordedStudy) -> Iterator[tuple[str, ...]]:
     requests = {request.name: request for request in study.requests}
     for (phase, forget, method, source), runs in study.runs.items():
         for record in runs.finished:
@@ -177,11 +177,11 @@ def _results(study: Study) -> Iterator[tuple[str, ...]]:
                     )
 
 
-def _interval(cell: Cell) -> tuple[str, str] | None:
+def _interval(cell: TableCell) -> tuple[str, str] | None:
     return cell.interval
 
 
-def _gap_interval(cell: Cell) -> tuple[str, str] | None:
+def _gap_interval(cell: TableCell) -> tuple[str, str] | None:
     return cell.gap_interval
 
 

@@ -12,14 +12,14 @@ from matplotlib.figure import Figure
 from mu.metrics import METRICS
 from mu.selection import Candidate
 from reports.canvas import PANEL, Drawing, slug
-from reports.load import Method, Request, Study
-from reports.outcomes import unit
+from reports.load import RecordedMethod, RecordedRequest, RecordedStudy
 from reports.spaces import Span, spans
-from reports.table import (
+from reports.summaries import unit
+from reports.table_cells import (
     NONE,
-    Cell,
     Row,
     Table,
+    TableCell,
     by_request,
     count,
     knob_text,
@@ -34,12 +34,12 @@ ANNOTATED = 80
 """Most points of a heat map whose values are written into it."""
 
 
-def is_grid(study: Study) -> bool:
+def is_grid(study: RecordedStudy) -> bool:
     search = study.definition.get("search")
     return isinstance(search, dict) and search.get("sampler") == "grid"
 
 
-def points(study: Study) -> Table | None:
+def points(study: RecordedStudy) -> Table | None:
     """Every point of the grid with the objective, and the metrics its gaps are of."""
     if not is_grid(study) or not any(study.candidates.values()):
         return None
@@ -56,7 +56,7 @@ def points(study: Study) -> Table | None:
     )
 
 
-def values(study: Study) -> Iterator[tuple[str, ...]]:
+def values(study: RecordedStudy) -> Iterator[tuple[str, ...]]:
     """Rows of ``points.csv``: each metric of each point, once for each knob that was searched, in full precision.
 
     `retrain` is the mean of the retrained models on the same seeds and view; empty where they have none.
@@ -74,7 +74,7 @@ def values(study: Study) -> Iterator[tuple[str, ...]]:
                     )
 
 
-def maps(study: Study) -> list[Drawing]:
+def maps(study: RecordedStudy) -> list[Drawing]:
     """For each method whose grid is over two knobs, heat maps of each metric on each request."""
     drawn = []
     for method in study.methods if is_grid(study) else ():
@@ -90,10 +90,10 @@ def maps(study: Study) -> list[Drawing]:
 
 
 def _map(
-    study: Study,
-    method: Method,
+    study: RecordedStudy,
+    method: RecordedMethod,
     two: Sequence[Span],
-    cells: Sequence[tuple[Request, Sequence[Candidate]]],
+    cells: Sequence[tuple[RecordedRequest, Sequence[Candidate]]],
 ) -> Drawing:
     names = [
         name
@@ -140,13 +140,13 @@ def _map(
     )
 
 
-def _metrics(study: Study) -> list[str]:
+def _metrics(study: RecordedStudy) -> list[str]:
     """The objective, and what the gaps of any request are of."""
     names = [study.objective, *(name for request in study.requests for name in request.metrics)]
     return [name for name in dict.fromkeys(names) if name in METRICS]
 
 
-def _settings(study: Study, method: Method, knob: str) -> list[object]:
+def _settings(study: RecordedStudy, method: RecordedMethod, knob: str) -> list[object]:
     """Every value of a knob that was tried, numbers in order."""
     found = {
         trial.knobs[knob]: None
@@ -158,23 +158,27 @@ def _settings(study: Study, method: Method, knob: str) -> list[object]:
     return list(found)
 
 
-def _searched(study: Study, method: Method, point: Candidate) -> dict[str, object]:
+def _searched(study: RecordedStudy, method: RecordedMethod, point: Candidate) -> dict[str, object]:
     """The knobs of a point that the grid varies."""
     knobs = [span.knob for span in spans(study, method)]
     return {knob: point.knobs[knob] for knob in knobs if knob in point.knobs}
 
 
-def _rows(study: Study, request: Request, names: Sequence[str]) -> list[Row]:
-    def cell(name: str, of: dict[str, float]) -> Cell:
-        return Cell(number(name, of[name])) if name in of else Cell(NONE, words=True)
+def _rows(study: RecordedStudy, request: RecordedRequest, names: Sequence[str]) -> list[Row]:
+    def cell(name: str, of: dict[str, float]) -> TableCell:
+        return TableCell(number(name, of[name])) if name in of else TableCell(NONE, words=True)
 
     rows: list[Row] = []
     for method in study.methods:
         for point in study.candidates.get((request.name, method.name), ()):
             knobs = knob_text(_searched(study, method, point)) or NONE
             found = {**point.metrics, study.objective: point.value}
-            rows.append((Cell(method.name), Cell(knobs), *(cell(name, found) for name in names)))
+            rows.append(
+                (TableCell(method.name), TableCell(knobs), *(cell(name, found) for name in names))
+            )
     if rows:
         retrain = dict(study.references[request.name].retrain)
-        rows.append((Cell("retrain"), Cell(NONE), *(cell(name, retrain) for name in names)))
+        rows.append(
+            (TableCell("retrain"), TableCell(NONE), *(cell(name, retrain) for name in names))
+        )
     return rows

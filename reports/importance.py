@@ -16,7 +16,7 @@ from typing import Any
 
 from mu.keys import derive_seed
 from mu.selection import Candidate
-from reports.load import Method, Request, Study
+from reports.load import RecordedMethod, RecordedRequest, RecordedStudy
 from reports.spaces import Span, spans
 
 ENOUGH = 8
@@ -38,14 +38,16 @@ class Importance:
     reason: str = ""
 
 
-def importance(study: Study, request: Request, method: Method) -> Importance:
+def importance(
+    study: RecordedStudy, request: RecordedRequest, method: RecordedMethod
+) -> Importance:
     """The importances of a cell, or the reason why there are none."""
     return study.once(
         ("importance", request.name, method.name), lambda: _importance(study, request, method)
     )
 
 
-def mean_shares(study: Study, method: Method) -> dict[str, float]:
+def mean_shares(study: RecordedStudy, method: RecordedMethod) -> dict[str, float]:
     """Knob to its importance, averaged over the requests that have one; the most important first."""
     found = [
         shares
@@ -59,7 +61,9 @@ def mean_shares(study: Study, method: Method) -> dict[str, float]:
     return dict(sorted(means.items(), key=lambda item: -item[1]))
 
 
-def _importance(study: Study, request: Request, method: Method) -> Importance:
+def _importance(
+    study: RecordedStudy, request: RecordedRequest, method: RecordedMethod
+) -> Importance:
     found = study.candidates.get((request.name, method.name), ())
     varied = [
         span

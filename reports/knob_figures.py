@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from mu.selection import Candidate
-from reports import budget
+from reports import tuning_check
 from reports.canvas import (
     COLOURS,
     INK,
@@ -31,11 +31,11 @@ from reports.canvas import (
     slug,
 )
 from reports.importance import importance, mean_shares
-from reports.load import Method, Request, Study
-from reports.outcomes import unit
-from reports.ranking import ranks
+from reports.load import RecordedMethod, RecordedRequest, RecordedStudy
+from reports.ranks import ranks
 from reports.spaces import Span, spans
-from reports.table import knob_value, label, searched_view
+from reports.summaries import unit
+from reports.table_cells import knob_value, label, searched_view
 
 WIDE = 20.0
 """Positive values whose largest is so many times their smallest are drawn on a logarithmic axis."""
@@ -44,19 +44,21 @@ COLUMNS = 4
 CROWDED = 22
 """Letters of names below an axis, beyond which they are turned."""
 
-Cells = Sequence[tuple[Request, Sequence[Candidate]]]
+RequestCandidates = Sequence[tuple[RecordedRequest, Sequence[Candidate]]]
 
 
-def expected_best(study: Study) -> Drawing | None:
+def expected_best(study: RecordedStudy) -> Drawing | None:
     """Best objective that so many trials can be expected to find."""
     if not any(len(found) > 1 for found in study.candidates.values()):
         return None
     scale, in_unit = _scale(study)
     curves = {
-        (request.name, method.name): [budget.best_of(values, n) for n in range(1, len(values) + 1)]
+        (request.name, method.name): [
+            tuning_check.best_of(values, n) for n in range(1, len(values) + 1)
+        ]
         for request in study.requests
         for method in study.methods
-        if len(values := budget.values_of(study, request.name, method.name)) > 1
+        if len(values := tuning_check.values_of(study, request.name, method.name)) > 1
     }
     wide = _wide(
         [end for curve in curves.values() for best in curve for end in (best.low, best.high)]
@@ -99,7 +101,7 @@ def expected_best(study: Study) -> Drawing | None:
     )
 
 
-def progress(study: Study) -> Drawing | None:
+def progress(study: RecordedStudy) -> Drawing | None:
     """Best objective so far against trial number."""
     if not any(study.candidates.values()):
         return None
@@ -145,7 +147,7 @@ def progress(study: Study) -> Drawing | None:
     )
 
 
-def responses(study: Study) -> list[Drawing]:
+def responses(study: RecordedStudy) -> list[Drawing]:
     """For each method, the objective against every searched knob, and over its two most important ones."""
     drawn = []
     for method in study.methods:
@@ -161,62 +163,18 @@ def responses(study: Study) -> list[Drawing]:
 
 
 def _response(
-    study: Study,
-    method: Method,
+    study: RecordedStudy,
+    method: RecordedMethod,
     known: Mapping[str, Span],
-    cells: Cells,
+    cells: RequestCandidates,
 ) -> Drawing:
     ordered = [known[knob] for knob in mean_shares(study, method)]
     two = ordered[:2] if len(ordered) > 1 else []
-    titles = len(ordered) + (len(cells) if two else 0)
-    columns = min(COLUMNS, max(2, len(ordered), len(cells) if two else 0))
-    upper = math.ceil(len(ordered) / columns)
-    rows = upper + (math.ceil(len(cells) / columns) if two else 0)
-    width, height = PANEL * 0.82 * columns, 2.3 * rows + 0.4
-    # Laid out by hand, also titles and labels, which halves the time: there is one for each method.
-    with matplotlib.rc_context({"figure.constrained_layout.use": False}):
-        figure = Figure(figsize=(width, height))
-    figure.subplots_adjust(
-        left=0.85 / width,
-        right=1 - 0.15 / width,
-        bottom=0.9 / height,
-        top=1 - 0.3 / height,
-        wspace=0.48,
-        hspace=0.62,
-    )
-    grid = figure.subplots(rows, columns, squeeze=False)
-    panels = list(grid.flat)
-    singles, doubles = panels[: len(ordered)], panels[upper * columns :][: len(cells) if two else 0]
-    for spare in panels:
-        if spare not in singles and spare not in doubles:
-            spare.set_axis_off()
-    assert len(singles) + len(doubles) == titles
+    figure, singles, doubles = _response_panels(len(ordered), len(cells) if two else 0)
     _single_panels(study, method, ordered, cells, singles)
     for axes, (request, found) in zip(doubles, cells):
         _double_panel(study, request, method, two, found, axes)
-    handles = [
-        Line2D(
-            [],
-            [],
-            color=_request_colour(study, request),
-            marker=_request_marker(study, request),
-            linestyle="",
-            markersize=5,
-            label=request.name,
-        )
-        for request, _ in cells
-    ]
-    chosen = Line2D(
-        [],
-        [],
-        color="white",
-        markeredgecolor=INK,
-        marker="*",
-        markersize=11,
-        linestyle="",
-        label="chosen",
-    )
-    legend(figure, [], [*handles, chosen])
+    _response_legend(study, figure, [request for request, _ in cells])
     across = [*ordered, *(two[:1] * len(doubles))]
     for span, axes in zip(across, (*singles, *doubles)):
         axes.xaxis.set_label_coords(0.5, -0.29 if _crowded(span) else -0.2)
@@ -239,11 +197,65 @@ def _response(
     )
 
 
+def _response_panels(single: int, double: int) -> tuple[Figure, list[Axes], list[Axes]]:
+    """Return a figure with `single` panels of one knob and, in rows below them, `double` panels of two."""
+    columns = min(COLUMNS, max(2, single, double))
+    upper = math.ceil(single / columns)
+    rows = upper + math.ceil(double / columns)
+    width, height = PANEL * 0.82 * columns, 2.3 * rows + 0.4
+    # Laid out by hand, also titles and labels, which halves the time: there is one for each method.
+    with matplotlib.rc_context({"figure.constrained_layout.use": False}):
+        figure = Figure(figsize=(width, height))
+    figure.subplots_adjust(
+        left=0.85 / width,
+        right=1 - 0.15 / width,
+        bottom=0.9 / height,
+        top=1 - 0.3 / height,
+        wspace=0.48,
+        hspace=0.62,
+    )
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    singles, doubles = panels[:single], panels[upper * columns :][:double]
+    for spare in panels:
+        if spare not in singles and spare not in doubles:
+            spare.set_axis_off()
+    assert len(singles) + len(doubles) == single + double
+    return figure, singles, doubles
+
+
+def _response_legend(
+    study: RecordedStudy, figure: Figure, requests: Sequence[RecordedRequest]
+) -> None:
+    handles = [
+        Line2D(
+            [],
+            [],
+            color=_request_colour(study, request),
+            marker=_request_marker(study, request),
+            linestyle="",
+            markersize=5,
+            label=request.name,
+        )
+        for request in requests
+    ]
+    chosen = Line2D(
+        [],
+        [],
+        color="white",
+        markeredgecolor=INK,
+        marker="*",
+        markersize=11,
+        linestyle="",
+        label="chosen",
+    )
+    legend(figure, [], [*handles, chosen])
+
+
 def _single_panels(
-    study: Study,
-    method: Method,
+    study: RecordedStudy,
+    method: RecordedMethod,
     ordered: Sequence[Span],
-    cells: Cells,
+    cells: RequestCandidates,
     panels: Sequence[Axes],
 ) -> None:
     """The objective against one knob each."""
@@ -286,9 +298,9 @@ def _single_panels(
 
 
 def _double_panel(
-    study: Study,
-    request: Request,
-    method: Method,
+    study: RecordedStudy,
+    request: RecordedRequest,
+    method: RecordedMethod,
     two: Sequence[Span],
     found: Sequence[Candidate],
     axes: Axes,
@@ -347,7 +359,7 @@ def _crowded(span: Span) -> bool:
     return sum(len(knob_value(choice)) for choice in span.choices) > CROWDED
 
 
-def _scale(study: Study) -> tuple[float, str]:
+def _scale(study: RecordedStudy) -> tuple[float, str]:
     """What the objective is multiplied by, and the unit to name."""
     return (100.0, " (points)") if unit(study.objective) == "fraction" else (1.0, "")
 
@@ -356,9 +368,9 @@ def _wide(values: Sequence[float]) -> bool:
     return min(values) > 0 and max(values) > WIDE * min(values)
 
 
-def _request_colour(study: Study, request: Request) -> str:
+def _request_colour(study: RecordedStudy, request: RecordedRequest) -> str:
     return COLOURS[study.requests.index(request) % len(COLOURS)]
 
 
-def _request_marker(study: Study, request: Request) -> str:
+def _request_marker(study: RecordedStudy, request: RecordedRequest) -> str:
     return MARKERS[study.requests.index(request) % len(MARKERS)]

@@ -6,17 +6,17 @@ from dataclasses import dataclass
 
 from mu import selection
 from mu.selection import RULES, Candidate, Rule
-from reports import budget
+from reports import tuning_check
 from reports.importance import ENOUGH, importance, mean_shares
-from reports.load import Method, Request, Study
+from reports.load import RecordedMethod, RecordedRequest, RecordedStudy
 from reports.spaces import spans
-from reports.table import (
+from reports.table_cells import (
     BLANK,
     NONE,
-    Cell,
     Group,
     Row,
     Table,
+    TableCell,
     by_request,
     count,
     knob_text,
@@ -41,7 +41,7 @@ class Choice:
     regret: float | None
 
 
-def knobs(study: Study) -> Table:
+def knobs(study: RecordedStudy) -> Table:
     """The knobs that stand for each cell, and whether more trials could change the ranking."""
     return Table(
         "knobs",
@@ -67,7 +67,7 @@ def knobs(study: Study) -> Table:
     )
 
 
-def rules(study: Study) -> Table | None:
+def rules(study: RecordedStudy) -> Table | None:
     """What it costs to choose knobs by another rule, over all cells."""
     rows = []
     for rule in RULES:
@@ -89,12 +89,14 @@ def rules(study: Study) -> Table | None:
         worst = number(study.objective, max(regrets))
         rows.append(
             (
-                Cell(rule.label),
-                Cell(_knows(study, rule)),
-                Cell(str(len(found))),
-                Cell(f"{same} of {len(found)}"),
-                Cell(number(study.objective, sum(regrets) / len(regrets))),
-                Cell(f"{worst} ({method.name}, {request.name})" if max(regrets) > 0 else worst),
+                TableCell(rule.label),
+                TableCell(_knows(study, rule)),
+                TableCell(str(len(found))),
+                TableCell(f"{same} of {len(found)}"),
+                TableCell(number(study.objective, sum(regrets) / len(regrets))),
+                TableCell(
+                    f"{worst} ({method.name}, {request.name})" if max(regrets) > 0 else worst
+                ),
             )
         )
     if not rows:
@@ -112,7 +114,7 @@ def rules(study: Study) -> Table | None:
     )
 
 
-def chosen_by_rule(study: Study) -> Table | None:
+def chosen_by_rule(study: RecordedStudy) -> Table | None:
     """What each rule would have chosen in each cell."""
     if not any(study.candidates.values()):
         return None
@@ -128,7 +130,7 @@ def chosen_by_rule(study: Study) -> Table | None:
     )
 
 
-def importances(study: Study) -> Table | None:
+def importances(study: RecordedStudy) -> Table | None:
     """Importance of each searched knob on each request."""
     groups = tuple(
         Group(method.name, method.name, rows)
@@ -151,42 +153,46 @@ def importances(study: Study) -> Table | None:
     )
 
 
-def _knob_rows(study: Study, request: Request) -> list[Row]:
+def _knob_rows(study: RecordedStudy, request: RecordedRequest) -> list[Row]:
     rows: list[Row] = []
     for method in study.methods:
         best = study.chosen(request.name, method.name)
-        enough = budget.tuned(study, request.name, method.name)
+        enough = tuning_check.check_tuning(study, request.name, method.name)
         if best is None or enough is None:
             tried = study.searched(request.name, method.name)
             why = "no finished search trial" if tried else "not run"
             why = why if method.used_on(request.name) else "not asked for"
-            rest = (BLANK, BLANK, Cell("0"), BLANK, BLANK, BLANK)
-            rows.append((Cell(method.name), Cell(why, words=True), *rest))
+            rest = (BLANK, BLANK, TableCell("0"), BLANK, BLANK, BLANK)
+            rows.append((TableCell(method.name), TableCell(why, words=True), *rest))
             continue
         rows.append(
             (
-                Cell(method.name),
-                Cell(knob_text(best.knobs)),
-                Cell(number(study.objective, best.value)),
-                Cell(str(best.number)),
-                Cell(str(enough.trials)),
-                BLANK if enough.enough is None else Cell(number(study.objective, enough.gain)),
-                BLANK if enough.margin is None else Cell(number(study.objective, enough.margin)),
-                _verdict(enough) if spans(study, method) else Cell("nothing to search", words=True),
+                TableCell(method.name),
+                TableCell(knob_text(best.knobs)),
+                TableCell(number(study.objective, best.value)),
+                TableCell(str(best.number)),
+                TableCell(str(enough.trials)),
+                BLANK if enough.enough is None else TableCell(number(study.objective, enough.gain)),
+                BLANK
+                if enough.margin is None
+                else TableCell(number(study.objective, enough.margin)),
+                _verdict(enough)
+                if spans(study, method)
+                else TableCell("nothing to search", words=True),
             )
         )
     return rows
 
 
-def _verdict(found: budget.Tuned) -> Cell:
+def _verdict(found: tuning_check.TuningCheck) -> TableCell:
     if found.enough is None:
-        return Cell("too few to say", words=True)
+        return TableCell("too few to say", words=True)
     if not found.enough:
-        return Cell("more could change the ranking")
-    return Cell("yes: none is before it" if found.margin is None else "yes")
+        return TableCell("more could change the ranking")
+    return TableCell("yes: none is before it" if found.margin is None else "yes")
 
 
-def _rule_rows(study: Study, request: Request) -> list[Row]:
+def _rule_rows(study: RecordedStudy, request: RecordedRequest) -> list[Row]:
     rows: list[Row] = []
     for method in study.methods:
         if not study.candidates.get((request.name, method.name)):
@@ -196,27 +202,29 @@ def _rule_rows(study: Study, request: Request) -> list[Row]:
             if not rule.applies(request.whole_class):
                 continue
             found = _choice(study, rule, request, method)
-            head = (Cell(method.name), Cell(rule.label))
+            head = (TableCell(method.name), TableCell(rule.label))
             if found.candidate is None or found.regret is None:
-                why = Cell("metrics not recorded", words=True)
-                rows.append((*head, why, Cell(_knows(study, rule)), BLANK, BLANK, BLANK))
+                why = TableCell("metrics not recorded", words=True)
+                rows.append((*head, why, TableCell(_knows(study, rule)), BLANK, BLANK, BLANK))
                 continue
             chosen = found.candidate
             varied = {knob: chosen.knobs[knob] for knob in searched if knob in chosen.knobs}
             rows.append(
                 (
                     *head,
-                    Cell(knob_text(varied) or NONE),
-                    Cell(_knows(study, rule)),
-                    Cell(str(chosen.number)),
-                    Cell(number(study.objective, chosen.value)),
-                    Cell(number(study.objective, found.regret)),
+                    TableCell(knob_text(varied) or NONE),
+                    TableCell(_knows(study, rule)),
+                    TableCell(str(chosen.number)),
+                    TableCell(number(study.objective, chosen.value)),
+                    TableCell(number(study.objective, found.regret)),
                 )
             )
     return rows
 
 
-def _choice(study: Study, rule: Rule, request: Request, method: Method) -> Choice:
+def _choice(
+    study: RecordedStudy, rule: Rule, request: RecordedRequest, method: RecordedMethod
+) -> Choice:
     found = study.candidates.get((request.name, method.name), ())
     taken = selection.choose(rule, found, study.references[request.name])
     best = study.chosen(request.name, method.name)
@@ -225,28 +233,28 @@ def _choice(study: Study, rule: Rule, request: Request, method: Method) -> Choic
     return Choice(taken, taken.value - best.value)
 
 
-def _knows(study: Study, rule: Rule) -> str:
+def _knows(study: RecordedStudy, rule: Rule) -> str:
     """Whether a rule is an oracle; the best objective is none where that is a cost."""
     costs = rule is selection.OBJECTIVE and study.objective in selection.COSTS
     return "oracle" if rule.oracle and not costs else "no retrained model"
 
 
-def _importance_rows(study: Study, method: Method) -> tuple[Row, ...]:
+def _importance_rows(study: RecordedStudy, method: RecordedMethod) -> tuple[Row, ...]:
     found = [importance(study, request, method) for request in study.requests]
     means = mean_shares(study, method)
     ranges = {span.knob: span for span in spans(study, method)}
     counted = any(result.shares for result in found)
     return tuple(
         (
-            Cell(knob),
-            Cell(ranges[knob].text),
+            TableCell(knob),
+            TableCell(ranges[knob].text),
             *(
-                Cell(percent(result.shares[knob]))
+                TableCell(percent(result.shares[knob]))
                 if knob in result.shares
-                else Cell(result.reason or NONE, words=True)
+                else TableCell(result.reason or NONE, words=True)
                 for result in found
             ),
-            Cell(percent(mean)) if counted else BLANK,
+            TableCell(percent(mean)) if counted else BLANK,
         )
         for knob, mean in means.items()
     )

@@ -1,4 +1,4 @@
-"""``Study``: everything a report is made from, read from ``trials.jsonl`` and the summary beside it."""
+"""``RecordedStudy``: everything a report is made from, read from ``trials.jsonl`` and the summary beside it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EPOCHS = "epochs"
 
 
 @dataclass(frozen=True)
-class Request:
+class RecordedRequest:
     """A forget request.
 
     Args:
@@ -45,7 +45,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Method:
+class RecordedMethod:
     """A method of the study.
 
     Args:
@@ -88,19 +88,21 @@ class Runs:
 
 
 @dataclass(frozen=True)
-class Study:
+class RecordedStudy:
     """What was asked for, and what came of it.
 
     Args:
         name: Name of the study.
         line: The last study line as written; empty when there is none.
         requests, methods: In the order of the study file.
+        phases: Name to title of every phase, in the order in which a study passes through them.
         search_seeds, report_seeds: Seeds of tuning and of reporting.
         objective: Metric by which knobs are chosen, on the `val` view.
         trials: Configurations per cell; None when not recorded.
         sufficient_epochs: Epochs of the sufficient-training experiment; None when it is not asked for.
         transfers: (source, target) requests of the transfer experiment.
         records: Every ended trial.
+        audits: Number of audits; their metrics are in the records of the trials that they attacked.
         candidates: (request, method) to the configurations that finished on all search seeds.
         references: Request to what the rules of selection may compare with.
         runs: (phase, request, method, source) to the runs that count; source is empty but in `transfer`.
@@ -110,8 +112,9 @@ class Study:
 
     name: str
     line: Mapping[str, Any]
-    requests: tuple[Request, ...]
-    methods: tuple[Method, ...]
+    requests: tuple[RecordedRequest, ...]
+    methods: tuple[RecordedMethod, ...]
+    phases: Mapping[str, str]
     search_seeds: tuple[int, ...]
     report_seeds: tuple[int, ...]
     objective: str
@@ -119,6 +122,7 @@ class Study:
     sufficient_epochs: int | None
     transfers: tuple[tuple[str, str], ...]
     records: tuple[TrialRecord, ...]
+    audits: int
     candidates: Mapping[tuple[str, str], Sequence[Candidate]]
     references: Mapping[str, References]
     runs: Mapping[tuple[str, str, str, str], Runs]
@@ -147,7 +151,7 @@ class Study:
             self.memo[key] = work()
         return self.memo[key]
 
-    def request(self, name: str) -> Request:
+    def request(self, name: str) -> RecordedRequest:
         return next(request for request in self.requests if request.name == name)
 
     def cell(self, phase: str, forget: str, method: str, source: str = "") -> Runs:
@@ -169,10 +173,12 @@ class Study:
         return found
 
     def counts(self) -> dict[str, Counter[str]]:
-        """Phase to status to number of trials, in the order of the phases."""
-        table: dict[str, Counter[str]] = {phase: Counter() for phase in record.PHASES}
+        """Return phase to status to number of trials, in the order of the phases."""
+        table: dict[str, Counter[str]] = {phase: Counter() for phase in self.phases}
         for r in self.records:
-            table.setdefault(r.phase, Counter())[r.status] += 1
+            table[r.phase][r.status] += 1
+        if self.audits:
+            table.setdefault("audit", Counter())["finished"] += self.audits
         return table
 
     def planned(self, phase: str) -> int | None:
@@ -181,7 +187,7 @@ class Study:
         return None if count is None else int(count)
 
 
-def read(study_dir: Path) -> Study:
+def read(study_dir: Path) -> RecordedStudy:
     """Read a study's folder.
 
     Raises:
@@ -218,8 +224,9 @@ def assemble(
     records: Sequence[TrialRecord],
     summary: Mapping[str, Any],
     fallback_name: str = "study",
-) -> Study:
-    """A ``Study`` from parsed lines. What a study line does not say is derived from the records."""
+) -> RecordedStudy:
+    """Return a ``RecordedStudy`` from parsed lines; the records tell what a study line does not say."""
+    audits = sum(record.phase == "audit" for record in records)
     records = with_audits(records)
     definition = _mapping(line.get("definition"))
     seeds, search = _mapping(definition.get("seeds")), _mapping(definition.get("search"))
@@ -238,11 +245,12 @@ def assemble(
         for request in requests
         for method in methods
     }
-    return Study(
+    return RecordedStudy(
         name=str(line.get("study") or (records[0].study if records else fallback_name)),
         line=line,
         requests=requests,
         methods=methods,
+        phases=_phases(line, records),
         search_seeds=tuple(search_seeds),
         report_seeds=tuple(report_seeds),
         objective=objective,
@@ -250,6 +258,7 @@ def assemble(
         sufficient_epochs=epochs,
         transfers=transfers,
         records=tuple(records),
+        audits=audits,
         candidates=candidates,
         references={
             request.name: selection.references(records, request.name, search_seeds, view)
@@ -308,10 +317,12 @@ def _current(
     return Runs(tuple(by_seed[seed] for seed in sorted(by_seed)), outdated)
 
 
-def _requests(line: Mapping[str, Any], records: Sequence[TrialRecord]) -> tuple[Request, ...]:
+def _requests(
+    line: Mapping[str, Any], records: Sequence[TrialRecord]
+) -> tuple[RecordedRequest, ...]:
     facts, definition = _mapping(line.get("requests")), _mapping(line.get("definition"))
     details = _mapping(definition.get("forget"))
-    found: list[Request] = []
+    found: list[RecordedRequest] = []
     for name in [*details, *facts] if details or facts else [r.forget for r in records]:
         if name in [request.name for request in found]:
             continue
@@ -323,7 +334,7 @@ def _requests(line: Mapping[str, Any], records: Sequence[TrialRecord]) -> tuple[
             for view in r.metrics.values()
         )
         found.append(
-            Request(
+            RecordedRequest(
                 name,
                 str(fact.get("kind", detail.get("kind", ""))),
                 fact.get("forget"),
@@ -335,20 +346,20 @@ def _requests(line: Mapping[str, Any], records: Sequence[TrialRecord]) -> tuple[
     return tuple(found)
 
 
-def _methods(line: Mapping[str, Any], records: Sequence[TrialRecord]) -> tuple[Method, ...]:
+def _methods(line: Mapping[str, Any], records: Sequence[TrialRecord]) -> tuple[RecordedMethod, ...]:
     facts, definition = _mapping(line.get("methods")), _mapping(line.get("definition"))
     listed = {
         str(_mapping(entry).get("name", entry)): _mapping(entry)
         for entry in definition.get("methods") or []
     }
     names = [*listed, *facts] or [r.method for r in records if r.phase != "reference"]
-    found: list[Method] = []
+    found: list[RecordedMethod] = []
     for position, name in enumerate(dict.fromkeys(names)):
         fact, entry = _mapping(facts.get(name)), listed.get(name, {})
         requests = entry.get("forget")
         extends = any(EPOCHS in r.knobs for r in records if r.method == name)
         found.append(
-            Method(
+            RecordedMethod(
                 name,
                 position,
                 str(fact.get("summary", "")),
@@ -359,6 +370,17 @@ def _methods(line: Mapping[str, Any], records: Sequence[TrialRecord]) -> tuple[M
             )
         )
     return tuple(found)
+
+
+def _phases(line: Mapping[str, Any], records: Iterable[TrialRecord]) -> dict[str, str]:
+    """Return name to title of the phases, in the order of the study line, else in that of the records."""
+    titles: dict[str, str] = {}
+    for phase in map(_mapping, line.get("phases") or []):
+        if "name" in phase:
+            titles[str(phase["name"])] = str(phase.get("title") or phase["name"])
+    for name in [*(r.phase for r in records), *_mapping(line.get("planned"))]:
+        titles.setdefault(name, name)
+    return titles
 
 
 def _experiments(

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from reports.canvas import Drawing
-from reports.table import BELOW, BESIDE, Cell, Table
+from reports.table_cells import BELOW, BESIDE, Table, TableCell
 
 STACKED = 9
 """Tables with more columns set the gap below the mean, to fit the page."""
@@ -180,7 +180,7 @@ def page(title: str, body: str) -> str:
     )
 
 
-def _cell(cell: Cell, wide: bool) -> str:
+def _cell(cell: TableCell, wide: bool) -> str:
     if cell.words:
         return f'<td class="words">{escape(cell.value + cell.marks)}</td>'
     text = escape(cell.value)
@@ -197,7 +197,7 @@ def _cell(cell: Cell, wide: bool) -> str:
     return f"<td{_named('class', kind)}{_named('title', _hint(cell))}>{text}</td>"
 
 
-def _hint(cell: Cell) -> str:
+def _hint(cell: TableCell) -> str:
     """The intervals, for when one points at the cell."""
     parts = (("", cell.interval), ("gap ", cell.gap_interval))
     texts = [f"{what}{ends[0]} to {ends[1]}" for what, ends in parts if ends]

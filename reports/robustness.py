@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reports.load import EPOCHS, Method, Request, Study
-from reports.outcomes import VIEW, Outcome, outcome, regret, retrained
-from reports.ranking import kendall
+from reports.load import EPOCHS, RecordedMethod, RecordedRequest, RecordedStudy
+from reports.ranks import kendall
 from reports.stats import Estimate, Spread, spread
+from reports.summaries import VIEW, CellSummary, cell_summary, regret, retrained
 
 TRANSFER, SUFFICIENT = "transfer", "sufficient"
 
@@ -32,7 +32,7 @@ class Regret:
 
     part: str
     place: str
-    result: Outcome
+    result: CellSummary
     estimate: Estimate | None
 
 
@@ -86,19 +86,20 @@ class Slope:
     level: float | None
 
 
-def score(study: Study, method: Method) -> Score:
+def score(study: RecordedStudy, method: RecordedMethod) -> Score:
     """The robustness score of a method."""
     return study.once(("score", method.name), lambda: _score(study, method))
 
 
-def ranking_kept(study: Study, source: str, target: str) -> tuple[float | None, int]:
+def ranking_kept(study: RecordedStudy, source: str, target: str) -> tuple[float | None, int]:
     """Kendall's tau of the methods' AvgGaps with own and with transferred knobs, and how many have both."""
     request = study.request(target)
     pairs = [
         (own.average, moved.average)
         for method in study.methods
-        if (own := outcome(study, request, method.name)).average is not None
-        and (moved := outcome(study, request, method.name, TRANSFER, source)).average is not None
+        if (own := cell_summary(study, request, method.name)).average is not None
+        and (moved := cell_summary(study, request, method.name, TRANSFER, source)).average
+        is not None
     ]
     if len(pairs) < 2:
         return None, len(pairs)
@@ -106,7 +107,7 @@ def ranking_kept(study: Study, source: str, target: str) -> tuple[float | None, 
     return kendall(own_gaps, moved_gaps), len(pairs)
 
 
-def slope(study: Study, request: Request, method: Method) -> Slope | None:
+def slope(study: RecordedStudy, request: RecordedRequest, method: RecordedMethod) -> Slope | None:
     """What over-forgetting a method shows on a request; None unless runs of a seed have both lengths."""
     tuned = study.cell("confirm", request.name, method.name)
     longer = study.cell(SUFFICIENT, request.name, method.name)
@@ -136,7 +137,7 @@ def mean_estimate(estimates: Sequence[Estimate]) -> Estimate:
     )
 
 
-def _score(study: Study, method: Method) -> Score:
+def _score(study: RecordedStudy, method: RecordedMethod) -> Score:
     regrets = _regrets(study, method)
     found: dict[str, list[Estimate]] = {TRANSFER: [], SUFFICIENT: []}
     for r in regrets:
@@ -146,19 +147,19 @@ def _score(study: Study, method: Method) -> Score:
     return Score(regrets, parts, mean_estimate(list(parts.values())) if parts else None)
 
 
-def _regrets(study: Study, method: Method) -> tuple[Regret, ...]:
+def _regrets(study: RecordedStudy, method: RecordedMethod) -> tuple[Regret, ...]:
     found = []
     for source, target in study.transfers:
         if method.used_on(source) and method.used_on(target):
             request = study.request(target)
-            own = outcome(study, request, method.name)
-            moved = outcome(study, request, method.name, TRANSFER, source)
+            own = cell_summary(study, request, method.name)
+            moved = cell_summary(study, request, method.name, TRANSFER, source)
             found.append(Regret(TRANSFER, f"{source} → {target}", moved, regret(moved, own)))
     if study.sufficient_epochs and method.has_epochs:
         for request in study.requests:
             if method.used_on(request.name):
-                own = outcome(study, request, method.name)
-                longer = outcome(study, request, method.name, SUFFICIENT)
+                own = cell_summary(study, request, method.name)
+                longer = cell_summary(study, request, method.name, SUFFICIENT)
                 place = f"{request.name}, {study.sufficient_epochs} epochs"
                 found.append(Regret(SUFFICIENT, place, longer, regret(longer, own)))
     return tuple(found)

@@ -13,11 +13,11 @@ from matplotlib.figure import Figure
 
 from reports.canvas import FAINT, INK, PANEL, Drawing, colour_of
 from reports.comparison import ALPHA, Ranking, ranking, smallest_corrected
-from reports.load import Method, Request, Study
-from reports.outcomes import outcome
+from reports.load import RecordedMethod, RecordedRequest, RecordedStudy
 from reports.robustness import TRANSFER
 from reports.stats import Array
-from reports.table import count, p_value
+from reports.summaries import cell_summary
+from reports.table_cells import count, p_value
 from reports.uncertainty import power
 
 DIVERGING = LinearSegmentedColormap.from_list("regret", ["#56B4E9", "#FFFFFF", "#E69F00"])
@@ -25,7 +25,7 @@ COLUMNS = 4
 """Panels beside each other."""
 
 
-def ranks(study: Study) -> Drawing | None:
+def ranks(study: RecordedStudy) -> Drawing | None:
     """Mean ranks, and bars over methods that cannot be told apart (Demsar 2006)."""
     found = ranking(study)
     if found is None:
@@ -53,7 +53,9 @@ def ranks(study: Study) -> Drawing | None:
     return Drawing("ranks", "Mean rank of the methods", _rank_caption(study, found), figure)
 
 
-def _leader(axes: Axes, method: Method, mean: float, depth: float, side: int, n: int) -> None:
+def _leader(
+    axes: Axes, method: RecordedMethod, mean: float, depth: float, side: int, n: int
+) -> None:
     """A line from a method's mean rank to its name at one side."""
     end = side + (-0.05 if side == 1 else 0.05) * (n - 1)
     axes.plot([mean, mean, end], [0, depth, depth], color=colour_of(method), linewidth=1.2)
@@ -67,7 +69,7 @@ def _leader(axes: Axes, method: Method, mean: float, depth: float, side: int, n:
     )
 
 
-def _rank_caption(study: Study, found: Ranking) -> str:
+def _rank_caption(study: RecordedStudy, found: Ranking) -> str:
     n, smallest, corrected = smallest_corrected(study)
     friedman = "" if found.p is None else f" (Friedman's test: p {_equals(found.p)})"
     apart = f"p (Holm) is not below {ALPHA:g}"
@@ -83,7 +85,7 @@ def _rank_caption(study: Study, found: Ranking) -> str:
     )
 
 
-def transfer_matrix(study: Study) -> Drawing | None:
+def transfer_matrix(study: RecordedStudy) -> Drawing | None:
     """AvgGap with the knobs of every other request, a panel for each method."""
     involved = [
         request
@@ -142,16 +144,19 @@ def transfer_matrix(study: Study) -> Drawing | None:
 
 
 def _matrix(
-    study: Study, method: Method, involved: Sequence[Request], targets: Sequence[Request]
+    study: RecordedStudy,
+    method: RecordedMethod,
+    involved: Sequence[RecordedRequest],
+    targets: Sequence[RecordedRequest],
 ) -> tuple[Array, Array]:
     """AvgGap by the request tuned on (rows) and used on (columns), and regret in points; NaN where there is none."""
     values = np.full((len(involved), len(targets)), math.nan)
     regrets = values.copy()
     for column, target in enumerate(targets):
-        own = outcome(study, target, method.name)
+        own = cell_summary(study, target, method.name)
         for row, source in enumerate(involved):
             same = source.name == target.name
-            moved = outcome(study, target, method.name, TRANSFER, source.name)
+            moved = cell_summary(study, target, method.name, TRANSFER, source.name)
             result = own if same else moved
             if result.average is not None:
                 values[row, column] = result.average

@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import dataclasses
 
-from reports.load import Method, Request, Study
-from reports.outcomes import TOLERANCE, Outcome, changes, outcome, regret, retrained
-from reports.ranking import ranks
+from reports.load import RecordedMethod, RecordedRequest, RecordedStudy
+from reports.ranks import ranks
+from reports.result_tables import average_cell, shown
 from reports.robustness import (
     SUFFICIENT,
     TRANSFER,
@@ -19,17 +19,18 @@ from reports.robustness import (
     slope,
 )
 from reports.stats import Estimate
-from reports.table import (
+from reports.summaries import TOLERANCE, CellSummary, cell_summary, changes, regret, retrained
+from reports.table_cells import (
     BELOW,
     BESIDE,
     BLANK,
     INCOMPLETE,
     NO_EPOCHS,
     NONE,
-    Cell,
     Group,
     Row,
     Table,
+    TableCell,
     by_request,
     count,
     difference,
@@ -37,10 +38,9 @@ from reports.table import (
     measured,
     percent,
 )
-from reports.tables import average_cell, shown
 
 
-def robustness(study: Study) -> Table | None:
+def robustness(study: RecordedStudy) -> Table | None:
     """One number per method, and what it is made of."""
     if not study.transfers and not study.sufficient_epochs:
         return None
@@ -51,7 +51,7 @@ def robustness(study: Study) -> Table | None:
     )
     rows = tuple(
         (
-            Cell(method.name),
+            TableCell(method.name),
             total,
             _part_cell(study, method, found, TRANSFER),
             _part_cell(study, method, found, SUFFICIENT),
@@ -81,7 +81,7 @@ def robustness(study: Study) -> Table | None:
     )
 
 
-def defaults(study: Study) -> Table | None:
+def defaults(study: RecordedStudy) -> Table | None:
     """What tuning gains over the authors' knobs."""
     asked = {forget for phase, forget, *_ in study.runs if phase == "default"}
     requests = [request for request in study.requests if request.name in asked]
@@ -98,7 +98,7 @@ def defaults(study: Study) -> Table | None:
                 _estimate_cell(mean_estimate(there)),
                 runs="" if len(there) == len(used) else f"{len(there)} of {len(used)}",
             )
-        rows.append((Cell(method.name), *(cell for _, cell in gains), mean))
+        rows.append((TableCell(method.name), *(cell for _, cell in gains), mean))
     return Table(
         "defaults",
         "Gain of tuning",
@@ -111,7 +111,7 @@ def defaults(study: Study) -> Table | None:
     )
 
 
-def overforgetting(study: Study) -> Table | None:
+def overforgetting(study: RecordedStudy) -> Table | None:
     """Whether forget accuracy goes on falling after the tuned number of epochs."""
     if not study.sufficient_epochs:
         return None
@@ -137,7 +137,7 @@ def overforgetting(study: Study) -> Table | None:
     )
 
 
-def transfer_matrix(study: Study) -> Table | None:
+def transfer_matrix(study: RecordedStudy) -> Table | None:
     """Every pair of requests whose knobs were exchanged: values, regret, and whether the ranking is kept."""
     if not study.transfers:
         return None
@@ -159,42 +159,42 @@ def transfer_matrix(study: Study) -> Table | None:
     )
 
 
-def _total_cell(study: Study, method: Method, found: Score) -> Cell:
+def _total_cell(study: RecordedStudy, method: RecordedMethod, found: Score) -> TableCell:
     if not found.regrets:
-        return Cell("nothing to compare", words=True)
+        return TableCell("nothing to compare", words=True)
     if found.total is None:
-        return Cell("not run", words=True)
+        return TableCell("not run", words=True)
     marks = NO_EPOCHS * _lacks_epochs(study, method) + INCOMPLETE * (not found.complete)
     return _estimate_cell(found.total, marks)
 
 
-def _part_cell(study: Study, method: Method, found: Score, part: str) -> Cell:
+def _part_cell(study: RecordedStudy, method: RecordedMethod, found: Score, part: str) -> TableCell:
     there, asked = found.count(part)
     if not asked:
         lacks = part == SUFFICIENT and _lacks_epochs(study, method)
-        return Cell(NONE, marks=NO_EPOCHS, words=True) if lacks else BLANK
+        return TableCell(NONE, marks=NO_EPOCHS, words=True) if lacks else BLANK
     if not there:
-        return Cell(f"0 of {asked}", words=True)
+        return TableCell(f"0 of {asked}", words=True)
     cell = _estimate_cell(found.parts[part])
     return cell if there == asked else dataclasses.replace(cell, runs=f"{there} of {asked}")
 
 
-def _lacks_epochs(study: Study, method: Method) -> bool:
+def _lacks_epochs(study: RecordedStudy, method: RecordedMethod) -> bool:
     """Whether sufficient training is asked for and the method has nothing to extend."""
     return bool(study.sufficient_epochs) and not method.has_epochs
 
 
-def _worst_cell(found: Score) -> Cell:
+def _worst_cell(found: Score) -> TableCell:
     worst = found.worst
     if worst is None or worst.estimate is None:
         return BLANK
-    return Cell(f"{difference(worst.estimate.value, None).text} ({worst.place})")
+    return TableCell(f"{difference(worst.estimate.value, None).text} ({worst.place})")
 
 
-def _own_cell(study: Study, method: Method) -> Cell:
+def _own_cell(study: RecordedStudy, method: RecordedMethod) -> TableCell:
     """Mean AvgGap over the requests, for scale."""
     found = [
-        outcome(study, request, method.name).average
+        cell_summary(study, request, method.name).average
         for request in study.requests
         if method.used_on(request.name)
     ]
@@ -202,40 +202,42 @@ def _own_cell(study: Study, method: Method) -> Cell:
     if not there:
         return BLANK
     text = percent(sum(there) / len(there))
-    return Cell(text if len(there) == len(found) else f"{text} ({len(there)} of {len(found)})")
+    return TableCell(text if len(there) == len(found) else f"{text} ({len(there)} of {len(found)})")
 
 
-def _gain(study: Study, request: Request, method: Method) -> tuple[Estimate | None, Cell]:
+def _gain(
+    study: RecordedStudy, request: RecordedRequest, method: RecordedMethod
+) -> tuple[Estimate | None, TableCell]:
     """What tuning gains in a cell, and how it is shown."""
-    tuned = outcome(study, request, method.name)
-    untuned = outcome(study, request, method.name, "default")
+    tuned = cell_summary(study, request, method.name)
+    untuned = cell_summary(study, request, method.name, "default")
     gain = regret(untuned, tuned)
     missing = untuned if untuned.reason else tuned
     return gain, shown(missing, _regret_cell(gain))
 
 
-def _slope_rows(study: Study, request: Request) -> list[Row]:
+def _slope_rows(study: RecordedStudy, request: RecordedRequest) -> list[Row]:
     seeds, floor = len(study.report_seeds), retrained(study, request).floors.get("acc_forget")
     rows: list[Row] = []
     for method in study.methods:
         found = slope(study, request, method)
         if found is None:
-            longer = outcome(study, request, method.name, SUFFICIENT)
-            why = shown(longer, Cell("no shorter run", words=True))
-            rows.append((Cell(method.name), why, *[BLANK] * 6))
+            longer = cell_summary(study, request, method.name, SUFFICIENT)
+            why = shown(longer, TableCell("no shorter run", words=True))
+            rows.append((TableCell(method.name), why, *[BLANK] * 6))
             continue
         change, interval = found.per_epoch.mean, found.per_epoch.interval
         below = None if found.level is None else found.after.mean - found.level
         rows.append(
             (
-                Cell(method.name),
-                Cell(f"{found.start} → {found.end}"),
+                TableCell(method.name),
+                TableCell(f"{found.start} → {found.end}"),
                 measured("acc_forget", found.before, seeds),
                 measured("acc_forget", found.after, seeds),
-                BLANK if found.level is None else Cell(percent(found.level)),
+                BLANK if found.level is None else TableCell(percent(found.level)),
                 BLANK if below is None else difference(below, None),
                 difference(change, interval),
-                Cell(_reading(below, floor, change, interval)),
+                TableCell(_reading(below, floor, change, interval)),
             )
         )
     return rows
@@ -256,12 +258,12 @@ def _reading(
     return "over-forgets" if below < -(floor or 0.0) - TOLERANCE else "falls, not below retraining"
 
 
-def _matrix_rows(study: Study, source: str, target: str) -> tuple[Row, ...]:
+def _matrix_rows(study: RecordedStudy, source: str, target: str) -> tuple[Row, ...]:
     request, seeds = study.request(target), len(study.report_seeds)
     reference = retrained(study, request)
     used = [m for m in study.methods if m.used_on(source) and m.used_on(target)]
-    own = [outcome(study, request, method.name) for method in used]
-    moved = [outcome(study, request, method.name, TRANSFER, source) for method in used]
+    own = [cell_summary(study, request, method.name) for method in used]
+    moved = [cell_summary(study, request, method.name, TRANSFER, source) for method in used]
     places = [_places(results) for results in (own, moved)]
     rows: list[Row] = []
     for position, method in enumerate(used):
@@ -269,24 +271,24 @@ def _matrix_rows(study: Study, source: str, target: str) -> tuple[Row, ...]:
         _, change = changes(after, before, request.metrics)
         rows.append(
             (
-                Cell(method.name),
+                TableCell(method.name),
                 shown(before, average_cell(before, reference, seeds, BELOW)),
-                Cell(places[0][position]),
+                TableCell(places[0][position]),
                 shown(after, average_cell(after, reference, seeds, BELOW)),
-                Cell(places[1][position]),
+                TableCell(places[1][position]),
                 _regret_cell(regret(after, before)),
-                BLANK if change is None else Cell(percent(change)),
+                BLANK if change is None else TableCell(percent(change)),
             )
         )
     if not rows:
         return ()
     tau, n = ranking_kept(study, source, target)
-    kept = Cell(NONE if tau is None else f"τ = {tau:.2f}".replace("-", "−"), words=tau is None)
-    head = Cell(f"Ranking kept ({count(n, 'method')})")
+    kept = TableCell(NONE if tau is None else f"τ = {tau:.2f}".replace("-", "−"), words=tau is None)
+    head = TableCell(f"Ranking kept ({count(n, 'method')})")
     return (*rows, (head, BLANK, BLANK, BLANK, kept, BLANK, BLANK))
 
 
-def _places(results: list[Outcome]) -> list[str]:
+def _places(results: list[CellSummary]) -> list[str]:
     """Rank of each AvgGap, 1 for the smallest."""
     found = [position for position, result in enumerate(results) if result.average is not None]
     ranked = ranks([results[position].average or 0.0 for position in found])
@@ -296,9 +298,9 @@ def _places(results: list[Outcome]) -> list[str]:
     return texts
 
 
-def _regret_cell(found: Estimate | None) -> Cell:
+def _regret_cell(found: Estimate | None) -> TableCell:
     return BLANK if found is None else _estimate_cell(found)
 
 
-def _estimate_cell(found: Estimate, marks: str = "") -> Cell:
+def _estimate_cell(found: Estimate, marks: str = "") -> TableCell:
     return difference(found.value, found.interval, BESIDE, marks)

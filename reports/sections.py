@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from mu.metrics import METRICS
-from mu.record import PHASES, REFERENCES, STATUSES, TrialRecord
+from mu.record import REFERENCE_ROLES, STATUSES, TrialRecord
 from reports import markup
-from reports.load import Study
-from reports.table import ORACLE, knob_text, label, objective
-from reports.table import count as counted
+from reports.load import RecordedStudy
+from reports.table_cells import ORACLE, knob_text, label, objective
+from reports.table_cells import count as counted
 
 BEST = {"target": "as retrained", "lower": "low", "higher": "high"}
 CONCORDANCE = (
@@ -27,7 +27,7 @@ CONCORDANCE = (
 )
 
 
-def byline(study: Study, written: str) -> str:
+def byline(study: RecordedStudy, written: str) -> str:
     """The study on one line."""
     definition = study.definition
     data = _mapping(study.line.get("data")).get("name")
@@ -43,7 +43,7 @@ def byline(study: Study, written: str) -> str:
     return f"{what + '; ' if what else ''}{scale}; written {written}."
 
 
-def how_to_read(study: Study) -> list[tuple[str, str]]:
+def how_to_read(study: RecordedStudy) -> list[tuple[str, str]]:
     """What the words and marks of the tables mean."""
     if study.oracle:
         views = (
@@ -94,8 +94,8 @@ def how_to_read(study: Study) -> list[tuple[str, str]]:
     ]
 
 
-def what_was_run(study: Study) -> str:
-    """The setting: data, model, budget, machines; then requests, methods, and how trials ended."""
+def what_was_run(study: RecordedStudy) -> str:
+    """Return the setting (data, model, budget, machines), the requests, the methods and how trials ended."""
     return "\n".join(
         [
             markup.facts(_setting(study)),
@@ -121,7 +121,11 @@ def what_was_run(study: Study) -> str:
             markup.listing(
                 ("Phase", "Planned", *(status.capitalize() for status in STATUSES)),
                 [
-                    (phase, _count(study.planned(phase)), *(str(ended[s]) for s in STATUSES))
+                    (
+                        study.phases[phase],
+                        _count(study.planned(phase)),
+                        *(str(ended[status]) for status in STATUSES),
+                    )
                     for phase, ended in study.counts().items()
                     if ended or study.planned(phase)
                 ],
@@ -131,13 +135,14 @@ def what_was_run(study: Study) -> str:
     )
 
 
-def unfinished(study: Study) -> str:
-    """Every trial without a result; those of a cell whose reasons differ by numbers only stand together."""
+def unfinished(study: RecordedStudy) -> str:
+    """Return every trial without a result, grouped by cells and by reasons that differ in numbers only."""
     groups: dict[tuple[str, ...], list[TrialRecord]] = defaultdict(list)
     for record in sorted((r for r in study.records if not r.finished), key=_place(study)):
         place = f"{record.source} → {record.forget}" if record.source else record.forget
         reason = re.sub(r"[0-9.]+", "#", _last_line(record))
-        groups[record.status, record.phase, place, record.method, reason].append(record)
+        phase = study.phases[record.phase]
+        groups[record.status, phase, place, record.method, reason].append(record)
     if not groups:
         return markup.paragraph("Every trial that has ended has finished.")
     parts, status = [], ""
@@ -192,7 +197,7 @@ def duration(value: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
-def _setting(study: Study) -> list[tuple[str, str]]:
+def _setting(study: RecordedStudy) -> list[tuple[str, str]]:
     line, definition = study.line, study.definition
     data, search = _mapping(line.get("data")), _mapping(definition.get("search"))
     versions = _mapping(line.get("versions"))
@@ -238,7 +243,7 @@ def _resources(given: Mapping[str, Any]) -> list[tuple[str, str]]:
     return rows if text(training) == text(given) else [*rows, ("of a training", text(training))]
 
 
-def _limits(study: Study) -> str:
+def _limits(study: RecordedStudy) -> str:
     """Time and cost that trials and the study may take, and whether that ended the search."""
     budget = _mapping(study.definition.get("budget"))
     limits = _pairs({"trial_timeout": study.definition.get("trial_timeout"), **budget})
@@ -247,7 +252,7 @@ def _limits(study: Study) -> str:
     return _join([limits, early])
 
 
-def _cost(study: Study) -> str:
+def _cost(study: RecordedStudy) -> str:
     """Hours of CPUs and GPUs that all trials and trainings kept."""
     hours = {
         unit: sum(record.cost(name) for record in study.records) / 3600
@@ -256,7 +261,7 @@ def _cost(study: Study) -> str:
     return _join(f"{value:.3g} {unit}" for unit, value in hours.items() if value)
 
 
-def _machines(study: Study, versions: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _machines(study: RecordedStudy, versions: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What trials say of where they ran, without what the study's versions say already."""
     found: dict[str, set[str]] = defaultdict(set)
     for record in study.records:
@@ -269,7 +274,7 @@ def _machines(study: Study, versions: Mapping[str, Any]) -> list[tuple[str, str]
     ]
 
 
-def _clock(study: Study) -> list[tuple[str, str]]:
+def _clock(study: RecordedStudy) -> list[tuple[str, str]]:
     """When it started, and from the summary how long it took and how busy the slots were."""
     summary = {key: value for key, value in study.summary.items() if _is_number(value)}
     started = study.line.get("started", math.nan)
@@ -290,7 +295,7 @@ def _clock(study: Study) -> list[tuple[str, str]]:
     ]
 
 
-def _methods(study: Study) -> str:
+def _methods(study: RecordedStudy) -> str:
     listed = {
         entry["name"]: entry
         for entry in study.definition.get("methods") or []
@@ -338,12 +343,12 @@ def _last_line(record: TrialRecord) -> str:
     return lines[-1] if lines else "no reason recorded"
 
 
-def _place(study: Study) -> Callable[[TrialRecord], tuple[int, ...]]:
-    """Order of trials without a result: failures first, then as phases, requests and methods come."""
-    methods = [*REFERENCES, *(method.name for method in study.methods)]
+def _place(study: RecordedStudy) -> Callable[[TrialRecord], tuple[int, ...]]:
+    """Return the sort key of trials without a result: failures first, then phases, requests and methods in order."""
+    methods = [*REFERENCE_ROLES, *(method.name for method in study.methods)]
     orders = (
         ("status", ["failed", "diverged", "stopped"]),
-        ("phase", list(PHASES)),
+        ("phase", list(study.phases)),
         ("forget", [request.name for request in study.requests]),
         ("method", methods),
     )

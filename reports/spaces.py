@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from reports.load import Method, Study
-from reports.table import knob_value
+from reports.load import RecordedMethod, RecordedStudy
+from reports.table_cells import knob_value
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,12 @@ class Span:
         return math.nan
 
 
-def spans(study: Study, method: Method) -> tuple[Span, ...]:
+def spans(study: RecordedStudy, method: RecordedMethod) -> tuple[Span, ...]:
     """Every knob that the search varied, in the order of the study."""
     return study.once(("spans", method.name), lambda: _spans(study, method))
 
 
-def _spans(study: Study, method: Method) -> tuple[Span, ...]:
+def _spans(study: RecordedStudy, method: RecordedMethod) -> tuple[Span, ...]:
     tried: dict[str, list[Any]] = {}
     for request in study.requests:
         for trial in study.searched(request.name, method.name):

@@ -6,25 +6,25 @@ import math
 from collections.abc import Iterator, Sequence
 
 from reports.comparison import ALPHA, pairs, smallest_corrected
-from reports.load import Request, Study
-from reports.outcomes import (
+from reports.load import RecordedRequest, RecordedStudy
+from reports.stats import Interval, Spread
+from reports.summaries import (
     DISTANCE,
     GAP,
     VIEW,
-    Outcome,
+    CellSummary,
     at_floor,
+    cell_summary,
     is_target,
-    outcome,
     retrained,
 )
-from reports.stats import Interval, Spread
-from reports.table import (
+from reports.table_cells import (
     BESIDE,
     BLANK,
-    Cell,
     Group,
     Row,
     Table,
+    TableCell,
     by_request,
     count,
     difference,
@@ -55,7 +55,7 @@ CELLS = (
 )
 
 
-def noise_floor(study: Study) -> Table | None:
+def noise_floor(study: RecordedStudy) -> Table | None:
     """How far retrained models are from each other, from which a gap must be told."""
     groups = by_request(study, lambda request: _floor_rows(study, request))
     if not groups:
@@ -73,7 +73,7 @@ def noise_floor(study: Study) -> Table | None:
     )
 
 
-def comparison(study: Study) -> Table | None:
+def comparison(study: RecordedStudy) -> Table | None:
     """Every two methods over the problems that both have finished."""
     found = pairs(study)
     if not found:
@@ -81,13 +81,13 @@ def comparison(study: Study) -> Table | None:
     n, smallest, corrected = smallest_corrected(study)
     rows = tuple(
         (
-            Cell(pair.first),
-            Cell(pair.second),
+            TableCell(pair.first),
+            TableCell(pair.second),
             difference(pair.difference.mean, pair.difference.interval, BESIDE),
-            Cell(f"{pair.difference.n} ({count(pair.requests, 'request')})"),
-            Cell(p_value(pair.p)),
-            Cell(p_value(pair.p_holm)),
-            Cell(pair.closer if pair.told_apart else "cannot be told"),
+            TableCell(f"{pair.difference.n} ({count(pair.requests, 'request')})"),
+            TableCell(p_value(pair.p)),
+            TableCell(p_value(pair.p_holm)),
+            TableCell(pair.closer if pair.told_apart else "cannot be told"),
         )
         for pair in found
     )
@@ -125,7 +125,7 @@ def power(n: int, smallest: float, corrected: float) -> str:
     return f"{text}."
 
 
-def cells(study: Study) -> Iterator[tuple[str, ...]]:
+def cells(study: RecordedStudy) -> Iterator[tuple[str, ...]]:
     """Rows of ``cells.csv``: one for each metric of each cell, in full precision, fractions in [0, 1].
 
     `low` and `high` are the ends of Student's interval of the mean, `gap_low` and `gap_high` those of the gap;
@@ -138,7 +138,7 @@ def cells(study: Study) -> Iterator[tuple[str, ...]]:
         runs = study.cell(phase, forget, method, source)
         head = (study.name, phase, forget, source, method)
         for view in dict.fromkeys(v for record in runs.finished for v in record.metrics):
-            result = outcome(study, request, method, phase, source, view)
+            result = cell_summary(study, request, method, phase, source, view)
             floors = retrained(study, request, view).floors
             for name, value in result.spreads.items():
                 gap, gap_interval = result.gaps.get(name), result.gap_intervals.get(name)
@@ -152,7 +152,7 @@ def cells(study: Study) -> Iterator[tuple[str, ...]]:
 
 
 def _averages(
-    result: Outcome, head: tuple[str, ...], floor: float | None
+    result: CellSummary, head: tuple[str, ...], floor: float | None
 ) -> Iterator[tuple[str, ...]]:
     per_run, average = result.per_run, result.average
     if per_run is None or average is None:
@@ -181,7 +181,7 @@ def _text(value: float | None) -> str:
     return "" if value is None or not math.isfinite(value) else repr(value)
 
 
-def _floor_rows(study: Study, request: Request) -> list[Row]:
+def _floor_rows(study: RecordedStudy, request: RecordedRequest) -> list[Row]:
     found = retrained(study, request)
     rows: list[Row] = []
     for name in (*request.metrics, DISTANCE, GAP):
@@ -189,15 +189,24 @@ def _floor_rows(study: Study, request: Request) -> list[Row]:
         if singles:
             head = "AvgGap" if name == GAP else label(name, request.whole_class)
             each = ", ".join(number(name, value) for value in sorted(singles))
-            rows.append((Cell(head), Cell(each), *_extent(name, singles), *_extent(name, pairs_of)))
+            rows.append(
+                (
+                    TableCell(head),
+                    TableCell(each),
+                    *_extent(name, singles),
+                    *_extent(name, pairs_of),
+                )
+            )
     return rows
 
 
-def _extent(name: str, values: Sequence[float] | None) -> tuple[Cell, Cell]:
+def _extent(name: str, values: Sequence[float] | None) -> tuple[TableCell, TableCell]:
     """Mean and largest."""
     if not values:
         return BLANK, BLANK
-    return Cell(number(name, math.fsum(values) / len(values))), Cell(number(name, max(values)))
+    return TableCell(number(name, math.fsum(values) / len(values))), TableCell(
+        number(name, max(values))
+    )
 
 
 def _plain(value: float) -> str:

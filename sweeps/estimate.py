@@ -1,4 +1,4 @@
-"""What training costs on this machine, measured for a moment, for ``--dry-run``."""
+"""``--dry-run``: what a plan would run, and for how long, measured for a moment on this machine."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import time
 from dataclasses import replace
 
 import torch
+from rich.console import Console
+from rich.table import Table
 
 from mu.device import place
 from mu.problem import Problem
 from mu.rng import generator
 from mu.training import train
 from sweeps.plan import Plan
+from sweeps.tracking.progress import duration
 
 SAMPLES = 512
 FEW = 8
@@ -20,8 +23,39 @@ PATIENCE_SECONDS = 2.0
 """Most that the warm-up may take for more to be measured."""
 
 
+def print_plan(plan: Plan, console: Console) -> None:
+    """Print what a plan would run, and about how long it takes."""
+    wanted = plan.study
+    console.print(f"{wanted.name}: {len(plan.cells)} cells (forget request x method)")
+    cells = Table("method", *wanted.forget, "searched knobs", box=None, padding=(0, 2, 0, 0))
+    for config in wanted.methods:
+        spans = ", ".join(span.knob for span in config.ranges) or "none"
+        trials = [
+            str(wanted.trials(config.name)) if f in config.forget else "-" for f in wanted.forget
+        ]
+        cells.add_row(config.name, *trials, spans)
+    console.print(cells)
+    rate = seconds_per_sample(plan)
+    phases = Table("phase", "trials", "estimate", box=None, padding=(0, 2, 0, 0))
+    total = 0.0
+    for phase, count in plan.counts.items():
+        seconds = plan.samples[phase] * rate
+        total += seconds
+        phases.add_row(phase, str(count), duration(seconds))
+    if plan.rankings:
+        trained = len(plan.rankings) * wanted.training.epochs * len(plan.data.parts["train"])
+        total += trained * rate
+        phases.add_row("ranking", str(len(plan.rankings)), duration(trained * rate))
+    phases.add_row("all", str(sum(plan.counts.values())), duration(total))
+    console.print(phases)
+    console.print(
+        "Estimates are of compute on one slot of this machine, an epoch of a method counted as one "
+        "pass over the training data; divide by the number of slots."
+    )
+
+
 def seconds_per_sample(plan: Plan) -> float:
-    """Seconds to train on one sample: a few steps of the study's recipe on its model, on one slot."""
+    """Return the seconds to train on one sample: a few steps of the study's recipe on its model, on one slot."""
     study = plan.study
     forget = next(iter(study.forget))
     problem: Problem = plan.problem(forget, study.report_seeds[0])

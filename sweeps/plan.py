@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
-from importlib import metadata
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mu.data import PARTS, Dataset
+from mu.data import Dataset
 from mu.forget import select
 from mu.keys import content_key
 from mu.problem import Problem
-from mu.record import REFERENCES
+from mu.record import REFERENCE_ROLES
+from sweeps.phases import EPOCHS, PHASES, Cell, Knobs, Run
 from sweeps.study.study import Study
-
-EPOCHS = "epochs"
-"""The knob that sufficient training extends; methods without it have nothing to extend."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +25,7 @@ class Job:
 
     Args:
         key: Content key of everything below, and of the problem.
-        phase: `search`, `default`, `confirm`, `sufficient` or `transfer`.
+        phase: One of ``sweeps.phases.PHASES`` that has trials.
         forget: Name of the forget request.
         method: Name of the method.
         seed: Seed of the problem.
@@ -53,11 +49,6 @@ class Job:
     views: tuple[str, ...] = ("val", "test")
     attacks: tuple[str, ...] = ()
     keep: bool = False
-
-    @property
-    def role(self) -> str:
-        """Which seeds it runs on."""
-        return "search" if self.phase == "search" else "report"
 
 
 class Plan:
@@ -84,131 +75,117 @@ class Plan:
         """The problems that decide which samples ranked requests select; they know none before ``choose``."""
 
     def choose(self, forget: str, scores: NDArray[np.float64]) -> None:
-        """Settle which samples a ranked request selects. Raises ValueError as ``mu.forget.select``."""
+        """Set which samples a ranked request selects. Raises ValueError as ``mu.forget.select``."""
         self._chosen[forget] = select(self.study.forget[forget], self.data, scores)
         self._problems = {name: p for name, p in self._problems.items() if name[0] != forget}
 
     def chosen(self, forget: str) -> NDArray[np.int64]:
-        """Sorted positions in the training part of the samples that a request selects."""
+        """Return the sorted positions in the training part of the samples that a request selects."""
         return self.problem(forget, self.study.report_seeds[0]).forget_index
 
-    def share(self, data: Dataset) -> None:
-        """Use this copy of the data from now on, so that the memory of the one before can go."""
+    def use_data(self, data: Dataset) -> None:
+        """Use this copy of the data from now on, so that the memory of the copy before can be freed."""
         self.data = data
         self._problems.clear()
 
     def problem(self, forget: str, seed: int) -> Problem:
+        """Return the problem of a request on a seed, the same object each time."""
         if (forget, seed) not in self._problems:
             chosen = self._chosen.get(forget)
             self._problems[forget, seed] = self.study.problem(self.data, forget, seed, chosen)
         return self._problems[forget, seed]
 
+    def reference_key(self, forget: str, seed: int, method: str, role: str) -> str:
+        """Return the record key of a reference on a problem; `role` is that of its seed, `search` or `report`."""
+        return content_key(self.problem(forget, seed).key, "reference", method, role)
+
     @property
-    def cells(self) -> list[tuple[str, str]]:
+    def cells(self) -> list[Cell]:
         """Every (forget request, method)."""
         return [
-            (forget, tuned.name)
+            (forget, config.name)
             for forget in self.study.forget
-            for tuned in self.study.methods
-            if forget in tuned.forget
+            for config in self.study.methods
+            if forget in config.forget
         ]
 
     @property
     def seeds(self) -> dict[str, tuple[int, ...]]:
+        """Role to its seeds."""
         return {"search": self.study.search_seeds, "report": self.study.report_seeds}
 
     def reference_attacks(self, role: str) -> tuple[str, ...]:
-        """Costly attacks on references of a role, which are those of any phase that runs on its seeds."""
+        """Return the costly attacks on references of a role: those of any phase that runs on its seeds."""
         asked = self.study.metrics
-        searches = "search" in asked.costly
-        wanted = searches if role == "search" else set(asked.costly) - {"search"}
+        wanted = any(PHASES[phase].role == role for phase in asked.costly)
         return asked.attacks if wanted else ()
 
-    def job(
-        self,
-        phase: str,
-        forget: str,
-        method: str,
-        seed: int,
-        knobs: Mapping[str, Any],
-        number: int | None = None,
-        source: str | None = None,
-    ) -> Job:
-        problem = self.problem(forget, seed).key
-        key = content_key(problem, phase, forget, method, knobs, number, source)
-        views = (self.study.search_view,) if phase == "search" else ("val", "test")
-        attacks = self.study.metrics.attacks if phase in self.study.metrics.costly else ()
-        keep = phase == "confirm" and self.study.audit.models > 0
-        return Job(key, phase, forget, method, seed, knobs, number, source, views, attacks, keep)
+    def job(self, phase: str, run: Run, seed: int, number: int | None = None) -> Job:
+        """Return the job of a run on a seed; `number` is that of its configuration, in the search."""
+        problem = self.problem(run.forget, seed).key
+        key = content_key(problem, phase, run.forget, run.method, run.knobs, number, run.source)
+        searches = PHASES[phase].role == "search"
+        metrics, audit = self.study.metrics, self.study.audit
+        return Job(
+            key=key,
+            phase=phase,
+            forget=run.forget,
+            method=run.method,
+            seed=seed,
+            knobs=run.knobs,
+            number=number,
+            source=run.source,
+            views=(self.study.search_view,) if searches else ("val", "test"),
+            attacks=metrics.attacks if phase in metrics.costly else (),
+            keep=PHASES[phase].audited and audit.models > 0,
+        )
 
-    def final_jobs(self, best: Mapping[tuple[str, str], Mapping[str, Any]]) -> list[Job]:
-        """The fixed list after the search: default, confirm, sufficient and transfer, on every report seed.
+    def _final_runs(self, best: Mapping[Cell, Knobs]) -> dict[str, list[Run]]:
+        """The runs of every phase that follows the search, by phase; each is run on every report seed."""
+        defaults = {cell: self.study.method(cell[1]).fixed for cell in self.cells}
+        return {
+            phase.name: list(phase.runs(self.study.experiments, defaults, best))
+            for phase in PHASES.values()
+            if phase.runs is not None
+        }
+
+    def final_jobs(self, best: Mapping[Cell, Knobs]) -> list[Job]:
+        """Return the fixed list after the search, on every report seed, the longest first.
 
         Args:
-            best: The knobs chosen for each cell; cells without any keep their defaults only.
+            best: The knobs chosen for each cell; a cell without any runs its defaults only.
         """
-        jobs = []
-        experiments = self.study.experiments
-        if experiments.defaults:
-            jobs += [
-                self.job("default", forget, method, seed, self.study.method(method).fixed)
-                for forget, method in self.cells
-                for seed in self.study.report_seeds
-            ]
-        for (forget, method), knobs in best.items():
-            wanted: list[tuple[str, str, str | None, Mapping[str, Any]]]
-            wanted = [("confirm", forget, None, knobs)]
-            if experiments.sufficient and EPOCHS in knobs:
-                longer = {**knobs, EPOCHS: experiments.sufficient}
-                wanted.append(("sufficient", forget, None, longer))
-            wanted += [
-                ("transfer", target, source, knobs)
-                for source, target in experiments.transfer
-                if source == forget and (target, method) in best
-            ]
-            for phase, target, source, used in wanted:
-                jobs += [
-                    self.job(phase, target, method, seed, used, source=source)
-                    for seed in self.study.report_seeds
-                ]
+        jobs = [
+            self.job(phase, run, seed)
+            for phase, runs in self._final_runs(best).items()
+            for run in runs
+            for seed in self.study.report_seeds
+        ]
         return sorted(jobs, key=lambda job: -job.knobs.get(EPOCHS, 1))
+
+    @cached_property
+    def _expected_runs(self) -> dict[str, list[Run]]:
+        """What will follow the search, were the defaults chosen everywhere."""
+        return self._final_runs({cell: self.study.method(cell[1]).fixed for cell in self.cells})
 
     @cached_property
     def counts(self) -> dict[str, int]:
         """Records of each phase when nothing fails."""
-        study, cells = self.study, len(self.cells)
-        extended = sum(EPOCHS in study.method(method).fixed for _, method in self.cells)
-        seeds = len(study.report_seeds)
+        study, seeds = self.study, len(self.study.report_seeds)
+        searched = sum(study.trials(method) for _, method in self.cells) * len(study.search_seeds)
         every_seed = len(study.search_seeds) + seeds
-        return {
-            "reference": every_seed * len(study.forget) * len(REFERENCES),
-            "search": sum(study.trials(method) for _, method in self.cells)
-            * len(study.search_seeds),
-            "default": cells * seeds if study.experiments.defaults else 0,
-            "confirm": cells * seeds,
-            "sufficient": extended * seeds if study.experiments.sufficient else 0,
-            "transfer": seeds
-            * sum(
-                {source, target} <= set(tuned.forget)
-                for source, target in study.experiments.transfer
-                for tuned in study.methods
-            ),
+        counts = {
+            "reference": every_seed * len(study.forget) * len(REFERENCE_ROLES),
+            "search": searched,
+            "audit": len(self.cells) * seeds if study.audit.models else 0,
+            **{phase: len(runs) * seeds for phase, runs in self._expected_runs.items()},
         }
+        return {phase: counts[phase] for phase in PHASES}
 
     @cached_property
     def samples(self) -> dict[str, float]:
         """Rough number of samples trained on in each phase, an epoch of a method counted as one of D."""
         study, train = self.study, len(self.data.parts["train"])
-        epochs = [float(tuned.fixed.get(EPOCHS, 1)) for tuned in study.methods]
-        mean = sum(epochs) / len(epochs)
-        weights = {
-            "reference": float(study.training.epochs),
-            "search": mean,
-            "default": mean,
-            "confirm": mean,
-            "sufficient": float(study.experiments.sufficient or 0),
-            "transfer": mean,
-        }
         supplied = {
             (role, seed) if role == "original" else (role, forget, seed)
             for role, forget, seed in study.supplied
@@ -216,8 +193,18 @@ class Plan:
         seeds = len({*study.search_seeds, *study.report_seeds})
         # Requests share the original models.
         trained = seeds * (1 + len(study.forget)) - len(supplied)
-        counts = {**self.counts, "reference": trained}
-        return {phase: count * weights[phase] * train for phase, count in counts.items()}
+        searched = sum(
+            study.trials(method) * study.method(method).fixed.get(EPOCHS, 1)
+            for _, method in self.cells
+        )
+        epochs = {
+            "reference": trained * study.training.epochs,
+            "search": searched * len(study.search_seeds),
+            "audit": 0,
+        }
+        for phase, runs in self._expected_runs.items():
+            epochs[phase] = len(study.report_seeds) * sum(r.knobs.get(EPOCHS, 1) for r in runs)
+        return {phase: float(epochs[phase] * train) for phase in PHASES}
 
     @property
     def planned(self) -> dict[str, dict[str, float]]:
@@ -226,59 +213,3 @@ class Plan:
             phase: {"trials": count, "samples": self.samples[phase]}
             for phase, count in self.counts.items()
         }
-
-    def study_line(self, versions: Mapping[str, str], started: float) -> dict[str, Any]:
-        """The `study` line of the results file: all the report needs to know beside the trials."""
-        study = self.study
-        requests = {}
-        for name, request in study.forget.items():
-            problem = self.problem(name, study.report_seeds[0])
-            requests[name] = {
-                "kind": request.kind,
-                "forget": len(problem.forget_index),
-                "retain": len(problem.retain_index),
-                "whole_class": request.whole_class,
-                "selected": content_key(problem.forget_index.tolist()),
-            }
-        return {
-            "study": study.name,
-            "definition": dict(study.definition),
-            "data": {
-                "name": self.data.name,
-                "fingerprint": self.data.fingerprint,
-                "parts": {part: len(self.data.parts[part]) for part in PARTS},
-                "classes": len(self.data.classes),
-                "class_names": list(self.data.classes),
-                "input_shape": list(self.data.input_shape),
-            },
-            "model": study.model.key,
-            "checkpoints": {
-                " ".join(map(str, name)): found.digest for name, found in study.supplied.items()
-            },
-            "requests": requests,
-            "methods": {
-                tuned.name: {
-                    "summary": tuned.method.summary,
-                    "zero_shot": tuned.method.zero_shot,
-                    "has_epochs": EPOCHS in tuned.fixed,
-                    "knobs": dict(tuned.fixed),
-                    "trials": study.trials(tuned.name),
-                }
-                for tuned in study.methods
-            },
-            "published": [asdict(number) for number in study.published],
-            "planned": self.planned,
-            "versions": dict(versions),
-            "started": started,
-        }
-
-
-def versions() -> dict[str, str]:
-    """Versions of this program, Python, and the libraries that decide results."""
-    found = {"python": platform.python_version()}
-    for name in ("musweep", "torch", "numpy", "ray", "optuna", "mlflow", "scikit-learn"):
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found

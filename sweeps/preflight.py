@@ -65,7 +65,7 @@ def _problem(study: Study, data: Dataset, name: str, chosen: NDArray[np.int64]) 
 def _check_problems(
     tuned: MethodConfig, model: nn.Module, problems: Mapping[str, Problem], where: str
 ) -> None:
-    """Ask the method itself whether it can work on the requests it is used on; one model serves them all."""
+    """Ask a method whether it can work on the requests it is used on. One model serves all of them."""
     if tuned.method.check_problem is None:
         return
     for name in tuned.forget:
@@ -77,7 +77,7 @@ def _check_problems(
 
 
 def check_model(study: Study, data: Dataset, where: str) -> nn.Sequential:
-    """Build the study's model, run it once on its data, and read every checkpoint of it; returns the model.
+    """Build the study's model, run it once on its data, read every model the study supplies, and return the model.
 
     Raises:
         StudyError: It cannot be built or run, gives something else than logits, or a checkpoint does not fit.
@@ -100,10 +100,10 @@ def check_model(study: Study, data: Dataset, where: str) -> nn.Sequential:
     except Exception as error:
         kind, text = type(error).__name__, str(error).partition("\n")[0]
         raise StudyError(f"{where}: model: fails on inputs {shape}: {kind}: {text}") from error
-    found = list(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-    if found != list(wanted):
+    given_shape = list(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+    if given_shape != list(wanted):
         raise StudyError(
-            f"{where}: model: must give logits {list(wanted)} of inputs {shape}, but gives {found}"
+            f"{where}: model: must give logits {list(wanted)} of inputs {shape}, but gives {given_shape}"
         )
     for (role, _, _), checkpoint in {c: (k, c) for k, c in study.supplied.items()}.values():
         try:

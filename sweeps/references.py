@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
@@ -17,62 +17,77 @@ from mu.evaluate import Outputs, mean_of
 from mu.problem import Problem, Role, Weights
 from mu.record import TrialRecord
 from sweeps.errors import StudyError
+from sweeps.ledger import Ledger
+from sweeps.plan import Plan
+from sweeps.state.checkpoint_store import CheckpointStore
+from sweeps.state.store import Store
 from sweeps.study.supplied import PLACES, SuppliedModel, SuppliedModels
-from sweeps.workers.trial import Reference, answers, complete, sparse
+from sweeps.workers.scores import ReferenceScores, answers, complete, sparse
+from sweeps.workers.tasks import Scored
+from sweeps.workers.trainers import Trainers
 
-if TYPE_CHECKING:
-    from sweeps.plan import Plan
-    from sweeps.run import Sweep
-    from sweeps.state.checkpoint_store import CheckpointStore
-    from sweeps.state.store import Store
-    from sweeps.workers.trainers import Scored, Trainers
-
-Names = tuple[str, int]
-"""Of a problem: forget request and seed."""
+ProblemName = tuple[str, int]
+"""Forget request and seed."""
 Question = tuple[Problem, tuple[str, ...], tuple[str, ...]]
 """A problem, the views its references are scored on, and the costly attacks that are run on them."""
+Group = Mapping[int, Mapping[Role, Scored]]
+"""The scored references of one request, by seed."""
 
 
-def references(
-    sweep: Sweep, trainers: Trainers, store: Store, drafts: CheckpointStore
-) -> dict[str, dict[Names, Reference]]:
-    """What trials are compared with, by the purpose of the seed (`search` or `report`) and the problem.
+def run_references(
+    plan: Plan,
+    ledger: Ledger,
+    trainers: Trainers,
+    store: Store,
+    checkpoints: CheckpointStore,
+) -> dict[str, dict[ProblemName, ReferenceScores]]:
+    """Train, score and record all references.
+
+    Returns:
+        Role of the seed (`search` or `report`) to problem to what trials on it are compared with.
 
     Raises:
-        StudyError: One that was brought guesses.
-        SweepError: One cannot be trained.
+        StudyError: A model that the study supplies is no better than guessing.
+        SweepError: A model cannot be trained.
     """
-    plan = sweep.plan
     wanted = _wanted(plan)
-    sweep.progress.start_phase("reference", len(wanted))
-    seconds, spent = {}, {}
-    for key, (problem, role) in wanted.items():
-        arrays = load_reference(problem, role, plan.study.supplied, store)
-        if arrays is not None:
-            seconds[key] = float(arrays["seconds"])
-            trainers.share(key, arrays)
-            sweep.progress.ended()
-    asked = _questions(plan)
-    _refuse_guessing(plan, trainers, asked)
-    missing = {key: wanted[key] for key in wanted if key not in seconds}
-    for key, arrays in trainers.train(missing, drafts):
-        store.put(key, arrays)
-        seconds[key] = spent[key] = float(arrays["seconds"])
-        sweep.compute["reference"] += spent[key]
-        trainers.share(key, arrays)
-        sweep.progress.ended()
-    scored = trainers.score(asked)
-    found: dict[str, dict[Names, Reference]] = {}
-    for purpose, seeds in plan.seeds.items():
-        found[purpose] = {}
-        for forget in plan.study.forget:
-            group = {seed: scored[forget, seed] for seed in seeds}
-            found[purpose] |= _compare(sweep, store, purpose, forget, group, seconds, spent)
-    return found
+    with ledger.phase("reference", len(wanted)):
+        seconds: dict[str, float] = {}
+        for key, (problem, role) in wanted.items():
+            arrays = load_reference(problem, role, plan.study.supplied, store)
+            if arrays is not None:
+                seconds[key] = _publish(ledger, trainers, key, arrays)
+        questions = _questions(plan)
+        _refuse_guessing(plan, trainers, questions)
+        missing = {key: wanted[key] for key in wanted if key not in seconds}
+        spent: dict[str, float] = {}
+        for key, arrays in trainers.train(missing, checkpoints):
+            store.put(key, arrays)
+            seconds[key] = spent[key] = _publish(ledger, trainers, key, arrays)
+            ledger.compute["reference"] += spent[key]
+        scored = trainers.score(questions)
+        recorder = _Recorder(plan, ledger, store, seconds, spent)
+        return {
+            role: {
+                name: reference
+                for forget in plan.study.forget
+                for name, reference in recorder.compare(
+                    role, forget, {seed: scored[forget, seed] for seed in seeds}
+                ).items()
+            }
+            for role, seeds in plan.seeds.items()
+        }
+
+
+def _publish(ledger: Ledger, trainers: Trainers, key: str, arrays: Weights) -> float:
+    """Let workers read a reference's weights; return the seconds that its training took."""
+    trainers.publish(key, arrays)
+    ledger.progress.ended()
+    return float(arrays["seconds"])
 
 
 def _wanted(plan: Plan) -> dict[str, tuple[Problem, Role]]:
-    """Every reference of a plan, by key; an original serves all requests of its seed."""
+    """Every reference of a plan by the key of its weights; an original serves all requests of its seed."""
     wanted: dict[str, tuple[Problem, Role]] = {}
     roles: tuple[Role, Role] = ("retrain", "original")
     for role in roles:
@@ -84,110 +99,151 @@ def _wanted(plan: Plan) -> dict[str, tuple[Problem, Role]]:
     return wanted
 
 
-def _questions(plan: Plan) -> dict[Names, Question]:
+def _questions(plan: Plan) -> dict[ProblemName, Question]:
     """What is asked of the references of every problem."""
     views = {
         "search": tuple(dict.fromkeys((plan.study.search_view, "val"))),
         "report": ("val", "test"),
     }
-    asked: dict[Names, Question] = {}
-    for purpose, seeds in plan.seeds.items():
+    questions: dict[ProblemName, Question] = {}
+    for role, seeds in plan.seeds.items():
         for name in itertools.product(plan.study.forget, seeds):
-            earlier = asked[name][2] if name in asked else ()  # a seed may have both roles
-            attacks = plan.reference_attacks(purpose) or earlier
-            asked[name] = plan.problem(*name), views[purpose], attacks
-    return asked
+            earlier = questions[name][2] if name in questions else ()  # a seed may have both roles
+            attacks = plan.reference_attacks(role) or earlier
+            questions[name] = plan.problem(*name), views[role], attacks
+    return questions
 
 
-def _refuse_guessing(plan: Plan, trainers: Trainers, asked: Mapping[Names, Question]) -> None:
-    """Score what was brought before anything is trained. Raises StudyError when it is near chance."""
+def _refuse_guessing(
+    plan: Plan, trainers: Trainers, questions: Mapping[ProblemName, Question]
+) -> None:
+    """Score supplied models before anything is trained. Raises StudyError when one is near chance."""
     for role in PLACES:
         supplied = {
             (problem.supplied[role], problem.seed): (name, (problem, views, ()))
-            for name, (problem, views, _) in asked.items()
+            for name, (problem, views, _) in questions.items()
             if role in problem.supplied
         }
-        for (forget, seed), found in trainers.score(dict(supplied.values()), (role,)).items():
+        for (forget, seed), scored in trainers.score(dict(supplied.values()), (role,)).items():
             checkpoint = plan.study.supplied[role, forget, seed]
-            held_out = found[role].found.held_out
+            held_out = scored[role].found.held_out
             refuse_guessing(checkpoint, role, seed, held_out.get("test", held_out["val"]))
 
 
-def _compare(
-    sweep: Sweep,
-    store: Store,
-    role: str,
-    forget: str,
-    group: Mapping[int, Mapping[Role, Scored]],
-    seconds: Mapping[str, float],
-    spent: dict[str, float],
-) -> dict[Names, Reference]:
-    """Record the references of one request and role, compared with the mean of its retrained models."""
-    study = sweep.plan.study
-    views = next(iter(group.values()))["retrain"].found.scores
-    mean = {
-        view: mean_of([scored["retrain"].found.scores[view] for scored in group.values()])
-        for view in views
-    }
-    whole_class = study.forget[forget].whole_class
-    share = study.resources.reference.amounts
-    references = {}
-    for seed, scored in group.items():
-        supplied = study.checkpoints(forget, seed)
-        problem = sweep.plan.problem(forget, seed)
-        logits = {s: g["retrain"].found.forget.logits for s, g in group.items()}
-        original = scored["original"]
-        reference = Reference(mean, original.found.scores, logits[seed], original.untrained)
-        references[forget, seed] = reference
-        for method, own in scored.items():
-            key = sweep.reference_key(forget, seed, method, role)
-            if key in sweep.results.records:
-                continue
-            values = complete(own.found, reference, whole_class, study.search.mean_gap)
-            if method == "retrain" and role == "report" and study.audit.models:
-                store.put(key, answers(own.found))
-            weights = problem.reference_key(method)
-            environment, cost = own.environment, {}
-            if method in supplied:
-                environment = {**environment, "checkpoint": str(supplied[method])}
-            if method == "retrain":
-                others = [found for s, found in logits.items() if s != seed]
-                for view in values.values():
-                    _compare_with_others(view, own.found.forget, others)
-            if method == "retrain" and method not in supplied:
-                cost = {
-                    "time_unlearn": seconds[weights],
-                    "samples_seen": study.training.epochs * len(problem.retain_index),
-                }
-            took, ended = spent.pop(weights, 0.0), time.time()
-            sweep.record_other(
-                TrialRecord(
-                    key=key,
-                    study=study.name,
-                    phase="reference",
-                    forget=forget,
-                    method=method,
-                    seed=seed,
-                    status="finished",
-                    role=role,
-                    metrics=values,
-                    unavailable=own.found.unavailable,
-                    confusions=sparse(own.found.confusions) if role == "report" else {},
-                    environment=environment,
-                    resources={name: amount for name, amount in share.items() if amount},
-                    time_total=took,
-                    started=ended - took,
-                    ended=ended,
-                    **cost,  # type: ignore[arg-type]
-                )
+class _Recorder:
+    """Compares the references of a request with the mean of its retrained models, and records them.
+
+    Args:
+        seconds: Key of each reference's weights to the seconds that its training took, whenever it was.
+        spent: The same for those that this run trained and has not billed to a record yet.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        ledger: Ledger,
+        store: Store,
+        seconds: Mapping[str, float],
+        spent: dict[str, float],
+    ):
+        self.plan, self.study = plan, plan.study
+        self.ledger = ledger
+        self.store = store
+        self.seconds = seconds
+        self.spent = spent
+
+    def compare(self, role: str, forget: str, group: Group) -> dict[ProblemName, ReferenceScores]:
+        """Record one request's references on the seeds of a role; return what trials are compared with."""
+        views = next(iter(group.values()))["retrain"].found.scores
+        mean = {
+            view: mean_of([scored["retrain"].found.scores[view] for scored in group.values()])
+            for view in views
+        }
+        references = {}
+        for seed, scored in group.items():
+            original, retrained = scored["original"], scored["retrain"]
+            reference = ReferenceScores(
+                mean, original.found.scores, retrained.found.forget.logits, original.untrained
             )
-    return references
+            references[forget, seed] = reference
+            for method in scored:
+                key = self.plan.reference_key(forget, seed, method, role)
+                if key not in self.ledger.results.records:
+                    values = self._values(role, forget, seed, method, group, reference)
+                    record = self._record(role, forget, seed, method, scored[method], values)
+                    self.ledger.record_other(record)
+        return references
+
+    def _values(
+        self,
+        role: str,
+        forget: str,
+        seed: int,
+        method: Role,
+        group: Group,
+        reference: ReferenceScores,
+    ) -> dict[str, dict[str, float]]:
+        """The metrics of one reference by view; keeps a retrained model's outputs where an audit needs them."""
+        evaluation = group[seed][method].found
+        whole_class = self.study.forget[forget].whole_class
+        values = complete(evaluation, reference, whole_class, self.study.search.mean_gap)
+        if method == "retrain":
+            others = [s["retrain"].found.forget.logits for n, s in group.items() if n != seed]
+            for view in values.values():
+                _compare_with_others(view, evaluation.forget, others)
+            if role == "report" and self.study.audit.models:
+                key = self.plan.reference_key(forget, seed, method, role)
+                self.store.put(key, answers(evaluation))
+        return values
+
+    def _record(
+        self,
+        role: str,
+        forget: str,
+        seed: int,
+        method: Role,
+        scored: Scored,
+        values: dict[str, dict[str, float]],
+    ) -> TrialRecord:
+        """The record of one reference. Its training is billed once, to the first of its records."""
+        problem = self.plan.problem(forget, seed)
+        supplied = self.study.checkpoints(forget, seed)
+        weights = problem.reference_key(method)
+        environment, cost = scored.environment, dict[str, Any]()
+        if method in supplied:
+            environment = {**environment, "checkpoint": str(supplied[method])}
+        elif method == "retrain":
+            cost = {
+                "time_unlearn": self.seconds[weights],
+                "samples_seen": self.study.training.epochs * len(problem.retain_index),
+            }
+        took, ended = self.spent.pop(weights, 0.0), time.time()
+        slot = self.study.resources.reference.amounts
+        return TrialRecord(
+            key=self.plan.reference_key(forget, seed, method, role),
+            study=self.study.name,
+            phase="reference",
+            forget=forget,
+            method=method,
+            seed=seed,
+            status="finished",
+            role=role,
+            metrics=values,
+            unavailable=scored.found.unavailable,
+            confusions=sparse(scored.found.confusions) if role == "report" else {},
+            environment=environment,
+            resources={name: amount for name, amount in slot.items() if amount},
+            time_total=took,
+            started=ended - took,
+            ended=ended,
+            **cost,
+        )
 
 
 def _compare_with_others(
     values: dict[str, float], forget: Outputs, others: Sequence[np.ndarray]
 ) -> None:
-    """What compares outputs on D_f is, for a retrained model, with the others of its request; absent without any."""
+    """Compare a retrained model's outputs on D_f with those of the others of its request; leave it out without any."""
     del values["activation_distance"], values["entropy_wilcoxon_p"], values["entropy_median_diff"]
     if others:
         values["activation_distance"] = float(
@@ -198,11 +254,11 @@ def _compare_with_others(
 def load_reference(
     problem: Problem, role: Role, supplied: SuppliedModels, store: Store
 ) -> Weights | None:
-    """A reference that need not be trained, from its checkpoint or the store, with its `seconds` of training."""
+    """Return a reference that need not be trained, from its checkpoint or the store, with its `seconds` of training."""
     if role not in problem.supplied:
         return store.get(problem.reference_key(role))
     digest = problem.supplied[role]
-    path = next(found.path for found in supplied.values() if found.digest == digest)
+    path = next(model.path for model in supplied.values() if model.digest == digest)
     return {**problem.read(path), "seconds": np.array(0.0)}
 
 

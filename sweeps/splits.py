@@ -1,4 +1,4 @@
-"""Which samples each request selects: ranked by workers once ever, and written down for use elsewhere."""
+"""The samples that each request selects: workers rank them once ever, and files hold them for use elsewhere."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def resolve_ranked_requests(
     plan: Plan, store: Store, workers: Callable[[], AbstractContextManager[Trainers]]
 ) -> None:
-    """Let every ranked request of a plan know its samples.
+    """Find the samples of every ranked request of a plan.
 
     Args:
         workers: Opens a cluster; called only when scores are missing.
@@ -36,7 +36,7 @@ def resolve_ranked_requests(
         SweepError: A model cannot be trained.
     """
     wanted = {ranking_key(problem): problem for problem in plan.rankings.values()}
-    scores = {key: found["scores"] for key in wanted if (found := store.get(key)) is not None}
+    scores = {key: kept["scores"] for key in wanted if (kept := store.get(key)) is not None}
     missing = {key: problem for key, problem in wanted.items() if key not in scores}
     if missing:
         with workers() as open_workers:
@@ -54,7 +54,7 @@ def resolve_ranked_requests(
 
 
 def _originals(plan: Plan, missing: dict[str, Problem], store: Store, workers: Trainers) -> None:
-    """Share the original models that rankings attack; those that are new serve as references, too."""
+    """Publish the original models that rankings attack; new ones serve as references as well."""
     lacking: dict[str, tuple[Problem, Role]] = {}
     for problem in missing.values():
         if problem.request.kind == "hardest":
@@ -64,10 +64,10 @@ def _originals(plan: Plan, missing: dict[str, Problem], store: Store, workers: T
         if arrays is None:
             lacking[key] = (problem, "original")
         else:
-            workers.share(key, arrays)
+            workers.publish(key, arrays)
     for key, arrays in workers.train(lacking):
         store.put(key, arrays)
-        workers.share(key, arrays)
+        workers.publish(key, arrays)
 
 
 def write(plan: Plan, folder: Path) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 
 def arguments(given: Sequence[str]) -> list[str]:
-    """The arguments for ``musweep``: `run` joins the running cluster unless told otherwise."""
+    """Return the arguments for ``musweep``: `run` joins the running cluster unless an address is given."""
     wanted = [argument for argument in given if argument != "--"]
     told = any(a.startswith("--address") for a in wanted) or "RAY_ADDRESS" in os.environ
     if wanted[:1] == ["run"] and not told:

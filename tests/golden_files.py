@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 
 def golden(name: str) -> np.lib.npyio.NpzFile:
-    """The arrays of one topic; ``$MU_GOLDEN_DIR`` names a folder of the same files with other inputs."""
+    """Return the arrays of one topic; ``$MU_GOLDEN_DIR`` names a folder of the same files with other inputs."""
     folder = Path(os.environ.get("MU_GOLDEN_DIR", Path(__file__).parent / "golden"))
     return np.load(folder / f"{name}.npz", allow_pickle=False)
 
 
 def tanh_mlp(arrays: Mapping[str, NDArray[np.float64]], prefix: str = "") -> nn.Sequential:
-    """The golden files' network in float64: fc2(tanh(fc1(flatten(x)))), from `<prefix>fc1_weight` and so on."""
+    """Return the golden files' network in float64: fc2(tanh(fc1(flatten(x)))), from `<prefix>fc1_weight` and so on."""
     weights = mlp_weights(arrays, prefix)
     hidden, inputs = weights["fc1.weight"].shape
     layers = [
@@ -37,9 +37,9 @@ def tanh_mlp(arrays: Mapping[str, NDArray[np.float64]], prefix: str = "") -> nn.
 def mlp_weights(
     arrays: Mapping[str, NDArray[np.float64]], prefix: str = "", row: int | None = None
 ) -> dict[str, Tensor]:
-    """The state of a `tanh_mlp`, or row `row` of arrays that hold several states along their first axis."""
-    found = {}
+    """Return the state of a `tanh_mlp`, or row `row` of arrays that hold several states along their first axis."""
+    state = {}
     for name in ("fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias"):
         array = arrays[prefix + name.replace(".", "_")]
-        found[name] = torch.from_numpy(np.array(array if row is None else array[row]))
-    return found
+        state[name] = torch.from_numpy(np.array(array if row is None else array[row]))
+    return state

@@ -11,7 +11,7 @@ from studies import LIMIT_SECONDS, ROOT
 
 
 def imported_by(modules: Sequence[str], forbidden: Sequence[str]) -> str:
-    """Import modules in a fresh interpreter; who asked for which of the forbidden packages, installed or not."""
+    """Import modules in a fresh interpreter; return who asked for which of the forbidden packages, installed or not."""
     script = f"""
         import importlib, sys
 

@@ -1,7 +1,8 @@
 """Run the tiny study on a Ray cluster that loses nodes and workers: ``python tests/lose_nodes.py FOLDER``.
 
-A head without CPUs and two nodes with a GPU each. A node is killed while references are trained, a worker and another node
-during the search; a new node comes for each. Prints what happened, and exits as the study does.
+The cluster has a head without CPUs and two nodes with a GPU each. A node is killed while references are trained, then a
+worker and another node during the search; a new node replaces each. The script prints what it did, and exits as the
+study does.
 """
 
 from __future__ import annotations
@@ -19,31 +20,31 @@ import studies
 from ray.cluster_utils import Cluster
 
 NODE = {"num_cpus": 1, "num_gpus": 1, "resources": {"place": 2}}
-"""A GPU that is only declared: what runs there finds none, and stays on the CPU."""
+"""A node with a GPU that is only declared: work there finds no GPU, and stays on the CPU."""
 
 
 def wait_for(ready: Callable[[], Any], driver: subprocess.Popen[str]) -> Any:
-    """What `ready` returns, once that is something."""
+    """Call `ready` until it returns something that is true, and return that."""
     deadline = time.monotonic() + studies.LIMIT_SECONDS
-    while not (found := ready()):
+    while not (value := ready()):
         assert driver.poll() is None, f"the study ended too early: {driver.communicate()[0]}"
         assert time.monotonic() < deadline, f"nothing came of {ready}"
         time.sleep(0.02)
-    return found
+    return value
 
 
 def workers(node: Any, name: str) -> list[int]:
-    """Processes of a node's workers that do something of this name, such as ``ray::_train``."""
+    """Return the processes of a node's workers that run something of this name, such as ``ray::train_task``."""
     raylet = node.all_processes["raylet"][0].process.pid
-    found = []
+    pids = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             parent = int((process / "stat").read_text().rpartition(")")[2].split()[1])
             if parent == raylet and name in (process / "cmdline").read_text():
-                found.append(int(process.name))
+                pids.append(int(process.name))
         except OSError:
             continue  # it has just ended
-    return found
+    return pids
 
 
 def main(folder: Path) -> int:
@@ -63,13 +64,13 @@ def main(folder: Path) -> int:
         return trials.exists() and trials.read_text().count('"phase":"search"') >= count
 
     try:
-        wait_for(lambda: workers(first, "ray::_train"), driver)
+        wait_for(lambda: workers(first, "ray::train_task"), driver)
         cluster.remove_node(first, allow_graceful=False)
         print("killed a node that trained a reference", flush=True)
         first = cluster.add_node(**NODE)
         wait_for(lambda: searched(2), driver)
-        found = wait_for(lambda: workers(second, "ray::ResourceTrainable"), driver)
-        os.kill(found[0], signal.SIGKILL)
+        pids = wait_for(lambda: workers(second, "ray::ResourceTrainable"), driver)
+        os.kill(pids[0], signal.SIGKILL)
         print("killed a worker of the search", flush=True)
         wait_for(lambda: searched(4), driver)
         cluster.remove_node(second, allow_graceful=False)

@@ -89,13 +89,13 @@ DRIFTING: dict[str, str] = {
 
 
 def search_space(name: str) -> dict[str, dict[str, Any]]:
-    """The ranges of a method's YAML, by knob."""
+    """Return the ranges of a method's YAML, by knob."""
     path = Path(search_spaces.__file__).parent / f"{name}.yaml"
     return (yaml.safe_load(path.read_text()) or {}) if path.is_file() else {}
 
 
 def shorten(knob: Knob, value: Any) -> Any:
-    """`value`, or the largest affordable one of a whole-number knob."""
+    """Return `value`, or the largest affordable one of a whole-number knob."""
     if knob.kind != "int" or value is None:
         return value
     least = 0 if knob.bounds.low is None else int(knob.bounds.low)
@@ -103,13 +103,13 @@ def shorten(knob: Knob, value: Any) -> Any:
 
 
 def short_knobs(method: Method, **given: Any) -> dict[str, Any]:
-    """All knobs of a method: those given, and defaults on a budget of milliseconds."""
+    """Return all knobs of a method: those given, and defaults on a budget of milliseconds."""
     defaults = {name: shorten(knob, knob.default) for name, knob in method.knobs.items()}
     return method.check({**defaults, **given})
 
 
 def values_to_tell_apart(method: Method, name: str) -> list[Any]:
-    """All choices of a knob, the ends of its range, or two values it accepts: one of them the default."""
+    """Return all choices of a knob, the ends of its range, or two values it accepts: one of them the default."""
     knob, key = method.knobs[name], f"{method.name}.{name}"
     if key in VALUES:
         return list(VALUES[key])
@@ -136,20 +136,20 @@ def values_to_tell_apart(method: Method, name: str) -> list[Any]:
 
 
 def conditions(method: Method, name: str) -> dict[str, Any]:
-    """What must be set for a knob to matter, of the knobs that the method has."""
-    found: dict[str, Any] = dict(search_space(method.name).get(name, {}).get("when", {}))
+    """Return what must be set for a knob to matter, of the knobs that the method has."""
+    when: dict[str, Any] = dict(search_space(method.name).get(name, {}).get("when", {}))
     needed: dict[str, Any] = {}
     for key in (name, f"{method.name}.*", f"{method.name}.{name}"):
         needed |= CONDITIONS.get(key, {})
-    return {**found, **{other: v for other, v in needed.items() if other in method.knobs}}
+    return {**when, **{other: v for other, v in needed.items() if other in method.knobs}}
 
 
 def request_for(method: Method, name: str) -> str:
-    """The kind of forget request on which a knob is tested."""
+    """Return the kind of forget request on which a knob is tested."""
     default = REQUEST_FOR.get(f"{method.name}.*", request_kind(method))
     return REQUEST_FOR.get(f"{method.name}.{name}", default)
 
 
 def request_kind(method: Method) -> str:
-    """The kind of forget request a method is tested on."""
+    """Return the kind of forget request a method is tested on."""
     return next(kind for kind in REQUEST_ORDER if kind in method.requests)

@@ -78,7 +78,7 @@ FILES = {
 
 
 def write(folder: Path) -> str:
-    """Write the files under names that no other test has imported; returns the package's name."""
+    """Write the files under names that no other test has imported; return the package's name."""
     package = f"nets_{uuid4().hex[:8]}"
     for name, text in FILES.items():
         path = folder / name.replace("{package}", package)

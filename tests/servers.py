@@ -1,4 +1,4 @@
-"""Real servers on loopback for the tests: PostgreSQL, MLflow and an S3 endpoint. Each is ended by who started it."""
+"""Real servers on loopback for the tests: PostgreSQL, MLflow and an S3 endpoint. Whoever starts one ends it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def free_port() -> int:
 
 
 def wait_until(ready: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:
-    """Wait for a server; AssertionError with the end of its log when it dies or does not come."""
+    """Wait for a server; raise AssertionError with the end of its log when it dies or does not come."""
     deadline = time.monotonic() + START_SECONDS
     while not ready():
         late = time.monotonic() > deadline
@@ -40,23 +40,23 @@ def wait_until(ready: Callable[[], bool], process: subprocess.Popen[bytes], log:
 
 
 def parents() -> dict[int, int]:
-    """Every process, and its parent."""
-    found = {}
+    """Return the parent of every process, by process."""
+    parent_of = {}
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it has just ended
             fields = (process / "stat").read_text().rpartition(")")[2].split()
-            found[int(process.name)] = int(fields[1])
-    return found
+            parent_of[int(process.name)] = int(fields[1])
+    return parent_of
 
 
 class Postgres:
-    """A PostgreSQL server with data of its own, run by an unprivileged user.
+    """A PostgreSQL server with data of its own, which an unprivileged user runs.
 
     Args:
         programs: Folder of initdb and postgres.
 
-    ``stop`` and ``start`` take it away and bring it back on the same port, with its data; while ``held`` it stays
-    connected and does not answer.
+    ``stop`` and ``start`` take it away and bring it back on the same port, with its data. While it is ``held``, it
+    stays connected and does not answer.
     """
 
     user = "musweep"
@@ -69,12 +69,12 @@ class Postgres:
         self.folder = Path(tempfile.mkdtemp(prefix="musweep-postgres-"))
         self.log = self.folder / "log"
         self._run_as: dict[str, Any] = {}
-        if os.geteuid() == 0:  # which PostgreSQL refuses to be run by
+        if os.geteuid() == 0:  # as whom PostgreSQL refuses to run
             self._run_as = {"user": "nobody", "group": "nogroup", "extra_groups": []}
             shutil.chown(self.folder, "nobody", "nogroup")
         secret = self.folder / "password"
         secret.write_text(self.password)
-        secret.chmod(0o644)  # of a server that lives for a minute
+        secret.chmod(0o644)  # the server lives for a minute
         subprocess.run(
             [programs / "initdb", "-D", self.folder / "data", "-U", self.user, "-E", "UTF8",
              "--auth=scram-sha-256", f"--pwfile={secret}", "--no-sync", "--locale=C"],
@@ -94,7 +94,7 @@ class Postgres:
         wait_until(self._answers, self._process, self.log)
 
     def stop(self) -> None:
-        """End it, and every connection, at once."""
+        """End the server, and every connection, at once."""
         if self._process is not None:
             self._process.send_signal(signal.SIGINT)
             self._process.wait(30)
@@ -102,7 +102,7 @@ class Postgres:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Stop all its processes, each of which is a session of its own, until the end."""
+        """Stop all processes of the server, each of which is a session of its own, until the context ends."""
         assert self._process is not None
         postmaster = self._process.pid
         os.kill(postmaster, signal.SIGSTOP)  # first, so that it starts no more
@@ -129,11 +129,11 @@ class Postgres:
         return True
 
     def url(self, database: str) -> str:
-        """URL with user and password."""
+        """Return the URL of a database, with user and password."""
         return f"postgresql://{self.user}:{self.password}@{LOOPBACK}:{self.port}/{database}"
 
     def create(self, database: str) -> str:
-        """Make an empty database; its URL."""
+        """Make an empty database and return its URL."""
         import psycopg
 
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
@@ -141,7 +141,7 @@ class Postgres:
         return self.url(database)
 
     def dump(self, database: str) -> str:
-        """All its tables, as text."""
+        """Return all tables of a database, as text."""
         return subprocess.run(
             [self.programs / "pg_dump", self.url(database)],
             check=True, capture_output=True, text=True,
@@ -150,10 +150,10 @@ class Postgres:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
-    """A PostgreSQL server for the session; ask it for a database of your own by ``create``."""
+    """A PostgreSQL server for the session; its ``create`` makes a database for one test."""
     pytest.importorskip("psycopg", reason="psycopg is not installed (musweep[cluster])")
-    found = shutil.which("postgres")
-    folders = [*([Path(found).parent] if found else []),
+    program = shutil.which("postgres")
+    folders = [*([Path(program).parent] if program else []),
                *sorted(Path("/usr/lib/postgresql").glob("*/bin"))]  # fmt: skip
     programs = [folder for folder in folders if (folder / "initdb").exists()]
     if not programs:
@@ -165,7 +165,7 @@ def postgres() -> Iterator[Postgres]:
 
 @contextmanager
 def mlflow_server(store: str, folder: Path) -> Iterator[str]:
-    """An MLflow server over a store, as `musweep ui` starts it; its address."""
+    """Run an MLflow server over a store, as `musweep ui` starts it; yields its address."""
     from sweeps.tracking.mlflow import ui_command, ui_environment
 
     port = free_port()
@@ -195,7 +195,7 @@ def _healthy(address: str) -> bool:
 
 @pytest.fixture(scope="session")
 def s3() -> Iterator[dict[str, str]]:
-    """An S3 endpoint with the bucket `musweep`; the environment in which clients find it."""
+    """An S3 endpoint with the bucket `musweep`, as the environment in which clients find it."""
     import boto3
     from moto.server import ThreadedMotoServer
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
+import subprocess
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import studies
@@ -19,11 +23,11 @@ from mu.models.architectures import MODELS, TOKEN_MODELS
 from mu.problem import Weights
 from mu.rng import generator
 from mu.split import Split
-from sweeps import catalogue, manual
 from sweeps.__main__ import main
 from sweeps.study import space, study
-from sweeps.study.fields import plain
-from sweeps.study.resources import Slot
+from sweeps.study.resources import Resources
+from sweeps.study.space import RangeSection
+from sweeps.study.study_file import StudyFile
 
 DOCS = studies.ROOT / "docs"
 SUBMISSION = """
@@ -52,23 +56,53 @@ def own_files(folder: Path) -> Path:
     return folder / "own"
 
 
-def test_the_table_of_methods_is_current() -> None:
-    assert (DOCS / "methods.md").read_text(encoding="utf-8") == catalogue.table()
+@pytest.fixture(scope="module")
+def generate() -> ModuleType:
+    """The script docs/generate.py as a module."""
+    spec = importlib.util.spec_from_file_location("generate", DOCS / "generate.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
-def test_the_page_of_keys_is_current_and_has_all_that_a_study_may_hold() -> None:
-    assert (DOCS / "study.md").read_text(encoding="utf-8") == manual.page()
-    assert set(manual.KEYS) == {"base", *study.KEYS}
-    sections = dict(re.findall(r"^## (.+)\n((?:(?!## ).*\n)*)", manual.page(), re.MULTILINE))
-    keys = {part: re.findall(r"^\| `(\w+)`", text, re.MULTILINE) for part, text in sections.items()}
-    assert keys["methods: space"] == list(space.KEYS)
+def test_generated_files_are_current(tmp_path: Path) -> None:
+    """In a process of their own, where no test has added a network."""
+    script = [sys.executable, str(DOCS / "generate.py"), str(tmp_path)]
+    subprocess.run(script, env=studies.environment(), check=True)
+    written = sorted(path for path in tmp_path.rglob("*") if path.is_file())
+    paths = [path.relative_to(tmp_path) for path in written]
+    assert list(map(str, paths)) == ["docs/methods.md", "docs/study.md", "sweeps/study/schema.json"]
+    for path, current in zip(paths, written):
+        assert (studies.ROOT / path).read_text("utf-8") == current.read_text("utf-8"), path
+
+
+def test_the_command_line_prints_the_schema_that_ships(tmp_path: Path) -> None:
+    done = studies.musweep(tmp_path, "schema")
+    shipped = (studies.ROOT / "sweeps" / "study" / "schema.json").read_text(encoding="utf-8")
+    assert (done.returncode, done.stdout) == (0, shipped)
+
+
+def test_the_page_of_keys_has_all_that_a_study_may_hold() -> None:
+    page = (DOCS / "study.md").read_text(encoding="utf-8")
+    head, *sections = re.split(r"^## ", page, flags=re.MULTILINE)
+    rows = {"": head} | {text.partition("\n")[0]: text for text in sections}
+    keys = {part: re.findall(r"^\| `(\w+)`", text, re.MULTILINE) for part, text in rows.items()}
+    assert set(keys[""]) == {"base", *StudyFile.model_fields}
+    assert keys["methods: space"] == list(RangeSection.model_fields)
     assert keys["methods"] == ["name", "fix", "space", "forget"]
-    assert set(keys["resources"]) == {*plain(Slot()), "concurrent", "launch", "references"}
-    assert keys["search"] == ["trials", "sampler", "objective", "early_stop"]
+    assert set(keys["resources"]) == {
+        *Resources().amounts,
+        "custom",
+        "concurrent",
+        "launch",
+        "references",
+    }
+    assert keys["search"] == ["trials", "sampler", "objective", "mean_gap", "early_stop"]
     assert {"class", "kind"} < set(keys["forget"]) and "target" not in keys["forget"]
     held = study.parse(studies.tiny(), "study.yaml").definition
-    for part in ("training", "search", "experiments", "metrics", "audit", "budget"):
-        assert set(held[part]) - {"mean_gap"} == set(keys[part]), part
+    for part in ("training", "search", "experiments", "metrics", "audit", "budget", "seeds"):
+        assert set(held[part]) == set(keys[part]), part
 
 
 def test_the_table_of_models_is_current() -> None:
@@ -94,11 +128,11 @@ def test_the_model_of_the_documents_runs(tmp_path: Path, monkeypatch: pytest.Mon
     assert network(torch.rand(2, 3, 8, 8)).shape == (2, 5)
 
 
-def test_every_method_states_its_cost_and_paper() -> None:
+def test_every_method_states_its_cost_and_paper(generate: ModuleType) -> None:
     for name in methods.names():
         method = methods.load(name)
-        assert catalogue.field(method, "Cost"), name
-        assert catalogue.field(method, "Paper"), name
+        assert generate.field(method, "Cost"), name
+        assert generate.field(method, "Paper"), name
 
 
 def test_the_method_of_the_documents_runs_and_has_its_ranges(

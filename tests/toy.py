@@ -33,7 +33,7 @@ REQUESTS = {
 
 
 def _toy_cnn(shape: Shape, num_classes: int) -> nn.Module:
-    """The shape of `small_cnn` at an eighth of its width: 1,700 weights."""
+    """Build the shape of `small_cnn` at an eighth of its width: 1,700 weights."""
     return nn.Sequential(
         nn.Conv2d(shape[0], 4, 3, padding=1, bias=False),
         nn.BatchNorm2d(4),
@@ -55,9 +55,9 @@ MODELS["toy_cnn"] = _toy_cnn
 
 
 def images(fine: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Noisy stripes in the colour of the class, along rows or columns by sub-class: uint8 [N, 3, 8, 8].
+    """Draw noisy stripes in the colour of the class, along rows or columns by sub-class: uint8 [N, 3, 8, 8].
 
-    Hard enough that models get about one in eight wrong: methods that tell hard samples from easy need both.
+    They are hard enough that models get about one in eight wrong: methods that tell hard samples from easy need both.
     """
     stripes = 0.7 + 0.3 * (np.arange(8) // 2 % 2)
     ways = np.stack([np.tile(stripes[:, None], (1, 8)), np.tile(stripes, (8, 1))])
@@ -68,6 +68,7 @@ def images(fine: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.uint
 
 @cache
 def toy_data(seed: int = 0) -> Dataset:
+    """Return the toy data of a seed."""
     rng = np.random.default_rng(seed)
     parts = {}
     for name, count in PER_FINE_CLASS.items():
@@ -78,13 +79,13 @@ def toy_data(seed: int = 0) -> Dataset:
 
 @cache
 def toy_problem(kind: str = "full_class", seed: int = 0) -> Problem:
-    """The toy problem with a forget request of one kind."""
+    """Return the toy problem with a forget request of one kind."""
     return Problem(toy_data(), "toy_cnn", RECIPE, REQUESTS[kind], seed)
 
 
 @cache
 def toy_reference(role: str, kind: str = "full_class", seed: int = 0) -> Weights:
-    """Weights of a trained reference; trained once."""
+    """Return the weights of a reference, which is trained once."""
     problem = toy_problem(kind, seed)
     model = problem.build()
     for _ in problem.train(role, model):

@@ -30,6 +30,7 @@ class Augment:
     cutout: float = 0.0
 
     def __bool__(self) -> bool:
+        """Return whether anything is changed."""
         return self.pad > 0 or self.flip or self.cutout > 0
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
@@ -59,14 +60,14 @@ class Augment:
 
 
 def crop(images: Tensor, pad: int, rows: Tensor, columns: Tensor) -> Tensor:
-    """Each image's window that starts at its row and column (int64 [B]) after zero padding: [B, C, H, W]."""
+    """Crop each image [B, C, H, W] to the window that starts at its row and column (int64 [B]) after zero padding."""
     height, width = images.shape[-2:]
     windows = F.pad(images, (pad,) * 4).unfold(2, height, 1).unfold(3, width, 1)
     return windows[torch.arange(len(images), device=images.device), :, rows, columns]
 
 
 def cut_out(images: Tensor, side: int, rows: Tensor, columns: Tensor) -> Tensor:
-    """Images with a black square of `side` pixels around a row and column of each (int64 [B])."""
+    """Black out a square of `side` pixels around a row and column of each image (int64 [B])."""
     near = []
     for centre, size in zip((rows, columns), images.shape[-2:]):
         first = centre[:, None] - side // 2
@@ -77,7 +78,7 @@ def cut_out(images: Tensor, side: int, rows: Tensor, columns: Tensor) -> Tensor:
 
 
 def policy(name: str, pad: int = 4) -> Augment:
-    """The augmentation of a training recipe, one of ``POLICIES``, with `pad` pixels and holes of half the image.
+    """Return the augmentation of a training recipe, one of ``POLICIES``, with `pad` pixels and holes of half the image.
 
     Raises:
         ValueError: The name is not one of `POLICIES`.

@@ -34,7 +34,7 @@ PARTS = ("train", "val", "twin", "test")
 
 @dataclass(frozen=True)
 class Examples:
-    """Inputs and labels of a named set, on one device.
+    """The inputs and labels of some samples, on one device.
 
     Args:
         inputs: uint8 [N, C, H, W] (pixels 0..255), or float [N, ...] or int32 [N, L] used as they are.
@@ -48,22 +48,22 @@ class Examples:
         return len(self.labels)
 
     def take(self, index: Tensor) -> Examples:
-        """The examples at `index` (int64 [M]), in that order."""
+        """Return the examples at `index` (int64 [M]), in that order."""
         return Examples(self.inputs.index_select(0, index), self.labels.index_select(0, index))
 
     def batch(self, index: Tensor | slice) -> tuple[Tensor, Tensor]:
-        """Model inputs (pixels as float in [0, 1]) and labels of the examples at `index`."""
+        """Return the model inputs (pixels as float in [0, 1]) and labels of the examples at `index`."""
         if isinstance(index, slice):
             return as_float(self.inputs[index]), self.labels[index]
         chosen = self.take(index)
         return as_float(chosen.inputs), chosen.labels
 
     def rows(self, index: Tensor) -> Examples:
-        """As ``take``, but without a copy of the inputs: for large parts of a set, which are read in batches."""
+        """Return the examples at `index` without a copy of the inputs, for large parts of a set that are read in batches."""
         return Rows(self.inputs, index, self.labels.index_select(0, index))
 
     def relabelled(self, labels: Tensor) -> Examples:
-        """The same inputs with other labels, or what else a loss compares outputs with: [N, ...]."""
+        """Return the same inputs with other labels, or whatever else a loss compares outputs with: [N, ...]."""
         return Examples(self.inputs, labels)
 
     @property
@@ -73,11 +73,12 @@ class Examples:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the inputs as they are kept."""
+        """Type of the inputs as they are kept."""
         return self.inputs.dtype
 
     @property
     def device(self) -> torch.device:
+        """Device of inputs and labels."""
         return self.labels.device
 
 
@@ -129,12 +130,12 @@ class Rows(Examples):
 
 
 def as_float(inputs: Tensor) -> Tensor:
-    """Pixels 0..255 as float32 in [0, 1]; inputs that are not uint8 stay as they are."""
+    """Return pixels 0..255 as float32 in [0, 1]; leave inputs that are not uint8 as they are."""
     return inputs.float().div_(255) if inputs.dtype == torch.uint8 else inputs
 
 
 def concat(*sets: Examples) -> Examples:
-    """Several sets, one after the other; of rows of one larger set no copy is made."""
+    """Return several sets as one, in their order; make no copy of rows of one larger set."""
     views = [s for s in sets if isinstance(s, Rows)]
     if len(views) == len(sets) and all(v._everything is views[0]._everything for v in views):
         rows = torch.cat([view._rows for view in views])
@@ -163,11 +164,12 @@ class Part:
         return len(self.labels)
 
     def take(self, index: NDArray[np.int64]) -> Part:
+        """Return the samples at `index` (int64 [M]), in that order."""
         groups = None if self.groups is None else self.groups[index]
         return Part(self.inputs[index], self.labels[index], self.fine[index], groups)
 
     def examples(self, device: torch.device | str = "cpu") -> Examples:
-        """This part as tensors on `device`, put there once; on the CPU they share the arrays' memory.
+        """Return this part as tensors on `device`. They are put there once; on the CPU they share the arrays' memory.
 
         Nobody may write to them.
         """
@@ -213,6 +215,7 @@ class Dataset:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
+        """Shape of one input, such as [C, H, W]."""
         return self.parts["train"].inputs.shape[1:]
 
     @property
@@ -222,7 +225,7 @@ class Dataset:
 
     @property
     def network_shape(self) -> tuple[int, ...]:
-        """What a network has to know of an input: [C, H, W] of images, [L, V] of tokens (see ``mu.models.architectures``)."""
+        """Shape that a network is built for: [C, H, W] of images, [L, V] of tokens (see ``mu.models.architectures``)."""
         return (*self.input_shape, len(self.vocabulary)) if self.vocabulary else self.input_shape
 
     @property
@@ -231,11 +234,11 @@ class Dataset:
         return self.all_samples or len(self.parts["train"])
 
     def all_positions(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Positions in `train` as positions among all training samples; see `positions`."""
+        """Return positions in `train` as positions among all training samples; see `positions`."""
         return index if self.positions is None else self.positions[index]
 
     def train_positions(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The other way round; -1 for samples that are not trained on."""
+        """Return positions among all training samples as positions in `train`; -1 for samples that are not trained on."""
         if self.positions is None:
             return index
         where = np.full(self.total, -1)
@@ -246,7 +249,7 @@ class Dataset:
     def channel_stats(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation of each channel of the training images, in [0, 1] pixel units.
 
-        Of other inputs 0 and 1, which change nothing.
+        For other inputs they are 0 and 1, which change nothing.
         """
         images = self.parts["train"].inputs
         if not self.images or images.dtype != np.uint8:
@@ -336,7 +339,7 @@ def load(spec: DataSpec, cache: Path | None = None) -> Dataset:
 
 
 def _reserved(spec: DataSpec, total: int) -> NDArray[np.int64]:
-    """Positions of the training images that may not be held out, sorted."""
+    """Return the sorted positions of the training images that may not be held out."""
     if spec.reserve and spec.subset is not None:
         raise ValueError("data.reserve and data.subset cannot be used together")
     files = [read_positions(path, total, "data.reserve") for path in spec.reserve]
@@ -344,7 +347,7 @@ def _reserved(spec: DataSpec, total: int) -> NDArray[np.int64]:
 
 
 def _superclass_labels(spec: DataSpec, raw: Raw) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """Map from sub-class to label, and the names of the labels."""
+    """Return the label of each sub-class, int64 [sub-classes], and the names of the labels."""
     fine, superclasses = raw.classes, spec.superclasses
     if raw.superclasses is not None:
         if superclasses is not None:
@@ -370,6 +373,7 @@ def _superclass_labels(spec: DataSpec, raw: Raw) -> tuple[NDArray[np.int64], tup
 
 
 def default_cache() -> Path:
+    """Return the folder for decoded data: ``$MUSWEEP_CACHE`` or ``~/.cache/musweep``."""
     return Path(os.environ.get("MUSWEEP_CACHE") or Path.home() / ".cache" / "musweep")
 
 
@@ -379,7 +383,7 @@ def batches(
     generator: torch.Generator | None = None,
     device: torch.device | str = "cpu",
 ) -> Iterator[Tensor]:
-    """Index batches (int64) on `device` over `count` examples, shuffled when a generator is given.
+    """Yield index batches (int64) on `device` over `count` examples, shuffled when a generator is given.
 
     A last batch of one example joins the batch before it, because batch normalisation cannot train on one.
     """

@@ -48,8 +48,8 @@ def open_source(root: Path) -> Source:
         ValueError: Nothing is there, or it is neither a folder nor a .zip file.
     """
     if root.is_dir():
-        found = (p.relative_to(root).as_posix() for p in root.rglob("*"))
-        return folder_source(root, tuple(sorted(filter(_is_image, found))))
+        names = (p.relative_to(root).as_posix() for p in root.rglob("*"))
+        return folder_source(root, tuple(sorted(filter(_is_image, names))))
     if not root.exists():
         raise ValueError(f"data.root: {root} does not exist")
     if not zipfile.is_zipfile(root):
@@ -66,21 +66,21 @@ def open_source(root: Path) -> Source:
 
 
 def folder_source(root: Path, names: tuple[str, ...]) -> Source:
-    """The named files below a folder."""
+    """Open the named files below a folder."""
     stats = ((root / name).stat() for name in names)
     identity = str([(stat.st_size, stat.st_mtime_ns) for stat in stats])
     return Source(root, names, identity, lambda name: (root / name).read_bytes())
 
 
 def _is_image(name: str) -> bool:
-    """Whether a relative name is that of an image, and not hidden or a leftover of macOS."""
+    """Return whether a relative name is that of an image, and not hidden or a leftover of macOS."""
     return name.lower().endswith(IMAGE_SUFFIXES) and not re.search(r"(^|/)(\.|__MACOSX)", name)
 
 
 def decoded(
     source: Source, files: Files, size: int | None, cache: Path, key: Sequence[Any]
 ) -> dict[str, NDArray[np.uint8]]:
-    """The images of each part as memory-mapped uint8 [N, 3, H, W], decoded unless the cache has them.
+    """Return the images of each part as memory-mapped uint8 [N, 3, H, W]; decode them unless the cache has them.
 
     Args:
         size: Side in pixels to which images are resized; None keeps them, and all must then agree.
@@ -93,7 +93,7 @@ def decoded(
 
 
 def digest(parts: Sequence[Any]) -> str:
-    """Name of a cache entry."""
+    """Return the name of a cache entry: 32 hex digits of all that its content depends on."""
     return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
 
 
@@ -135,6 +135,7 @@ def _decode(
     size: int | None,
     advance: Callable[[int], Any],
 ) -> None:
+    """Decode the images of one part into a .npy file; call `advance` with 1 after each."""
     first = _decode_one(source, entries[0][0], size)
     array = np.lib.format.open_memmap(path, "w+", np.uint8, (len(entries), *first.shape))
 
@@ -156,7 +157,7 @@ def _decode(
 
 
 def _decode_one(source: Source, name: str, size: int | None) -> NDArray[np.uint8]:
-    """One image as uint8 [3, H, W]."""
+    """Decode one image: uint8 [3, H, W]."""
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -170,7 +171,7 @@ def _decode_one(source: Source, name: str, size: int | None) -> NDArray[np.uint8
 
 
 def resized(images: NDArray[np.uint8], size: int | None) -> NDArray[np.uint8]:
-    """Images [N, C, H, W] resized to `size` on each side, as image files are."""
+    """Resize images [N, C, H, W] to `size` on each side, as image files are."""
     from PIL import Image
 
     if size is None or images.shape[2:] == (size, size):

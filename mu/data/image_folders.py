@@ -21,16 +21,16 @@ TINY_FILES = ("wnids.txt", "val/val_annotations.txt")
 
 
 def image_folder(spec: DataSpec, cache: Path) -> Raw:
-    """A folder or .zip laid out {train,test}/<class>/<image>, or {train,val}/..., or <class>/<image>.
+    """Read a folder or .zip laid out {train,test}/<class>/<image>, or {train,val}/..., or <class>/<image>.
 
-    The last has no test images: `data.test` says which share becomes them.
+    The last layout has no test images: `data.test` says which share of the images becomes them.
     """
     source = open_source(spec.folder)
     train = _folders(source, "train")
     test = _folders(source, "test") or _folders(source, "val")
     if spec.test is None:
-        for part, found in (("train", train), ("test", test)):
-            if not found:
+        for part, folders in (("train", train), ("test", test)):
+            if not folders:
                 raise ValueError(
                     f"data.root: {source.root} has no images under {part}/<class>/; "
                     "the layout must be {train,test}/<class>/<image>, or <class>/<image> with "
@@ -45,11 +45,11 @@ def image_folder(spec: DataSpec, cache: Path) -> Raw:
 
 
 def imagenet(spec: DataSpec, cache: Path) -> Raw:
-    """ImageNet (ILSVRC 2012) or a part of it: {train,val}/<WordNet id>/<image>; `val` is the test part."""
+    """Read ImageNet (ILSVRC 2012) or a part of it: {train,val}/<WordNet id>/<image>; `val` is the test part."""
     source = open_source(spec.folder)
     train, test = _folders(source, "train"), _folders(source, "val")
-    for part, found in (("train", train), ("val", test)):
-        if not found:
+    for part, folders in (("train", train), ("val", test)):
+        if not folders:
             raise ValueError(
                 f"data.root: {source.root} has no images under {part}/<WordNet id>/; get "
                 "ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar from https://image-net.org and sort "
@@ -59,7 +59,7 @@ def imagenet(spec: DataSpec, cache: Path) -> Raw:
 
 
 def pins_faces(spec: DataSpec, cache: Path) -> Raw:
-    """Pins Face Recognition: pins_<name>/<image> for 105 people. It has no test part: a fifth is cut off."""
+    """Read Pins Face Recognition: pins_<name>/<image> for 105 people. It has no test part: a fifth is cut off."""
     source = open_source(spec.folder)
     people = {
         name.removeprefix("pins_"): images
@@ -75,7 +75,7 @@ def pins_faces(spec: DataSpec, cache: Path) -> Raw:
 
 
 def vggface2(spec: DataSpec, cache: Path) -> Raw:
-    """VGGFace2: train/<identity>/<image>. Its test part holds other people: three tenths of `train` are cut off.
+    """Read VGGFace2: train/<identity>/<image>. Its test part holds other people: three tenths of `train` are cut off.
 
     TMU (appendix A.1.2) cuts 7:3.
     """
@@ -90,7 +90,7 @@ def vggface2(spec: DataSpec, cache: Path) -> Raw:
 
 
 def tiny_imagenet(spec: DataSpec, cache: Path) -> Raw:
-    """Tiny ImageNet in the layout of its zip, unpacked or not; classes are named by WordNet id.
+    """Read Tiny ImageNet in the layout of its zip, unpacked or not; classes are named by WordNet id.
 
     Its test images have no labels: `val`, labelled by val_annotations.txt, is the test part.
     """
@@ -149,18 +149,18 @@ def _download_tiny(root: Path) -> None:
 
 
 def _folders(source: Source, part: str | None = None) -> dict[str, list[str]]:
-    """Images by class: below <part>/<class>/, or below any <class>/."""
+    """Return the images by class: those below <part>/<class>/, or below any <class>/."""
     where = rf"(?:^|/){part}/([^/]+)/[^/]+$" if part else r"(?:^|/)([^/]+)/[^/]+$"
-    found: dict[str, list[str]] = {}
+    folders: dict[str, list[str]] = {}
     for name in source.names:
         match = re.search(where, name)
         if match:
-            found.setdefault(match[1], []).append(name)
-    return found
+            folders.setdefault(match[1], []).append(name)
+    return folders
 
 
 def _kept(spec: DataSpec, train: Folders) -> tuple[str, ...]:
-    """Names of the classes that `data.classes` and `data.largest` leave, sorted."""
+    """Return the names of the classes that `data.classes` and `data.largest` leave, sorted."""
     names = sorted(train)
     if spec.classes is not None:
         unknown = sorted(set(spec.classes) - set(names))

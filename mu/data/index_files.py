@@ -14,7 +14,7 @@ MEANING = "positions among the data set's training samples, before val, twin and
 def read_positions(
     path: str, total: int, where: str, fingerprint: str | None = None
 ) -> NDArray[np.int64]:
-    """The positions of a .npy file, sorted; what they mean is said by ``MEANING``.
+    """Return the sorted positions of a .npy file; ``MEANING`` says what they mean.
 
     Args:
         total: Number of training samples they point into.
@@ -27,12 +27,14 @@ def read_positions(
     """
     file = Path(path).expanduser()
     try:
-        found = np.load(file, allow_pickle=False)
+        content = np.load(file, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise ValueError(f"{where}: {file} cannot be read as a .npy file: {error}") from error
-    if not isinstance(found, np.ndarray) or found.dtype.kind not in "iu" or found.ndim != 1:
+    if not isinstance(content, np.ndarray) or content.dtype.kind not in "iu" or content.ndim != 1:
         kind = (
-            f"{found.dtype} {list(found.shape)}" if isinstance(found, np.ndarray) else "an archive"
+            f"{content.dtype} {list(content.shape)}"
+            if isinstance(content, np.ndarray)
+            else "an archive"
         )
         raise ValueError(f"{where}: {file} must hold one list of whole numbers, but holds {kind}")
     beside = file.with_suffix(".json")
@@ -46,7 +48,7 @@ def read_positions(
                 f"{where}: {file} was written for data with fingerprint {theirs}, but this study's has "
                 f"{fingerprint}; without {beside.name} the positions are taken as they are"
             )
-    index = found.astype(np.int64)
+    index = content.astype(np.int64)
     outside = index[(index < 0) | (index >= total)]
     if len(outside):
         raise ValueError(

@@ -14,7 +14,7 @@ from mu.data.torchvision_sets import celeba, cifar, mnist, svhn
 
 
 def digits(spec: DataSpec, cache: Path) -> Raw:
-    """Handwritten digits shipped with scikit-learn: 1,797 grey images of 8 x 8, one fifth for test."""
+    """Load the handwritten digits shipped with scikit-learn: 1,797 grey images of 8 x 8, one fifth for test."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()

@@ -13,7 +13,8 @@ class Stream:
 
     Args:
         count: Examples in a pass.
-        generator: Where each pass draws its order from.
+        generator: Draws the order of each pass.
+        device: Where positions are put.
     """
 
     def __init__(self, count: int, generator: torch.Generator, device: torch.device | str = "cpu"):
@@ -22,7 +23,7 @@ class Stream:
         self.left = torch.empty(0, dtype=torch.int64, device=device)
 
     def take(self, size: int) -> Tensor:
-        """The next `size` positions, across the ends of passes: int64 [size]."""
+        """Return the next `size` positions, across the ends of passes: int64 [size]."""
         while len(self.left) < size:
             self._shuffle()
         taken, self.left = self.left[:size], self.left[size:]
@@ -33,11 +34,11 @@ class Stream:
         self.left = torch.cat([self.left, upload(order, self.left.device)])
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What is left of the pass."""
+        """Return the positions that are left of the pass."""
         return {"left": self.left.clone()}
 
     def load_state_dict(self, state_dict: dict[str, Tensor]) -> None:
-        """Go on with what was left."""
+        """Go on with the positions that were left."""
         self.left = state_dict["left"].to(self.left.device)
 
 

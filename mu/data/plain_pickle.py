@@ -20,10 +20,12 @@ ALLOWED = {
         )
     ),
 }
-"""What a pickle of NumPy arrays names; a pickle that names anything else could run it."""
+"""Module and name of all that a pickle of NumPy arrays needs; a pickle that names anything else could run it."""
 
 
 class _Unpickler(pickle.Unpickler):
+    """An unpickler that refuses every name outside ``ALLOWED``."""
+
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in ALLOWED:
             raise ValueError(f"it names {module}.{name}, which a file of plain data does not")
@@ -31,7 +33,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def load(path: Path) -> Any:
-    """The content of a pickle, texts of Python 2 as latin-1.
+    """Read a pickle, with texts of Python 2 as latin-1.
 
     Raises:
         ValueError: It names a function or a class other than NumPy's arrays, or it is not a pickle.

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mu.checks import not_finite
 from mu.data.decode import digest, make_entry
 
 Labelled = tuple[NDArray[Any], NDArray[np.int64]]
@@ -20,7 +21,7 @@ COMMON = ("name", "subset", "val", "twin", "superclasses", "reserve")
 
 @dataclass(frozen=True)
 class DataSpec:
-    """What to load, as a study says it. Which keys a data set takes beyond the common ones is in ``LOADERS``.
+    """The data that a study asks for. ``LOADERS`` says which keys a data set takes beyond the common ones.
 
     Args:
         name: A key of ``LOADERS``.
@@ -58,9 +59,13 @@ class DataSpec:
     length: int | None = None
     vocabulary: int | None = None
 
+    def __post_init__(self) -> None:
+        for name in not_finite(self):
+            raise ValueError(f"data.{name} must be finite, but got {getattr(self, name)!r}")
+
     @property
     def folder(self) -> Path:
-        """`root` as a path. Raises ValueError when it is not given."""
+        """`root` as a path; raises ValueError when it is not given."""
         if self.root is None:
             raise ValueError(f"data.root is required for {self.name}: where its files are")
         return Path(self.root).expanduser()
@@ -68,7 +73,7 @@ class DataSpec:
 
 @dataclass(frozen=True)
 class Raw:
-    """What a loader returns.
+    """The whole content of a data set, as a loader returns it.
 
     Args:
         train, test: Inputs and labels: uint8 [N, C, H, W] images, or int32 [N, L] tokens (0 is padding).
@@ -116,7 +121,7 @@ class Loader:
 def require(
     spec: DataSpec, root: Path, names: Iterable[str], where: str, downloads: bool = True
 ) -> None:
-    """Check that files are there.
+    """Raise ValueError unless all files are there.
 
     Args:
         names: Relative names of files, or, with a slash at the end, of folders.
@@ -144,7 +149,7 @@ def require(
 def cached(
     spec: DataSpec, cache: Path, files: Sequence[Path], key: Sequence[Any], read: Callable[[], Raw]
 ) -> Raw:
-    """What `read` returns, kept in the cache as memory-mapped arrays.
+    """Return what `read` returns, kept in the cache as memory-mapped arrays.
 
     Args:
         files: The files it is read from: other sizes or times mean other content.
@@ -185,7 +190,7 @@ def _write(folder: Path, raw: Raw) -> None:
 
 
 def _checked(spec: DataSpec, read: Callable[[], Raw]) -> Raw:
-    """What `read` returns; whatever else is in the files than should be is a ValueError that names them."""
+    """Return what `read` returns; raise a ValueError that names the files where their content is not what it should be."""
     try:
         raw = read()
     except Exception as error:  # files of any content raise anything: pickles, headers, archives

@@ -19,19 +19,19 @@ REMOVED = ("headers", "footers", "quotes")
 
 
 def words(text: str) -> list[str]:
-    """The words of a text in lower case: runs of letters and digits, with an apostrophe inside."""
+    """Split a text into its words in lower case: runs of letters and digits, with an apostrophe inside."""
     return re.findall(r"[^\W_]+(?:'[^\W_]+)*", text.lower())
 
 
 def vocabulary_of(texts: Iterable[str], size: int) -> tuple[str, ...]:
-    """Padding, unknown, and the most frequent words, `size` entries at most; ties go by the alphabet."""
+    """Return padding, unknown, and the most frequent words, `size` entries at most; ties go by the alphabet."""
     counts = Counter(word for text in texts for word in words(text))
     ranked = sorted(counts, key=lambda word: (-counts[word], word))
     return (PAD, UNKNOWN, *ranked[: max(0, size - 2)])
 
 
 def encode(texts: Sequence[str], vocabulary: Sequence[str], length: int) -> NDArray[np.int32]:
-    """Ids of the first `length` words of each text, padded with 0: int32 [N, length]."""
+    """Return the ids of the first `length` words of each text, padded with 0: int32 [N, length]."""
     number = {word: i for i, word in enumerate(vocabulary)}
     tokens = np.zeros((len(texts), length), np.int32)
     for row, text in zip(tokens, texts):
@@ -41,7 +41,7 @@ def encode(texts: Sequence[str], vocabulary: Sequence[str], length: int) -> NDAr
 
 
 def newsgroups(spec: DataSpec, cache: Path) -> Raw:
-    """20 Newsgroups, split by date, without headers, footers and quotes, as scikit-learn keeps it.
+    """Read 20 Newsgroups, split by date, without headers, footers and quotes, as scikit-learn keeps it.
 
     `data.root` is scikit-learn's `data_home`, which holds 20news-bydate_py3.pkz. The vocabulary is that of the
     training texts, those of `val` included.

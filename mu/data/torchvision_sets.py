@@ -25,7 +25,7 @@ CELEBA_PARTS = ("train", "test")
 
 
 def cifar(spec: DataSpec, cache: Path) -> Raw:
-    """CIFAR-10, CIFAR-100, or CIFAR-20: CIFAR-100 with its 20 coarse labels as superclasses."""
+    """Read CIFAR-10, CIFAR-100, or CIFAR-20: CIFAR-100 with its 20 coarse labels as superclasses."""
     kind: Any = getattr(torchvision_datasets(), spec.name.upper().replace("20", "100"))
     listed = [name for name, _ in (*kind.train_list, *kind.test_list)] + [kind.meta["filename"]]
     root = _above(spec.folder, kind.base_folder)
@@ -41,7 +41,7 @@ def cifar(spec: DataSpec, cache: Path) -> Raw:
     reader = type(kind.__name__, (kind,), unchecked)
 
     def read() -> Raw:
-        for name in names:  # torchvision unpickles them without a look at what is inside
+        for name in names:  # torchvision would run whatever code these pickles hold
             plain_pickle.load(root / name)
         parts = [reader(root, train=train) for train in (True, False)]
         train, test = (
@@ -58,7 +58,7 @@ def cifar(spec: DataSpec, cache: Path) -> Raw:
 
 
 def _coarse(folder: Path, classes: Sequence[str]) -> dict[str, list[str]]:
-    """CIFAR-100's superclasses and the classes they hold, from the coarse labels of its samples."""
+    """Return CIFAR-100's superclasses and the classes they hold, from the coarse labels of its samples."""
     content = {}
     for name in ("meta", "train", "test"):
         content[name] = plain_pickle.load(folder / name)
@@ -81,7 +81,7 @@ def _coarse(folder: Path, classes: Sequence[str]) -> dict[str, list[str]]:
 
 
 def svhn(spec: DataSpec, cache: Path) -> Raw:
-    """Street View House Numbers, cropped digits: `train` and `test`, without `extra`."""
+    """Read Street View House Numbers, cropped digits: `train` and `test`, without `extra`."""
     kind: Any = torchvision_datasets().SVHN
     root = spec.folder
     if spec.download:
@@ -101,7 +101,7 @@ def svhn(spec: DataSpec, cache: Path) -> Raw:
 
 
 def mnist(spec: DataSpec, cache: Path) -> Raw:
-    """MNIST, or Fashion-MNIST with the same format: grey images of 28 x 28."""
+    """Read MNIST, or Fashion-MNIST with the same format: grey images of 28 x 28."""
     kind: Any = getattr(
         torchvision_datasets(), {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}[spec.name]
     )
@@ -122,7 +122,7 @@ def mnist(spec: DataSpec, cache: Path) -> Raw:
 
 
 def celeba(spec: DataSpec, cache: Path) -> Raw:
-    """CelebA, aligned and cropped; `data.label` names the attributes whose combinations are the classes.
+    """Read CelebA, aligned and cropped; `data.label` names the attributes whose combinations are the classes.
 
     The groups are the identities. Its official `valid` images are left out, since `val` is cut from `train`.
     """
@@ -175,7 +175,7 @@ def celeba(spec: DataSpec, cache: Path) -> Raw:
 def _celeba_lists(
     kind: Any, root: Path, texts: Sequence[Path], cache: Path
 ) -> dict[str, NDArray[Any]]:
-    """What the text files of CelebA say, by part: names of images, identities, attributes as 0 and 1.
+    """Read the text files of CelebA; return by part the names of images, identities, and attributes as 0 and 1.
 
     Reading their 200,000 lines takes half a minute: the arrays are kept in the cache.
     """
@@ -193,10 +193,10 @@ def _celeba_lists(
                 f"data.root: {root}: the lists of celeba cannot be read: {type(error).__name__}: {error}"
             ) from error
         np.save(temporary / "names.npy", [name for name in parts["train"].attr_names if name])
-        for part, found in parts.items():
-            np.save(temporary / f"{part}_filename.npy", list(map(str, found.filename)))
-            np.save(temporary / f"{part}_identity.npy", found.identity[:, 0].numpy())
-            np.save(temporary / f"{part}_attr.npy", found.attr.numpy())
+        for part, images in parts.items():
+            np.save(temporary / f"{part}_filename.npy", list(map(str, images.filename)))
+            np.save(temporary / f"{part}_identity.npy", images.identity[:, 0].numpy())
+            np.save(temporary / f"{part}_attr.npy", images.attr.numpy())
 
     if not folder.is_dir():
         make_entry(folder, write)
@@ -208,7 +208,7 @@ def _resized(images: NDArray[np.uint8], spec: DataSpec) -> NDArray[np.uint8]:
 
 
 def _above(root: Path, base: str) -> Path:
-    """The folder torchvision wants, the one that holds `base`, when the user named `base` itself."""
+    """Return the folder torchvision wants, the one that holds `base`, when the user named `base` itself."""
     return root.parent if root.name == base and not (root / base).is_dir() else root
 
 

@@ -83,13 +83,15 @@ class Method:
 
     @property
     def summary(self) -> str:
+        """First line of its docstring, without the full stop."""
         return self.doc.strip().splitlines()[0].rstrip(".")
 
     def defaults(self) -> dict[str, Any]:
+        """Return every knob with its default."""
         return {name: knob.default for name, knob in self.knobs.items()}
 
     def check(self, knobs: Mapping[str, Any]) -> dict[str, Any]:
-        """All knobs with their values: those given, checked, and the defaults of the rest.
+        """Return all knobs with their values: those given, checked, and the defaults of the rest.
 
         Raises:
             ValueError: A name is not a knob of this method, or a value is not accepted.
@@ -106,14 +108,14 @@ class Method:
 
 
 def names(folders: Sequence[Path] = ()) -> list[str]:
-    """All methods: files of this package, and of the user's `folders`, without a leading underscore."""
-    found = {
+    """Return the names of all methods: files of this package and of `folders` without a leading underscore, sorted."""
+    stems = {
         path.stem
         for folder in (Path(__file__).parent, *folders)
         for path in folder.glob("*.py")
         if not path.stem.startswith("_")
     }
-    return sorted(found)
+    return sorted(stems)
 
 
 def load(name: str, folders: Sequence[Path] = ()) -> Method:
@@ -142,7 +144,7 @@ def load(name: str, folders: Sequence[Path] = ()) -> Method:
             )
     try:
         knobs = knobs_of(module.unlearn)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise ValueError(f"{module.__file__}: {error}") from error
     check, impairs = getattr(module, "check", None), getattr(module, "IMPAIRS_FIRST", False)
     doc = module.__doc__ or ""

@@ -17,6 +17,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import torch
@@ -59,15 +60,14 @@ def unlearn(
     interleave: Interleave = "even",
     reset_mask: bool = False,
 ) -> Iterator[None]:
-    """Train on retained data with AdamW, pruning on forgotten data in some epochs; yields after each epoch.
+    """Train on retained data with AdamW, pruning on forgotten data in some epochs; yield after each epoch.
 
     The model keeps the masks: its activation layers are replaced by ``MaskedActivation``.
 
     Args:
         epochs: Passes over the retained data.
         prune_epochs: How many of them also pass over the forgotten data.
-        q_shallow: Quantile of the first activation layer above which a mean activation is pruned; 1 prunes
-            nothing.
+        q_shallow: Quantile of the first activation layer above which mean activations are pruned; 1 prunes none.
         q_deep: The same of the last layer; linear between.
         quantile_over: Of what the quantile is taken: the channels at each location, all values of an
             activation, or the locations of each channel. Features of vectors and tokens count as channels.
@@ -82,12 +82,11 @@ def unlearn(
     pruning = pruning_epochs(epochs, prune_epochs)
     stepper = make_optimizer(model, "adamw", lr, weight_decay=weight_decay)
     per_epoch = sum(1 for _ in batches(len(split.retain), batch_size))
+    shuffled = partial(batches, batch_size=batch_size, generator=generator, device=split.device)
     for epoch in resumable(epochs, generator, model, stepper):
         step = epoch * per_epoch
-        retain_batches = list(batches(len(split.retain), batch_size, generator, split.device))
-        forget_batches = []
-        if epoch in pruning:
-            forget_batches = list(batches(len(split.forget), batch_size, generator, split.device))
+        retain_batches = list(shuffled(len(split.retain)))
+        forget_batches = list(shuffled(len(split.forget))) if epoch in pruning else []
         model.train()
         for forget_turn in turns(len(retain_batches), len(forget_batches), interleave):
             if forget_turn:
@@ -107,7 +106,7 @@ def unlearn(
 
 
 def pruning_epochs(epochs: int, prune_epochs: int) -> set[int]:
-    """Which epochs, from 0, prune: every second one from the first, or closer if there are too few."""
+    """Return which epochs, from 0, prune: every second one from the first, or closer if there are too few."""
     return {int(index * min(2, epochs / prune_epochs)) for index in range(prune_epochs)}
 
 
@@ -156,7 +155,7 @@ class MaskedActivation(nn.Module):
 
 
 def keep_mask(mean: Tensor, quantile: float, over: Over = "channels") -> Tensor:
-    """Where a mean activation [1, C, H, W], [1, T, C] or [1, C] does not exceed its quantile: bool, same shape.
+    """Return where a mean activation [1, C, H, W], [1, T, C] or [1, C] does not exceed its quantile: bool, same shape.
 
     Quantiles are interpolated linearly, in float64: a rounded threshold would decide ties.
     """
@@ -222,7 +221,7 @@ def prune(
 
 
 def turns(retain_batches: int, forget_batches: int, interleave: Interleave) -> Iterator[bool]:
-    """In which order an epoch takes its batches; True is a forgotten one. All batches are taken."""
+    """Yield in which order an epoch takes its batches; True is a forgotten one. All batches are taken."""
     period = math.ceil((retain_batches + forget_batches) / max(1, forget_batches))
     for turn in range(retain_batches + forget_batches):
         first = turn % period == 0

@@ -20,7 +20,7 @@ from mu.data import concat
 from mu.knobs import Count, NonNegative, Positive
 from mu.models import reinitialize_head
 from mu.split import Split
-from mu.training import Optimizer, Schedule, fit
+from mu.training import Hyperparameters, Optimizer, Schedule, fit
 
 NEEDS = ("retain", "forget")
 
@@ -40,7 +40,7 @@ def unlearn(
     augment: bool = False,
     reinit_head: bool = False,
 ) -> Iterator[None]:
-    """Cross-entropy on retained and relabelled forgotten data, shuffled together; yields after each epoch."""
+    """Train on retained and relabelled forgotten data, shuffled together; yield after each epoch."""
     counts = torch.ones(split.num_classes)
     if labels == "retain":
         counts = torch.bincount(split.retain.labels.cpu(), minlength=split.num_classes).float()
@@ -52,12 +52,14 @@ def unlearn(
         model,
         concat(split.retain, relabelled),
         generator,
-        epochs=epochs,
-        batch_size=batch_size,
-        lr=lr,
-        optimizer=optimizer,
-        weight_decay=weight_decay,
-        schedule=schedule,
+        Hyperparameters(
+            epochs=epochs,
+            batch_size=batch_size,
+            lr=lr,
+            optimizer=optimizer,
+            weight_decay=weight_decay,
+            schedule=schedule,
+        ),
         augment=split.augment if augment else None,
     )
 

@@ -25,7 +25,7 @@ from mu.evaluate import predict
 from mu.knobs import Count, Fraction, NonNegative, Positive
 from mu.models import frozen_copy, reinitialize, reinitialize_head
 from mu.split import Split
-from mu.training import Optimizer, Schedule, fit
+from mu.training import Hyperparameters, Optimizer, Schedule, fit
 
 logger = logging.getLogger(__name__)
 NEEDS = ("retain", "forget", "original")
@@ -48,7 +48,7 @@ def unlearn(
     reduction: Reduction = "batchmean",
     reinit_head: bool = False,
 ) -> Iterator[None]:
-    """Distil both teachers on their own data, shuffled together; yields after each epoch.
+    """Distil both teachers on their own data, shuffled together; yield after each epoch.
 
     Args:
         temperature: Divides the logits of teachers and student: the larger, the softer both.
@@ -72,18 +72,20 @@ def unlearn(
         model,
         examples,
         generator,
-        epochs=epochs,
-        batch_size=batch_size,
-        lr=lr,
-        optimizer=optimizer,
-        weight_decay=weight_decay,
-        schedule=schedule,
+        Hyperparameters(
+            epochs=epochs,
+            batch_size=batch_size,
+            lr=lr,
+            optimizer=optimizer,
+            weight_decay=weight_decay,
+            schedule=schedule,
+        ),
         loss=lambda student, teacher: divergence(student, teacher, temperature, reduction),
     )
 
 
 def original_logits(model: nn.Module, split: Split, part: Literal["retain", "forget"]) -> Tensor:
-    """Logits [N, K] of the original model on a part, once per problem; ask before editing the model."""
+    """Return the logits [N, K] of the original model on a part, once per problem; ask before editing the model."""
 
     def compute(draws: torch.Generator) -> Tensor:
         return torch.from_numpy(predict(model, getattr(split, part))).to(split.device)
@@ -92,7 +94,7 @@ def original_logits(model: nn.Module, split: Split, part: Literal["retain", "for
 
 
 def random_logits(model: nn.Module, split: Split, draws: torch.Generator) -> Tensor:
-    """Logits [N, K] on the forgotten data of the same network with fresh weights, in eval mode.
+    """Return the logits [N, K] on the forgotten data of the same network with fresh weights, in eval mode.
 
     Its batch norm normalises nothing, so that it need not answer uniformly; how it answers is logged.
     """
@@ -112,7 +114,7 @@ def random_logits(model: nn.Module, split: Split, draws: torch.Generator) -> Ten
 def divergence(
     student: Tensor, teacher: Tensor, temperature: float, reduction: Reduction = "batchmean"
 ) -> Tensor:
-    """KL(teacher || student) of softened answers, from logits [B, K]; a scalar.
+    """Return KL(teacher || student) of softened answers, from logits [B, K]; a scalar.
 
     Args:
         reduction: `batchmean` is the mean over samples; `mean` is that divided by K.

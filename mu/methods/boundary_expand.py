@@ -40,7 +40,7 @@ def unlearn(
     weight_decay: NonNegative = 0.0,
     mode: Literal["train", "eval"] = "train",
 ) -> Iterator[None]:
-    """Cross-entropy of forgotten samples to the extra class, over all weights; yields after each epoch.
+    """Train forgotten samples towards the extra class, with all weights; yield after each epoch.
 
     Args:
         mode: Of batch norm and dropout while training.
@@ -68,6 +68,6 @@ class Widened(nn.Module):
         self.bias = nn.Parameter(torch.zeros_like(self.row[:, 0]))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Logits [B, K + 1]."""
+        """Return the logits [B, K + 1]."""
         logits, features = logits_and_features(self.model, inputs)
         return torch.cat([logits, nn.functional.linear(features, self.row, self.bias)], dim=1)

@@ -53,7 +53,7 @@ def unlearn(
     exclude_own_class: bool = True,
     mode: Literal["train", "eval"] = "train",
 ) -> Iterator[None]:
-    """Cross-entropy to the nearest wrong labels, on clean forgotten samples; yields after each epoch.
+    """Train clean forgotten samples towards their nearest wrong labels; yield after each epoch.
 
     Args:
         bound: Largest change of a pixel in the search for a label, in [0, 1] units.
@@ -73,8 +73,8 @@ def unlearn(
 def nearest_labels(
     model: nn.Module, examples: Examples, bound: float, exclude_own_class: bool = True
 ) -> Tensor:
-    """The class that the model, in eval mode, sees in each sample after one attack of size `bound`: int64 [N]."""
-    found, hits = [], torch.zeros((), dtype=torch.int64, device=examples.device)
+    """Return the class that the model, in eval mode, sees in each sample after one attack of size `bound`: int64 [N]."""
+    nearest, hits = [], torch.zeros((), dtype=torch.int64, device=examples.device)
     with eval_mode(model):
         for start in range(0, len(examples), ATTACK_BATCH):
             inputs, labels = examples.batch(slice(start, start + ATTACK_BATCH))
@@ -84,15 +84,15 @@ def nearest_labels(
             hits += (logits.argmax(1) != labels).sum()
             if exclude_own_class:
                 logits.scatter_(1, labels[:, None], -torch.inf)
-            found.append(logits.argmax(1))
+            nearest.append(logits.argmax(1))
     logger.info("the attack changed the label of %d of %d samples", int(hits), len(examples))
-    return torch.cat(found)
+    return torch.cat(nearest)
 
 
 def sign_attack(
     model: nn.Module, inputs: Tensor, labels: Tensor, *, bound: float, step: float, steps: int = 1
 ) -> Tensor:
-    """Projected sign-gradient ascent on the cross-entropy of `labels`; FGSM if `step` is `bound` and once.
+    """Ascend on the cross-entropy of `labels` by projected sign-gradient steps; one step of size `bound` is FGSM.
 
     The model's mode is the caller's.
 

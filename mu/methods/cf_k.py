@@ -17,7 +17,7 @@ from torch import nn
 from mu.knobs import Count, Momentum, NonNegative, Positive
 from mu.methods.eu_k import last_layers, train_only
 from mu.split import Split
-from mu.training import Optimizer, Schedule
+from mu.training import Hyperparameters, Optimizer, Schedule
 
 NEEDS = ("retain",)
 
@@ -38,7 +38,7 @@ def unlearn(
     augment: bool = True,
     frozen_statistics: bool = False,
 ) -> Iterator[None]:
-    """Cross-entropy on the retained data, for the last k layers only; yields after each epoch.
+    """Train the last k layers on the retained data; yield after each epoch.
 
     Args:
         k: Convolutions and linear layers to fine-tune, the head being the first; all where there are fewer.
@@ -49,13 +49,15 @@ def unlearn(
         last_layers(model, k),
         split,
         generator,
-        epochs=epochs,
-        lr=lr,
-        momentum=momentum,
-        weight_decay=weight_decay,
-        batch_size=batch_size,
-        optimizer=optimizer,
-        schedule=schedule,
+        Hyperparameters(
+            epochs=epochs,
+            batch_size=batch_size,
+            lr=lr,
+            optimizer=optimizer,
+            momentum=momentum,
+            weight_decay=weight_decay,
+            schedule=schedule,
+        ),
         augment=augment,
         frozen_statistics=frozen_statistics,
     )

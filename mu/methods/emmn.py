@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from mu.data import Examples
 from mu.knobs import Count, CountOrZero, NonNegative, Positive
-from mu.methods.unsir import error_noise, to_pixels
+from mu.methods.unsir import NoiseSettings, error_noise, to_pixels
 from mu.snapshot import resumable
 from mu.split import Split
 from mu.training import make_optimizer, one_pass
@@ -51,7 +51,7 @@ def unlearn(
     noise_penalty: NonNegative = 0.1,
     mode: Literal["train", "eval"] = "train",
 ) -> Iterator[None]:
-    """Make noise for every class, then train on it with Adam; yields after each epoch.
+    """Make noise for every class, then train on it with Adam; yield after each epoch.
 
     Args:
         rounds: Passes over the noise in an epoch.
@@ -90,7 +90,7 @@ def noise_examples(
     lr: float,
     penalty: float,
 ) -> Examples:
-    """`images` noise images of each class, as pixels, labelled with it; only the minimised ones go unpenalised."""
+    """Return `images` noise images of each class, as pixels, labelled with it; only the minimised ones go unpenalised."""
     assert split.forget_class is not None
     template = split.forget.labels
     shape = (images * split.num_classes, *split.input_shape)
@@ -104,11 +104,13 @@ def noise_examples(
             split,
             start[chosen],
             labels[chosen],
-            maximize=maximize,
-            penalty=penalty if maximize else 0.0,
-            steps=steps,
-            lr=lr,
-            images_per_class=images,
+            NoiseSettings(
+                maximize=maximize,
+                penalty=penalty if maximize else 0.0,
+                steps=steps,
+                lr=lr,
+                images_per_class=images,
+            ),
         )
 
     noise = start.clone()

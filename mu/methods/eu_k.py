@@ -21,7 +21,7 @@ from torch import nn
 
 from mu.knobs import Count, Momentum, NonNegative, Positive
 from mu.split import Split
-from mu.training import Optimizer, Schedule, fit
+from mu.training import Hyperparameters, Optimizer, Schedule, fit
 
 NEEDS = ("retain",)
 IMPAIRS_FIRST = True
@@ -45,7 +45,7 @@ def unlearn(
     reset_batchnorm: bool = False,
     frozen_statistics: bool = False,
 ) -> Iterator[None]:
-    """Cross-entropy on the retained data, for the last k layers only; yields after each epoch.
+    """Redraw the last k layers and train them on the retained data; yield after each epoch.
 
     Args:
         epochs: As many as the original was trained for.
@@ -60,35 +60,37 @@ def unlearn(
         layers,
         split,
         generator,
-        epochs=epochs,
-        lr=lr,
-        momentum=momentum,
-        weight_decay=weight_decay,
-        batch_size=batch_size,
-        optimizer=optimizer,
-        schedule=schedule,
+        Hyperparameters(
+            epochs=epochs,
+            batch_size=batch_size,
+            lr=lr,
+            optimizer=optimizer,
+            momentum=momentum,
+            weight_decay=weight_decay,
+            schedule=schedule,
+        ),
         augment=augment,
         frozen_statistics=frozen_statistics,
     )
 
 
 def last_layers(model: nn.Module, k: int) -> list[nn.Module]:
-    """Layers with weights of their own, from the last in registration order to the k-th convolution or linear.
+    """Return the layers with weights of their own, from the last in registration order to the k-th convolution or linear.
 
     Only these count towards k; batch norm met on the way comes along.
     """
-    found: list[nn.Module] = []
+    layers: list[nn.Module] = []
     for module in reversed(list(model.modules())):
         if any(True for _ in module.parameters(recurse=False)):
-            found.append(module)
+            layers.append(module)
             k -= is_counted(module)
         if k == 0:
             break
-    return found
+    return layers
 
 
 def is_counted(module: nn.Module) -> bool:
-    """Whether a module is one of the layers that k counts."""
+    """Return whether a module is one of the layers that k counts."""
     return isinstance(module, (nn.Linear, nn.modules.conv._ConvNd))
 
 
@@ -96,7 +98,7 @@ def is_counted(module: nn.Module) -> bool:
 def redraw(
     layers: Sequence[nn.Module], generator: torch.Generator, reset_batchnorm: bool = False
 ) -> None:
-    """Kaiming normal weights and zero biases for convolutions and linear layers; batch norm if asked."""
+    """Redraw convolutions and linear layers, Kaiming normal weights and zero biases; reset batch norm if asked."""
     for layer in layers:
         if isinstance(layer, (nn.Linear, nn.modules.conv._ConvNd)):
             std = math.sqrt(2 / layer.weight[0].numel())
@@ -113,18 +115,12 @@ def train_only(
     layers: Sequence[nn.Module],
     split: Split,
     generator: torch.Generator,
+    hyperparameters: Hyperparameters,
     *,
-    epochs: int,
-    lr: float,
-    momentum: float,
-    weight_decay: float,
-    batch_size: int,
-    optimizer: str,
-    schedule: str,
     augment: bool,
     frozen_statistics: bool,
 ) -> Iterator[None]:
-    """Train `layers` on the retained data and freeze all other weights meanwhile; yields after each epoch."""
+    """Train `layers` on the retained data and freeze all other weights meanwhile; yield after each epoch."""
     trained = {id(weight) for layer in layers for weight in layer.parameters(recurse=False)}
     frozen = [weight for weight in model.parameters() if id(weight) not in trained]
     still = [m for m in model.modules() if isinstance(m, Normalization) and m not in layers]
@@ -136,13 +132,7 @@ def train_only(
                 model,
                 split.retain,
                 generator,
-                epochs=epochs,
-                batch_size=batch_size,
-                lr=lr,
-                optimizer=optimizer,
-                momentum=momentum,
-                weight_decay=weight_decay,
-                schedule=schedule,
+                hyperparameters,
                 augment=split.augment if augment else None,
             )
     finally:

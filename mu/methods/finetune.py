@@ -17,7 +17,7 @@ from torch import nn
 from mu.knobs import Count, Momentum, NonNegative, Positive
 from mu.models import reinitialize_head
 from mu.split import Split
-from mu.training import Optimizer, Schedule, fit
+from mu.training import Hyperparameters, Optimizer, Schedule, fit
 
 NEEDS = ("retain",)
 
@@ -37,19 +37,21 @@ def unlearn(
     augment: bool = False,
     reinit_head: bool = False,
 ) -> Iterator[None]:
-    """Cross-entropy on the retained data, by default as SSD's baseline; yields after each epoch."""
+    """Train on the retained data, by default as SSD's baseline; yield after each epoch."""
     if reinit_head:
         reinitialize_head(model, generator)
     yield from fit(
         model,
         split.retain,
         generator,
-        epochs=epochs,
-        batch_size=batch_size,
-        lr=lr,
-        optimizer=optimizer,
-        momentum=momentum,
-        weight_decay=weight_decay,
-        schedule=schedule,
+        Hyperparameters(
+            epochs=epochs,
+            batch_size=batch_size,
+            lr=lr,
+            optimizer=optimizer,
+            momentum=momentum,
+            weight_decay=weight_decay,
+            schedule=schedule,
+        ),
         augment=split.augment if augment else None,
     )

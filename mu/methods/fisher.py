@@ -39,7 +39,7 @@ def unlearn(
     boost: Positive = 10.0,
     class_variance: Positive = 1e-4,
 ) -> Iterator[None]:
-    """Replace every weight by a draw from a normal distribution around it; yields once.
+    """Replace every weight by a draw from a normal distribution around it; yield once.
 
     Args:
         alpha: Variance of the noise on a weight with Fisher information 1.
@@ -71,20 +71,20 @@ def unlearn(
 
 
 def subset(examples: Examples, count: int | None, draws: torch.Generator) -> Examples:
-    """`count` random examples, or all in their order where there are no more."""
+    """Return `count` random examples, or all in their order where there are no more."""
     if count is None or count >= len(examples):
         return examples
     return examples.take(torch.randperm(len(examples), generator=draws)[:count].to(examples.device))
 
 
 def forgotten_class(split: Split) -> int | None:
-    """The class of which nothing is retained; None for a sub-class, whose label others share."""
+    """Return the class of which nothing is retained; None for a sub-class, whose label others share."""
     label = split.forget_class
     return None if label is None or bool((split.retain.labels == label).any()) else label
 
 
 def fisher_diagonal(model: nn.Module, examples: Examples) -> Tensor:
-    """Mean over samples x of sum_y p(y | x) * (d CE(x, y) / d weight)^2, in eval mode: [P]."""
+    """Return the mean over samples x of sum_y p(y | x) * (d CE(x, y) / d weight)^2, in eval mode: [P]."""
 
     def squares(logits: Tensor, label: Tensor, pull: Pull) -> Tensor:
         likely = logits.softmax(0)
@@ -111,7 +111,7 @@ def noise(
     boost: float = 10.0,
     class_variance: float = 1e-4,
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Mean and standard deviation of the new weights, in their shapes.
+    """Return the mean and standard deviation of the new weights, in their shapes.
 
     Args:
         information: Fisher diagonal, in the shapes of the weights.
@@ -120,11 +120,11 @@ def noise(
     last = head(model)
     in_head = {id(weight) for weight in last.parameters()}
     means, deviations = [], []
-    for weight, known in zip(model.parameters(), information):
+    for weight, fisher in zip(model.parameters(), information):
         is_head = id(weight) in in_head
         mean = weight.detach().clone()
         largest = head_limit if is_head else limit
-        variance = alpha * (1 / (known + 1e-8)).clamp(max=largest)
+        variance = alpha * (1 / (fisher + 1e-8)).clamp(max=largest)
         if weight.ndim > 1:
             variance = variance.mean(1, keepdim=True).expand_as(weight).clone()
         if is_head and forgotten is not None:

@@ -39,7 +39,7 @@ def unlearn(
     clip_norm: Positive | None = None,
     mode: Literal["train", "eval"] = "train",
 ) -> Iterator[None]:
-    """Passes over the forgotten data; yields after each epoch.
+    """Ascend in passes over the forgotten data; yield after each epoch.
 
     Args:
         weight_decay: Pulls weights to zero while the data term ascends.
@@ -56,7 +56,7 @@ def unlearn(
 
 
 def ascent(logits: Tensor, labels: Tensor) -> Tensor:
-    """Minus the mean cross-entropy: what minimising it ascends."""
+    """Return minus the mean cross-entropy, so that minimising it ascends."""
     return -F.cross_entropy(logits, labels)
 
 

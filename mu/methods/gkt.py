@@ -18,6 +18,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +36,8 @@ from mu.training import make_optimizer
 NEEDS = ("forget", "original")
 REQUESTS = ("full_class",)
 IMPAIRS_FIRST = True
+FEWEST = 2
+"""Images that batch norm can train on at least."""
 logger = logging.getLogger(__name__)
 
 
@@ -62,7 +65,7 @@ def unlearn(
     latent_size: Count = 128,
     generator_width: Count = 128,
 ) -> Iterator[None]:
-    """Redraw the model and train it as the student of its former self; yields after each epoch.
+    """Redraw the model and train it as the student of its former self; yield after each epoch.
 
     Args:
         rounds: Batches of latent vectors in an epoch.
@@ -77,80 +80,114 @@ def unlearn(
         batch_size: Images before the filter.
         generator_width: Channels of the generator's first layers.
     """
-    assert split.forget_class is not None
-    device, shape = split.forget.device, split.input_shape
     teacher = frozen_copy(model)
     reinitialize(model, generator)
     with torch.device("meta"):  # layers draw from the global generator when built
-        painter = image_generator(latent_size, generator_width, shape)
-    reinitialize(painter.to_empty(device=device), generator)
+        painter = image_generator(latent_size, generator_width, split.input_shape)
+    reinitialize(painter.to_empty(device=split.device), generator)
+    transfer = Transfer(teacher, painter, split, epsilon, beta, temperature, clip_norm)
     student_stepper = make_optimizer(model, "adam", lr)
     painter_stepper = make_optimizer(painter, "adam", generator_lr)
-
-    def step(stepper: torch.optim.Optimizer, weights: nn.Module, loss: Tensor) -> None:
-        stepper.zero_grad(set_to_none=True)
-        loss.backward()
-        if clip_norm is not None:
-            nn.utils.clip_grad_norm_(weights.parameters(), clip_norm)
-        stepper.step()
-
-    parts = model, painter, student_stepper, painter_stepper
-    for _ in resumable(epochs, generator, *parts):
+    for _ in resumable(epochs, generator, model, painter, student_stepper, painter_stepper):
         model.train()
         painter.train()
         passed_over = 0
         for _ in range(rounds):
-            latent = upload(torch.randn((batch_size, latent_size), generator=generator), device)
-            for _ in range(generator_steps):
-                images = to_pixels(painter(latent), split)
-                wanted = teacher(images)
-                kept = gate(wanted, split.forget_class, epsilon)
-                if kept.sum() < 2:
-                    break
-                loss = -divergence(model(images[kept]), wanted[kept], temperature)
-                step(painter_stepper, painter, loss)
-            with torch.no_grad():
-                images = to_pixels(painter(latent), split)
-                wanted = teacher(images)
-                kept = gate(wanted, split.forget_class, epsilon)
-                if kept.sum() < 2:
-                    passed_over += 1
-                    continue
-                images = images[kept]
-                wanted, wanted_maps = logits_and_attention(teacher, images)
-            for _ in range(student_steps):
-                logits, maps = logits_and_attention(model, images)
-                loss = divergence(logits, wanted, temperature)
-                loss = loss + beta * attention_difference(maps, wanted_maps)
-                step(student_stepper, model, loss)
+            drawn = torch.randn((batch_size, latent_size), generator=generator)
+            latent = upload(drawn, split.device)
+            transfer.train_painter(model, painter_stepper, latent, generator_steps)
+            passed_over += not transfer.train_student(model, student_stepper, latent, student_steps)
         logger.info("the filter left nothing in %d of %d rounds", passed_over, rounds)
         yield
 
 
+@dataclass(frozen=True)
+class Transfer:
+    """The two networks around the student, and the knobs of ``unlearn`` that their losses need."""
+
+    teacher: nn.Module
+    painter: nn.Module
+    split: Split
+    epsilon: float
+    beta: float
+    temperature: float
+    clip_norm: float | None
+
+    def train_painter(
+        self, student: nn.Module, stepper: torch.optim.Optimizer, latent: Tensor, steps: int
+    ) -> None:
+        """Step the painter away from agreement of student and teacher on its images of `latent` [B, Z]."""
+        for _ in range(steps):
+            images, wanted = self.passing_images(latent)
+            if len(images) < FEWEST:
+                break
+            loss = -divergence(student(images), wanted, self.temperature)
+            clipped_step(stepper, self.painter, loss, self.clip_norm)
+
+    def train_student(
+        self, student: nn.Module, stepper: torch.optim.Optimizer, latent: Tensor, steps: int
+    ) -> bool:
+        """Step the student towards the teacher on images of `latent` [B, Z].
+
+        Returns:
+            Whether there were images to train on.
+        """
+        with torch.no_grad():
+            images, _ = self.passing_images(latent)
+            if len(images) < FEWEST:
+                return False
+            wanted, wanted_maps = logits_and_attention(self.teacher, images)
+        for _ in range(steps):
+            logits, maps = logits_and_attention(student, images)
+            loss = divergence(logits, wanted, self.temperature)
+            loss = loss + self.beta * attention_difference(maps, wanted_maps)
+            clipped_step(stepper, student, loss, self.clip_norm)
+        return True
+
+    def passing_images(self, latent: Tensor) -> tuple[Tensor, Tensor]:
+        """Paint images of `latent` [B, Z]; return those that pass the filter, and the teacher's logits on them."""
+        assert self.split.forget_class is not None
+        images = to_pixels(self.painter(latent), self.split)
+        wanted = self.teacher(images)
+        kept = gate(wanted, self.split.forget_class, self.epsilon)
+        return images[kept], wanted[kept]
+
+
+def clipped_step(
+    stepper: torch.optim.Optimizer, network: nn.Module, loss: Tensor, clip_norm: float | None
+) -> None:
+    """Step a network down a loss; scale the whole gradient to a norm of at most `clip_norm` before."""
+    stepper.zero_grad(set_to_none=True)
+    loss.backward()
+    if clip_norm is not None:
+        nn.utils.clip_grad_norm_(network.parameters(), clip_norm)
+    stepper.step()
+
+
 def gate(teacher_logits: Tensor, forget_class: int, epsilon: float) -> Tensor:
-    """Which samples pass: those that the teacher gives the class at most `epsilon` probability: bool [B]."""
+    """Return which samples pass: those that the teacher gives the class at most `epsilon` probability: bool [B]."""
     return teacher_logits.detach().softmax(1)[:, forget_class] <= epsilon
 
 
 def divergence(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
-    """KL(teacher || student) over logits [B, K], as a mean over all B * K terms; no temperature factor."""
+    """Return KL(teacher || student) over logits [B, K], as a mean over all B * K terms; no temperature factor."""
     target = (teacher / temperature).softmax(1)
     total = F.kl_div((student / temperature).log_softmax(1), target, reduction="sum")
     return total / student.numel()
 
 
 def attention(activation: Tensor) -> Tensor:
-    """Mean square over channels at each location, normalised to length one: [B, C, H, W] -> [B, H * W]."""
+    """Return the mean square over channels at each location, normalised to length one: [B, C, H, W] -> [B, H * W]."""
     return F.normalize(activation.square().mean(1).flatten(1))
 
 
 def attention_difference(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor | float:
-    """Mean squared difference of attention maps [B, H * W], summed over layers."""
+    """Return the mean squared difference of attention maps [B, H * W], summed over layers."""
     return sum(F.mse_loss(ours, theirs) for ours, theirs in zip(student, teacher))
 
 
 def logits_and_attention(model: nn.Module, inputs: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """One forward pass: logits, and the attention map of each call of an activation layer that gives maps."""
+    """Run one forward pass; return logits, and the attention map of each call of an activation layer that gives maps."""
     maps: list[Tensor] = []
 
     def keep(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
@@ -166,7 +203,7 @@ def logits_and_attention(model: nn.Module, inputs: Tensor) -> tuple[Tensor, list
 
 
 def image_generator(latent_size: int, width: int, shape: Sequence[int]) -> nn.Module:
-    """From latent vectors [B, Z] to normalised images [B, C, H, W], upsampled twice from a quarter of the size."""
+    """Build a network from latents [B, Z] to normalised images [B, C, H, W], upsampled twice from a quarter of the size."""
     channels, height, width_in_pixels = shape
     start = (-(-height // 4), -(-width_in_pixels // 4))
     return nn.Sequential(

@@ -52,7 +52,7 @@ def unlearn(
     weight_decay: NonNegative = 5e-4,
     ascent_mode: Literal["train", "eval"] = "train",
 ) -> Iterator[None]:
-    """Ascend with SGD, then descend with AdamW on the retained data; yields after each epoch of descent.
+    """Ascend with SGD, then descend with AdamW on the retained data; yield after each epoch of descent.
 
     Args:
         epochs: Passes over the retained data.
@@ -100,7 +100,7 @@ def ascend(
     forget: tuple[Tensor, Tensor],
     retain: tuple[Tensor, Tensor],
 ) -> None:
-    """One step up the forgotten batch's loss, along its gradient's part orthogonal to the retained batch's.
+    """Step up the forgotten batch's loss, along its gradient's part orthogonal to the retained batch's.
 
     Args:
         forget: Inputs and labels.
@@ -120,7 +120,7 @@ def ascend(
 
 
 def orthogonal_part(forgotten: Tensor, retained: Tensor) -> Tensor:
-    """What is left of one gradient [P] without its component along another [P] (Eq. 3)."""
+    """Return what is left of one gradient [P] without its component along another [P] (Eq. 3)."""
     length = retained @ retained
     along = (forgotten @ retained) / length
     negligible = length <= NEGLIGIBLE * (forgotten @ forgotten)
@@ -130,7 +130,7 @@ def orthogonal_part(forgotten: Tensor, retained: Tensor) -> Tensor:
 def elastic_net(
     weights: Iterable[Tensor], l1: float, l2: float = 0.0, l1_reduction: Reduction = "tensor_mean"
 ) -> Tensor:
-    """Penalty l1 * |w| + l2 / 2 * |w|^2, where |w| is the l1 norm or the sum of each tensor's mean |w|."""
+    """Return the penalty l1 * |w| + l2 / 2 * |w|^2, where |w| is the l1 norm or the sum of each tensor's mean |w|."""
     weights = list(weights)
     sizes = [w.abs().mean() if l1_reduction == "tensor_mean" else w.abs().sum() for w in weights]
     penalty = l1 * torch.stack(sizes).sum()

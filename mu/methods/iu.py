@@ -37,22 +37,22 @@ def unlearn(
     samples: Count = 1000,
     first_order_official: bool = False,
 ) -> Iterator[None]:
-    """Move the weights once, by alpha * F^-1 v; yields once.
+    """Move the weights once, by alpha * F^-1 v; yield once.
 
     Args:
         alpha: Size of the step; 1 is what the influence function says.
         damping: Added to the diagonal of F; 1 in the official code. Not used by `first_order_official`.
         samples: Retained samples, drawn once, that make up F; for `first_order_official` also its constant N.
     """
-    known = split.cached(
+    statistics = split.cached(
         ("influence", samples), lambda draws: measure(model, split, samples, draws)
     )
     if first_order_official:
-        damping, coefficients = 1.0, official_coefficients(known, samples)
+        damping, coefficients = 1.0, official_coefficients(statistics, samples)
     else:
-        coefficients = exact_coefficients(known, damping)
-    correction = combined_gradient(model, known.examples, coefficients)
-    step = (known.direction - correction) * (alpha / damping)
+        coefficients = exact_coefficients(statistics, damping)
+    correction = combined_gradient(model, statistics.examples, coefficients)
+    step = (statistics.direction - correction) * (alpha / damping)
     with torch.no_grad():
         for weight, change in zip(model.parameters(), unflatten(step, model)):
             weight.add_(change)
@@ -60,8 +60,8 @@ def unlearn(
 
 
 @dataclass(frozen=True)
-class Known:
-    """What the step needs to know of the gradients of n retained samples, G [n, P].
+class GradientStatistics:
+    """What the step needs of the gradients of n retained samples, G [n, P].
 
     Args:
         examples: The samples.
@@ -76,8 +76,10 @@ class Known:
     projections: Tensor
 
 
-def measure(model: nn.Module, split: Split, samples: int, draws: torch.Generator) -> Known:
-    """One pass over D, and single-sample gradients of the samples, recomputed for each pair of chunks."""
+def measure(
+    model: nn.Module, split: Split, samples: int, draws: torch.Generator
+) -> GradientStatistics:
+    """Pass once over D, and take the gradients of single samples, recomputed for each pair of chunks."""
     n_retain, n_forget = len(split.retain), len(split.forget)
     forget, retain = (total_gradient(model, part) for part in (split.forget, split.retain))
     direction = (forget - retain * (n_forget / n_retain)) / (n_forget + n_retain)
@@ -96,11 +98,11 @@ def measure(model: nn.Module, split: Split, samples: int, draws: torch.Generator
             block = (left @ right.T).double().cpu()
             products[rows[:, None], columns] = block
             products[columns[:, None], rows] = block.T
-    return Known(examples, direction, products, projections)
+    return GradientStatistics(examples, direction, products, projections)
 
 
 def total_gradient(model: nn.Module, examples: Examples, batch_size: int = 256) -> Tensor:
-    """Sum over a set of its samples' gradients, in eval mode: [P]."""
+    """Return the sum over a set of its samples' gradients, in eval mode: [P]."""
     total = torch.zeros((), device=examples.device)
     for count, gradient in batch_gradients(model, examples, batch_size):
         total = total + count * gradient
@@ -110,7 +112,7 @@ def total_gradient(model: nn.Module, examples: Examples, batch_size: int = 256) 
 def combined_gradient(
     model: nn.Module, examples: Examples, coefficients: Tensor, batch_size: int = 256
 ) -> Tensor:
-    """sum_i coefficients_i * gradient of sample i: [P]."""
+    """Return sum_i coefficients_i * gradient of sample i: [P]."""
     total = torch.zeros((), device=examples.device)
     for index in torch.arange(len(examples)).split(batch_size):
         inputs, labels = examples.batch(index.to(examples.device))
@@ -118,26 +120,26 @@ def combined_gradient(
     return total
 
 
-def exact_coefficients(known: Known, damping: float) -> Tensor:
-    """c with (damping + G^T G / n)^-1 v = (v - G^T c) / damping: float64 [n]."""
-    count = len(known.projections)
-    system = known.products + damping * count * torch.eye(count, dtype=torch.float64)
-    return torch.linalg.solve(system, known.projections)
+def exact_coefficients(statistics: GradientStatistics, damping: float) -> Tensor:
+    """Return c with (damping + G^T G / n)^-1 v = (v - G^T c) / damping: float64 [n]."""
+    count = len(statistics.projections)
+    system = statistics.products + damping * count * torch.eye(count, dtype=torch.float64)
+    return torch.linalg.solve(system, statistics.projections)
 
 
-def official_coefficients(known: Known, constant: int) -> Tensor:
-    """c with the official function's result = v - G^T c; all but the first are zero: float64 [n].
+def official_coefficients(statistics: GradientStatistics, constant: int) -> Tensor:
+    """Return c with the official function's result = v - G^T c; all but the first are zero: float64 [n].
 
     It keeps a multiple o of the first sample's gradient and, for every further sample g, takes
     (x . g) / (N + o . g) * o from the result x and (o . g) / (N + o . g) * o from o.
     """
     taken, scale = 0.0, 1.0
     for along_first, projection in zip(
-        known.products[0, 1:].tolist(), known.projections[1:].tolist()
+        statistics.products[0, 1:].tolist(), statistics.projections[1:].tolist()
     ):
         overlap = scale * along_first
         taken += scale * (projection - taken * along_first) / (constant + overlap)
         scale -= scale * overlap / (constant + overlap)
-    coefficients = torch.zeros_like(known.projections)
+    coefficients = torch.zeros_like(statistics.projections)
     coefficients[0] = taken
     return coefficients

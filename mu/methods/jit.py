@@ -47,7 +47,7 @@ def unlearn(
     accumulate: bool = False,
     mode: Literal["eval", "train"] = "eval",
 ) -> Iterator[None]:
-    """One unshuffled pass over the forgotten data; yields once.
+    """Pass once over the forgotten data, unshuffled; yield once.
 
     Args:
         lr: eta, per batch of summed losses.
@@ -89,7 +89,7 @@ def lipschitz_ratios(
     clamp: bool = False,
     stop_gradient: bool = False,
 ) -> Tensor:
-    """Mean over perturbations of |f(x) - f(x + xi)| / |xi| for each sample (Eq. 1): [B].
+    """Return the mean over perturbations of |f(x) - f(x + xi)| / |xi| for each sample (Eq. 1): [B].
 
     Args:
         inputs: [B, ...], in the units the model takes.

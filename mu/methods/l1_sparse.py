@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from mu.knobs import Count, CountOrZero, Momentum, NonNegative, Positive
 from mu.split import Split
-from mu.training import fit
+from mu.training import Hyperparameters, fit
 
 NEEDS = ("retain",)
 
@@ -36,7 +36,7 @@ def unlearn(
     batch_size: Count = 256,
     augment: bool = True,
 ) -> Iterator[None]:
-    """Cross-entropy on the retained data plus the penalty; yields after each epoch.
+    """Train on the retained data under the penalty; yield after each epoch.
 
     Args:
         gamma: Weight of the sum of all absolute weights, biases and batch-norm scales in the first epoch. Each
@@ -48,11 +48,13 @@ def unlearn(
         model,
         split.retain,
         generator,
-        epochs=epochs,
-        batch_size=batch_size,
-        lr=lr,
-        momentum=momentum,
-        weight_decay=weight_decay,
+        Hyperparameters(
+            epochs=epochs,
+            batch_size=batch_size,
+            lr=lr,
+            momentum=momentum,
+            weight_decay=weight_decay,
+        ),
         augment=split.augment if augment else None,
         loss=lambda logits, labels: F.cross_entropy(logits, labels) + weight * l1_norm(model),
         begin=lambda epoch: weight.fill_(penalty(gamma, epoch, epochs, free_epochs)),
@@ -60,11 +62,11 @@ def unlearn(
 
 
 def penalty(gamma: float, epoch: int, epochs: int, free_epochs: int) -> float:
-    """The penalty's weight in a 0-based epoch: falls linearly from `gamma`, and is 0 in the free epochs."""
+    """Return the penalty's weight in a 0-based epoch: it falls linearly from `gamma`, and is 0 in the free epochs."""
     penalized = epochs - free_epochs
     return gamma * (1 - epoch / penalized) if epoch < penalized else 0.0
 
 
 def l1_norm(model: nn.Module) -> Tensor:
-    """Sum of the absolute values of all weights, biases and batch-norm parameters; a scalar."""
+    """Return the sum of the absolute values of all weights, biases and batch-norm parameters; a scalar."""
     return torch.stack([weight.abs().sum() for weight in model.parameters()]).sum()

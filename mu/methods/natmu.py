@@ -24,7 +24,7 @@ from mu.evaluate import predict
 from mu.knobs import Bounds, Count, CountOrZero, NonNegative, Positive
 from mu.models import reinitialize_head
 from mu.split import Split
-from mu.training import Optimizer, Schedule, fit
+from mu.training import Hyperparameters, Optimizer, Schedule, fit
 
 NEEDS = ("retain", "forget", "original")
 PATCHES = 4
@@ -51,7 +51,7 @@ def unlearn(
     pad: CountOrZero = 2,
     reinit_head: bool = False,
 ) -> Iterator[None]:
-    """Fine-tune on retained data and four hybrids of every forgotten sample; yields after each epoch.
+    """Fine-tune on retained data and four hybrids of every forgotten sample; yield after each epoch.
 
     Args:
         delta: Added to every mask before clipping to [0, 1]: 1 keeps the forgotten image whole, -1 drops it.
@@ -65,14 +65,16 @@ def unlearn(
         model,
         split,
         generator,
+        Hyperparameters(
+            epochs=epochs,
+            batch_size=batch_size,
+            lr=lr,
+            optimizer=optimizer,
+            weight_decay=weight_decay,
+            schedule=schedule,
+        ),
         blend=lambda forget, retain: hybrids(forget, retain, shares(forget)),
         bare=lambda forget: masked(forget, shares(forget)),
-        epochs=epochs,
-        lr=lr,
-        weight_decay=weight_decay,
-        batch_size=batch_size,
-        optimizer=optimizer,
-        schedule=schedule,
         pad=pad,
         reinit_head=reinit_head,
     )
@@ -82,24 +84,21 @@ def finetune_on_instances(
     model: nn.Module,
     split: Split,
     generator: torch.Generator,
+    hyperparameters: Hyperparameters,
     *,
     blend: Callable[[Tensor, Tensor], Tensor],
     bare: Callable[[Tensor], Tensor],
-    epochs: int,
-    lr: float,
-    weight_decay: float,
-    batch_size: int,
-    optimizer: str,
-    schedule: str,
     pad: int,
     reinit_head: bool,
 ) -> Iterator[None]:
-    """NatMU's training on D_r and the unlearning instances that `blend` makes.
+    """Train as NatMU on D_r and the unlearning instances that `blend` makes; yield after each epoch.
 
     Args:
         blend: From forgotten images [N, C, H, W] and retained images [4 N, C, H, W], both in [0, 1], to
             instances [4 N, C, H, W]; row 4 i + j belongs to forgotten image i and its j-th class.
-        bare: The same of forgotten images alone, what of them an instance holds.
+        bare: From forgotten images to the part of them that each instance holds, likewise.
+        pad: Pixels of the random crop of retained images, where the training recipe crops.
+        reinit_head: Whether the head is redrawn first.
     """
     chosen = split.cached("natmu selection", lambda draws: _select(model, split, draws))
     retain = split.retain.take(chosen)
@@ -120,12 +119,7 @@ def finetune_on_instances(
         model,
         examples,
         generator,
-        epochs=epochs,
-        batch_size=batch_size,
-        lr=lr,
-        optimizer=optimizer,
-        weight_decay=weight_decay,
-        schedule=schedule,
+        hyperparameters,
         augment=replace(split.augment, pad=pad) if split.augment else None,
         augmentable=torch.arange(len(examples)) < len(split.retain),
     )
@@ -141,7 +135,7 @@ def _select(model: nn.Module, split: Split, draws: torch.Generator) -> Tensor:
 
 
 def rank_classes(logits: Tensor, labels: Tensor) -> Tensor:
-    """Classes of each sample by falling logit, its own label last: int64 [N, K]."""
+    """Return the classes of each sample by falling logit, its own label last: int64 [N, K]."""
     logits = logits.clone()
     logits[torch.arange(len(labels)), labels] = -torch.inf
     return logits.argsort(dim=1, descending=True, stable=True)
@@ -181,7 +175,7 @@ def select_retain(ranking: Tensor, retain_labels: Tensor) -> Tensor:
 
 
 def weight_masks(shape: torch.Size, delta: float, variant: str = "paper") -> Tensor:
-    """Share of the forgotten image at each pixel, for the four patches: float64 [4, H, W] in [0, 1].
+    """Return the share of the forgotten image at each pixel, for the four patches: float64 [4, H, W] in [0, 1].
 
     `paper` (Eqs. 1, A1): a tent over the columns, its complement, and both turned by 90 degrees, plus `delta`,
     clipped. `code`: the same times (b - 1) / b with b = W / 2, in the order rows, columns, complements.
@@ -198,18 +192,18 @@ def weight_masks(shape: torch.Size, delta: float, variant: str = "paper") -> Ten
 
 
 def _tent(size: int) -> Tensor:
-    """0 at both edges, rising by equal steps to 1 in the middle: float64 [size]."""
+    """Return a tent: 0 at both edges, rising by equal steps to 1 in the middle; float64 [size]."""
     position = torch.arange(size, dtype=torch.float64)
     return (2 * torch.minimum(position, size - 1 - position) / max(1, size - 2)).clamp(max=1)
 
 
 def hybrids(forget: Tensor, retain: Tensor, masks: Tensor) -> Tensor:
-    """x_f * m_j + x_r * (1 - m_j) for each forgotten image and patch (Eq. 2): float [4 N, C, H, W]."""
+    """Return x_f * m_j + x_r * (1 - m_j) for each forgotten image and patch (Eq. 2): float [4 N, C, H, W]."""
     share = masks.to(forget.dtype).repeat(len(forget), 1, 1)[:, None]
     return forget.repeat_interleave(PATCHES, 0) * share + retain * (1 - share)
 
 
 def masked(forget: Tensor, masks: Tensor) -> Tensor:
-    """x_f * m_j for each forgotten image and mask (Eq. A3): float [4 N, C, H, W]."""
+    """Return x_f * m_j for each forgotten image and mask (Eq. A3): float [4 N, C, H, W]."""
     nothing = torch.zeros((), dtype=forget.dtype, device=forget.device)
     return hybrids(forget, nothing, masks)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from mu.knobs import Bounds, Count, CountOrZero, NonNegative, Positive
 from mu.methods.natmu import finetune_on_instances, masked, weight_masks
 from mu.split import Split
-from mu.training import Optimizer, Schedule
+from mu.training import Hyperparameters, Optimizer, Schedule
 
 NEEDS = ("retain", "forget", "original")
 
@@ -43,7 +43,7 @@ def unlearn(
     pad: CountOrZero = 2,
     reinit_head: bool = False,
 ) -> Iterator[None]:
-    """Fine-tune on retained data and four masked copies of every forgotten sample; yields after each epoch.
+    """Fine-tune on retained data and four masked copies of every forgotten sample; yield after each epoch.
 
     Args:
         delta: Added to every mask before clipping to [0, 1]: 1 keeps the forgotten image whole, -1 blackens it.
@@ -57,14 +57,16 @@ def unlearn(
         model,
         split,
         generator,
+        Hyperparameters(
+            epochs=epochs,
+            batch_size=batch_size,
+            lr=lr,
+            optimizer=optimizer,
+            weight_decay=weight_decay,
+            schedule=schedule,
+        ),
         blend=lambda forget, retain: bare(forget),
         bare=bare,
-        epochs=epochs,
-        lr=lr,
-        weight_decay=weight_decay,
-        batch_size=batch_size,
-        optimizer=optimizer,
-        schedule=schedule,
         pad=pad,
         reinit_head=reinit_head,
     )

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from mu.knobs import Count, CountOrZero, NonNegative, Positive
 from mu.methods.natmu import PATCHES, finetune_on_instances
 from mu.split import Split
-from mu.training import Optimizer, Schedule
+from mu.training import Hyperparameters, Optimizer, Schedule
 
 NEEDS = ("retain", "forget", "original")
 
@@ -36,7 +36,7 @@ def unlearn(
     pad: CountOrZero = 2,
     reinit_head: bool = False,
 ) -> Iterator[None]:
-    """Fine-tune on retained data and four relabelled copies of every forgotten sample; yields after each epoch.
+    """Fine-tune on retained data and four relabelled copies of every forgotten sample; yield after each epoch.
 
     Args:
         pad: Pixels of the random crop, where the training recipe crops; never applied to forgotten images.
@@ -45,19 +45,21 @@ def unlearn(
         model,
         split,
         generator,
+        Hyperparameters(
+            epochs=epochs,
+            batch_size=batch_size,
+            lr=lr,
+            optimizer=optimizer,
+            weight_decay=weight_decay,
+            schedule=schedule,
+        ),
         blend=lambda forget, retain: repeated(forget),
         bare=repeated,
-        epochs=epochs,
-        lr=lr,
-        weight_decay=weight_decay,
-        batch_size=batch_size,
-        optimizer=optimizer,
-        schedule=schedule,
         pad=pad,
         reinit_head=reinit_head,
     )
 
 
 def repeated(forget: Tensor) -> Tensor:
-    """Each forgotten image once for each of its labels (Eq. A4): float [4 N, C, H, W]."""
+    """Return each forgotten image once for each of its labels (Eq. A4): float [4 N, C, H, W]."""
     return forget.repeat_interleave(PATCHES, 0)

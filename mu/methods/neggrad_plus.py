@@ -38,7 +38,7 @@ def unlearn(
     batch_size: Count = 128,
     forget_batch_size: Count = 128,
 ) -> Iterator[None]:
-    """One epoch passes once over the retained data and cycles the forgotten; yields after each epoch.
+    """Pass once an epoch over the retained data and cycle the forgotten; yield after each epoch.
 
     Args:
         forget_weight: Weight of the ascent; 1 - forget_weight weighs the descent. The notebooks use 0.05 for

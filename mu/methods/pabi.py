@@ -26,7 +26,7 @@ from mu.device import upload
 from mu.gradients import flatten, unflatten
 from mu.knobs import Count, Momentum, NonNegative, Positive, UnitInterval
 from mu.split import Split
-from mu.training import Optimizer, Schedule, fit
+from mu.training import Hyperparameters, Optimizer, Schedule, fit
 
 NEEDS = ("retain",)
 IMPAIRS_FIRST = True
@@ -53,7 +53,7 @@ def unlearn(
     schedule: Schedule = "onecycle",
     augment: bool = True,
 ) -> Iterator[None]:
-    """Noisy steps on the retained data, then ordinary epochs; yields after each epoch.
+    """Take noisy steps on the retained data, then train ordinary epochs; yield after each of these.
 
     Args:
         epochs: Of the fine-tuning; the authors count the noisy steps among them.
@@ -73,32 +73,29 @@ def unlearn(
     order = Cycle(len(split.retain), batch_size, generator, split.device)
     for _ in range(count):
         inputs, labels = split.retain.batch(next(order))
-        if augment:
-            inputs = split.augment(inputs, generator)
-        loss = F.cross_entropy(model(inputs), labels)
-        gradient = flatten(list(torch.autograd.grad(loss, list(model.parameters()))))
-        weights = read(model)
-        drawn = torch.randn(weights.shape, generator=generator, dtype=weights.dtype)
-        drawn = upload(drawn, weights.device)
-        moved = noisy_step(weights, gradient, drawn, noisy_lr, decay, gradient_clip, sigma)
-        write(model, moved)
+        inputs = split.augment(inputs, generator) if augment else inputs
+        gradient = loss_gradient(model, inputs, labels)
+        sizes = noisy_lr, decay, gradient_clip, sigma
+        write(model, noisy_step(read(model), gradient, normal_like(gradient, generator), *sizes))
     yield from fit(
         model,
         split.retain,
         generator,
-        epochs=epochs,
-        batch_size=batch_size,
-        lr=lr,
-        optimizer=optimizer,
-        momentum=momentum,
-        weight_decay=weight_decay,
-        schedule=schedule,
+        Hyperparameters(
+            epochs=epochs,
+            batch_size=batch_size,
+            lr=lr,
+            optimizer=optimizer,
+            momentum=momentum,
+            weight_decay=weight_decay,
+            schedule=schedule,
+        ),
         augment=split.augment if augment else None,
     )
 
 
 def steps_needed(model_clip: float, gradient_clip: float, lr: float, decay: float) -> int:
-    """T: after as many steps, clipped gradients or decay could have led anywhere from the clipped weights."""
+    """Return T: after as many steps, clipped gradients or decay could have led anywhere from the clipped weights."""
     steps = math.ceil(model_clip / (gradient_clip * lr))
     if decay > 0:
         by_decay = math.ceil(math.log(2 * decay * model_clip / gradient_clip) / (lr * decay))
@@ -116,7 +113,7 @@ def noise_level(
     steps: int,
     undecayed: Literal["limit", "code"] = "limit",
 ) -> float:
-    """sigma: standard deviation of the noise on every weight in every step."""
+    """Return sigma, the standard deviation of the noise on every weight in every step."""
     if decay == 0:
         spread = 2 * model_clip + 2 * gradient_clip * lr * steps
         parts = {"limit": 2, "code": 4}[undecayed]
@@ -135,17 +132,29 @@ def noisy_step(
     gradient_clip: float,
     sigma: float,
 ) -> Tensor:
-    """w - lr * (clipped gradient + decay * w) + sigma * noise; vectors [P] all."""
+    """Return w - lr * (clipped gradient + decay * w) + sigma * noise; all are vectors [P]."""
     return weights - lr * (clipped(gradient, gradient_clip) + decay * weights) + sigma * noise
 
 
+def loss_gradient(model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
+    """Return the gradient of the mean cross-entropy over all weights, as one vector [P]."""
+    loss = F.cross_entropy(model(inputs), labels)
+    return flatten(list(torch.autograd.grad(loss, list(model.parameters()))))
+
+
+def normal_like(vector: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw standard normal noise of a vector's size, type and device."""
+    drawn = torch.randn(vector.shape, generator=generator, dtype=vector.dtype)
+    return upload(drawn, vector.device)
+
+
 def clipped(vector: Tensor, largest: float) -> Tensor:
-    """The vector, scaled down to a norm of `largest` where it is longer."""
+    """Return the vector, scaled down to a norm of `largest` where it is longer."""
     return vector * (largest / torch.linalg.vector_norm(vector).clamp(min=largest))
 
 
 def read(model: nn.Module) -> Tensor:
-    """All weights as one vector [P], detached."""
+    """Return all weights as one vector [P], detached."""
     return flatten([weight.detach() for weight in model.parameters()])
 
 

@@ -28,6 +28,8 @@ from mu.split import Split
 from mu.training import Optimizer, Schedule, learning_rate_factor, make_optimizer, set_lr
 
 NEEDS = ("retain", "forget", "original")
+Labels = Literal["other", "any"]
+Order = Literal["shuffled", "forget_first"]
 
 
 def unlearn(
@@ -43,13 +45,13 @@ def unlearn(
     batch_size: Count = 256,
     optimizer: Optimizer = "sgd",
     schedule: Schedule = "constant",
-    labels: Literal["other", "any"] = "other",
+    labels: Labels = "other",
     redraw: bool = False,
-    order: Literal["shuffled", "forget_first"] = "shuffled",
+    order: Order = "shuffled",
     restore: bool = True,
     augment: bool = True,
 ) -> Iterator[None]:
-    """Cross-entropy on retained and relabelled forgotten data, on salient weights; yields after each epoch.
+    """Train salient weights on retained and relabelled forgotten data; yield after each epoch.
 
     Args:
         ratio: Share of all weights that may change: those with the largest gradient. 1 is Amnesiac.
@@ -65,21 +67,11 @@ def unlearn(
     masks = unflatten(largest(strength, ratio), model)
     frozen = [weight.detach().clone() for weight in model.parameters()]
     stepper = make_optimizer(model, optimizer, lr, momentum, weight_decay)
-    sizes = [len(split.forget), len(split.retain)]
-    if order == "shuffled":
-        sizes = [sum(sizes)]
-    per_epoch = sum(len(list(batches(size, batch_size))) for size in sizes)
-
-    def draw() -> list[Examples]:
-        drawn = random_labels(split, labels, generator)
-        split.diagnostics.instances = split.forget.relabelled(drawn)
-        phases = [split.diagnostics.instances, split.retain]
-        return [concat(*phases)] if order == "shuffled" else phases
-
-    phases = draw()
+    phases = relabelled_phases(split, labels, order, generator)
+    per_epoch = sum(len(list(batches(len(phase), batch_size))) for phase in phases)
     for epoch in resumable(epochs, generator, model, stepper):
         if redraw and epoch > 0:
-            phases = draw()
+            phases = relabelled_phases(split, labels, order, generator)
         step = epoch * per_epoch
         model.train()
         for examples in phases:
@@ -94,8 +86,22 @@ def unlearn(
         yield
 
 
+def relabelled_phases(
+    split: Split, labels: Labels, order: Order, generator: torch.Generator
+) -> list[Examples]:
+    """Return the sets that an epoch passes over one after the other, with random labels of the forgotten samples.
+
+    The relabelled samples are shown as diagnostics.
+    """
+    relabelled = split.forget.relabelled(random_labels(split, labels, generator))
+    split.diagnostics.instances = relabelled
+    if order == "shuffled":
+        return [concat(relabelled, split.retain)]
+    return [relabelled, split.retain]
+
+
 def saliency(model: nn.Module, examples: Examples, batch_size: int) -> Tensor:
-    """|sum over batches of the gradient of their mean cross-entropy|, in eval mode: [P]."""
+    """Return |sum over batches of the gradient of their mean cross-entropy|, in eval mode: [P]."""
     total = torch.zeros((), device=examples.device)
     for _, gradient in batch_gradients(model, examples, batch_size):
         total = total + gradient
@@ -103,7 +109,7 @@ def saliency(model: nn.Module, examples: Examples, batch_size: int) -> Tensor:
 
 
 def largest(strength: Tensor, ratio: float) -> Tensor:
-    """Which int(P * ratio) of the P entries are largest, over all weights jointly: bool [P]."""
+    """Return which int(P * ratio) of the P entries are largest, over all weights jointly: bool [P]."""
     mask = torch.zeros_like(strength, dtype=torch.bool)
     mask[strength.argsort(descending=True, stable=True)[: int(len(strength) * ratio)]] = True
     return mask
@@ -132,10 +138,8 @@ def masked_step(
             weight.copy_(torch.where(mask, weight, value))
 
 
-def random_labels(
-    split: Split, labels: Literal["other", "any"], generator: torch.Generator
-) -> Tensor:
-    """A label for each forgotten sample, uniform over the other classes or over all: int64 [N]."""
+def random_labels(split: Split, labels: Labels, generator: torch.Generator) -> Tensor:
+    """Draw a label for each forgotten sample, uniform over the other classes or over all: int64 [N]."""
     if labels == "other":
         return other_labels(split.forget.labels, torch.ones(split.num_classes), generator)
     shape = split.forget.labels.shape

@@ -49,7 +49,7 @@ def unlearn(
     clip_norm: Positive | None = None,
     mode: Literal["train", "eval"] = "train",
 ) -> Iterator[None]:
-    """Each epoch: max steps over the forgotten data, then min steps over the retained; yields after it.
+    """Take max steps over the forgotten data, then min steps over the retained; yield after each such epoch.
 
     Args:
         max_epochs: Epochs that begin with max steps; the rest repair only.
@@ -87,5 +87,5 @@ def unlearn(
 
 
 def distillation(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """T^2 * KL(teacher || student), the mean over samples, from logits [B, K]; a scalar."""
+    """Return T^2 * KL(teacher || student), the mean over samples, from logits [B, K]; a scalar."""
     return temperature**2 * divergence(student, teacher, temperature)

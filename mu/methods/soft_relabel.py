@@ -17,6 +17,7 @@ Cost: relabel passes over D_f with as many of D_r, twice forward + fine-tuning p
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +28,7 @@ from mu.data.passes import Cycle
 from mu.evaluate import predict
 from mu.knobs import Count, NonNegative, Positive, UnitInterval
 from mu.split import Split
-from mu.training import Schedule, fit, make_optimizer
+from mu.training import Hyperparameters, Schedule, fit, make_optimizer
 
 NEEDS = ("retain", "forget", "original")
 
@@ -51,66 +52,88 @@ def unlearn(
     augment: bool = False,
     exclude_own_class: bool = False,
 ) -> Iterator[None]:
-    """Passes over the forgotten data with soft labels, then epochs over the retained, both with AdamW.
-
-    Yields after each epoch of the second phase.
+    """Train on forgotten data with soft labels, then on retained data, both with AdamW; yield after each later epoch.
 
     Args:
         epochs: Passes over the retained data in the second phase.
-        lr: Of the second phase, where `schedule` applies.
         relabel_epochs: Passes over the forgotten data in the first phase, each batch beside a retained one.
         relabel_lr: Of the first phase, constant.
         tau: Distance in logits over which a similarity falls by e.
         retain_batch: Retained samples beside each batch of forgotten ones, which also make up its labels.
         forget_batch: Forgotten samples in a step of the first phase.
-        batch_size: Of the second phase.
+        lr, batch_size: Of the second phase, where `schedule` applies.
         exclude_own_class: Whether retained samples of a forgotten sample's own class lend it no label.
     """
-    retain_logits, forget_logits = split.cached(
-        "soft_relabel logits",
-        lambda draws: (_logits(model, split.retain), _logits(model, split.forget)),
-    )
+    logits = original_logits(model, split)
+    loss = partial(F.cross_entropy, label_smoothing=label_smoothing)
     stepper = make_optimizer(model, "adamw", relabel_lr, weight_decay=weight_decay)
     retain_batches = Cycle(len(split.retain), retain_batch, generator, split.device)
     for _ in range(relabel_epochs):
         model.train()
         for forgotten in batches(len(split.forget), forget_batch, generator, split.device):
-            beside = next(retain_batches)
-            inputs, labels = split.retain.batch(beside)
-            forget_inputs, forget_labels = split.forget.batch(forgotten)
-            soft = soft_labels(
-                forget_logits[forgotten],
-                retain_logits[beside],
-                F.one_hot(labels, split.num_classes).to(forget_logits),
-                tau,
-                same_class=forget_labels[:, None] == labels if exclude_own_class else None,
+            inputs, targets = soft_batch(
+                split, logits, next(retain_batches), forgotten, tau, exclude_own_class
             )
-            inputs = torch.cat([inputs, forget_inputs])
-            if augment and split.augment:
-                inputs = split.augment(inputs, generator)
-            targets = torch.cat([F.one_hot(labels, split.num_classes).to(soft), soft])
+            inputs = split.augment(inputs, generator) if augment else inputs
             stepper.zero_grad(set_to_none=True)
-            F.cross_entropy(model(inputs), targets, label_smoothing=label_smoothing).backward()
+            loss(model(inputs), targets).backward()
             stepper.step()
     yield from fit(
         model,
         split.retain,
         generator,
-        epochs=epochs,
-        batch_size=batch_size,
-        lr=lr,
-        optimizer="adamw",
-        weight_decay=weight_decay,
-        schedule=schedule,
-        augment=split.augment if augment else None,
-        loss=lambda logits, labels: F.cross_entropy(
-            logits, labels, label_smoothing=label_smoothing
+        Hyperparameters(
+            epochs=epochs,
+            batch_size=batch_size,
+            lr=lr,
+            optimizer="adamw",
+            weight_decay=weight_decay,
+            schedule=schedule,
         ),
+        augment=split.augment if augment else None,
+        loss=loss,
     )
 
 
-def _logits(model: nn.Module, examples: Examples) -> Tensor:
-    return torch.from_numpy(predict(model, examples)).to(examples.device)
+def soft_batch(
+    split: Split,
+    logits: tuple[Tensor, Tensor],
+    retained: Tensor,
+    forgotten: Tensor,
+    tau: float,
+    exclude_own_class: bool,
+) -> tuple[Tensor, Tensor]:
+    """Return inputs [B_r + B_f, ...] and targets [B_r + B_f, K] of a retained batch and a softly labelled forgotten one.
+
+    Args:
+        logits: The original model's on all retained and all forgotten samples.
+        retained: Positions of the retained batch, [B_r].
+        forgotten: Positions of the forgotten batch, [B_f].
+        tau, exclude_own_class: As in ``unlearn``.
+    """
+    retain_logits, forget_logits = logits
+    inputs, labels = split.retain.batch(retained)
+    forget_inputs, forget_labels = split.forget.batch(forgotten)
+    onehot = F.one_hot(labels, split.num_classes).to(forget_logits)
+    soft = soft_labels(
+        forget_logits[forgotten],
+        retain_logits[retained],
+        onehot,
+        tau,
+        same_class=forget_labels[:, None] == labels if exclude_own_class else None,
+    )
+    return torch.cat([inputs, forget_inputs]), torch.cat([onehot, soft])
+
+
+def original_logits(model: nn.Module, split: Split) -> tuple[Tensor, Tensor]:
+    """Return the original model's logits [N, K] on retained and on forgotten samples, once per problem."""
+
+    def logits(examples: Examples) -> Tensor:
+        return torch.from_numpy(predict(model, examples)).to(examples.device)
+
+    return split.cached(
+        "soft_relabel logits", lambda draws: (logits(split.retain), logits(split.forget))
+    )
 
 
 def soft_labels(
@@ -120,7 +143,7 @@ def soft_labels(
     tau: float = 1.0,
     same_class: Tensor | None = None,
 ) -> Tensor:
-    """Mean of the retained samples' labels, weighted by softmax(-distance / tau) of their logits: [B_f, K].
+    """Return the mean of the retained samples' labels, weighted by softmax(-distance / tau) of their logits: [B_f, K].
 
     Args:
         forget_logits: [B_f, K], of the original model.

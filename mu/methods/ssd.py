@@ -42,7 +42,7 @@ def unlearn(
     batch_size: Count = 128,
     batches: Batches = "mixed",
 ) -> Iterator[None]:
-    """Dampen once, without a gradient step; yields once.
+    """Dampen once, without a gradient step; yield once.
 
     Args:
         alpha: Weights whose importance for D_f exceeds alpha times that for D are selected.
@@ -74,7 +74,7 @@ def unlearn(
 def importances(
     model: nn.Module, split: Split, batch_size: int, batches: Batches, draws: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Importance of every weight for D and for D_f: two vectors [P]."""
+    """Return the importance of every weight for D and for D_f: two vectors [P]."""
     retain, forget = (_shuffled(part, draws) for part in (split.retain, split.forget))
     if batches == "by_class":
         retain, forget = (part.take(part.labels.argsort(stable=True)) for part in (retain, forget))
@@ -93,7 +93,7 @@ def _shuffled(examples: Examples, draws: torch.Generator) -> Examples:
 
 
 def squares(model: nn.Module, examples: Examples, batch_size: int) -> tuple[Tensor, int]:
-    """Sum of the squared gradients of all batches, cut in the order given, in eval mode: [P]; and their number."""
+    """Return the sum [P] of the squared gradients of all batches in their order, in eval mode, and their number."""
     total, count = torch.zeros((), device=examples.device), 0
     if batch_size == 1:
         for index in chunks(model, len(examples)):
@@ -108,7 +108,7 @@ def squares(model: nn.Module, examples: Examples, batch_size: int) -> tuple[Tens
 def dampen(
     weights: Tensor, everything: Tensor, forgotten: Tensor, alpha: float, dampening: float
 ) -> tuple[Tensor, Tensor]:
-    """Dampened weights and which were selected (bool), from importances for D and D_f; vectors [P] all."""
+    """Return dampened weights and which were selected (bool), from importances for D and D_f; all are vectors [P]."""
     selected = forgotten > alpha * everything
     factor = (dampening * everything / forgotten).clamp(max=1)
     return torch.where(selected, weights * factor, weights), selected

@@ -34,7 +34,7 @@ from mu.methods.boundary_shrink import sign_attack
 from mu.models import eval_mode, logits_and_features, reinitialize
 from mu.snapshot import resumable
 from mu.split import Split
-from mu.training import Loss, fit, make_optimizer
+from mu.training import Hyperparameters, Loss, fit, make_optimizer
 
 NEEDS = ("retain", "forget", "twin", "original")
 MINIMUM_TWIN = 20
@@ -45,6 +45,7 @@ CHUNK = 512
 AttackFeature = Literal["literal", "swapped"]
 Features = Literal["all", "distance", "attack", "curriculum"]
 Reduction = Literal["subset_mean", "sample_mean"]
+Mode = Literal["eval", "train"]
 logger = logging.getLogger(__name__)
 
 
@@ -74,7 +75,7 @@ def unlearn(
     batch_size: Count = 64,
     momentum: Momentum = 0.9,
     weight_decay: NonNegative = 0.0,
-    mode: Literal["eval", "train"] = "eval",
+    mode: Mode = "eval",
     features: Features = "all",
     twin_epochs: Count = 10,
     twin_lr: Positive = 0.01,
@@ -92,35 +93,7 @@ def unlearn(
     classifier_epochs: Count = 100,
     classifier_lr: Positive = 0.01,
 ) -> Iterator[None]:
-    """Raise the loss of hard samples and lower that of easy ones under noise; yields after each pass over D_f.
-
-    Args:
-        noise_level: Standard deviation of the noise on easy samples, in 1/255 of the pixel range, drawn anew
-            each time; 0 is Eq. 2.
-        clamp_noise: Whether noisy pixels are clamped to [0, 1].
-        threshold: Probability of being hard from which a sample counts as hard.
-        reduction: `subset_mean` subtracts the mean loss of the hard from that of the easy; `sample_mean`
-            weighs all samples alike.
-        hard_loss_cap: Loss, in nats, beyond which a hard sample is pushed no further.
-        retain_weight: Weight of the loss of a retained batch of the same size; the paper has none.
-        mode: Of batch norm and dropout in these steps on forgotten data alone.
-        features: Those the classifier sees; the paper compares all with each.
-        twin_epochs: Most passes of fine-tuning on D_tw that make the twin.
-        twin_batch_size: Of the twin, the fresh network and the classifier, as is `twin_weight_decay`.
-        neighbors: Nearest distances in penultimate activations, N.
-        same_class_pool: Whether neighbours are of the sample's own class, where it has as many.
-        attack_eps: Largest change of a pixel by the attack, in 1/255 of the pixel range.
-        attack_step: Size of an attack step, as a share of `attack_eps`.
-        curriculum_epochs: Training of the fresh network, on D_f, D_tw and `curriculum_fraction` of D_r.
-
-    Raises:
-        ValueError: The twin set is too small, or there are fewer retained samples than `neighbors`.
-    """
-    check(model, split)
-    if neighbors > len(split.retain):
-        raise ValueError(
-            f"`neighbors` must be at most {len(split.retain)}, the retained samples, but got {neighbors}"
-        )
+    """Raise hard samples' loss, lower easy ones' under noise; yield after each epoch. ``Settings`` and ``Steps`` say more."""
     settings = Settings(
         features=features,
         neighbors=neighbors,
@@ -140,29 +113,85 @@ def unlearn(
         momentum=momentum,
         weight_decay=twin_weight_decay,
     )
+    hard = find_hard(model, split, settings, threshold)
+    steps = Steps(noise_level, clamp_noise, reduction, hard_loss_cap, retain_weight, mode)
+    sgd = Hyperparameters(epochs, batch_size, lr, momentum=momentum, weight_decay=weight_decay)
+    yield from unlearn_hard(model, split, hard, generator, sgd, steps)
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The knobs of ``unlearn`` that define its steps.
+
+    Args:
+        noise_level: Standard deviation of the noise on easy samples, in 1/255 of the pixel range, drawn anew
+            each time; 0 is Eq. 2.
+        clamp_noise: Whether noisy pixels are clamped to [0, 1].
+        reduction: `subset_mean` subtracts the mean loss of the hard from that of the easy; `sample_mean`
+            weighs all samples alike.
+        hard_loss_cap: Loss, in nats, beyond which a hard sample is pushed no further.
+        retain_weight: Weight of the loss of a retained batch of the same size; the paper has none.
+        mode: Of batch norm and dropout in these steps on forgotten data alone.
+    """
+
+    noise_level: float
+    clamp_noise: bool
+    reduction: Reduction
+    hard_loss_cap: float | None
+    retain_weight: float
+    mode: Mode
+
+
+def find_hard(model: nn.Module, split: Split, settings: Settings, threshold: float) -> Tensor:
+    """Return which forgotten samples a retrained model is expected to get wrong: bool [N]; show them as diagnostics.
+
+    Args:
+        threshold: Probability of being hard from which a sample counts as hard.
+
+    Raises:
+        ValueError: The twin set is too small, or there are fewer retained samples than `neighbors`.
+    """
+    check(model, split)
+    if settings.neighbors > len(split.retain):
+        raise ValueError(
+            f"`neighbors` must be at most {len(split.retain)}, the retained samples, "
+            f"but got {settings.neighbors}"
+        )
     hardness = split.cached(
         ("tmu hardness", settings), lambda draws: predict_hardness(model, split, draws, settings)
     )
     hard = hardness >= threshold
     split.diagnostics.predicted_hard = hard
     logger.info("%d of %d forgotten samples are taken for hard", int(hard.sum()), len(hard))
-    weights = signed_weights(hard, reduction)
-    stepper = make_optimizer(model, "sgd", lr, momentum, weight_decay)
-    retain_batches = Cycle(len(split.retain), batch_size, generator, split.device)
-    for _ in resumable(epochs, generator, model, stepper, retain_batches):
-        model.train(mode == "train")
-        for index in batches(len(split.forget), batch_size, generator, split.device):
+    return hard
+
+
+def unlearn_hard(
+    model: nn.Module,
+    split: Split,
+    hard: Tensor,
+    generator: torch.Generator,
+    sgd: Hyperparameters,
+    steps: Steps,
+) -> Iterator[None]:
+    """Pass over D_f with SGD, up the loss of the hard samples (bool [N]); yield after each epoch."""
+    weights = signed_weights(hard, steps.reduction)
+    stepper = make_optimizer(model, "sgd", sgd.lr, sgd.momentum, sgd.weight_decay)
+    retain_batches = Cycle(len(split.retain), sgd.batch_size, generator, split.device)
+    for _ in resumable(sgd.epochs, generator, model, stepper, retain_batches):
+        model.train(steps.mode == "train")
+        for index in batches(len(split.forget), sgd.batch_size, generator, split.device):
             inputs, labels = split.forget.batch(index)
             noise = upload(torch.randn(inputs.shape, generator=generator), split.device).to(inputs)
-            noisy = perturb(inputs, noise, noise_level, clamp_noise)
+            noisy = perturb(inputs, noise, steps.noise_level, steps.clamp_noise)
             easy = ~hard[index].view(-1, *[1] * (inputs.ndim - 1))
             losses = F.cross_entropy(
                 model(torch.where(easy, noisy, inputs)), labels, reduction="none"
             )
-            loss = signed_loss(losses, weights[index], hard_loss_cap)
-            if retain_weight > 0:
+            loss = signed_loss(losses, weights[index], steps.hard_loss_cap)
+            if steps.retain_weight > 0:
                 retained, own = split.retain.batch(next(retain_batches))
-                loss = loss + retain_weight * F.cross_entropy(model(retained), own)
+                loss = loss + steps.retain_weight * F.cross_entropy(model(retained), own)
             stepper.zero_grad(set_to_none=True)
             loss.backward()
             stepper.step()
@@ -170,7 +199,7 @@ def unlearn(
 
 
 def signed_weights(hard: Tensor, reduction: Reduction = "subset_mean") -> Tensor:
-    """What the loss of each forgotten sample counts for, negative where it is to rise: float64 [N].
+    """Return what the loss of each forgotten sample counts for, negative where it is to rise: float64 [N].
 
     The mean over D_f of loss times weight is L(easy) - L(hard) for `subset_mean`, and the same of any batch in
     expectation; `sample_mean` is minus one for the hard and one for the easy.
@@ -182,21 +211,41 @@ def signed_weights(hard: Tensor, reduction: Reduction = "subset_mean") -> Tensor
 
 
 def signed_loss(losses: Tensor, weights: Tensor, hard_loss_cap: float | None = None) -> Tensor:
-    """Eq. 3 to be minimised: mean of losses [B] times weights [B], hard losses clipped at the cap."""
+    """Return Eq. 3, to be minimised: the mean of losses [B] times weights [B], hard losses clipped at the cap."""
     if hard_loss_cap is not None:
         losses = torch.where(weights < 0, losses.clamp(max=hard_loss_cap), losses)
     return (weights.to(losses) * losses).mean()
 
 
 def perturb(inputs: Tensor, unit_noise: Tensor, level: float, clamp: bool = False) -> Tensor:
-    """Inputs in [0, 1] pixel units plus noise of standard deviation level / 255."""
+    """Return inputs in [0, 1] pixel units plus noise of standard deviation level / 255."""
     noisy = inputs + level / 255 * unit_noise
     return noisy.clamp(0, 1) if clamp else noisy
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How hard samples are found: knobs of ``unlearn``, with sizes of the attack in [0, 1] pixel units."""
+    """The knobs of ``unlearn`` that define how it predicts hard samples, with sizes of the attack in [0, 1] pixel units.
+
+    Args:
+        features: Those the classifier sees; the paper compares all with each.
+        neighbors: Nearest distances in penultimate activations, N.
+        same_class_pool: Whether neighbours are of the sample's own class, where it has as many.
+        attack_eps: Largest change of a pixel by the attack; the knob is in 1/255 of the pixel range.
+        attack_step: Size of an attack step; the knob is its share of `attack_eps`.
+        attack_steps: Steps of the attack.
+        attack_feature: Which prediction weighs the log of the other; see ``attacked_entropy``.
+        twin_epochs: Most passes of fine-tuning on D_tw that make the twin.
+        twin_lr: Of the twin.
+        curriculum_epochs: Passes of training the fresh network on D_f, D_tw and a share of D_r.
+        curriculum_lr: Of the fresh network.
+        curriculum_fraction: That share of D_r.
+        classifier_epochs: Passes of training the classifier.
+        classifier_lr: Of the classifier.
+        batch_size: Of the twin, the fresh network and the classifier; the knob is `twin_batch_size`.
+        momentum: Of the same three.
+        weight_decay: Of the same three; the knob is `twin_weight_decay`.
+    """
 
     features: Features
     neighbors: int
@@ -220,7 +269,7 @@ class Settings:
 def predict_hardness(
     model: nn.Module, split: Split, generator: torch.Generator, settings: Settings
 ) -> Tensor:
-    """Probability that a model trained without D_f misclassifies each of its samples: float32 [N].
+    """Return the probability that a model trained without D_f misclassifies each of its samples: float32 [N].
 
     A classifier learns it from the twin problem: the twin is the model fine-tuned on D_tw, the model itself is
     what never saw D_tw, and D_r and D_f together are what the twin retains.
@@ -240,7 +289,7 @@ def predict_hardness(
 def fine_tuned_twin(
     model: nn.Module, split: Split, generator: torch.Generator, settings: Settings
 ) -> nn.Module:
-    """A copy of the model, trained on D_tw until it knows it as well as the model knows D_r."""
+    """Train a copy of the model on D_tw until it knows it as well as the model knows D_r."""
     twin = copy.deepcopy(model)
     known = accuracy(model, split.retain)
     for _ in _sgd(twin, split.twin, generator, settings.twin_epochs, settings.twin_lr, settings):
@@ -252,7 +301,7 @@ def fine_tuned_twin(
 def barely_trained(
     model: nn.Module, split: Split, generator: torch.Generator, settings: Settings
 ) -> nn.Module:
-    """A fresh network of the model's shape after an epoch or two on D_f, D_tw and a share of D_r."""
+    """Train a fresh network of the model's shape for an epoch or two on D_f, D_tw and a share of D_r."""
     fresh = copy.deepcopy(model)
     reinitialize(fresh, generator)
     share = round(settings.curriculum_fraction * len(split.retain))
@@ -277,11 +326,13 @@ def _sgd(
         model,
         examples,
         generator,
-        epochs=epochs,
-        lr=lr,
-        batch_size=settings.batch_size,
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
+        Hyperparameters(
+            epochs=epochs,
+            batch_size=settings.batch_size,
+            lr=lr,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+        ),
         loss=loss,
     )
 
@@ -293,7 +344,7 @@ def describe(
     pool: tuple[Examples, ...],
     settings: Settings,
 ) -> Tensor:
-    """Features of examples that `model` was trained on: [N, F], of which `neighbors`, 1 and 1 per kind.
+    """Return the features of examples that `model` was trained on: [N, F], of which `neighbors`, 1 and 1 per kind.
 
     Args:
         fresh: The barely trained network.
@@ -322,29 +373,30 @@ def describe(
 
 
 def of_forgotten_classes(twin: Examples, forget: Examples) -> Examples:
-    """Twin samples of the classes that occur in D_f, if there are enough of them; else all."""
+    """Return the twin samples of the classes that occur in D_f, if there are enough of them; else all."""
     index = torch.isin(twin.labels, forget.labels).nonzero()[:, 0]
     return twin.take(index) if len(index) >= ENOUGH_OF_CLASS else twin
 
 
 def misclassified(logits: Tensor, labels: Tensor) -> Tensor:
-    """Generalization labels: bool [N], True ("hard") where the prediction is wrong."""
+    """Return generalization labels: bool [N], True ("hard") where the prediction is wrong."""
     return logits.argmax(1) != labels
 
 
 def logits_of(model: nn.Module, examples: Examples) -> Tensor:
-    """Logits [N, K] in eval mode, on the examples' device."""
+    """Return the logits [N, K] in eval mode, on the examples' device."""
     return torch.from_numpy(predict(model, examples)).to(examples.device)
 
 
 def accuracy(model: nn.Module, examples: Examples) -> float:
+    """Return the share of examples that the model, in eval mode, classifies rightly, in [0, 1]."""
     wrong = misclassified(logits_of(model, examples), examples.labels)
     return 1 - float(wrong.float().mean())
 
 
 @torch.no_grad()
 def penultimate(model: nn.Module, examples: Examples) -> Tensor:
-    """Penultimate activations [N, D] in eval mode."""
+    """Return the penultimate activations [N, D] in eval mode."""
     with eval_mode(model):
         return torch.cat(
             [
@@ -357,7 +409,7 @@ def penultimate(model: nn.Module, examples: Examples) -> Tensor:
 def nearest_distances(
     features: Tensor, pool: Tensor, count: int, same_class: Tensor | None = None
 ) -> Tensor:
-    """Smallest Euclidean distances (Eq. 4) from features [N, D] to a pool [P, D], ascending: [N, count].
+    """Return the smallest Euclidean distances (Eq. 4) from features [N, D] to a pool [P, D], ascending: [N, count].
 
     Args:
         same_class: bool [N, P], pairs to which the choice is limited in rows that have `count` of them.
@@ -377,7 +429,7 @@ def nearest_distances(
 def attack(
     model: nn.Module, examples: Examples, eps: float, step: float, steps: int
 ) -> tuple[Tensor, Tensor]:
-    """Logits of attacked and of clean samples, each [N, K], in eval mode; sizes in [0, 1] pixel units (Eq. 5)."""
+    """Return logits of attacked and of clean samples, each [N, K], in eval mode; sizes are in [0, 1] pixel units (Eq. 5)."""
     attacked, clean = [], []
     with eval_mode(model):
         for start in range(0, len(examples), CHUNK):
@@ -390,13 +442,13 @@ def attack(
 
 
 def attacked_entropy(attacked: Tensor, clean: Tensor, form: AttackFeature = "literal") -> Tensor:
-    """Cross-entropy H(attacked, clean) of predictions (Eq. 6) from logits [N, K]; `swapped` is H(clean, attacked)."""
+    """Return H(attacked, clean) of predictions (Eq. 6), [N], from logits [N, K]; `swapped` is H(clean, attacked)."""
     weighing, logged = (attacked, clean) if form == "literal" else (clean, attacked)
     return -(weighing.softmax(1) * logged.log_softmax(1)).sum(1)
 
 
 def standardize(features: Tensor, like: Tensor) -> Tensor:
-    """Features [N, F] in standard deviations from the mean of others; constant ones are only centred."""
+    """Return features [N, F] in standard deviations from the mean of others; constant ones are only centred."""
     std = like.std(0, unbiased=False)
     return (features - like.mean(0)) / torch.where(std > 0, std, 1)
 
@@ -427,13 +479,13 @@ def classify(
     ):
         pass
     with torch.no_grad():
-        found = perceptron(standardize(features, features))[:, 0] > 0
+        called_hard = perceptron(standardize(features, features))[:, 0] > 0
         probability = perceptron(standardize(others, features))[:, 0].sigmoid()
     logger.info(
         "%d of %d twin samples are hard; the classifier finds %d of them, and calls %d others hard",
         int(hard.sum()),
         len(hard),
-        int((found & hard).sum()),
-        int((found & ~hard).sum()),
+        int((called_hard & hard).sum()),
+        int((called_hard & ~hard).sum()),
     )
     return probability

@@ -16,8 +16,9 @@ import torch
 from torch import nn
 
 from mu.knobs import Bounds, Count, Fraction, Momentum, NonNegative, Positive, UnitInterval
-from mu.methods.ugradsl_plus import Distance, Reduction, Sign, descend_and_ascend
+from mu.methods.ugradsl_plus import Distance, Objective, Reduction, Sign, descend_and_ascend
 from mu.split import Split
+from mu.training import Hyperparameters
 
 NEEDS = ("retain", "forget")
 
@@ -40,7 +41,7 @@ def unlearn(
     adaptive_sign: Sign = "negative",
     reduction: Reduction = "mean",
 ) -> Iterator[None]:
-    """One epoch passes once over the forgotten data, with as many retained samples; yields after each epoch.
+    """Pass once an epoch over the forgotten data, with as many retained samples; yield after each epoch.
 
     Args:
         p: Weight of descent on retained data; 1 - p weighs ascent on forgotten data.
@@ -55,16 +56,20 @@ def unlearn(
         split,
         generator,
         iterate="forget",
-        epochs=epochs,
-        p=p,
-        alpha=alpha,
-        lr=lr,
-        momentum=momentum,
-        weight_decay=weight_decay,
-        batch_size=batch_size,
-        adaptive=adaptive,
-        beta=beta,
-        distance=distance,
-        adaptive_sign=adaptive_sign,
-        reduction=reduction,
+        hyperparameters=Hyperparameters(
+            epochs=epochs,
+            batch_size=batch_size,
+            lr=lr,
+            momentum=momentum,
+            weight_decay=weight_decay,
+        ),
+        objective=Objective(
+            p=p,
+            alpha=alpha,
+            adaptive=adaptive,
+            beta=beta,
+            distance=distance,
+            adaptive_sign=adaptive_sign,
+            reduction=reduction,
+        ),
     )

@@ -12,6 +12,7 @@ Cost: epochs x 2 |D_r| samples.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import torch
@@ -24,7 +25,7 @@ from mu.knobs import Bounds, Count, Fraction, Momentum, NonNegative, Positive, U
 from mu.models import logits_and_features
 from mu.snapshot import resumable
 from mu.split import Split
-from mu.training import make_optimizer
+from mu.training import Hyperparameters, make_optimizer
 
 NEEDS = ("retain", "forget")
 Distance = Literal["cosine", "euclidean"]
@@ -50,7 +51,7 @@ def unlearn(
     adaptive_sign: Sign = "negative",
     reduction: Reduction = "mean",
 ) -> Iterator[None]:
-    """One epoch passes once over the retained data and cycles the forgotten; yields after each epoch.
+    """Pass once an epoch over the retained data and cycle the forgotten; yield after each epoch.
 
     Args:
         p: Weight of descent on retained data; 1 - p weighs ascent on forgotten data.
@@ -65,19 +66,36 @@ def unlearn(
         split,
         generator,
         iterate="retain",
-        epochs=epochs,
-        p=p,
-        alpha=alpha,
-        lr=lr,
-        momentum=momentum,
-        weight_decay=weight_decay,
-        batch_size=batch_size,
-        adaptive=adaptive,
-        beta=beta,
-        distance=distance,
-        adaptive_sign=adaptive_sign,
-        reduction=reduction,
+        hyperparameters=Hyperparameters(
+            epochs=epochs,
+            batch_size=batch_size,
+            lr=lr,
+            momentum=momentum,
+            weight_decay=weight_decay,
+        ),
+        objective=Objective(
+            p=p,
+            alpha=alpha,
+            adaptive=adaptive,
+            beta=beta,
+            distance=distance,
+            adaptive_sign=adaptive_sign,
+            reduction=reduction,
+        ),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """The knobs of ``unlearn`` that define what a step minimises."""
+
+    p: float
+    alpha: float
+    adaptive: bool
+    beta: float | None
+    distance: Distance
+    adaptive_sign: Sign
+    reduction: Reduction
 
 
 def descend_and_ascend(
@@ -86,23 +104,27 @@ def descend_and_ascend(
     generator: torch.Generator,
     *,
     iterate: Literal["retain", "forget"],
-    epochs: int,
-    p: float,
-    alpha: float,
-    lr: float,
-    momentum: float,
-    weight_decay: float,
-    batch_size: int,
-    adaptive: bool,
-    beta: float | None,
-    distance: Distance,
-    adaptive_sign: Sign,
-    reduction: Reduction,
+    hyperparameters: Hyperparameters,
+    objective: Objective,
 ) -> Iterator[None]:
-    """Algorithm 1; `iterate` names the set whose end is an epoch's, the other is cycled."""
-    if not adaptive:
+    """Run Algorithm 1 with SGD; yield after each epoch.
+
+    Args:
+        iterate: The set that an epoch passes over once; the other is cycled.
+        hyperparameters: How long and how fast to train; its `batch_size` is of each set.
+        objective: What a step minimises.
+    """
+    p, alpha, beta = objective.p, objective.alpha, objective.beta
+    if not objective.adaptive:
         split.diagnostics.label_weights = (p, 1 - p, alpha)
-    optimizer = make_optimizer(model, "sgd", lr, momentum, weight_decay)
+    optimizer = make_optimizer(
+        model,
+        hyperparameters.optimizer,
+        hyperparameters.lr,
+        hyperparameters.momentum,
+        hyperparameters.weight_decay,
+    )
+    epochs, batch_size = hyperparameters.epochs, hyperparameters.batch_size
     sets = {"retain": split.retain, "forget": split.forget}
     cycled = len(sets["forget" if iterate == "retain" else "retain"])
     followed = Stream(cycled, generator, split.device)
@@ -118,20 +140,17 @@ def descend_and_ascend(
             retain_logits, retain_features = logits_and_features(model, retain)
             forget_logits, forget_features = logits_and_features(model, forget)
             rate = torch.full((size,), alpha, device=split.device)
-            if adaptive:
-                rate = adaptive_alpha(
-                    forget_features, retain_features, beta, distance, adaptive_sign
-                )
-            loss = ugradsl_loss(
-                retain_logits, retain_labels, forget_logits, forget_labels, p, rate, reduction
-            )
-            loss.backward()
+            if objective.adaptive:
+                how = objective.distance, objective.adaptive_sign
+                rate = adaptive_alpha(forget_features, retain_features, beta, *how)
+            outputs = retain_logits, retain_labels, forget_logits, forget_labels
+            ugradsl_loss(*outputs, p, rate, objective.reduction).backward()
             optimizer.step()
         yield
 
 
 def smoothed_labels(labels: Tensor, num_classes: int, alpha: Tensor) -> Tensor:
-    """Generalised label smoothing (Eq. 6): (1 - alpha) e_y + alpha / K, with alpha [B] <= 1: [B, K].
+    """Smooth labels (Eq. 6): return (1 - alpha) e_y + alpha / K, with alpha [B] <= 1: [B, K].
 
     Negative alpha puts more than one on the label and less than zero on the others; rows sum to one.
     """
@@ -148,7 +167,7 @@ def ugradsl_loss(
     alpha: Tensor,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    """Eq. 8: p * CE(retain) - (1 - p) * CE(forget, smoothed by alpha [B]); a scalar to minimise."""
+    """Return Eq. 8, to be minimised: p * CE(retain) - (1 - p) * CE(forget, smoothed by alpha [B]); a scalar."""
     labels = smoothed_labels(forget_labels, forget_logits.shape[1], alpha.to(forget_logits.dtype))
     ascent = -(labels * F.log_softmax(forget_logits, dim=1)).sum(1)
     descent = F.cross_entropy(retain_logits, retain_labels, reduction="none")
@@ -165,7 +184,7 @@ def adaptive_alpha(
     distance: Distance = "cosine",
     sign: Sign = "negative",
 ) -> Tensor:
-    """Smoothing rate of each forgotten sample from its share of retained neighbours (Algorithm 1): [B_f].
+    """Return the smoothing rate of each forgotten sample from its share of retained neighbours (Algorithm 1): [B_f].
 
     Args:
         forget_features: Penultimate activations [B_f, D].

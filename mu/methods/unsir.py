@@ -13,6 +13,7 @@ Cost: noise_steps on one noise batch + 1 pass to impair + epochs passes to repai
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -53,7 +54,7 @@ def unlearn(
     retain_per_class: Count = 1000,
     batch_size: Count = 256,
 ) -> Iterator[None]:
-    """Impair with noise and retained samples, then repair with the same samples; yields after each repair epoch.
+    """Impair with noise and retained samples, then repair with the same samples; yield after each repair epoch.
 
     Args:
         epochs: Repair passes over the sample of retained data.
@@ -74,11 +75,13 @@ def unlearn(
         split,
         start,
         labels,
-        maximize=True,
-        penalty=noise_penalty,
-        steps=noise_steps,
-        lr=noise_lr,
-        images_per_class=noise_images,
+        NoiseSettings(
+            maximize=True,
+            penalty=noise_penalty,
+            steps=noise_steps,
+            lr=noise_lr,
+            images_per_class=noise_images,
+        ),
     )
     noisy = Examples(to_pixels(noise, split), labels)
     stepper = make_optimizer(model, "adam", impair_lr)
@@ -97,13 +100,13 @@ def unlearn(
 
 
 def sample_per_class(labels: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Positions of `count` random samples of each class, or of all of them where there are fewer."""
+    """Return the positions of `count` random samples of each class, or of all where there are fewer."""
     order = torch.randperm(len(labels), generator=generator)
     return torch.cat([order[labels[order] == label][:count] for label in labels.unique()])
 
 
 def mixed_batch(sample: Examples, noisy: Examples, index: Tensor) -> tuple[Tensor, Tensor]:
-    """Inputs and labels at `index`: first come the samples, then the noise images over and over again."""
+    """Return inputs and labels at `index`: first come the samples, then the noise images over and over again."""
     drawn = (index[index >= len(sample)] - len(sample)) % len(noisy)
     parts = [
         examples.batch(upload(chosen, examples.device))
@@ -113,7 +116,7 @@ def mixed_batch(sample: Examples, noisy: Examples, index: Tensor) -> tuple[Tenso
 
 
 def to_pixels(normalized: Tensor, split: Split) -> Tensor:
-    """Normalised inputs [B, C, H, W] in the units a model takes: mean + std * x, not clipped to [0, 1]."""
+    """Return normalised inputs [B, C, H, W] in the units a model takes: mean + std * x, not clipped to [0, 1]."""
     mean, std = (
         upload(torch.tensor(values), normalized.device).to(normalized).view(-1, 1, 1)
         for values in (split.input_mean, split.input_std)
@@ -124,36 +127,51 @@ def to_pixels(normalized: Tensor, split: Split) -> Tensor:
 def noise_objective(
     logits: Tensor, labels: Tensor, noise: Tensor, *, maximize: bool, penalty: float
 ) -> Tensor:
-    """Of each image, to be minimised: its cross-entropy, negative to `maximize`, plus penalty * |noise|^2: [B]."""
+    """Return what each image minimises, [B]: its cross-entropy, negative to `maximize`, plus penalty * |noise|^2."""
     error = F.cross_entropy(logits, labels, reduction="none")
     return (-error if maximize else error) + penalty * noise.square().flatten(1).sum(1)
 
 
+@dataclass(frozen=True, kw_only=True)
+class NoiseSettings:
+    """The settings of ``error_noise``.
+
+    Args:
+        maximize: Whether it maximises the error; else it minimises it.
+        penalty: Weight of the squared norm of an image.
+        steps: Adam steps.
+        lr: Of Adam.
+        images_per_class: Images that the objective is a mean over.
+    """
+
+    maximize: bool
+    penalty: float
+    steps: int
+    lr: float
+    images_per_class: int
+
+
 def error_noise(
-    model: nn.Module,
-    split: Split,
-    start: Tensor,
-    labels: Tensor,
-    *,
-    maximize: bool,
-    penalty: float,
-    steps: int,
-    lr: float,
-    images_per_class: int,
+    model: nn.Module, split: Split, start: Tensor, labels: Tensor, settings: NoiseSettings
 ) -> Tensor:
-    """Noise, in normalised units [B, C, H, W], that maximises or minimises the error on `labels`.
+    """Return noise, in normalised units [B, C, H, W], that maximises or minimises the error on `labels`.
 
     Adam moves the noise alone; the model is in eval mode and keeps its weights. The objective is a mean over
     the images of a class and a sum over classes, so that several classes share a batch without effect on one
     another.
+
+    Args:
+        start: Noise before the first step, [B, C, H, W].
+        labels: int64 [B].
     """
     noise = start.clone().requires_grad_()
-    optimizer = torch.optim.Adam([noise], lr=lr)
+    optimizer = torch.optim.Adam([noise], lr=settings.lr)
     with eval_mode(model):
-        for _ in range(steps):
+        for _ in range(settings.steps):
+            logits = model(to_pixels(noise, split))
             value = noise_objective(
-                model(to_pixels(noise, split)), labels, noise, maximize=maximize, penalty=penalty
+                logits, labels, noise, maximize=settings.maximize, penalty=settings.penalty
             )
-            noise.grad = torch.autograd.grad(value.sum() / images_per_class, noise)[0]
+            noise.grad = torch.autograd.grad(value.sum() / settings.images_per_class, noise)[0]
             optimizer.step()
     return noise.detach()

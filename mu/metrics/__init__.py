@@ -1,7 +1,7 @@
 """Metrics as pure functions of numpy arrays: no module here imports torch.
 
 ``vocabulary`` is the one list of everything that is recorded (``METRICS``) and ``basic`` computes the plain ones. ``attacks``
-holds membership inference attacks (with ``logistic`` and ``svc``, which fit their classifiers), ``closeness`` compares outputs
+holds membership inference attacks (with ``logistic``, which fits the classifier of one of them), ``closeness`` compares outputs
 with a retrained model's, and ``audits`` attacks many models at once.
 """
 

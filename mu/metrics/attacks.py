@@ -13,7 +13,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mu.metrics import svc
 from mu.metrics.basic import NAN, entropy, log_softmax, usable
 from mu.metrics.logistic import fit_logistic
 
@@ -33,10 +32,10 @@ CHUNKED_INPUTS = ("correctness", "conf", "entropy", "prob")
 
 
 def mia_lr_entropy(retain: ArrayLike, held_out: ArrayLike, forget: ArrayLike) -> float:
-    """Share of forgotten samples that an attack on output entropy calls members (NatMU App. C, JiT).
+    """Return the share of forgotten samples that an attack on output entropy calls members (NatMU App. C, JiT).
 
     The attack is fitted on all retained (members) and all held-out entropies, the forgotten class included;
-    the best value is the retrained model's, not 0. NaN when any entropy is not finite or a set is empty.
+    the best value is the retrained model's, not 0. It is NaN when any entropy is not finite or a set is empty.
 
     Args:
         retain: Entropies on D_r, nats [N].
@@ -49,7 +48,7 @@ def mia_lr_entropy(retain: ArrayLike, held_out: ArrayLike, forget: ArrayLike) ->
 
 
 def m_entropy(logits: ArrayLike, labels: ArrayLike, variant: str = "rows") -> Array:
-    """Modified entropy of each sample, nats [N]: small for confident *and* right (Song & Mittal 2021).
+    """Return the modified entropy of each sample, nats [N]: small for confident *and* right (Song & Mittal 2021).
 
     Args:
         logits: [N, K].
@@ -81,7 +80,7 @@ def m_entropy(logits: ArrayLike, labels: ArrayLike, variant: str = "rows") -> Ar
 
 
 def svc_features(logits: ArrayLike, labels: ArrayLike) -> dict[str, Array]:
-    """What each SVC attack looks at, by ``SVC_INPUTS``: [N, 1], or the whole softmax vector [N, K]."""
+    """Return what each SVC attack looks at, by ``SVC_INPUTS``: [N, 1], or the whole softmax vector [N, K]."""
     z, logp = np.asarray(logits), log_softmax(logits)
     p, right = np.exp(logp), z.argmax(axis=1) == np.asarray(labels)
     correctness = np.where(np.isnan(logp).any(axis=1), np.nan, right)
@@ -94,16 +93,32 @@ def svc_features(logits: ArrayLike, labels: ArrayLike) -> dict[str, Array]:
 
 
 def svc_members(members: ArrayLike, nonmembers: ArrayLike, queries: ArrayLike) -> Array:
-    """Which queries an SVC (C = 3, rbf, gamma = 1 / features) calls members: 1 or 0, [L]; see ``mu.metrics.svc``.
+    """Return which queries an SVC (C = 3, rbf, gamma = 1 / features) calls members: 1 or 0, [L].
 
-    All arguments are [n, features].
+    Where at most half of the samples are distinct, equal ones are fitted as one with their summed weight. That has the
+    same optimum, and makes inputs with few values, such as correctness, instant.
+
+    Args:
+        members: Samples of the training set, [N, features].
+        nonmembers: Samples the model was not trained on, [M, features].
+        queries: Samples to call, [L, features].
     """
-    sets = (np.asarray(x, np.float64) for x in (members, nonmembers, queries))
-    return svc.members(*sets)
+    from sklearn.svm import SVC
+
+    sides = [np.asarray(side, np.float64) for side in (members, nonmembers)]
+    counts = np.ones(sum(len(side) for side in sides))
+    distinct = [np.unique(side, axis=0, return_counts=True) for side in sides]
+    if sum(len(rows) for rows, _ in distinct) <= len(counts) / 2:
+        sides = [rows for rows, _ in distinct]
+        counts = np.concatenate([repeats for _, repeats in distinct])
+    labels = np.repeat([1, 0], [len(side) for side in sides])
+    machine = SVC(C=3, gamma="auto", kernel="rbf")
+    machine.fit(np.concatenate(sides), labels, sample_weight=counts)
+    return machine.predict(np.asarray(queries, np.float64)).astype(np.float64)
 
 
 def mia_svc_nonmember(retain: ArrayLike, held_out: ArrayLike, forget: ArrayLike) -> float:
-    """Share of D_f that an SVC calls *non-member* (Jia et al.'s forget efficacy; UGradSL's MIA_Score).
+    """Return the share of D_f that an SVC calls *non-member* (Jia et al.'s forget efficacy; UGradSL's MIA_Score).
 
     Args:
         retain: One of the ``svc_features`` on D_r, [N, features]; the first M samples are the members.
@@ -117,7 +132,7 @@ def mia_svc_nonmember(retain: ArrayLike, held_out: ArrayLike, forget: ArrayLike)
 
 
 def mia_akbari(retain: ArrayLike, held_out: ArrayLike, forget: ArrayLike) -> float:
-    """`mia_svc_nonmember` averaged over D_r cut into chunks as long as the held-out set (Akbari et al.).
+    """Return ``mia_svc_nonmember`` averaged over D_r cut into chunks as long as the held-out set (Akbari et al.).
 
     Differs: their code fails on correctness and entropy, which it treats as two-dimensional; here they are.
     """
@@ -128,9 +143,9 @@ def mia_akbari(retain: ArrayLike, held_out: ArrayLike, forget: ArrayLike) -> flo
 
 
 def starting_kit_scores(forget: ArrayLike, held_out: ArrayLike) -> Array:
-    """Accuracy of telling D_f from held-out samples by their loss in ten stratified splits, [10].
+    """Return the accuracy of telling D_f from held-out samples by their loss in ten stratified splits, [10].
 
-    NeurIPS 2023 starting kit's `simple_mia`: logistic regression, a tenth of the samples for testing.
+    It is `simple_mia` of the NeurIPS 2023 starting kit: a logistic regression, with a tenth of the samples for testing.
 
     Args:
         forget: Losses on D_f, [N].
@@ -150,9 +165,9 @@ def starting_kit_scores(forget: ArrayLike, held_out: ArrayLike) -> Array:
 def mia_acc_forget_test(
     forget: ArrayLike, held_out: ArrayLike, generator: np.random.Generator
 ) -> float:
-    """Mean accuracy of `starting_kit_scores` on equally many samples of both sets (UGradSL's Add. MIA).
+    """Return the mean accuracy of `starting_kit_scores` on equally many samples of both sets (UGradSL's Add. MIA).
 
-    0.5 is chance. The larger set is subsampled first: unbalanced, calling all samples by the larger set's name
+    Chance is 0.5. The larger set is subsampled first: with unbalanced sets, calling all samples by the larger set's name
     would already do better than chance.
 
     Args:
@@ -172,7 +187,7 @@ def mia_acc_forget_test(
 
 
 def attack_accuracy(called_inside: ArrayLike, called_outside: ArrayLike) -> float:
-    """(TP + TN) / all samples, from which members and non-members an attack calls members."""
+    """Return (TP + TN) / all samples, from which members and non-members an attack calls members."""
     inside, outside = np.asarray(called_inside, bool), np.asarray(called_outside, bool)
     right = inside.sum() + (~outside).sum()
     return float(right / (len(inside) + len(outside))) if len(inside) + len(outside) else NAN
@@ -181,9 +196,9 @@ def attack_accuracy(called_inside: ArrayLike, called_outside: ArrayLike) -> floa
 def loss_thresholds(
     losses: ArrayLike, rates: ArrayLike, method: Literal["linear", "lower"] = "linear"
 ) -> Array:
-    """Thresholds [A, ...] below which a loss is called a member's, one for each false positive rate.
+    """Return thresholds [A, ...] below which a loss is called a member's, one for each false positive rate.
 
-    Privacy Meter's: quantiles along the last axis; rate 0 is threshold 0, and rate 1 is 1000.
+    They are Privacy Meter's: quantiles along the last axis; rate 0 is threshold 0, and rate 1 is 1000.
 
     Args:
         losses: Losses of samples that are not members: of the population, [n] (attack P), or of every sample
@@ -192,16 +207,16 @@ def loss_thresholds(
         method: `linear` or `lower`, as of ``numpy.quantile``.
     """
     alphas, values = np.asarray(rates, np.float64), np.asarray(losses, np.float64)
-    found = np.quantile(values, alphas, axis=-1, method=method)
+    quantiles = np.quantile(values, alphas, axis=-1, method=method)
     at = alphas.reshape(-1, *[1] * (values.ndim - 1))
-    return np.where(at <= 0, 0.0, np.where(at >= 1, 1000.0, found))
+    return np.where(at <= 0, 0.0, np.where(at >= 1, 1000.0, quantiles))
 
 
 def best_threshold(members: ArrayLike, nonmembers: ArrayLike) -> tuple[float, float]:
-    """The threshold with the best balanced accuracy of "member where loss < threshold", and that accuracy.
+    """Return the threshold with the best balanced accuracy of "member where loss < threshold", and that accuracy.
 
-    Candidates lie midway between neighbouring losses of either set; the first of equals. NaN where all losses
-    are equal, or one is not finite.
+    Candidates lie midway between neighbouring losses of either set, and the first of equals is taken. Both are NaN
+    where all losses are equal, or one is not finite.
     """
     if not usable(members, nonmembers):
         return NAN, NAN
@@ -212,14 +227,14 @@ def best_threshold(members: ArrayLike, nonmembers: ArrayLike) -> tuple[float, fl
     low, high = values[:-1], values[1:]
     middle = low + (high - low) / 2
     middle = np.where(middle > low, middle, high)  # of neighbouring floats it is one of them
-    found = np.searchsorted(inside, middle) / len(inside)
-    balanced = (found + 1 - np.searchsorted(outside, middle) / len(outside)) / 2
+    true_positives = np.searchsorted(inside, middle) / len(inside)
+    balanced = (true_positives + 1 - np.searchsorted(outside, middle) / len(outside)) / 2
     best = int(balanced.argmax())
     return float(middle[best]), float(balanced[best])
 
 
 def mia_population(retain: ArrayLike, population: ArrayLike, forget: ArrayLike) -> dict[str, float]:
-    """Share of D_f whose loss lies strictly below thresholds on the population's (Ye et al.'s attack P).
+    """Return the share of D_f whose loss lies strictly below thresholds on the population's (Ye et al.'s attack P).
 
     `mia_population_asr` uses the threshold that best parts D_r from the population, the others quantiles of
     the population's losses, so that they err on that share of it. Where that threshold does not exist,
@@ -240,9 +255,9 @@ def mia_population(retain: ArrayLike, population: ArrayLike, forget: ArrayLike) 
 
 
 def auc(members: ArrayLike, nonmembers: ArrayLike) -> float:
-    """Chance that a member scores above a non-member, ties counting half, in [0, 1]; 0.5 is no signal.
+    """Return the chance that a member scores above a non-member, ties counting half, in [0, 1]; 0.5 is no signal.
 
-    Scores grow with membership: give negative losses. NaN when a set is empty or a score is not finite.
+    Scores grow with membership: give negative losses. It is NaN when a set is empty or a score is not finite.
     """
     if not usable(members, nonmembers):
         return NAN
@@ -252,9 +267,9 @@ def auc(members: ArrayLike, nonmembers: ArrayLike) -> float:
 
 
 def tpr_at_fpr(members: ArrayLike, nonmembers: ArrayLike, fpr: float) -> float:
-    """Largest share of members above a threshold that at most `fpr` of the non-members exceed.
+    """Return the largest share of members above a threshold that at most `fpr` of the non-members exceed.
 
-    Scores grow with membership. NaN with fewer than 1 / fpr non-members, which cannot resolve the rate, when
+    Scores grow with membership. It is NaN with fewer than 1 / fpr non-members, which cannot resolve the rate, when
     there are no members, or when a score is not finite.
     """
     scores, others = np.ravel(np.asarray(members)), np.sort(np.ravel(np.asarray(nonmembers)))

@@ -25,7 +25,7 @@ MIN_MODELS = 8
 def reference_members(
     losses: ArrayLike, reference: ArrayLike, rates: ArrayLike
 ) -> NDArray[np.bool_]:
-    """Which samples Ye et al.'s attack R calls members at each false positive rate: bool [A, N].
+    """Return which samples Ye et al.'s attack R calls members at each false positive rate: bool [A, N].
 
     The threshold of a sample is the quantile of *its* losses under models trained without it.
 
@@ -48,7 +48,7 @@ def rmia(
     gamma: float = 1.0,
     models: int | None = None,
 ) -> Array:
-    """Membership scores of RMIA (Zarifzadeh et al. 2024, offline), [N] in [0, 1]; larger is more a member.
+    """Return membership scores of RMIA (Zarifzadeh et al. 2024, offline), [N] in [0, 1]; larger is more a member.
 
     A sample's score is the share of the population whose likelihood ratio it exceeds by `gamma`, where
     ratios are p(x | model) / p(x) and p(x) = (1 + a) / 2 * mean over models without x + (1 - a) / 2.
@@ -88,9 +88,9 @@ def rmia(
 
 
 def u_lira(phi: ArrayLike, unlearned: ArrayLike, retrained: ArrayLike) -> Array:
-    """Log-likelihood ratio, nats [N], that a sample was unlearned rather than never trained on (U-LiRA).
+    """Return the log-likelihood ratio, nats [N], that a sample was unlearned rather than never trained on (U-LiRA).
 
-    One Gaussian per sample and kind of model, with the population standard deviation.
+    It fits one Gaussian per sample and kind of model, with the population standard deviation.
 
     Args:
         phi: ``logit_confidence`` of each sample under the attacked model, [N].
@@ -114,7 +114,7 @@ def u_lira(phi: ArrayLike, unlearned: ArrayLike, retrained: ArrayLike) -> Array:
 
 
 def u_lira_accuracy(unlearned_ratio: ArrayLike, retrained_ratio: ArrayLike) -> float:
-    """Balanced accuracy of calling a sample unlearned where its log-likelihood ratio is above 0; best 0.5.
+    """Return the balanced accuracy of calling a sample unlearned where its log-likelihood ratio is above 0; best 0.5.
 
     Args:
         unlearned_ratio: `u_lira` of samples under models that unlearned them, [N].
@@ -156,7 +156,7 @@ def fscore_neurips(
     bin_width: float = 0.5,
     intervals: bool = False,
 ) -> FScore:
-    """How well K unlearned models can be told from K retrained ones, sample by sample.
+    """Measure how well K unlearned models can be told from K retrained ones, sample by sample.
 
     The attacks are every threshold midway between neighbouring outputs of the pooled models, both ways round,
     and with `intervals` every interval between two of them and its complement. The largest privacy loss counts.
@@ -174,21 +174,21 @@ def fscore_neurips(
     models = (ours.shape[1], theirs.shape[1])
     attacks = (sum(models) - 1) ** (2 if intervals else 1)
     rows = max(1, 2_000_000 // max(1, attacks))  # what is held at once stays within some 100 MB
-    found = [
+    parts = [
         _sample_epsilons(ours[i : i + rows], theirs[i : i + rows], delta, intervals)
         for i in range(0, max(1, len(ours)), rows)
     ]
-    epsilons = np.concatenate(found)
+    epsilons = np.concatenate(parts)
     bins = epsilon_bins(epsilons, max_bin, bin_width)
     value = float((2 / 2**bins).mean()) if len(bins) else NAN
     return FScore(value, epsilons, bins, models, delta, max_bin)
 
 
 def privacy_epsilons(fpr: ArrayLike, fnr: ArrayLike, delta: float) -> Array:
-    """Privacy loss that each attack proves, from its error rates (the challenge's Eq. 2).
+    """Return the privacy loss that each attack proves, from its error rates (the challenge's Eq. 2).
 
-    max{ln(1 - delta - FPR) - ln FNR, ln(1 - delta - FNR) - ln FPR}; inf for a perfect attack, -inf (ignored) where
-    exactly one rate is zero or both terms are undefined.
+    It is max{ln(1 - delta - FPR) - ln FNR, ln(1 - delta - FNR) - ln FPR}; inf for a perfect attack, -inf (ignored)
+    where exactly one rate is zero or both terms are undefined.
     """
     a, b = np.asarray(fpr, np.float64), np.asarray(fnr, np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -199,14 +199,14 @@ def privacy_epsilons(fpr: ArrayLike, fnr: ArrayLike, delta: float) -> Array:
 
 
 def epsilon_bins(epsilons: ArrayLike, max_bin: int = 13, bin_width: float = 0.5) -> Array:
-    """Bin of each privacy loss, 1 to `max_bin`: 1 below `bin_width`, also for negative ones; NaN stays."""
+    """Return the bin of each privacy loss, 1 to `max_bin`: 1 below `bin_width`, also for negative ones; NaN stays."""
     values = np.asarray(epsilons, np.float64)
     with np.errstate(invalid="ignore"):
         return np.clip(np.floor(values / bin_width) + 1, 1, max_bin)
 
 
 def utility_ratio(retain: tuple[float, float], test: tuple[float, float]) -> float:
-    """Accuracy kept: (unlearned / retrained) on D_r times the same on held-out images; can exceed 1.
+    """Return the accuracy kept: (unlearned / retrained) on D_r times the same on held-out images; it can exceed 1.
 
     The challenge's score is `fscore_neurips` times this.
 
@@ -218,12 +218,12 @@ def utility_ratio(retain: tuple[float, float], test: tuple[float, float]) -> flo
 
 
 def fscore_seed003(unlearned_logits: ArrayLike, retrained_logits: ArrayLike) -> Array:
-    """Akbari et al.'s H of each sample, [N]; its mean is their F-score. For comparison only.
+    """Return Akbari et al.'s H of each sample, [N]; its mean is their F-score. It is for comparison only.
 
     Reference: sachit3022/unlearning@fd93ba6 evaluate.py. Attacks are thresholds 0.1 to 0.9 and a Gaussian rule on
     the softmax of class 0, whatever the true class; delta is 0.1; bins are replaced by 1 + 12 / (1 + exp(-epsilon)).
     Where every attack is discarded H is 1, the best value, so it *rises* for models that are easier to tell
-    apart. Kept as it is, with the Gaussian rule's upper tail read as "below the upper root".
+    apart. It is kept as it is, with the Gaussian rule's upper tail read as "below the upper root".
 
     Differs: where the two Gaussians have no two crossings, or no width, the rule is left out; theirs fails.
 
@@ -256,7 +256,7 @@ def fscore_seed003(unlearned_logits: ArrayLike, retrained_logits: ArrayLike) -> 
 def _gaussian_rule(
     unlearned: Array, retrained: Array
 ) -> list[tuple[NDArray[np.bool_], NDArray[np.bool_]]]:
-    """What the rule of two fitted Gaussians calls retrained, of either kind; empty where it does not exist."""
+    """Return what the rule of two fitted Gaussians calls retrained, of either kind; empty where it does not exist."""
     (m0, s0), (m1, s1) = ((x.mean(), x.std()) for x in (unlearned, retrained))
     if s0 == 0 or s1 == 0:
         return []
@@ -277,7 +277,7 @@ def _gaussian_rule(
 
 
 def _sample_epsilons(unlearned: Array, retrained: Array, delta: float, intervals: bool) -> Array:
-    """Largest privacy loss of each sample over all attacks, [N]."""
+    """Return the largest privacy loss of each sample over all attacks, [N]."""
     ours, theirs = unlearned.shape[1], retrained.shape[1]
     pooled = np.concatenate([unlearned, retrained], axis=1)
     order = np.argsort(pooled, axis=1, kind="stable")
@@ -288,16 +288,16 @@ def _sample_epsilons(unlearned: Array, retrained: Array, delta: float, intervals
     between = values[:, 1:] > values[:, :-1]  # equal outputs have no midpoint
 
     def largest(inside: Counts, inside_theirs: Counts, valid: NDArray[np.bool_]) -> Array:
-        """Over the rules "unlearned if inside" and "unlearned if outside"."""
+        """Return the largest privacy loss over the rules "unlearned if inside" and "unlearned if outside"."""
         inward = privacy_epsilons(inside_theirs / theirs, (ours - inside) / ours, delta)
         outward = privacy_epsilons((theirs - inside_theirs) / theirs, inside / ours, delta)
         best = np.where(valid, np.maximum(inward, outward), -np.inf)
         return best.max(axis=1, initial=-np.inf)
 
-    found = largest(below, below_theirs, between)
+    epsilons = largest(below, below_theirs, between)
     if intervals:
         low, high = np.triu_indices(below.shape[1], 1)
         within, within_theirs = (x[:, high] - x[:, low] for x in (below, below_theirs))
         valid = between[:, low] & between[:, high]
-        found = np.maximum(found, largest(within, within_theirs, valid))
-    return np.where(np.isfinite(pooled).all(axis=1), found, np.nan)
+        epsilons = np.maximum(epsilons, largest(within, within_theirs, valid))
+    return np.where(np.isfinite(pooled).all(axis=1), epsilons, np.nan)

@@ -17,12 +17,12 @@ NAN = float("nan")
 
 
 def usable(*sets: ArrayLike) -> bool:
-    """Whether every set has samples and only finite values."""
+    """Return whether every set has samples and only finite values."""
     return all(np.size(values) > 0 and bool(np.isfinite(values).all()) for values in sets)
 
 
 def log_softmax(logits: ArrayLike) -> Array:
-    """Log-probabilities [N, K] in float64, so that over-confident outputs do not saturate.
+    """Return the log-probabilities [N, K] in float64, so that over-confident outputs do not saturate.
 
     A row with a logit that is not finite is NaN throughout.
     """
@@ -32,7 +32,7 @@ def log_softmax(logits: ArrayLike) -> Array:
 
 
 def logit_confidence(logits: ArrayLike, labels: ArrayLike) -> Array:
-    """ln p_y - ln(1 - p_y) of each sample's true class, [N]; neither end saturates before 700 nats.
+    """Return ln p_y - ln(1 - p_y) of each sample's true class, [N]; neither end saturates before 700 nats.
 
     It is the label's logit minus the log-sum-exp of the others: +inf only where those underflow.
     """
@@ -47,13 +47,13 @@ def logit_confidence(logits: ArrayLike, labels: ArrayLike) -> Array:
 
 
 def cross_entropy(logits: ArrayLike, labels: ArrayLike) -> Array:
-    """Loss -ln p_y of each sample, nats [N]; distinct even where p_y rounds to 1."""
+    """Return the loss -ln p_y of each sample, nats [N]; distinct even where p_y rounds to 1."""
     with np.errstate(invalid="ignore"):
         return np.logaddexp(0.0, -logit_confidence(logits, labels))
 
 
 def accuracy(logits: ArrayLike, labels: ArrayLike) -> float:
-    """Share of samples whose largest logit is the label's. NaN for no samples or non-finite logits."""
+    """Return the share of samples whose largest logit is the label's. NaN for no samples or non-finite logits."""
     z = np.asarray(logits)
     if len(z) == 0 or not np.isfinite(z).all():
         return NAN
@@ -61,7 +61,7 @@ def accuracy(logits: ArrayLike, labels: ArrayLike) -> float:
 
 
 def confusion(logits: ArrayLike, labels: ArrayLike) -> Array:
-    """Counts [K, K] of samples by true (row) and predicted class; NaN throughout for non-finite logits."""
+    """Count samples by true (row) and predicted class: [K, K]; NaN throughout for non-finite logits."""
     z, y = np.asarray(logits), np.asarray(labels, np.int64)
     classes = z.shape[1]
     if not np.isfinite(z).all():
@@ -71,20 +71,20 @@ def confusion(logits: ArrayLike, labels: ArrayLike) -> Array:
 
 
 def per_class_accuracy(counts: ArrayLike) -> Array:
-    """Accuracy on each class, [K], from a confusion matrix; NaN for classes without samples."""
+    """Return the accuracy on each class, [K], from a confusion matrix; NaN for classes without samples."""
     cells = np.asarray(counts, np.float64)
     with np.errstate(invalid="ignore"):
         return cells.diagonal() / cells.sum(axis=1)
 
 
 def entropy(logits: ArrayLike) -> Array:
-    """Shannon entropy of the softmax of each row, in nats [0, ln K]; 0 log 0 is 0."""
+    """Return the Shannon entropy of the softmax of each row, in nats [0, ln K]; 0 log 0 is 0."""
     logp = log_softmax(logits)
     return -np.where(np.isneginf(logp), 0.0, np.exp(logp) * np.maximum(logp, -1e300)).sum(axis=1)
 
 
 def mean_distance(values: ArrayLike, reference: ArrayLike) -> float:
-    """Mean L2 distance between the rows of two arrays [N, D]: raw logits or features of two models."""
+    """Return the mean L2 distance between the rows of two arrays [N, D]: raw logits or features of two models."""
     if not usable(values, reference):
         return NAN
     difference = np.asarray(values, np.float64) - np.asarray(reference, np.float64)
@@ -92,19 +92,19 @@ def mean_distance(values: ArrayLike, reference: ArrayLike) -> float:
 
 
 def activation_distance(logits: ArrayLike, reference_logits: ArrayLike) -> float:
-    """Mean L2 distance of two models' softmax outputs on the same samples, in [0, sqrt 2] (TMU's AD)."""
+    """Return the mean L2 distance of two models' softmax outputs on the same samples, in [0, sqrt 2] (TMU's AD)."""
     return mean_distance(np.exp(log_softmax(logits)), np.exp(log_softmax(reference_logits)))
 
 
 def gap(value: float, reference: float) -> float:
-    """Absolute difference to the retrained model."""
+    """Return the absolute difference to the retrained model."""
     return abs(value - reference)
 
 
 def mean_gap(
     values: Mapping[str, float], reference: Mapping[str, float], names: Sequence[str]
 ) -> float:
-    """Mean over `names` of |value - reference|; NaN when any is missing.
+    """Return the mean over `names` of |value - reference|; NaN when any is missing.
 
     Applied to one run's values this is the per-run gap, to means over seeds the gap of means (NatMU Table 1).
     With ``SVC_CHUNKED_GAP4`` it is what Akbari et al. call "best attack MIA".
@@ -115,14 +115,14 @@ def mean_gap(
 def max_gap(
     values: Mapping[str, float], reference: Mapping[str, float], names: Sequence[str]
 ) -> float:
-    """Largest |value - reference| over `names`; NaN when any is missing."""
+    """Return the largest |value - reference| over `names`; NaN when any is missing."""
     return float(np.max([gap(values.get(name, NAN), reference.get(name, NAN)) for name in names]))
 
 
 def gap_of_means(
     runs: Sequence[Mapping[str, float]], reference: Mapping[str, float], names: Sequence[str]
 ) -> float:
-    """Average gap of the runs' means (NatMU's and UGradSL's main tables); errors of runs cancel."""
+    """Return the average gap of the runs' means (NatMU's and UGradSL's main tables); errors of runs cancel."""
     means = {name: float(np.mean([run.get(name, NAN) for run in runs])) for name in names}
     return mean_gap(means, reference, names)
 
@@ -130,12 +130,12 @@ def gap_of_means(
 def mean_of_gaps(
     runs: Sequence[Mapping[str, float]], reference: Mapping[str, float], names: Sequence[str]
 ) -> float:
-    """Mean over runs of their average gaps (UGradSL's ablations); never below the gap of means."""
+    """Return the mean over runs of their average gaps (UGradSL's ablations); never below the gap of means."""
     return float(np.mean([mean_gap(run, reference, names) for run in runs]))
 
 
 def delta_acc_forget(accuracies: ArrayLike, reference: ArrayLike) -> float:
-    """Mean over forget classes of |acc_forget - the retrained model's|, in [0, 1] (TMU's Delta).
+    """Return the mean over forget classes of |acc_forget - the retrained model's|, in [0, 1] (TMU's Delta).
 
     Args:
         accuracies: One accuracy on D_f per forget class, or a single one.
@@ -146,7 +146,7 @@ def delta_acc_forget(accuracies: ArrayLike, reference: ArrayLike) -> float:
 
 
 def kl_naturalness(log_probabilities: ArrayLike, targets: ArrayLike) -> Array:
-    """KL(label || retrained model's prediction) of each unlearning instance, in nats (NatMU Fig. 2a).
+    """Return KL(label || retrained model's prediction) of each unlearning instance, in nats (NatMU Fig. 2a).
 
     Args:
         log_probabilities: [N, K], of the retrained model on the instance's input.
@@ -160,7 +160,7 @@ def kl_naturalness(log_probabilities: ArrayLike, targets: ArrayLike) -> Array:
 
 
 def partial_forget_accuracy(logits: ArrayLike, labels: ArrayLike) -> float:
-    """Share of bare masked forget images classified as the label their hybrid was given (NatMU's PFA).
+    """Return the share of bare masked forget images classified as the label their hybrid was given (NatMU's PFA).
 
     Args:
         logits: [..., K], of every forget image under every mask.
@@ -171,7 +171,7 @@ def partial_forget_accuracy(logits: ArrayLike, labels: ArrayLike) -> float:
 
 
 def acc_gl(predicted_hard: ArrayLike, gold_logits: ArrayLike, labels: ArrayLike) -> float:
-    """Share of D_f whose predicted easy/hard label is right, in [0, 1] (TMU Table 3).
+    """Return the share of D_f whose predicted easy/hard label is right, in [0, 1] (TMU Table 3).
 
     Args:
         predicted_hard: bool [N].
@@ -186,7 +186,7 @@ def acc_gl(predicted_hard: ArrayLike, gold_logits: ArrayLike, labels: ArrayLike)
 
 
 def speedup(unlearn: ArrayLike, retrain: ArrayLike) -> float:
-    """Mean retraining time over mean unlearning time, both in the same unit and on the same machine."""
+    """Return the mean retraining time over mean unlearning time, both in the same unit and on the same machine."""
     return float(np.mean(np.asarray(retrain)) / np.mean(np.asarray(unlearn)))
 
 

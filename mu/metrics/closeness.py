@@ -1,6 +1,6 @@
-"""How an unlearned model's outputs compare with another's, or on D_f with those elsewhere. Pure numpy.
+"""Comparisons of an unlearned model's outputs with another's, or of those on D_f with those elsewhere. Pure numpy.
 
-Distances between per-sample outputs (entropies, probabilities), the Streisand check (does D_f stand out?),
+There are distances between per-sample outputs (entropies, probabilities), the Streisand check (does D_f stand out?),
 and label privacy. Values that are not finite, or sets without samples, make a measure NaN.
 """
 
@@ -22,7 +22,7 @@ class Wilcoxon:
     """A two-sided signed-rank test of paired values.
 
     Args:
-        p: Two-sided p-value. Not to be significant is no evidence of equality, and depends on `n`.
+        p: Two-sided p-value. A large one is no evidence of equality, and it depends on `n`.
         statistic: Smaller of the rank sums of positive and of negative differences.
         n: Pairs that differ.
         median_difference: Median of value - reference over all pairs, in their unit.
@@ -35,7 +35,7 @@ class Wilcoxon:
 
 
 def wilcoxon(values: ArrayLike, reference: ArrayLike, exact: bool | None = None) -> Wilcoxon:
-    """Signed-rank test: zero differences dropped, no continuity correction, two-sided.
+    """Run the two-sided signed-rank test: zero differences are dropped, and there is no continuity correction.
 
     p is 1 where no pair differs.
 
@@ -67,12 +67,12 @@ def wilcoxon(values: ArrayLike, reference: ArrayLike, exact: bool | None = None)
 
 
 def entropy_wilcoxon(logits: ArrayLike, reference_logits: ArrayLike) -> Wilcoxon:
-    """Whether output entropies (nats) on D_f differ from the retrained model's (JiT Fig. 4, at p = 0.10)."""
+    """Test whether output entropies (nats) on D_f differ from the retrained model's (JiT Fig. 4, at p = 0.10)."""
     return wilcoxon(entropy(logits), entropy(reference_logits))
 
 
 def jensen_shannon(p: ArrayLike, q: ArrayLike) -> Array:
-    """Jensen-Shannon divergence of distributions along the last axis, in nats [0, ln 2]."""
+    """Return the Jensen-Shannon divergence of distributions along the last axis, in nats [0, ln 2]."""
     a, b = np.asarray(p, np.float64), np.asarray(q, np.float64)
     middle = (a + b) / 2
 
@@ -84,9 +84,9 @@ def jensen_shannon(p: ArrayLike, q: ArrayLike) -> Array:
 
 
 def zrf(logits: ArrayLike, untrained_logits: ArrayLike) -> float:
-    """Zero-retrain forgetting: 1 - mean Jensen-Shannon divergence to an untrained model on D_f.
+    """Return zero-retrain forgetting: 1 - mean Jensen-Shannon divergence to an untrained model on D_f.
 
-    In nats [1 - ln 2, 1]; 1 is the untrained model itself. Chundawat et al. 2023; JiT's repository.
+    It lies in [1 - ln 2, 1], in nats; 1 is the untrained model itself. Source: Chundawat et al. 2023; JiT's repository.
 
     Differs: their code averages over classes too (K times less) and swaps the arguments of the divergence.
     """
@@ -97,7 +97,7 @@ def zrf(logits: ArrayLike, untrained_logits: ArrayLike) -> float:
 
 
 def row_rates(counts: ArrayLike, added: float = 0.0) -> Array:
-    """Confusion matrix with each row divided by its sum + `added`; rows without samples are NaN.
+    """Return the confusion matrix with each row divided by its sum + `added`; rows without samples are NaN.
 
     `added` is 1 in Akbari et al.'s helper, whose rows therefore sum to less than 1.
     """
@@ -107,7 +107,7 @@ def row_rates(counts: ArrayLike, added: float = 0.0) -> Array:
 
 
 def streisand(forget: ArrayLike, held_out: ArrayLike) -> dict[str, float]:
-    """How much predictions on D_f stand out from those on held-out images (UGradSL E.6).
+    """Measure how much predictions on D_f stand out from those on held-out images (UGradSL E.6).
 
     Only classes that both sets have are compared, so that forgetting a class compares that class alone; then
     the histogram of predictions is to be compared with the retrained model's instead. Targets are the
@@ -147,7 +147,7 @@ def streisand(forget: ArrayLike, held_out: ArrayLike) -> dict[str, float]:
 
 
 def loss_ks(losses: ArrayLike, others: ArrayLike) -> float:
-    """Two-sample Kolmogorov-Smirnov distance, in [0, 1]: the largest gap of two distribution functions.
+    """Return the two-sample Kolmogorov-Smirnov distance, in [0, 1]: the largest gap of two distribution functions.
 
     Of losses on D_f and on held-out images (UGradSL Fig. 8) it is near 0 where D_f looks like new data.
     """
@@ -162,10 +162,11 @@ def loss_ks(losses: ArrayLike, others: ArrayLike) -> float:
 def label_ldp_eps(
     gamma1: ArrayLike, gamma2: ArrayLike, alpha: ArrayLike, classes: ArrayLike
 ) -> Array:
-    """Label-LDP epsilon of UGradSL's Theorem 3, |ln((K / alpha)(1 - gamma1 / gamma2) + 1 - K)|, in nats [0, inf).
+    """Return Label-LDP epsilon of UGradSL's Theorem 3, |ln((K / alpha)(1 - gamma1 / gamma2) + 1 - K)|, nats [0, inf).
 
-    0 at alpha = 1 - gamma1 / gamma2, where D_f's own label is as likely as the others; grows on both sides.
-    NaN where the theorem says nothing: gamma1 - gamma2 * (1 + (1 - K) / K * alpha) <= 0 or alpha >= 0. Elementwise.
+    It is 0 at alpha = 1 - gamma1 / gamma2, where D_f's own label is as likely as the others, and grows on both sides.
+    It is NaN where the theorem says nothing: gamma1 - gamma2 * (1 + (1 - K) / K * alpha) <= 0 or alpha >= 0. Arguments
+    are taken elementwise.
 
     Args:
         gamma1: Weight of the risk on all training data, first phase.
@@ -181,7 +182,7 @@ def label_ldp_eps(
 def label_ldp_prediction(
     gamma1: ArrayLike, gamma2: ArrayLike, alpha: ArrayLike, classes: ArrayLike
 ) -> tuple[Array, Array]:
-    """The theorem's optimal prediction on D_f: probability of the own label and of each other; NaN as above."""
+    """Return the theorem's optimal prediction on D_f: the probability of the own label and of each other; NaN as above."""
     g1, g2, a, k = (np.asarray(x, np.float64) for x in (gamma1, gamma2, alpha, classes))
     own, other = g1 - g2 * (1 + (1 - k) / k * a), -a * g2 / k
     valid = (own > 0) & (other > 0)
@@ -190,7 +191,7 @@ def label_ldp_prediction(
 
 
 def label_ldp_empirical(logits: ArrayLike, labels: ArrayLike) -> float:
-    """Mean over D_f of |ln(p_y / mean of the other probabilities)|, nats [0, inf): how plain labels show (ours)."""
+    """Return the mean over D_f of |ln(p_y / mean of the other probabilities)|, nats [0, inf): how labels show (ours)."""
     if not usable(logits):
         return NAN
     others = np.log(np.asarray(logits).shape[1] - 1)
@@ -198,7 +199,7 @@ def label_ldp_empirical(logits: ArrayLike, labels: ArrayLike) -> float:
 
 
 def _rank_sum_probability(n: int, statistic: int) -> float:
-    """Chance that the rank sum of a random subset of 1..n is at most `statistic`."""
+    """Return the chance that the rank sum of a random subset of 1..n is at most `statistic`."""
     ways = np.zeros(n * (n + 1) // 2 + 1)
     ways[0] = 1
     for rank in range(1, n + 1):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -29,14 +30,14 @@ class Threshold:
     intercept: float
 
     def members(self, scores: ArrayLike) -> NDArray[np.bool_]:
-        """Which scores are called members: bool [N]."""
+        """Return which scores are called members: bool [N]."""
         return self.slope * np.asarray(scores, np.float64) + self.intercept > 0
 
 
 def fit_logistic(members: ArrayLike, nonmembers: ArrayLike, c: float = 2.0) -> Threshold:
-    """Logistic regression on one score with balanced classes, by Newton's method in float64.
+    """Fit a logistic regression on one score with balanced classes, by Newton's method in float64.
 
-    Minimises ``slope**2 / 2 + c * sum(weight * log_loss)``, the intercept free, each class weighing half of all
+    It minimises ``slope**2 / 2 + c * sum(weight * log_loss)``, the intercept free, each class weighing half of all
     samples: scikit-learn's ``LogisticRegression(C=c, class_weight="balanced")`` solved to the optimum.
     The papers' code asks for the two-class multinomial form with C = 1, which equals ``c = 2`` here.
 
@@ -78,39 +79,12 @@ def _newton(
 
     Slope and intercept are those of (score - center) / scale. Steps are halved until the slope of the objective
     along them has not turned up by more than a quarter. Convergence is quadratic: a relative step below
-    `tolerance` is the last, and leaves about its square. Scores are read in blocks that stay in the cache, and are
-    too short for BLAS to wake other threads and wait for them. In float32 an exponential costs a fraction; then
-    few steps are taken, and none along a direction that rounding could have made.
+    `tolerance` is the last, and leaves about its square. In float32 an exponential costs a fraction; then few steps
+    are taken, and none along a direction that rounding could have made.
     """
     flat, steps = (1e-4, 4) if dtype is np.float32 else (1e-12, 1000)
-    penalty = 1 / scale**2
     scratch = np.empty((3, min(BLOCK, max(map(len, sides)))), dtype)
-
-    def derivatives(slope: float, intercept: float) -> tuple[float, float, float, float, float]:
-        """Gradient (slope, intercept) and the three entries of the Hessian."""
-        g0, g1, h00, h01, h11 = penalty * slope, 0.0, penalty, 0.0, 1e-300
-        for side, sign in zip(sides, (1.0, -1.0)):
-            each = mass / len(side)
-            for first in range(0, len(side), BLOCK):
-                block = side[first : first + BLOCK]
-                score, wrong, product = scratch[:, : len(block)]
-                np.subtract(block, center, score)
-                np.multiply(score, 1 / scale, score)
-                # Probability of the other class, 1 / (1 + exp(margin)): exact however small it is.
-                np.multiply(score, sign * slope, wrong)
-                np.add(wrong, sign * intercept, wrong)
-                np.exp(wrong, wrong)
-                np.add(wrong, 1.0, wrong)
-                np.reciprocal(wrong, wrong)
-                np.multiply(score, wrong, product)
-                count, linear = float(np.add.reduce(wrong)), float(score @ wrong)
-                g1 -= sign * each * count
-                g0 -= sign * each * linear
-                h11 += each * (count - float(wrong @ wrong))
-                h01 += each * (linear - float(wrong @ product))
-                h00 += each * (float(score @ product) - float(product @ product))
-        return g0, g1, h00, h01, h11
-
+    derivatives = partial(_derivatives, sides, mass, center, scale, scratch)
     slope, intercept = start
     with np.errstate(over="ignore"):
         g0, g1, h00, h01, h11 = derivatives(slope, intercept)
@@ -132,3 +106,44 @@ def _newton(
                 length /= 2
             slope, intercept = at
     return slope, intercept
+
+
+def _derivatives(
+    sides: Sequence[Array],
+    mass: float,
+    center: float,
+    scale: float,
+    scratch: NDArray[np.floating[Any]],
+    slope: float,
+    intercept: float,
+) -> tuple[float, float, float, float, float]:
+    """Return the gradient (slope, intercept) and the three entries of the Hessian of ``_newton``'s objective.
+
+    Scores are read in blocks that stay in the cache, and are too short for BLAS to wake other threads and wait for them.
+
+    Args:
+        scratch: Room for three blocks, whose type is that of the arithmetic.
+    """
+    penalty = 1 / scale**2
+    g0, g1, h00, h01, h11 = penalty * slope, 0.0, penalty, 0.0, 1e-300
+    for side, sign in zip(sides, (1.0, -1.0)):
+        each = mass / len(side)
+        for first in range(0, len(side), BLOCK):
+            block = side[first : first + BLOCK]
+            score, wrong, product = scratch[:, : len(block)]
+            np.subtract(block, center, score)
+            np.multiply(score, 1 / scale, score)
+            # Probability of the other class, 1 / (1 + exp(margin)): exact however small it is.
+            np.multiply(score, sign * slope, wrong)
+            np.add(wrong, sign * intercept, wrong)
+            np.exp(wrong, wrong)
+            np.add(wrong, 1.0, wrong)
+            np.reciprocal(wrong, wrong)
+            np.multiply(score, wrong, product)
+            count, linear = float(np.add.reduce(wrong)), float(score @ wrong)
+            g1 -= sign * each * count
+            g0 -= sign * each * linear
+            h11 += each * (count - float(wrong @ wrong))
+            h01 += each * (linear - float(wrong @ product))
+            h00 += each * (float(score @ product) - float(product @ product))
+    return g0, g1, h00, h01, h11

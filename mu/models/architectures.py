@@ -23,19 +23,19 @@ from torch.nn import functional as F
 from mu.vision import models as torchvision_models
 
 Shape = Sequence[int]
-"""Of one input: [C, H, W] of images; of tokens [L, V], how many there are and of how many words."""
+"""The shape of one input: [C, H, W] of images; [L, V] of tokens, how many there are and of how many words."""
 Factory = Callable[[Shape, int], nn.Module]
-"""From the shape of one input and the number of classes to a network with freshly drawn weights."""
+"""A function from the shape of one input and the number of classes to a network with freshly drawn weights."""
 
 
 def _conv_block(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> list[nn.Module]:
-    """Convolution without bias, batch norm and ReLU; keeps the image's size at stride 1."""
+    """Build a convolution without bias, batch norm and ReLU; the image keeps its size at stride 1."""
     conv = nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, bias=False)
     return [conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
 
 
 def small_cnn(shape: Shape, num_classes: int) -> nn.Module:
-    """Three 3x3 convolutions with batch norm, global average pooling, one linear layer: 0.1 M weights.
+    """Build three 3x3 convolutions with batch norm, global average pooling, one linear layer: 0.1 M weights.
 
     The second convolution has stride 2, which on a CPU costs a third of pooling after it; images of 16
     pixels and more are halved before it, too.
@@ -52,7 +52,7 @@ def small_cnn(shape: Shape, num_classes: int) -> nn.Module:
 
 
 class HalveLarge(nn.Module):
-    """Max-pool by two where images have at least `least` pixels on each side; else do nothing."""
+    """A max-pooling by two of images with at least `least` pixels on each side; it leaves others as they are."""
 
     def __init__(self, least: int):
         super().__init__()
@@ -65,7 +65,7 @@ class HalveLarge(nn.Module):
 
 
 def resnet(name: str, shape: Shape, num_classes: int) -> nn.Module:
-    """torchvision's ResNet with the stem for small images: 3x3 convolution, stride 1, no pooling."""
+    """Build torchvision's ResNet with the stem for small images: 3x3 convolution, stride 1, no pooling."""
     network = getattr(torchvision_models(), name)(num_classes=num_classes)
     network.conv1 = nn.Conv2d(shape[0], 64, 3, padding=1, bias=False)
     network.maxpool = nn.Identity()
@@ -73,7 +73,7 @@ def resnet(name: str, shape: Shape, num_classes: int) -> nn.Module:
 
 
 def imagenet_resnet(name: str, shape: Shape, num_classes: int) -> nn.Module:
-    """torchvision's ResNet: 7x7 convolution of stride 2, then max-pooling of stride 2."""
+    """Build torchvision's ResNet: 7x7 convolution of stride 2, then max-pooling of stride 2."""
     network = getattr(torchvision_models(), name)(num_classes=num_classes)
     if shape[0] != 3:
         network.conv1 = nn.Conv2d(shape[0], 64, 7, stride=2, padding=3, bias=False)
@@ -88,7 +88,7 @@ VGG_WIDTHS = {
 
 
 def vgg(name: str, shape: Shape, num_classes: int) -> nn.Module:
-    """VGG for small images: its convolutions, an average over what is left of the image, one linear layer.
+    """Build VGG for small images: its convolutions, an average over what is left of the image, one linear layer.
 
     With `_bn` in the name batch norm follows each convolution. Weights are drawn as torchvision draws them and have
     its names, but for the head: `classifier.weight` and `classifier.bias`.
@@ -124,7 +124,7 @@ def vgg(name: str, shape: Shape, num_classes: int) -> nn.Module:
 
 
 def imagenet_vgg(name: str, shape: Shape, num_classes: int) -> nn.Module:
-    """torchvision's VGG: three linear layers with dropout after an average over 7x7 places, 124 M weights of them."""
+    """Build torchvision's VGG: an average over 7x7 places, then three linear layers with dropout, 124 M weights."""
     _at_least(name, shape, 32)
     network = getattr(torchvision_models(), name)(num_classes=num_classes)
     if shape[0] != 3:
@@ -136,7 +136,7 @@ def imagenet_vgg(name: str, shape: Shape, num_classes: int) -> nn.Module:
 
 
 def allcnn(shape: Shape, num_classes: int) -> nn.Module:
-    """All-CNN-C: convolutions of stride 2 in place of pooling, 1.4 M weights.
+    """Build All-CNN-C: convolutions of stride 2 in place of pooling, 1.4 M weights.
 
     Differs: batch norm after each convolution and no dropout, as in the literature on unlearning since Golatkar et
     al. 2020; and the last 1x1 convolution to the classes is a linear layer after the average over all locations, as
@@ -158,7 +158,7 @@ def allcnn(shape: Shape, num_classes: int) -> nn.Module:
 
 
 def vit(name: str, shape: Shape, num_classes: int) -> nn.Module:
-    """torchvision's vision transformer for the images' own size; their side must be a multiple of its patches.
+    """Build torchvision's vision transformer for the images' own size; their side must be a multiple of its patches.
 
     Images of 32 pixels are four patches of 16: published weights and results need 224 pixels (`data.size`).
     """
@@ -241,7 +241,7 @@ class Block(nn.Module):
         return tokens + self._skipped(self.perceptron(tokens))
 
     def _skipped(self, branch: Tensor) -> Tensor:
-        """In train mode zero a branch for one sample in ten, and scale the others to keep its mean."""
+        """Zero a branch for one sample in ten in train mode, and scale the others to keep its mean."""
         if not self.training:
             return branch
         kept = torch.rand((len(branch), 1, 1), device=branch.device) >= self.skip
@@ -295,7 +295,7 @@ def _squares_of(name: str, shape: Shape, patch: int) -> None:
 class EmbeddingBag(nn.Module):
     """Mean of the embeddings of a text's words, and a perceptron with one hidden layer on it.
 
-    Joulin et al. 2017 (fastText), with a hidden layer. Takes tokens int [B, L], of which 0 is padding.
+    Source: Joulin et al. 2017 (fastText), who have no hidden layer. It takes tokens int [B, L], of which 0 is padding.
     """
 
     def __init__(self, shape: Shape, num_classes: int, width: int = 64):
@@ -333,4 +333,4 @@ IMAGENET_FORMS: dict[str, Factory] = {
     **{name: partial(imagenet_resnet, name) for name in RESNETS},
     **{name: partial(imagenet_vgg, name) for name in VGGS},
 }
-"""Those that have another form, as torchvision builds them for ImageNet."""
+"""Networks that have another form, as torchvision builds them for ImageNet."""

@@ -26,23 +26,23 @@ Arrays = Mapping[str, NDArray[Any]]
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file, 64 hex digits.
+    """Return the SHA-256 of a file, 64 hex digits.
 
     Raises:
         ValueError: It cannot be read.
     """
-    found = hashlib.sha256()
+    sha256 = hashlib.sha256()
     try:
         with path.open("rb") as file:
             while block := file.read(2**20):
-                found.update(block)
+                sha256.update(block)
     except OSError as error:
         raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
-    return found.hexdigest()
+    return sha256.hexdigest()
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """The state dict in a file, on the CPU, without ``PREFIXES``.
+    """Read the state dict in a file, onto the CPU, without ``PREFIXES``.
 
     Raises:
         ValueError: The file cannot be read, is no checkpoint, or holds more than tensors and plain values.
@@ -74,7 +74,7 @@ def read(path: Path) -> dict[str, Tensor]:
 
 
 def fit(state: State, network: nn.Module, where: str) -> dict[str, Tensor]:
-    """A state dict that `network` can load, of its dtypes.
+    """Return a state dict that `network` can load, of its dtypes.
 
     Raises:
         ValueError: A name or shape differs, or a value is not finite; the message names the first.
@@ -126,7 +126,7 @@ def adopt(network: nn.Module, state: State, head: nn.Module, where: str) -> None
 
 
 def to_arrays(state: State) -> dict[str, NDArray[Any]]:
-    """Weights as arrays, which every process can read without a copy; half precision becomes float32."""
+    """Return weights as arrays, which every process can read without a copy; half precision becomes float32."""
     return {
         name: (value.float() if value.is_floating_point() else value).numpy()
         for name, value in state.items()
@@ -134,5 +134,5 @@ def to_arrays(state: State) -> dict[str, NDArray[Any]]:
 
 
 def from_arrays(arrays: Arrays) -> dict[str, Tensor]:
-    """Copies of arrays as tensors."""
+    """Return copies of arrays as tensors."""
     return {name: torch.tensor(value) for name, value in arrays.items()}

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mu.checks import not_finite
 from mu.device import pays_on_cpu
 from mu.models import checkpoints, own_models
 from mu.models.architectures import IMAGENET_FORMS, MODELS, TOKEN_MODELS, Factory
@@ -44,7 +45,7 @@ class Normalize(nn.Module):
 
 @dataclass(frozen=True)
 class Normalization:
-    """What a network subtracts from each channel and divides it by, in [0, 1] pixel units.
+    """The mean that a network subtracts from each channel and the deviation it divides by, in [0, 1] pixel units.
 
     Args:
         mean: Of each channel.
@@ -62,11 +63,13 @@ class Normalization:
             )
         if min(self.std) <= 0:
             raise ValueError(f"std must be > 0, but got {min(self.std)}")
+        for name in not_finite(self):
+            raise ValueError(f"{name} must be finite, but got {list(getattr(self, name))}")
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A network, as a study says it.
+    """A network, as a study asks for it.
 
     Args:
         name: A key of ``MODELS``, or the import path ``module:function`` of a user's own (see ``mu.models.own_models``).
@@ -120,7 +123,7 @@ class Model:
 
 
 def resolve(spec: ModelSpec | str) -> Model:
-    """The network that a study, or a name of ``MODELS`` alone, says.
+    """Return the network that a study, or a name of ``MODELS`` alone, asks for.
 
     Raises:
         ValueError: There is no such network, its module cannot be imported, or its weights cannot be read.
@@ -194,12 +197,12 @@ def build(
 
 
 def _takes_channels_last(network: nn.Module, input_shape: Sequence[int]) -> bool:
-    """Whether a network works in that layout; one that calls `view` on the output of a convolution does not."""
+    """Return whether a network works in that layout; one that calls `view` on the output of a convolution does not."""
     with torch.random.fork_rng(devices=[]), eval_mode(network), torch.no_grad():
         try:
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             network(torch.zeros(2, *input_shape))
-        except Exception:  # a user's code; what else is wrong with it is found where it is used
+        except Exception:  # a user's code may raise anything; its use shows other faults
             return False
         finally:
             network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
@@ -207,12 +210,12 @@ def _takes_channels_last(network: nn.Module, input_shape: Sequence[int]) -> bool
 
 
 def frozen_copy(model: nn.Module) -> nn.Module:
-    """A deep copy in eval mode whose weights need no gradient: a teacher that is never the student."""
+    """Return a deep copy in eval mode whose weights need no gradient: a teacher that is never the student."""
     return copy.deepcopy(model).eval().requires_grad_(False)
 
 
 def head(model: nn.Module) -> nn.Linear:
-    """The classification head: the last linear layer in registration order.
+    """Return the classification head: the last linear layer in registration order.
 
     Raises:
         ValueError: The model has no linear layer.
@@ -251,14 +254,14 @@ def reinitialize(model: nn.Module, generator: torch.Generator) -> None:
 
 
 def logits_and_features(model: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor]:
-    """One forward pass: logits [B, K] and penultimate activations [B, D] (the input of the head)."""
-    seen: list[Tensor] = []
-    hook = head(model).register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    """Run one forward pass; return logits [B, K] and penultimate activations [B, D] (the input of the head)."""
+    features: list[Tensor] = []
+    hook = head(model).register_forward_pre_hook(lambda _, args: features.append(args[0]))
     try:
         logits = model(inputs)
     finally:
         hook.remove()
-    return logits, seen[-1].to(logits.dtype)
+    return logits, features[-1].to(logits.dtype)
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from mu.keys import content_key
 
 @dataclass(frozen=True)
 class OwnModel:
-    """What an import path leads to.
+    """A network of a user's own, as its import path leads to it.
 
     Args:
         factory: From the shape of an input and the number of classes to the network.
@@ -84,26 +84,26 @@ def _call(
 
 
 def _used(start: ModuleType) -> set[ModuleType]:
-    """A module and what it imports, directly or not, of its own package or from outside of the installation."""
+    """Return a module and what it imports, directly or not, of its own package or from outside of the installation."""
     package = start.__name__.partition(".")[0]
-    found: set[ModuleType] = set()
+    used: set[ModuleType] = set()
     waiting = [start]
     while waiting:
         module = waiting.pop()
-        if module in found:
+        if module in used:
             continue
-        found.add(module)
+        used.add(module)
         for name in _imported_names(module):
             top = name.partition(".")[0]
             if top == package or not _from_installation(top):
                 waiting += _module(name)
-    return found
+    return used
 
 
 def _imported_names(module: ModuleType) -> Iterator[str]:
-    """Full names in a module's import statements, with the packages around each and around itself.
+    """Yield the full names in a module's import statements, with the packages around each and around itself.
 
-    What follows ``from x import`` may be a module or not.
+    A name after ``from x import`` may be a module or not.
     """
     names = [module.__name__]
     source = Path(module.__file__ or "")
@@ -121,7 +121,7 @@ def _imported_names(module: ModuleType) -> Iterator[str]:
 
 
 def _module(name: str) -> list[ModuleType]:
-    """The module of a name; none where the name is something else, or an import that a user's code may miss."""
+    """Return the module of a name, as a list; empty where the name is something else, or an import that may be missing."""
     try:
         return [importlib.import_module(name)]
     except ImportError:
@@ -130,7 +130,7 @@ def _module(name: str) -> list[ModuleType]:
 
 @cache
 def _from_installation(package: str) -> bool:
-    """Whether a top-level package is part of Python, of what is installed, or of this program."""
+    """Return whether a top-level package is part of Python, of what is installed, or of this program."""
     if package == __name__.partition(".")[0] or package in sys.stdlib_module_names:
         return True
     try:
@@ -144,7 +144,7 @@ def _from_installation(package: str) -> bool:
 
 
 def _installed(file: str | None) -> bool:
-    """Whether a file lies where Python or pip puts what is installed."""
+    """Return whether a file lies where Python or pip puts what is installed."""
     if file is None:
         return True
     paths = sysconfig.get_paths()
@@ -154,7 +154,7 @@ def _installed(file: str | None) -> bool:
 
 
 def _digest(module: ModuleType) -> str:
-    """Of a module's file; empty for a package without one."""
+    """Return the digest of a module's file; empty for a package without one."""
     if module.__file__ is None:
         return ""
     return hashlib.sha256(Path(module.__file__).read_bytes()).hexdigest()

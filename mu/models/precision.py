@@ -26,7 +26,7 @@ class Mixed(nn.Sequential):
     enabled: bool = True
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Logits [B, K], float32."""
+        """Return the logits [B, K], float32."""
         with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.enabled):
             logits: Tensor = super().forward(inputs)
         return logits.float()
@@ -45,7 +45,7 @@ class ExactLinear(nn.Linear):
 
 
 def at_precision(model: nn.Sequential, precision: str) -> nn.Sequential:
-    """The network of `model`, with its own weights, computing in `precision`; `float32` is the model itself.
+    """Return the network of `model`, with its own weights, computing in `precision`; `float32` is the model itself.
 
     Raises:
         ValueError: The precision is not one of ``PRECISIONS``.
@@ -60,7 +60,7 @@ def at_precision(model: nn.Sequential, precision: str) -> nn.Sequential:
 
 
 def _exact(layer: nn.Linear) -> ExactLinear:
-    """A layer with the same weights."""
+    """Return a layer with the same weights."""
     biased = layer.bias is not None
     exact = ExactLinear(layer.in_features, layer.out_features, biased, device="meta")
     exact.weight, exact.bias = layer.weight, layer.bias

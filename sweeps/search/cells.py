@@ -1,7 +1,8 @@
 """The search: one Optuna study per cell, interleaved, by ask and tell.
 
-What was asked lives in Optuna's storage; what came of it lives first in the results file. A driver that
-starts again tells Optuna what it missed, and runs again, with the same knobs, what was asked but never ended.
+Optuna's storage holds the configurations that were asked for; the results file holds first what came of them. A driver
+that starts again tells Optuna the results that it missed, and runs again, with the same knobs, every configuration without
+a result.
 """
 
 from __future__ import annotations
@@ -10,27 +11,40 @@ import math
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import optuna
 from optuna.trial import TrialState
 
-from mu.keys import derive_seed
 from mu.record import TrialRecord
 from mu.selection import objective_value
+from sweeps.phases import Cell, Run
 from sweeps.plan import Job, Plan
+from sweeps.search.asha import is_behind, make_pruner
 from sweeps.search.optuna_storage import open_storage
+from sweeps.search.samplers import advance, make_sampler
 from sweeps.study import space
 from sweeps.study.methods import MethodConfig
 from sweeps.study.search import Search
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
-Cell = tuple[str, str]
 
 
 @dataclass
-class _Cell:
+class _CellState:
+    """How far the search of one cell is.
+
+    Args:
+        study: Optuna's study of the cell.
+        config: The method, with the ranges that are searched.
+        trials: Configurations that it may ask for.
+        waiting: Jobs that were asked for and not handed out.
+        asked: Configurations that it has asked for.
+        ended: Number of a configuration to the records of its search seeds.
+    """
+
     study: optuna.Study
-    tuned: MethodConfig
+    config: MethodConfig
     trials: int
     waiting: deque[Job] = field(default_factory=deque)
     asked: int = 0
@@ -38,7 +52,13 @@ class _Cell:
 
 
 class Cells:
-    """All cells of a study. Hands out jobs, and takes the records of those that ended."""
+    """The searches of all cells of a study. They hand out jobs, and are told the records of those that ended.
+
+    Args:
+        plan: What the study runs.
+        location: Of Optuna's storage; see ``open_storage``.
+        records: Of earlier runs of the study.
+    """
 
     def __init__(self, plan: Plan, location: str, records: Iterable[TrialRecord] = ()):
         self.plan = plan
@@ -52,35 +72,26 @@ class Cells:
 
     def _open(
         self, cell: Cell, storage: optuna.storages.BaseStorage, records: list[TrialRecord]
-    ) -> _Cell:
+    ) -> _CellState:
         forget, method = cell
         study = optuna.create_study(
             storage=storage,
             study_name=f"{self.plan.study.name}/{forget}/{method}",
             directions=["minimize"] * len(self.search.objective),
             sampler=self._sampler(cell, 0),
-            pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=3),
+            pruner=make_pruner(),
             load_if_exists=True,
         )
-        state = _Cell(study, self.plan.study.method(method), self.plan.study.trials(method))
+        state = _CellState(study, self.plan.study.method(method), self.plan.study.trials(method))
         for record in records:
             if record.number is not None:
                 state.ended.setdefault(record.number, []).append(record)
         self._reconcile(cell, state)
         return state
 
-    def _reconcile(self, cell: Cell, state: _Cell) -> None:
-        """Make Optuna agree with the records, and queue again what was asked but never ended."""
-        ranges, fixed = state.tuned.ranges, state.tuned.fixed
-        asked = [t for t in state.study.get_trials() if t.state is not TrialState.WAITING]
-        for number in range(len(asked), max(state.ended, default=-1) + 1):
-            # The storage was lost: ask again for what the records say was asked.
-            if number in state.ended:
-                knobs = state.ended[number][0].knobs
-                state.study.enqueue_trial(
-                    {s.knob: knobs[s.knob] for s in ranges if s.applies(knobs)}
-                )
-            space.suggest(state.study.ask(), ranges, fixed)
+    def _reconcile(self, cell: Cell, state: _CellState) -> None:
+        """Make Optuna agree with the records, and queue again the configurations that never ended."""
+        self._ask_again(state)
         for frozen in state.study.get_trials():
             if frozen.state is TrialState.WAITING:
                 continue
@@ -89,20 +100,38 @@ class Cells:
             if self._complete(records):
                 self._tell(state, frozen.number)
                 continue
-            trial: optuna.trial.BaseTrial = optuna.trial.FixedTrial(frozen.params)
-            if frozen.state is TrialState.RUNNING:  # may have died before all knobs were suggested
-                state.study.sampler = self._sampler_after(cell, state.study, frozen)
-                trial = optuna.trial.Trial(state.study, frozen._trial_id)
-            knobs = space.suggest(trial, ranges, fixed)
-            done = {record.seed for record in records}
+            knobs = self._knobs(cell, state, frozen)
+            recorded = {record.seed for record in records}
             state.waiting += [
-                self.plan.job("search", *cell, seed, knobs, frozen.number)
+                self.plan.job("search", Run(*cell, knobs), seed, frozen.number)
                 for seed in self.plan.study.search_seeds
-                if seed not in done
+                if seed not in recorded
             ]
 
+    def _ask_again(self, state: _CellState) -> None:
+        """Ask for the configurations that have records but are not in Optuna's storage: it was lost, or cut short."""
+        ranges, fixed = state.config.ranges, state.config.fixed
+        asked = [t for t in state.study.get_trials() if t.state is not TrialState.WAITING]
+        for number in range(len(asked), max(state.ended, default=-1) + 1):
+            if number in state.ended:
+                knobs = state.ended[number][0].knobs
+                searched = {r.knob: knobs[r.knob] for r in ranges if r.applies(knobs)}
+                state.study.enqueue_trial(searched)
+            space.suggest(state.study.ask(), ranges, fixed)
+
+    def _knobs(
+        self, cell: Cell, state: _CellState, frozen: optuna.trial.FrozenTrial
+    ) -> dict[str, Any]:
+        """All knobs of a configuration that was asked for; draws those that a crash left out."""
+        trial: optuna.trial.BaseTrial = optuna.trial.FixedTrial(frozen.params)
+        if frozen.state is TrialState.RUNNING:  # the driver may have died between two knobs
+            sampler = self._sampler(cell, frozen.number)
+            state.study.sampler = advance(sampler, state.study, frozen)
+            trial = optuna.trial.Trial(state.study, frozen._trial_id)
+        return space.suggest(trial, state.config.ranges, state.config.fixed)
+
     def remaining(self, more: bool = True) -> int:
-        """Jobs not yet handed out; without `more` only those that were asked for already."""
+        """Return how many jobs are to be handed out; without `more` only those that were asked for already."""
         if not more:
             return sum(len(state.waiting) for state in self._cells.values())
         seeds = len(self.plan.study.search_seeds)
@@ -113,14 +142,14 @@ class Cells:
 
     @property
     def asked(self) -> int:
-        """Configurations that every cell has been asked for, if it has so many; some may have been for one more."""
+        """Configurations that every cell has been asked for, if it has so many; some cells may be one ahead."""
         counts = [state.asked for state in self._cells.values() if state.asked < state.trials]
         return min(counts, default=self.search.trials)
 
     def next(self, more: bool = True) -> Job | None:
-        """The next job of the cell that has been asked least; None when every cell has had its trials.
+        """Return the next job, of the cell that has been asked least; None when every cell has had its trials.
 
-        Without `more`, only what was asked for already: then all cells have had the same number, but for one.
+        Without `more`, only jobs that were asked for already: then all cells have had the same number, but for one.
         """
         for state in self._cells.values():
             if state.waiting:
@@ -134,8 +163,8 @@ class Cells:
         self._ask(cell, state)
         return state.waiting.popleft()
 
-    def _ask(self, cell: Cell, state: _Cell) -> None:
-        ranges, fixed = state.tuned.ranges, state.tuned.fixed
+    def _ask(self, cell: Cell, state: _CellState) -> None:
+        ranges, fixed = state.config.ranges, state.config.fixed
         fresh = state.asked == 0 and not state.study.get_trials(deepcopy=False)
         if self.search.sampler == "grid":
             state.study.enqueue_trial(space.grid(ranges, fixed)[state.asked])
@@ -148,30 +177,17 @@ class Cells:
         state.asked = trial.number + 1
         knobs = space.suggest(trial, ranges, fixed)
         state.waiting += [
-            self.plan.job("search", *cell, seed, knobs, trial.number)
+            self.plan.job("search", Run(*cell, knobs), seed, trial.number)
             for seed in self.plan.study.search_seeds
         ]
 
     def _sampler(self, cell: Cell, number: int) -> optuna.samplers.BaseSampler:
-        """A sampler whose draws depend on the trial's number, so that a restart replays nothing."""
-        seed = derive_seed("sampler", self.plan.study.name, *cell, number) % 2**32
-        if self.search.sampler in ("random", "grid"):  # a grid leaves nothing to draw
-            return optuna.samplers.RandomSampler(seed=seed)
-        return optuna.samplers.TPESampler(seed=seed)
-
-    def _sampler_after(
-        self, cell: Cell, study: optuna.Study, frozen: optuna.trial.FrozenTrial
-    ) -> optuna.samplers.BaseSampler:
-        """The sampler of a trial's number once it has drawn the knobs that the trial has, so that it goes on alike."""
-        sampler = self._sampler(cell, frozen.number)
-        for name, distribution in frozen.distributions.items():
-            sampler.sample_independent(study, frozen, name, distribution)
-        return sampler
+        return make_sampler(self.search.sampler, self.plan.study.name, cell, number)
 
     def ended(self, record: TrialRecord) -> None:
-        """Take the record of a job; tells Optuna once every search seed of its number has ended.
+        """Take the record of a job, and tell Optuna once every search seed of its number has ended.
 
-        What was lost has not ended: the next run of the study asks for it again.
+        A job whose worker was lost has not ended: the next run of the study asks for it again.
         """
         assert record.number is not None
         if record.lost:
@@ -184,7 +200,7 @@ class Cells:
     def _complete(self, records: list[TrialRecord]) -> bool:
         return {record.seed for record in records} >= set(self.plan.study.search_seeds)
 
-    def _tell(self, state: _Cell, number: int) -> None:
+    def _tell(self, state: _CellState, number: int) -> None:
         records, view = state.ended[number], self.plan.study.search_view
         outcome = TrialState.FAIL
         if all(record.finished for record in records):
@@ -200,10 +216,7 @@ class Cells:
         state.study.tell(number, state=outcome, skip_if_finished=True)
 
     def behind(self, job: Job, epoch: int, value: float) -> bool:
-        """Whether a running job should end because others of its cell were better by this epoch (ASHA)."""
-        state = self._cells[job.forget, job.method]
+        """Return whether a running job should end because others of its cell were better by this epoch (ASHA)."""
         assert job.number is not None
-        identifier = state.study.get_trials(deepcopy=False)[job.number]._trial_id
-        trial = optuna.trial.Trial(state.study, identifier)
-        trial.report(value, epoch)
-        return trial.should_prune()
+        state = self._cells[job.forget, job.method]
+        return is_behind(state.study, job.number, epoch, value)

@@ -1,4 +1,4 @@
-"""Where Optuna keeps what it was asked and told: a journal file, or a database that may be away for a while."""
+"""Optuna's storage: a journal file, or a database that may be away for a while."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ TRANSACTIONS = {
 
 
 def open_storage(location: str) -> BaseStorage:
-    """A journal file by path, or any database Optuna knows by URL (such as PostgreSQL).
+    """Open a journal file by path, or any database that Optuna knows by URL (such as PostgreSQL).
 
     Raises:
         StudyError: It cannot be opened.
@@ -78,10 +78,10 @@ def open_storage(location: str) -> BaseStorage:
 
 
 class _Journal(JournalFileBackend):
-    """Optuna's, without a wait for the disk at each of a trial's entries, and without a lock: a study has one driver.
+    """Optuna's journal without its wait for the disk at each entry, and without its lock: a study has one driver.
 
-    What a crash of the machine takes from its end is found from the records, which do wait (see ``cells``). The lock
-    would outlive a driver that is killed, and turns Ctrl-C while it is held into an OSError.
+    A crash of the machine may cut entries from its end. The records, which do wait for the disk, restore them (see
+    ``cells``). The lock would outlive a driver that is killed, and turns Ctrl-C while it is held into an OSError.
     """
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:

@@ -1,1 +1,1 @@
-"""What is kept: results, models, costs, and the secrets that must not be shown."""
+"""State on disk: results, models, costs; and the secrets that nothing may show."""

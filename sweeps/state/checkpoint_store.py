@@ -1,4 +1,4 @@
-"""Checkpoints of running work, for whoever goes on with it when its worker or its driver is lost."""
+"""Checkpoints of running work: another worker, or the next run of the study, goes on from them."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ logger = logging.getLogger(__name__)
 
 
 class CheckpointStore:
-    """Trainings and trials that have begun, by key, for whoever goes on with them when their worker or driver is lost.
+    """Checkpoints of running trainings and trials, by key.
 
-    They are written by a thread of their own, so that nothing waits for it; one that cannot be written is no loss.
+    A thread writes them, so that nothing waits for the disk. If one cannot be written, work is only repeated.
 
     Args:
-        location: Of the store; drafts are in `begun` there.
+        location: Of the store; checkpoints are in its folder `running`.
     """
 
     def __init__(self, location: str):
-        self.store = Store(f"{location.rstrip('/')}/begun")
+        self.store = Store(f"{location.rstrip('/')}/running")
         self._known = self.store.keys()
         self._waiting: dict[str, Arrays | None] = {}
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="drafts")
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoints")
 
     def get(self, key: str) -> dict[str, NDArray[Any]] | None:
-        """What an earlier run of the study has left of a piece of work."""
+        """Return the checkpoint that an earlier run of the study left of a piece of work; None without one."""
         return self.store.get(key) if key in self._known else None
 
     def put(self, key: str, arrays: Arrays) -> None:
-        """Keep a newer state of a piece of work; returns at once."""
+        """Replace the checkpoint of a piece of work; returns at once."""
         self._known.add(key)
         self._waiting[key] = arrays
         self._writer.submit(self._write, key)
 
     def drop(self, key: str) -> None:
-        """Forget a piece of work that has ended; returns at once."""
+        """Delete the checkpoint of a piece of work that has ended; returns at once."""
         if key in self._known:
             self._known.discard(key)
             self._waiting[key] = None
@@ -55,7 +55,7 @@ class CheckpointStore:
             else:
                 self.store.put(key, arrays)
         except OSError as error:
-            logger.warning("what has begun cannot be saved: %s", error)
+            logger.warning("a checkpoint of running work cannot be saved: %s", error)
 
     def close(self) -> None:
         """Wait until all is written."""

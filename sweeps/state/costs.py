@@ -1,23 +1,21 @@
-"""What a study has cost, and what it will, from its records. Needs neither torch nor Ray."""
+"""Costs of a study from its records, so far and expected. Needs neither torch nor Ray."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 
 from mu.record import TrialRecord
+from sweeps.phases import final_phases
 from sweeps.study.resources import Budget
 
-FINAL = ("default", "confirm", "sufficient", "transfer")
-"""Phases that follow the search, and that a budget leaves room for."""
 Planned = Mapping[str, Mapping[str, float]]
 """Phase to its number of `trials` and, roughly, of `samples` that they train on."""
 
 
 def used(records: Iterable[TrialRecord]) -> Counter[str]:
-    """Seconds of every resource, such as CPU-seconds of `cpus`, and of `slots`."""
+    """Sum the seconds of every resource, such as CPU-seconds of `cpus`, and of `slots`."""
     total: Counter[str] = Counter()
     for record in records:
         total["slots"] += record.time_total  # type: ignore[assignment]
@@ -27,7 +25,7 @@ def used(records: Iterable[TrialRecord]) -> Counter[str]:
 
 
 def busy_seconds(records: Iterable[TrialRecord]) -> float:
-    """Seconds in which at least one trial or training ran, over all runs of a study."""
+    """Return the seconds in which at least one trial or training ran, over all runs of a study."""
     total = end = 0.0
     for record in sorted(records, key=lambda record: record.started):
         total += max(0.0, record.ended - max(record.started, end))
@@ -36,7 +34,7 @@ def busy_seconds(records: Iterable[TrialRecord]) -> float:
 
 
 def by_method(records: Iterable[TrialRecord]) -> dict[str, dict[str, float]]:
-    """Method to the seconds of every resource its trials kept; references under their own names."""
+    """Sum the seconds of every resource by method; references stand under their own names."""
     groups: dict[str, list[TrialRecord]] = {}
     for record in records:
         groups.setdefault(record.method, []).append(record)
@@ -44,7 +42,7 @@ def by_method(records: Iterable[TrialRecord]) -> dict[str, dict[str, float]]:
 
 
 def seconds_per_sample(records: Iterable[TrialRecord], planned: Planned) -> float | None:
-    """Slot-seconds for each sample that a search trial trains on; None before one has ended."""
+    """Return the slot-seconds for each sample that a search trial trains on; None before one has ended."""
     taken = [record.time_total for record in records if record.phase == "search"]
     search = planned["search"]
     if not taken or not search["samples"]:
@@ -55,13 +53,15 @@ def seconds_per_sample(records: Iterable[TrialRecord], planned: Planned) -> floa
 def remaining_seconds(
     records: Iterable[TrialRecord], planned: Planned, search_ended: bool
 ) -> float | None:
-    """Slot-seconds that the trials which are planned and not there will take; None before any search trial has ended."""
+    """Estimate the slot-seconds of planned trials that have no record; None before any search trial has ended."""
     records = list(records)
     rate = seconds_per_sample(records, planned)
     if rate is None:
         return None
     left = 0.0
-    for phase in ("search", *FINAL):
+    for phase in ("search", *final_phases()):
+        if phase not in planned:  # it came with a later version than the study
+            continue
         took = [record.time_total for record in records if record.phase == phase]
         count, samples = planned[phase]["trials"], planned[phase]["samples"]
         missing = 0 if phase == "search" and search_ended else max(0.0, count - len(took))
@@ -71,10 +71,10 @@ def remaining_seconds(
 
 
 class Meter:
-    """Says when a search has to end, so that the study stays within its budget with all that follows.
+    """Tells when a search has to end, so that the study and all that follows the search stay within its budget.
 
-    Only references and search trials are counted, and what follows is estimated from them: what is decided does
-    not change while the last phases run.
+    It counts references and search trials only, and estimates the phases after the search from them, so that a decision
+    does not change while those phases run.
 
     Args:
         budget: The limits.
@@ -109,7 +109,7 @@ class Meter:
             self._seconds += record.time_total
 
     def exceeded(self, running: int, slots: int) -> str:
-        """The limit that asking for another trial would break; empty while there is none.
+        """Return the limit that asking for another trial would break; empty while there is none.
 
         Args:
             running: Trials that run or wait.
@@ -119,14 +119,14 @@ class Meter:
         if self._searched:
             mean = self._seconds / self._searched
             search = self.planned["search"]
-            samples = sum(self.planned[phase]["samples"] for phase in FINAL)
+            samples = sum(self.planned[phase]["samples"] for phase in final_phases())
             expected = mean * (running + 1 + samples * search["trials"] / search["samples"])
         seconds = {
             "gpu_hours": self._used["gpus"] + expected * self.occupied.get("gpus", 0.0),
             "cpu_hours": self._used["cpus"] + expected * self.occupied.get("cpus", 0.0),
             "wall_minutes": time.monotonic() - self._began + expected / max(1, slots),
         }
-        for name, limit in asdict(self.budget).items():
+        for name, limit in self.budget.model_dump().items():
             unit = 3600 if name.endswith("hours") else 60
             if limit is not None and seconds[name] > limit * unit:
                 return name

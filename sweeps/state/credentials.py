@@ -33,16 +33,16 @@ _known: set[str] = set()
 
 def remember(*urls: str | None) -> None:
     """Note the secrets of the environment and of these URLs, so that ``hide`` finds them anywhere."""
-    found = {value for name in VARIABLES if (value := os.environ.get(name))}
+    secrets = {value for name in VARIABLES if (value := os.environ.get(name))}
     for url in urls:
         for pattern in (_IN_URL, _IN_QUERY):
-            found |= {match["secret"] for match in pattern.finditer(url or "")}
-    found |= {unquote(secret) for secret in found}
-    _known.update(secret for secret in found if len(secret) >= SHORTEST)
+            secrets |= {match["secret"] for match in pattern.finditer(url or "")}
+    secrets |= {unquote(secret) for secret in secrets}
+    _known.update(secret for secret in secrets if len(secret) >= SHORTEST)
 
 
 def hide(text: object) -> str:
-    """A text without passwords: those in URLs, and every secret that was remembered."""
+    """Replace the passwords in a text: those in URLs, and every secret that ``remember`` noted."""
     shown = str(text)
     for pattern in (_IN_URL, _IN_QUERY):
         shown = pattern.sub(rf"\g<before>{HIDDEN}", shown)
@@ -52,14 +52,14 @@ def hide(text: object) -> str:
 
 
 class Formatter(logging.Formatter):
-    """Log lines, tracebacks included, without passwords."""
+    """A log formatter that hides passwords, in tracebacks as well."""
 
     def format(self, record: logging.LogRecord) -> str:
         return hide(super().format(record))
 
 
 def database_url(location: str) -> str:
-    """A database URL with its driver named: PostgreSQL is spoken to through psycopg 3."""
+    """Name the driver in a database URL: psycopg 3 for PostgreSQL."""
     scheme, separator, rest = location.partition("://")
     if scheme in ("postgres", "postgresql"):
         scheme = "postgresql+psycopg"

@@ -1,4 +1,4 @@
-"""The records of a study on disk: one fsynced line per ended trial. The truth that everything else follows."""
+"""The records of a study on disk: one fsynced line for each ended trial. Everything else follows from them."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from mu import record as records
 from mu.record import TrialRecord
 from mu.training import Recipe
 from sweeps.errors import StudyError, SweepError
+from sweeps.phases import PHASES
 from sweeps.state.store import write_atomically
 
 TRIALS = "trials.jsonl"
@@ -33,7 +34,7 @@ class Results:
         folder: ``results/<study>``; made when absent.
 
     Raises:
-        StudyError: Another driver holds the folder, or it cannot be written to.
+        StudyError: Another driver holds the folder, it cannot be written to, or its results cannot be read.
     """
 
     def __init__(self, folder: Path):
@@ -42,15 +43,18 @@ class Results:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._lock = _lock(folder / ".lock")
-            self.study, found = records.read(self.path) if self.path.exists() else ({}, [])
+            self.study, trials = records.read(self.path) if self.path.exists() else ({}, [])
             drop_partial_line(self.path)
             self._file = self.path.open("ab", buffering=0)
         except OSError as error:
             raise StudyError(f"{folder}: cannot be written to: {error}") from error
-        self.records = {record.key: record for record in found}
+        except ValueError as error:
+            self._lock.close()
+            raise StudyError(str(error)) from error
+        self.records = {record.key: record for record in trials}
 
     def begin(self, study_line: Mapping[str, Any]) -> None:
-        """Note what is asked for now, as a line and as ``study.yaml``."""
+        """Write what the study asks for now, as a line and as ``study.yaml``."""
         definition = study_line["definition"]
         text = yaml.safe_dump(definition, sort_keys=False, allow_unicode=True)
         write_atomically(self.folder / "study.yaml", text.encode())
@@ -58,7 +62,7 @@ class Results:
         self.study = dict(study_line)
 
     def append(self, record: TrialRecord) -> bool:
-        """Add a record; False when its key is already there."""
+        """Add a record; return False when its key is already there."""
         if record.key in self.records:
             return False
         self._write(records.trial_line(record))
@@ -66,7 +70,7 @@ class Results:
         return True
 
     def set_aside(self, unwanted: Callable[[TrialRecord], bool]) -> None:
-        """Count some trials as not there, so that they are run again; their new lines take the old ones' place."""
+        """Drop some trials from `records`, so that they are run again; their new lines replace the old ones."""
         self.records = {k: record for k, record in self.records.items() if not unwanted(record)}
 
     def _write(self, line: str) -> None:
@@ -91,7 +95,7 @@ class Results:
 
 
 def incompatible(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """What differs between two study lines so that their trials must not be mixed.
+    """List the differences between two study lines that forbid mixing their trials.
 
     Requests, methods, report seeds, trials, experiments and resources may be added or changed; data, model,
     training, and the meaning of names that are already in use may not.
@@ -139,26 +143,27 @@ def _comparable(line: Mapping[str, Any]) -> dict[str, Any]:
     seeds = {seed for role in definition["seeds"].values() for seed in role}
     supplied = line.get("checkpoints", {})
     for name in (f"{forget} {seed}" for forget in definition["forget"] for seed in seeds):
-        for role in records.REFERENCES:
+        for role in records.REFERENCE_ROLES:
             flat[f"{role} {name}"] = supplied.get(f"{role} {name}", "trained")
     return json.loads(json.dumps(flat))
 
 
-def counts(found: Mapping[str, TrialRecord]) -> dict[str, dict[str, int]]:
-    """Phase to status to number of trials."""
-    table = {phase: Counter[str]() for phase in records.PHASES}
-    for record in found.values():
-        table[record.phase][record.status] += 1
+def counts(trials: Mapping[str, TrialRecord]) -> dict[str, dict[str, int]]:
+    """Count trials by phase and status."""
+    table = {phase: Counter[str]() for phase in PHASES}
+    for record in trials.values():
+        table.setdefault(record.phase, Counter())[record.status] += 1
     return {phase: dict(counter) for phase, counter in table.items() if counter}
 
 
 def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
+    """Write ``summary.json``, whole or not at all."""
     text = json.dumps(summary, indent=2, sort_keys=True)
     write_atomically(folder / "summary.json", text.encode())
 
 
 def drop_partial_line(path: Path) -> None:
-    """Cut off a last line that a crash left without its end."""
+    """Cut off a last line that a crash left incomplete."""
     if not path.exists():
         return
     content = path.read_bytes()
@@ -168,7 +173,7 @@ def drop_partial_line(path: Path) -> None:
 
 
 def owner(folder: Path) -> str:
-    """Who is running the study of a folder: process, host and start; empty when nobody is, as far as is seen here."""
+    """Return who runs the study of a folder: process, host and start; empty when no run is seen from here."""
     try:
         with (folder / ".lock").open() as handle:
             fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -180,7 +185,7 @@ def owner(folder: Path) -> str:
 
 
 def _lock(path: Path) -> TextIO:
-    """Hold a study against a second driver.
+    """Lock a study against a second driver.
 
     Raises:
         StudyError: Another driver holds it; the message names its host and process.

@@ -1,4 +1,4 @@
-"""Trained models by content key, under a folder or any fsspec URL. Written whole or not at all."""
+"""Trained models by content key, under a folder or any fsspec URL. A file is written whole or not at all."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Store:
             raise OSError(f"{self.location}: {error}") from error
 
     def get(self, key: str) -> dict[str, NDArray[Any]] | None:
-        """The arrays of a key; None when there is no intact file."""
+        """Return the arrays of a key; None when there is no intact file."""
         try:
             with self._errors():
                 content = self.files.cat_file(self._path(key))
@@ -61,7 +61,7 @@ class Store:
         return unpack(payload)
 
     def put(self, key: str, arrays: Arrays) -> None:
-        """Store arrays under a key: on a local disk written, synced and renamed; elsewhere one upload."""
+        """Store arrays under a key: written, synced and renamed on a local disk, one upload elsewhere."""
         payload = pack(arrays)
         content = hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload
         path = self._path(key)
@@ -77,10 +77,10 @@ class Store:
             self.files.rm_file(self._path(key))
 
     def keys(self) -> set[str]:
-        """Every key that has a file."""
+        """Return every key that has a file."""
         with self._errors():
-            found = self.files.find(self.root) if self.files.exists(self.root) else []
-        return {Path(path).stem for path in found if path.endswith(".npz")}
+            paths = self.files.find(self.root) if self.files.exists(self.root) else []
+        return {Path(path).stem for path in paths if path.endswith(".npz")}
 
     def check(self) -> None:
         """Raise OSError unless something can be written and read here."""
@@ -92,20 +92,20 @@ class Store:
 
 
 def pack(arrays: Arrays) -> bytes:
-    """Named arrays as the bytes of an .npz file."""
+    """Pack named arrays into the bytes of an .npz file."""
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type]
     return buffer.getvalue()
 
 
 def unpack(payload: bytes) -> dict[str, NDArray[Any]]:
-    """What ``pack`` was given."""
+    """Return the arrays that ``pack`` packed."""
     with np.load(io.BytesIO(payload), allow_pickle=False) as arrays:
         return dict(arrays)
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file that is either whole or not there: temporary file, fsync, rename, fsync of the folder."""
+    """Write a file that is whole or absent after a crash: temporary file, fsync, rename, fsync of the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".writing-{path.name}-{os.getpid()}")
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)

@@ -1,66 +1,63 @@
-"""What a study's problems are made of: data, a model and forget requests, and whether they fit each other."""
+"""What a study's problems are made of, as its file writes it: data, a network, its training, and forget requests."""
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Any
+from typing import Annotated
 
-from mu import models
-from mu.data import DataSpec
-from mu.forget import ForgetRequest
-from mu.models import Model, ModelSpec
-from sweeps.errors import StudyError
-from sweeps.study.fields import build, plain
+from pydantic import BeforeValidator, Field, WithJsonSchema
 
-if TYPE_CHECKING:
-    pass
+from mu.data import LOADERS, DataSpec
+from mu.data.augment import POLICIES
+from mu.forget import KINDS, ForgetRequest
+from mu.models import ModelSpec
+from mu.models.architectures import MODELS
+from mu.models.network import STEMS
+from mu.models.precision import PRECISIONS
+from mu.training import OPTIMIZERS, SCHEDULES, Recipe
+from sweeps.study.schema import FromFile, OneOf, word
 
+NETWORKS = {"anyOf": [{"enum": [*MODELS]}, {"type": "string", "pattern": ":"}]}
+WEIGHTS = "File of pretrained weights to begin with."
+NORMALIZE = (
+    "Mean and standard deviation of each channel, in [0, 1], as part of the network; by default of the training "
+    "images. Not for tokens."
+)
+PRECISION = (
+    "`bf16` runs the forward passes of training, unlearning and evaluation in bf16, with float32 weights and logits; "
+    "every trial and reference of a study alike. It is the default where trials have GPUs."
+)
+COUNT = (
+    "Number of samples to forget: of the class for `class_subset`; for `hardest` and `worst_case`."
+)
 
-def parse_data(raw: Any, where: str) -> DataSpec:
-    """The data of a study: its name, or a mapping. Raises StudyError."""
-    return build(DataSpec, {"name": raw} if isinstance(raw, str) else raw, where)
-
-
-def plain_data(spec: DataSpec) -> dict[str, Any]:
-    """As it is written in a study file."""
-    return {key: item for key, item in plain(spec).items() if item not in (None, [])}
-
-
-def parse_model(raw: Any, where: str) -> tuple[ModelSpec, Model]:
-    """The model of a study, as it is asked for and as it is built: its name, or a mapping. Raises StudyError."""
-    spec = build(ModelSpec, {"name": raw} if isinstance(raw, str) else raw, where)
-    try:
-        return spec, models.resolve(spec)
-    except ValueError as error:
-        raise StudyError(f"{where}: {error}") from error
-
-
-def plain_model(spec: ModelSpec) -> str | dict[str, Any]:
-    """As it is written in a study file."""
-    found = {key: item for key, item in plain(spec).items() if item is not None}
-    return found if len(found) > 1 else spec.name
-
-
-def parse_requests(raw: Any, where: str) -> dict[str, ForgetRequest]:
-    """The forget requests of a study by name. Raises StudyError."""
-    if not isinstance(raw, dict) or not raw:
-        raise StudyError(f"{where}: must name at least one forget request, but got {raw!r}")
-    requests = {}
-    for name, content in raw.items():
-        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-            raise StudyError(f"{where}: {name!r}: must be a name of letters, digits, `.`, `_`, `-`")
-        if isinstance(content, dict) and "class" in content:
-            # YAML reads the class `3` as a number; classes are names.
-            content = {key: value for key, value in content.items() if key != "class"} | {
-                "target": str(content["class"])
-            }
-        requests[name] = build(
-            ForgetRequest, content, f"{where}: {name}", renamed={"target": "class"}
-        )
-    return requests
-
-
-def plain_request(request: ForgetRequest) -> dict[str, Any]:
-    """As it is written in a study file."""
-    found = {"class" if key == "target" else key: item for key, item in plain(request).items()}
-    return {key: item for key, item in found.items() if item is not None}
+Data = Annotated[
+    DataSpec, FromFile(named=True, name=[OneOf(LOADERS), Field(description="The data set.")])
+]
+Network = Annotated[
+    ModelSpec,
+    FromFile(
+        named=True,
+        name=[WithJsonSchema(NETWORKS), Field(description="The network, or `module:function`.")],
+        stem=[OneOf(STEMS), Field(description="Form of networks that have both; else `small`.")],
+        weights=[Field(description=WEIGHTS)],
+        normalize=[Field(description=NORMALIZE)],
+    ),
+]
+Training = Annotated[
+    Recipe,
+    FromFile(
+        optimizer=[OneOf(OPTIMIZERS)],
+        schedule=[OneOf(SCHEDULES)],
+        augment=[OneOf(POLICIES)],
+        precision=[OneOf(PRECISIONS), Field(description=PRECISION)],
+    ),
+]
+Target = BeforeValidator(word, json_schema_input_type=str | float | None)
+Request = Annotated[
+    ForgetRequest,
+    FromFile(
+        kind=[OneOf(KINDS)],
+        target=[Target, Field(alias="class")],
+        count=[Field(description=COUNT)],
+    ),
+]

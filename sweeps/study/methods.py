@@ -5,15 +5,35 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, WithJsonSchema
 
 from mu import methods
 from mu.forget import ForgetRequest
 from mu.methods import Method
 from sweeps.errors import StudyError
 from sweeps.study import space
-from sweeps.study.fields import known
-from sweeps.study.space import Range
+from sweeps.study.schema import Filled, Section, Value, named
+from sweeps.study.space import Range, RangeSection
+
+NAMES = {"anyOf": [{"enum": methods.names()}, {"type": "string"}]}
+
+
+class MethodSection(Section):
+    """A method, searched over the ranges that ship with it unless this says otherwise."""
+
+    name: Annotated[str, WithJsonSchema(NAMES)]
+    """A file in `mu/methods`, or in the folder of `--methods-path`."""
+    fix: dict[str, Value] | None = None
+    """Knob to a value, which is then not searched."""
+    space: dict[str, RangeSection] | None = None
+    """Knob to the range to search instead of the one that ships."""
+    forget: Filled[str] | None = None
+    """Names of the requests it is used on; all when left out."""
+
+
+Entry = Annotated[MethodSection, BeforeValidator(named, json_schema_input_type=str | MethodSection)]
 
 
 @dataclass(frozen=True)
@@ -36,57 +56,66 @@ class MethodConfig:
     def name(self) -> str:
         return self.method.name
 
-
-def parse_methods(
-    raw: Any, requests: Mapping[str, ForgetRequest], where: str, folders: Sequence[Path]
-) -> tuple[MethodConfig, ...]:
-    """The list of methods of a study on its requests. Raises StudyError."""
-    if not isinstance(raw, list) or not raw:
-        raise StudyError(f"{where}: must list at least one method, but got {raw!r}")
-    tuned: list[MethodConfig] = []
-    for entry in raw:
-        content = {"name": entry} if isinstance(entry, str) else entry
-        if not isinstance(content, dict) or not isinstance(content.get("name"), str):
-            raise StudyError(
-                f"{where}: must be a name or {{name, fix, space, forget}}, but got {entry!r}"
-            )
-        here = f"{where}: {content['name']}"
-        known(content, ("name", "fix", "space", "forget"), here)
-        try:
-            method = methods.load(content["name"], folders)
-        except ValueError as error:
-            raise StudyError(f"{where}: {error}") from error
-        if method.name in [t.name for t in tuned]:
-            raise StudyError(f"{here}: is listed twice")
-        used = content.get("forget", list(requests))
-        if not isinstance(used, list) or not used:
-            raise StudyError(f"{here}: forget: must list forget requests, but got {used!r}")
-        for name in used:
-            if name not in requests:
-                raise StudyError(
-                    f"{here}: forget: unknown request {name!r}; there are {', '.join(requests)}"
-                )
-            if requests[name].kind not in method.requests:
-                raise StudyError(
-                    f"{here}: does not support the {requests[name].kind} request `{name}`; it "
-                    f"supports {', '.join(method.requests)} (limit it with `forget: [...]`)"
-                )
-        names = tuple(name for name in requests if name in used)
-        tuned.append(_tuned(method, content, names, here, folders))
-    return tuple(tuned)
+    @property
+    def plain(self) -> dict[str, Any]:
+        """What a study file writes of it, with every knob."""
+        ranges = {range_.knob: range_.plain for range_ in self.ranges}
+        fix = {name: value for name, value in self.fixed.items() if name not in ranges}
+        return {"name": self.name, "fix": fix, "space": ranges, "forget": list(self.forget)}
 
 
-def _tuned(
-    method: Method,
-    content: Mapping[str, Any],
-    requests: tuple[str, ...],
+def resolve_methods(
+    entries: Sequence[MethodSection],
+    requests: Mapping[str, ForgetRequest],
     where: str,
     folders: Sequence[Path],
-) -> MethodConfig:
-    fix, own = content.get("fix") or {}, content.get("space") or {}
-    for key, value in (("fix", fix), ("space", own)):
-        if not isinstance(value, dict):
-            raise StudyError(f"{where}: {key}: must be a mapping, but got {value!r}")
+) -> tuple[MethodConfig, ...]:
+    """Return the methods of a study on its requests.
+
+    Args:
+        where: Where the methods stand, for messages.
+        folders: Where else methods are looked for.
+
+    Raises:
+        StudyError: A method, knob or request is unknown, or they do not go together.
+    """
+    configs: list[MethodConfig] = []
+    for entry in entries:
+        here = f"{where}: {entry.name}"
+        try:
+            method = methods.load(entry.name, folders)
+        except ValueError as error:
+            raise StudyError(f"{where}: {error}") from error
+        if method.name in [config.name for config in configs]:
+            raise StudyError(f"{here}: is listed twice")
+        used = _requests(entry, method, requests, here)
+        fixed, ranges = _knobs(entry, method, here, folders)
+        configs.append(MethodConfig(method, fixed, ranges, used))
+    return tuple(configs)
+
+
+def _requests(
+    entry: MethodSection, method: Method, requests: Mapping[str, ForgetRequest], where: str
+) -> tuple[str, ...]:
+    used = tuple(requests) if entry.forget is None else entry.forget
+    for name in used:
+        if name not in requests:
+            raise StudyError(
+                f"{where}: forget: unknown request {name!r}; there are {', '.join(requests)}"
+            )
+        if requests[name].kind not in method.requests:
+            raise StudyError(
+                f"{where}: does not support the {requests[name].kind} request `{name}`; it "
+                f"supports {', '.join(method.requests)} (limit it with `forget: [...]`)"
+            )
+    return tuple(name for name in requests if name in used)
+
+
+def _knobs(
+    entry: MethodSection, method: Method, where: str, folders: Sequence[Path]
+) -> tuple[dict[str, Any], tuple[Range, ...]]:
+    """Return the values of all knobs, and the ranges of those that are searched."""
+    fix, own = entry.fix or {}, entry.space or {}
     try:
         fixed = method.check(fix)
     except ValueError as error:
@@ -96,22 +125,5 @@ def _tuned(
         raise StudyError(f"{where}: `{both[0]}` is in both `fix` and `space`")
     shipped, source = space.shipped(method, folders)
     ranges = {r.knob: r for r in space.parse(shipped, method, source)}
-    ranges |= {r.knob: r for r in space.parse(own, method, f"{where}: space")}
-    kept = tuple(r for name, r in ranges.items() if name not in fix)
-    return MethodConfig(method, fixed, kept, requests)
-
-
-def plain_method(tuned: MethodConfig) -> dict[str, Any]:
-    """As it is written in a study file, with every knob."""
-    spans = {}
-    for span in tuned.ranges:
-        if span.choices:
-            content: dict[str, Any] = {"choices": list(span.choices)}
-        else:
-            content = {"low": span.low, "high": span.high}
-            content |= {"log": True} if span.log else {}
-            content |= {"step": span.step} if span.step is not None else {}
-        spans[span.knob] = content | ({"when": dict(span.when)} if span.when else {})
-    searched = {span.knob for span in tuned.ranges}
-    fix = {name: value for name, value in tuned.fixed.items() if name not in searched}
-    return {"name": tuned.name, "fix": fix, "space": spans, "forget": list(tuned.forget)}
+    ranges |= {r.knob: r for r in space.resolve(own, method, f"{where}: space")}
+    return fixed, tuple(r for name, r in ranges.items() if name not in fix)

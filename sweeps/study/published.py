@@ -1,25 +1,30 @@
-"""Tables that papers printed, under our names: what the report sets beside a study's own numbers.
+"""Tables that papers printed, under our names, for the report to set beside a study's own numbers.
 
-The tables ship as CSV files, one printed number a line; `studies/papers/published/README.md` says where they are
-from and what is doubtful in them. A study names those it repeats, and which of its requests stands for which setting.
+The tables ship as CSV files with one printed number a line; `studies/papers/published/README.md` says where they are
+from and what is doubtful in them. A study names the tables it repeats, and which of its requests stands for which
+setting.
 """
 
 from __future__ import annotations
 
 import csv
+import math
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
 
 from mu import methods
 from mu.forget import ForgetRequest
 from mu.metrics import METRICS
 from sweeps.errors import StudyError
+from sweeps.phases import trial_phases
 from sweeps.study import yaml_file
-from sweeps.study.fields import build, plain
+from sweeps.study.schema import OneOf, Section
 
 COLUMNS = (
     "paper",
@@ -35,8 +40,7 @@ COLUMNS = (
 )
 EVERY = "*"
 """In place of a forget request: the mean over all of the study's."""
-PHASES = ("search", "default", "confirm", "sufficient", "transfer")
-REFERENCES = {
+PRINTED_REFERENCES = {
     "retrain": "retrain",
     "gold (retrain)": "retrain",
     "baseline": "original",
@@ -89,45 +93,31 @@ AVG_CHANGE = "avg_change"
 """NatMU's AvgChange, which compares two sets of knobs and so belongs to no single trial."""
 
 
-@dataclass(frozen=True)
-class Published:
-    """A printed table that a study repeats.
-
-    Args:
-        table: Name of a table that ships with musweep, or path of a .csv file beside the study.
-        settings: Forget request (or `*`, the mean over all of them) to what the table calls it. Names of searched
-            knobs in braces stand for their values: then every configuration that was searched has its own rows.
-        where: Column to the value that rows must have, such as `dataset: CIFAR-10`.
-        phase: Whose runs stand beside it: `confirm`, `sufficient`, `transfer` or `default`; `search` is implied by
-            knobs in braces.
-        source: Request whose knobs were used; `transfer` only.
-        methods: What the table calls a method to ours, where it is not known already.
-        metrics: The same for metrics.
-    """
+class Published(Section):
+    """A printed table that a study repeats."""
 
     table: str
-    settings: Mapping[str, str]
-    where: Mapping[str, str] = field(default_factory=dict)
-    phase: str = "confirm"
+    """Name of a table that ships with musweep, or path of a .csv file beside the study."""
+    settings: Annotated[dict[str, str], Field(min_length=1)]
+    """Forget request (or `*`, the mean over all of them) to what the table calls it. Names of searched knobs in braces
+    stand for their values: then every configuration that was searched has its own rows."""
+    where: dict[Annotated[str, OneOf(COLUMNS)], str] = Field(default_factory=dict)
+    """Column to the value that rows must have, such as `dataset: CIFAR-10`."""
+    phase: Annotated[str, OneOf(trial_phases())] = "confirm"
+    """Whose runs stand beside it: `confirm`, `sufficient`, `transfer` or `default`; `search` is implied by knobs in
+    braces."""
     source: str | None = None
-    methods: Mapping[str, str] = field(default_factory=dict)
-    metrics: Mapping[str, str] = field(default_factory=dict)
+    """Request whose knobs were used; `transfer` only, which needs it."""
+    methods: dict[str, str] = Field(default_factory=dict)
+    """What the table calls a method to ours, where it is not known already."""
+    metrics: dict[str, Annotated[str, OneOf(METRICS)]] = Field(default_factory=dict)
+    """The same for metrics."""
 
-    def __post_init__(self) -> None:
-        if self.phase not in PHASES:
-            raise ValueError(f"phase must be one of {', '.join(PHASES)}, but got {self.phase!r}")
+    @model_validator(mode="after")
+    def _check(self) -> Published:
         if (self.phase == "transfer") != (self.source is not None):
             raise ValueError("`source` belongs to the phase transfer, which needs it")
-        if not self.settings:
-            raise ValueError("`settings` must name at least one forget request")
-        for column in self.where:
-            if column not in COLUMNS:
-                raise ValueError(
-                    f"where: unknown column `{column}`; there are {', '.join(COLUMNS)}"
-                )
-        for name in self.metrics.values():
-            if name not in METRICS:
-                raise ValueError(f"metrics: unknown metric {name!r}; see mu/vocabulary.py")
+        return self
 
 
 @dataclass(frozen=True)
@@ -160,13 +150,13 @@ class Printed:
 
 
 def shipped() -> dict[str, Path]:
-    """The tables that come with musweep, by name."""
+    """Return the tables that come with musweep, by name."""
     folder = Path(str(resources.files("sweeps.studies"))) / "papers" / "published"
     return {path.stem: path for path in sorted(folder.glob("*.csv"))}
 
 
 def find(table: str, folder: Path) -> Path:
-    """A shipped table, or a file beside the study. Raises StudyError."""
+    """Return a shipped table, or a file beside the study. Raises StudyError."""
     known = shipped()
     if table in known:
         return known[table]
@@ -182,7 +172,7 @@ def printed(
     knobs: Collection[str],
     path: Path,
 ) -> tuple[Printed, ...]:
-    """Every number of the table that stands for one of the study's requests.
+    """Return every number of the table that stands for one of the study's requests.
 
     Args:
         knobs: Those that the study searches.
@@ -196,7 +186,7 @@ def printed(
         for row in _read(path)
         if all(row[column] == value for column, value in published.where.items())
     ]
-    found: list[Printed] = []
+    numbers: list[Printed] = []
     for forget, setting in published.settings.items():
         if forget not in (*requests, EVERY):
             raise StudyError(
@@ -220,14 +210,17 @@ def printed(
             )
         for row, match in matches:
             values = {k: yaml_file.parse(value, setting) for k, value in match.groupdict().items()}
-            found.append(_printed(published, row, forget, values, whole_class))
-    return tuple(found)
+            numbers.append(_printed(published, row, forget, values, whole_class))
+    return tuple(numbers)
 
 
-def parse_published(
-    raw: Any, requests: Mapping[str, ForgetRequest], knobs: Collection[str], where: str
+def resolve_published(
+    tables: Sequence[Published],
+    requests: Mapping[str, ForgetRequest],
+    knobs: Collection[str],
+    where: str,
 ) -> tuple[list[dict[str, Any]], tuple[Printed, ...]]:
-    """The printed tables that a study in the file `where` repeats, as plain data and as numbers.
+    """Return the printed tables that a study in the file `where` repeats, as plain data and as numbers.
 
     Args:
         knobs: Those that the study searches.
@@ -235,25 +228,23 @@ def parse_published(
     Raises:
         StudyError: A table, setting, method or metric is unknown.
     """
-    if raw is not None and not isinstance(raw, list):
-        raise StudyError(f"{where}: published: must be a list of tables, but got {raw!r}")
-    attached: list[dict[str, Any]] = []
+    definitions: list[dict[str, Any]] = []
     numbers: list[Printed] = []
-    for position, entry in enumerate(raw or [], start=1):
-        here = f"{where}: published: {position}"
-        table = build(Published, entry, here)
+    for position, published in enumerate(tables, start=1):
         try:
-            path = find(table.table, Path(where).parent)
-            numbers += printed(table, requests, knobs, path)
+            path = find(published.table, Path(where).parent)
+            numbers += printed(published, requests, knobs, path)
         except StudyError as error:
-            raise StudyError(f"{here}: {table.table}: {error}") from error
-        known = table.table in shipped()
-        attached.append(plain(table) | {"table": table.table if known else str(path.resolve())})
-    return attached, tuple(numbers)
+            here = f"{where}: published: {position}: {published.table}"
+            raise StudyError(f"{here}: {error}") from error
+        known = published.table in shipped()
+        name = published.table if known else str(path.resolve())
+        definitions.append(published.model_dump() | {"table": name})
+    return definitions, tuple(numbers)
 
 
 def _pattern(setting: str) -> re.Pattern[str]:
-    """A setting as a pattern whose groups are the knobs in braces."""
+    """Return a setting as a pattern whose groups are the knobs in braces."""
     parts = re.split(r"\{(\w+)\}", setting)
     return re.compile(
         "".join(f"(?P<{p}>[^;]+)" if i % 2 else re.escape(p) for i, p in enumerate(parts))
@@ -297,16 +288,16 @@ def _in_our_units(text: str, metric: str, name: str | None) -> float | None:
 
 
 def our_method(printed_name: str) -> str | None:
-    """Our name of a method, or `original` or `retrain`; None where we have no such method."""
+    """Return our name of a method, or `original` or `retrain`; None where we have no such method."""
     name = printed_name.casefold()
-    if name in REFERENCES:
-        return REFERENCES[name]
-    found = METHODS.get(name, name)
-    return found if found in methods.names() else None
+    if name in PRINTED_REFERENCES:
+        return PRINTED_REFERENCES[name]
+    ours = METHODS.get(name, name)
+    return ours if ours in methods.names() else None
 
 
 def our_metric(paper: str, table: str, printed_name: str, whole_class: bool) -> str | None:
-    """Our name of what a paper calls a metric, by the vocabulary; None where we have no such metric."""
+    """Return our name of what a paper calls a metric, by the vocabulary; None where we have no such metric."""
     if printed_name == "AvgChange":
         return AVG_CHANGE
     spelt = SPELLINGS.get((paper, printed_name), printed_name)
@@ -336,9 +327,9 @@ def _checked(rows: Iterable[dict[str, str]], path: Path) -> Iterator[dict[str, s
     for number, row in enumerate(rows, start=2):
         for key in ("mean", "std"):
             try:
-                float(row[key] or 0)
+                finite = math.isfinite(float(row[key] or 0))
             except (TypeError, ValueError):
-                raise StudyError(
-                    f"{path}:{number}: {key} must be a number, but got {row[key]!r}"
-                ) from None
+                finite = False
+            if not finite:
+                raise StudyError(f"{path}:{number}: {key} must be a number, but got {row[key]!r}")
         yield row

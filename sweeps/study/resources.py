@@ -2,38 +2,52 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from mu.launch import check_launch
-from sweeps.errors import StudyError
-from sweeps.study.fields import build, known
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from mu.launch import LAUNCHES
+from sweeps.study.schema import Count, OneOf, Section
 
 
-@dataclass(frozen=True)
-class Slot:
-    """What one trial or training occupies while it runs.
+def _amount(value: float) -> float:
+    if value < 0 or (value > 1 and value != int(value)):
+        raise ValueError(f"must be in [0, 1] or a whole number, but got {value:g}")
+    return value
 
-    Args:
-        cpus: CPU cores.
-        gpus: Share of a GPU, or a whole number of them.
-        custom: Further resources that nodes of the cluster declare, by Ray's name for them.
-    """
 
-    cpus: float = 1.0
-    gpus: float = 0.0
-    custom: Mapping[str, float] = field(default_factory=dict)
+def _seconds(value: Any) -> Any:
+    if value is not None and (type(value) not in (int, float) or value <= 0):
+        raise ValueError(f"must be seconds above 0, but got {value!r}")
+    return value
 
-    def __post_init__(self) -> None:
-        for name, value in self.amounts.items():
-            if not 0 <= value < math.inf or (value > 1 and value != int(value)):
-                raise ValueError(f"{name} must be in [0, 1] or a whole number, but got {value}")
-        if not any(self.amounts.values()):
-            raise ValueError("one of cpus, gpus and custom must be above 0")
+
+def _web(value: Any) -> Any:
+    """Refuse what is no web address, without showing it: it may hold a secret."""
+    try:
+        parts = urlsplit(value)
+        valid = value is None or (parts.scheme in ("http", "https") and bool(parts.hostname))
+    except (AttributeError, TypeError, ValueError):
+        valid = False
+    if not valid:
+        raise ValueError("must be an URL with http:// or https:// and a host")
+    return value
+
+
+Amount = Annotated[float, AfterValidator(_amount)]
+Limit = Annotated[float | None, Field(gt=0)]
+
+
+class Occupied(Section):
+    """Resources, by Ray's names for them."""
+
+    cpus: Amount = 1.0
+    """CPU cores."""
+    gpus: Amount = 0.0
+    """Share of a GPU, or a whole number of them."""
+    custom: dict[str, Amount] = Field(default_factory=dict)
+    """Further resources that nodes of the cluster declare."""
 
     @property
     def amounts(self) -> dict[str, float]:
@@ -41,138 +55,87 @@ class Slot:
         return {"cpus": self.cpus, "gpus": self.gpus, **self.custom}
 
 
-@dataclass(frozen=True)
-class Resources:
-    """Who occupies what.
+class Slot(Occupied):
+    """What one trial or training occupies while it runs."""
 
-    Args:
-        trial: A trial.
-        reference: A training of a reference, and its scoring.
-        concurrent: Most trials at once; None is as many as the cluster holds.
-        launch: How training steps reach a GPU: `eager`, `graph` (recorded) or `compile` (fused and recorded); see
-            ``mu.launch``.
-    """
+    @model_validator(mode="after")
+    def _check(self) -> Slot:
+        if not any(self.amounts.values()):
+            raise ValueError("one of cpus, gpus and custom must be above 0")
+        return self
 
-    trial: Slot = Slot()
-    reference: Slot = Slot()
-    concurrent: int | None = None
-    launch: str = "eager"
+
+class Resources(Slot):
+    """What a trial occupies: `{cpus: 4, gpus: 0.25}` puts four trials on each GPU."""
+
+    concurrent: Count | None = None
+    """Most trials at once; as many as the cluster holds when left out."""
+    launch: Annotated[str, OneOf(LAUNCHES)] = "eager"
+    """How training steps reach a GPU: `eager`, `graph` (recorded) or `compile` (fused and recorded); see `mu.launch`."""
+    references: Occupied | None = None
+    """The same three keys for a training of a reference and its scoring, such as `{gpus: 1}`; what is left out is as of
+    trials."""
+
+    @model_validator(mode="after")
+    def _check_references(self) -> Resources:
+        if not any(Occupied(**self._of_references).amounts.values()):
+            raise ValueError("references: one of cpus, gpus and custom must be above 0")
+        return self
 
     @property
-    def plain(self) -> dict[str, Any]:
-        """As it is written in a study file."""
-        return {
-            **dataclasses.asdict(self.trial),
-            "concurrent": self.concurrent,
-            "launch": self.launch,
-            "references": dataclasses.asdict(self.reference),
-        }
+    def _of_references(self) -> dict[str, Any]:
+        own = self.references.model_dump(exclude_unset=True) if self.references else {}
+        return self.model_dump(include=set(Occupied.model_fields)) | own
+
+    @property
+    def trial(self) -> Slot:
+        """What a trial occupies."""
+        return Slot(cpus=self.cpus, gpus=self.gpus, custom=self.custom)
+
+    @property
+    def reference(self) -> Slot:
+        """What a training of a reference occupies, and its scoring."""
+        return Slot(**self._of_references)
 
 
-@dataclass(frozen=True)
-class Budget:
-    """What a study may cost, all its runs together; None is no limit. The search ends early enough to stay within it.
+class Budget(Section):
+    """What a study may cost, all its runs together. The search ends early enough to stay within it."""
 
-    Args:
-        gpu_hours: Hours of whole GPUs: two trials that share one for an hour cost one.
-        cpu_hours: Hours of CPU cores.
-        wall_minutes: Minutes in which anything ran.
-    """
-
-    gpu_hours: float | None = None
-    cpu_hours: float | None = None
-    wall_minutes: float | None = None
-
-    def __post_init__(self) -> None:
-        for name, value in dataclasses.asdict(self).items():
-            if value is not None and not value > 0:
-                raise ValueError(f"{name} must be above 0, but got {value}")
+    gpu_hours: Limit = None
+    """Hours of whole GPUs: two trials that share one for an hour cost one."""
+    cpu_hours: Limit = None
+    """Hours of CPU cores."""
+    wall_minutes: Limit = None
+    """Minutes in which anything ran."""
 
     def __bool__(self) -> bool:
         return self != Budget()
 
 
-@dataclass(frozen=True)
-class RunSettings:
-    """How a study is run. Nothing here changes a result; all of it may change between runs.
+class RunSettings(Section):
+    """How a study is run. Nothing here changes a result; all of it may change between runs."""
 
-    Args:
-        resources: What trials and trainings occupy.
-        trial_timeout: Seconds after which a trial is ended as `failed`; None is never.
-        budget: What the study may cost.
-        notify: URL that is told when a run ends, or fails.
-    """
-
-    resources: Resources = Resources()
-    trial_timeout: float | None = None
-    budget: Budget = Budget()
-    notify: str | None = None
+    resources: Resources = Field(default_factory=Resources)
+    """What trials and trainings occupy."""
+    trial_timeout: Annotated[float | None, BeforeValidator(_seconds)] = None
+    """Seconds after which a trial is ended, and recorded as `failed`; never when left out."""
+    budget: Annotated[
+        Budget, BeforeValidator(lambda value: value or {}, json_schema_input_type=Budget | None)
+    ] = Field(default_factory=Budget)
+    """What the study may cost."""
+    notify: Annotated[str | None, BeforeValidator(_web)] = None
+    """URL that is told when a run ends, or fails."""
 
     @property
     def plain(self) -> dict[str, Any]:
-        """As it is written in a study file, without what is secret in an URL."""
-        return {
-            "resources": self.resources.plain,
-            "trial_timeout": self.trial_timeout,
-            "budget": dataclasses.asdict(self.budget),
-            "notify": self.notify and shown(self.notify),
-        }
-
-
-KEYS = tuple(RunSettings().plain)
-
-
-def parse(raw: Mapping[str, Any], where: str) -> RunSettings:
-    """The operation part of a study given as plain data. Raises StudyError."""
-    timeout = raw.get("trial_timeout")
-    number = isinstance(timeout, (int, float)) and not isinstance(timeout, bool)
-    if timeout is not None and not (number and 0 < timeout < math.inf):
-        raise StudyError(f"{where}: trial_timeout: must be seconds above 0, but got {timeout!r}")
-    notify = raw.get("notify")
-    if notify is not None and not _is_web(notify):
-        raise StudyError(f"{where}: notify: must be an URL with http:// or https:// and a host")
-    return RunSettings(
-        _resources(raw.get("resources", {}), f"{where}: resources"),
-        None if timeout is None else float(timeout),
-        build(Budget, raw.get("budget") or {}, f"{where}: budget"),
-        notify,
-    )
-
-
-def _resources(raw: Any, where: str) -> Resources:
-    share = [f.name for f in dataclasses.fields(Slot)]
-    if not isinstance(raw, dict):
-        raise StudyError(f"{where}: must be a mapping, but got {raw!r}")
-    known(raw, (*share, "concurrent", "launch", "references"), where)
-    own = {key: value for key, value in raw.items() if key in share}
-    trial = build(Slot, own, where)
-    references = raw.get("references") or {}
-    if not isinstance(references, dict):
-        raise StudyError(f"{where}: references: must be a mapping, but got {references!r}")
-    reference = build(Slot, {**own, **references}, f"{where}: references")
-    concurrent = raw.get("concurrent")
-    if concurrent is not None and (type(concurrent) is not int or concurrent < 1):
-        raise StudyError(
-            f"{where}: concurrent must be a whole number, at least 1, but got {concurrent!r}"
-        )
-    launch = raw.get("launch", "eager")
-    try:
-        check_launch(launch)
-    except ValueError as error:
-        raise StudyError(f"{where}: {error}") from error
-    return Resources(trial, reference, concurrent, launch)
-
-
-def _is_web(value: Any) -> bool:
-    try:
-        parts = urlsplit(value)
-        return parts.scheme in ("http", "https") and bool(parts.hostname)
-    except (AttributeError, TypeError, ValueError):
-        return False
+        """What a study file writes of it, every resource of references included, without secrets of the URL."""
+        content = self.model_dump(mode="json", include=set(RunSettings.model_fields))
+        content["resources"]["references"] = self.resources.reference.model_dump()
+        return content | {"notify": self.notify and shown(self.notify)}
 
 
 def shown(url: str) -> str:
-    """An URL without what may be secret in it: user, password, path and query."""
+    """Return an URL without what may be secret in it: user, password, path and query."""
     parts = urlsplit(url)
     port = f":{parts.port}" if parts.port else ""
     return f"{parts.scheme}://{parts.hostname}{port}/..."

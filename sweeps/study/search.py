@@ -1,20 +1,17 @@
-"""How cells are searched: trials, sampler, objective."""
+"""How cells are searched: trials, sampler, objective, early stopping."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, model_validator
 
 from mu.metrics import METRICS
-from sweeps.errors import StudyError
 from sweeps.study import space
-from sweeps.study.fields import build, known, one_of
 from sweeps.study.methods import MethodConfig
+from sweeps.study.schema import Count, Filled, Items, OneOf, Section
 
-SAMPLERS = ("tpe", "random", "grid")
-EARLY_STOPS = ("collapse", "none", "asha")
 _IN_TRIALS = {name: m for name, m in METRICS.items() if m.when == "trial"}
 OBJECTIVES = (*(name for name, m in _IN_TRIALS.items() if m.better == "lower"), "mean_gap")
 GAPPED = tuple(
@@ -22,70 +19,84 @@ GAPPED = tuple(
     for name, m in _IN_TRIALS.items()
     if m.better == "target" and name != "entropy_median_diff"  # which is itself a comparison
 )
+Objective = Annotated[str, OneOf(OBJECTIVES)]
 
 
-@dataclass(frozen=True)
-class Search:
-    """How each cell is searched.
-
-    Args:
-        trials: Configurations per cell, the same for every method, but one for a method with nothing to search;
-            of a grid, how many points it has.
-        sampler: `tpe`, `random`, or `grid`, which tries every combination of `choices` and of values a `step` apart.
-        objective: Metrics to minimise on the `val` view; the first decides which knobs are best.
-        mean_gap: Metrics whose mean gap the objective `mean_gap` is.
-        early_stop: `collapse` ends a trial whose model is destroyed; `asha` ends also those that are behind
-            others of their cell, for methods that improve steadily; `none` only ends what diverged.
-    """
-
-    trials: int = 30
-    sampler: str = "tpe"
-    objective: tuple[str, ...] = ("avg_gap_natmu",)
-    early_stop: str = "collapse"
-    mean_gap: tuple[str, ...] = ()
+Gaps = Items[Annotated[str, OneOf(GAPPED)]]
 
 
-def parse_search(raw: Any, methods: Sequence[MethodConfig], where: str) -> Search:
-    """How a study searches its methods. Raises StudyError."""
-    objective = raw.get("objective") if isinstance(raw, dict) else None
-    if isinstance(objective, str):
-        raw = {**raw, "objective": [objective]}
-    elif isinstance(objective, dict):
-        known(objective, ("mean_gap",), f"{where}: objective")
-        raw = {**raw, "objective": ["mean_gap"], **objective}
-    search = build(Search, raw, where)
-    if search.trials < 1:
-        raise StudyError(f"{where}: trials must be at least 1, but got {search.trials}")
-    one_of(search.sampler, SAMPLERS, f"{where}: sampler")
-    one_of(search.early_stop, EARLY_STOPS, f"{where}: early_stop")
-    for name in search.objective:
-        one_of(name, OBJECTIVES, f"{where}: objective")
-    for name in search.mean_gap:
-        one_of(name, GAPPED, f"{where}: mean_gap", "hold some of")
-    if ("mean_gap" in search.objective) != bool(search.mean_gap):
-        raise StudyError(
-            f"{where}: the objective mean_gap needs its list of metrics, such as "
-            "{mean_gap: [acc_test, acc_forget]}"
-        )
-    if not search.objective:
-        raise StudyError(f"{where}: objective must name at least one metric")
-    if search.early_stop == "asha" and len(search.objective) > 1:
-        raise StudyError(f"{where}: early_stop asha compares one objective, but there are several")
-    return _grid(search, methods, "trials" in raw, where) if search.sampler == "grid" else search
+class MeanGap(Section):
+    """The objective that is the mean gap over a list of metrics."""
+
+    mean_gap: Gaps
+    """The metrics whose gaps are averaged."""
 
 
-def _grid(search: Search, methods: Sequence[MethodConfig], given: bool, where: str) -> Search:
-    """The search with as many trials as its grid has points."""
-    sizes = {}
-    for method in filter(lambda method: method.ranges, methods):
-        try:
-            sizes[method.name] = len(space.grid(method.ranges, method.fixed))
-        except ValueError as error:
-            raise StudyError(f"{where}: sampler grid: {method.name}: {error}") from error
-    first = next(iter(sizes.values()), 1)
-    if set(sizes.values()) - {first} or (given and search.trials != first):
-        points = ", ".join(f"{name} {size}" for name, size in sizes.items())
-        raise StudyError(
-            f"{where}: sampler grid needs a grid of `trials` points for every method, but got {points}"
-        )
-    return dataclasses.replace(search, trials=first)
+Objectives = Annotated[
+    Filled[Objective],
+    BeforeValidator(
+        lambda value: [value] if isinstance(value, str) else value,
+        json_schema_input_type=Objective | list[Objective] | MeanGap,
+    ),
+]
+
+
+class Search(Section):
+    """How knobs are tuned. Every cell, a method on a request, is searched with the same number of trials."""
+
+    trials: Count = 30
+    """Configurations per cell, the same for every method, but one for a method with nothing to search; of a grid, how
+    many points it has."""
+    sampler: Literal["tpe", "random", "grid"] = "tpe"
+    """`tpe`, `random`, or `grid`, which tries every combination of `choices` and of values a `step` apart."""
+    objective: Objectives = ("avg_gap_natmu",)
+    """Metric to minimise on the `val` view, or a list of them, of which the first decides which knobs are best; or
+    `{mean_gap: [acc_test, acc_forget]}`, the mean gap of a list of one's own."""
+    mean_gap: Gaps = ()
+    """The metrics whose mean gap the objective `mean_gap` is, where that is one of several objectives."""
+    early_stop: Literal["collapse", "none", "asha"] = "collapse"
+    """`collapse` ends a trial whose model is destroyed; `asha` ends also those that are behind others of their cell, for
+    methods that improve steadily; `none` only ends what diverged."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _unfold(cls, content: Any) -> Any:
+        """Write the objective `{mean_gap: [...]}` as the two keys that it stands for."""
+        objective = content.get("objective") if isinstance(content, dict) else None
+        if not isinstance(objective, dict):
+            return content
+        if list(objective) != ["mean_gap"]:
+            raise ValueError(f"objective: must be {{mean_gap: [...]}}, but got {objective!r}")
+        return {**content, "objective": ["mean_gap"], **objective}
+
+    @model_validator(mode="after")
+    def _check(self) -> Search:
+        if ("mean_gap" in self.objective) != bool(self.mean_gap):
+            example = "{mean_gap: [acc_test, acc_forget]}"
+            raise ValueError(f"the objective mean_gap needs its list of metrics, such as {example}")
+        if self.early_stop == "asha" and len(self.objective) > 1:
+            raise ValueError("early_stop asha compares one objective, but there are several")
+        return self
+
+    def over(self, methods: Sequence[MethodConfig]) -> Search:
+        """Return the search of these methods: that of a grid has as many trials as the grid has points.
+
+        Raises:
+            ValueError: A range has no points, or the methods' grids differ in size.
+        """
+        if self.sampler != "grid":
+            return self
+        sizes: dict[str, int] = {}
+        for method in (method for method in methods if method.ranges):
+            try:
+                sizes[method.name] = len(space.grid(method.ranges, method.fixed))
+            except ValueError as error:
+                raise ValueError(f"sampler grid: {method.name}: {error}") from error
+        first = next(iter(sizes.values()), 1)
+        asked = self.trials if "trials" in self.model_fields_set else first
+        if {*sizes.values(), asked} != {first}:
+            points = ", ".join(f"{name} {size}" for name, size in sizes.items())
+            raise ValueError(
+                f"sampler grid needs a grid of `trials` points for every method, but got {points}"
+            )
+        return self.model_copy(update={"trials": first})

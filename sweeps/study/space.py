@@ -1,4 +1,4 @@
-"""Search spaces: YAML ranges matched against a method's knobs, and suggested to Optuna by name."""
+"""Search spaces: the ranges of YAML files, checked against a method's knobs and suggested to Optuna by name."""
 
 from __future__ import annotations
 
@@ -6,17 +6,38 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field, TypeAdapter
 
 from mu.knobs import Knob
 from mu.methods import Method
 from sweeps.errors import StudyError
 from sweeps.study import yaml_file
+from sweeps.study.schema import Filled, Section, Value, checked
 
 if TYPE_CHECKING:
     import optuna
 
-KEYS = ("low", "high", "log", "step", "choices", "when")
+
+class RangeSection(Section):
+    """The values of a knob to search: `{low: 1.0e-4, high: 1.0e-1, log: true}` or `{choices: [1, 5, 10]}`."""
+
+    low: float | None = None
+    """Smallest value; needed unless there are choices."""
+    high: float | None = None
+    """Largest value; needed unless there are choices."""
+    log: bool = False
+    """Whether to sample on a logarithmic scale."""
+    step: Annotated[float | None, Field(gt=0)] = None
+    """Distance of values from `low`; continuous (1 for integers) when left out."""
+    choices: Filled[Value] | None = None
+    """Values to choose from."""
+    when: dict[str, Value] | None = None
+    """Other knobs and the values they must have for this one to matter."""
+
+
+_RANGES = TypeAdapter(dict[str, RangeSection])
 
 
 @dataclass(frozen=True)
@@ -50,8 +71,18 @@ class Range:
             return value in self.choices
         return isinstance(value, (int, float)) and self.low <= value <= self.high
 
+    @property
+    def plain(self) -> dict[str, Any]:
+        """What a study file writes of it."""
+        content: dict[str, Any] = {"low": self.low, "high": self.high}
+        if self.choices:
+            content = {"choices": list(self.choices)}
+        content |= {"log": True} if self.log else {}
+        content |= {"step": self.step} if self.step is not None else {}
+        return content | ({"when": dict(self.when)} if self.when else {})
+
     def points(self) -> tuple[Any, ...]:
-        """The values of a grid: the choices, or those `step` apart from `low` to `high`.
+        """Return the values of a grid: the choices, or those `step` apart from `low` to `high`.
 
         Raises:
             ValueError: It is continuous, or logarithmic.
@@ -75,72 +106,77 @@ class Range:
 
 
 def shipped(method: Method, folders: Sequence[Path] = ()) -> tuple[dict[str, Any], str]:
-    """The ranges that come with a method, as YAML says them, and the file's name for messages."""
+    """Return the ranges that come with a method, as YAML says them, and the name of their file for messages."""
     places = [*folders, Path(str(resources.files("search_spaces")))]
     for folder in places:
         path = folder / f"{method.name}.yaml"
         if path.is_file():
-            return _mapping(yaml_file.read(path), str(path)), f"search_spaces/{path.name}"
+            content = yaml_file.read(path) or {}
+            if not isinstance(content, dict):
+                raise StudyError(f"{path}: must be a mapping, but got {content!r}")
+            return content, f"search_spaces/{path.name}"
     return {}, f"search_spaces/{method.name}.yaml"
 
 
 def parse(raw: Mapping[str, Any], method: Method, where: str) -> tuple[Range, ...]:
-    """Check ranges against the method's knobs.
+    """Return the ranges that plain data says for a method's knobs.
 
     Raises:
         StudyError: A knob is unknown, or a range is empty, reversed or outside what the knob accepts.
     """
+    return resolve(checked(_RANGES.validate_python, raw, where), method, where)
+
+
+def resolve(sections: Mapping[str, RangeSection], method: Method, where: str) -> tuple[Range, ...]:
+    """Return ranges, checked against a method's knobs. Raises StudyError, as ``parse`` does."""
     ranges: list[Range] = []
-    for name, content in raw.items():
+    for name, section in sections.items():
         if name not in method.knobs:
             known = ", ".join(sorted(method.knobs))
             raise StudyError(f"{where}: unknown knob `{name}`; {method.name} has {known}")
-        spec = _mapping(content, f"{where}: {name}")
-        ranges.append(_range(method.knobs[name], spec, f"{where}: {name}", method, ranges))
+        for other in section.when or {}:
+            if other not in method.knobs or other not in [r.knob for r in ranges]:
+                raise StudyError(
+                    f"{where}: {name}: `when` names `{other}`, which is no knob searched before it"
+                )
+        try:
+            ranges.append(_range(method.knobs, method.knobs[name], section))
+        except ValueError as error:
+            raise StudyError(f"{where}: {name}: {error}") from error
     return tuple(ranges)
 
 
-def _range(
-    knob: Knob, spec: Mapping[str, Any], where: str, method: Method, before: Sequence[Range]
-) -> Range:
-    for key in spec:
-        if key not in KEYS:
-            raise StudyError(f"{where}: unknown key `{key}`; a range has {', '.join(KEYS)}")
-    conditions = _mapping(spec.get("when", {}), f"{where}: when")
-    for other in conditions:
-        if other not in method.knobs or other not in [r.knob for r in before]:
-            raise StudyError(
-                f"{where}: `when` names `{other}`, which is no knob searched before it"
-            )
-    when = tuple((other, _check(method.knobs[other], v, where)) for other, v in conditions.items())
-    if "choices" in spec:
-        if not isinstance(spec["choices"], list) or not spec["choices"]:
-            raise StudyError(f"{where}: `choices` must be a list of at least one value")
-        if "low" in spec or "high" in spec:
-            raise StudyError(f"{where}: give either `choices` or `low` and `high`")
-        choices = tuple(_check(knob, value, where) for value in spec["choices"])
+def _range(knobs: Mapping[str, Knob], knob: Knob, section: RangeSection) -> Range:
+    """Return the range of a knob. Raises ValueError when it does not fit the knob."""
+    when = tuple((other, knobs[other].check(v)) for other, v in (section.when or {}).items())
+    if section.choices is not None:
+        if section.low is not None or section.high is not None:
+            raise ValueError("give either `choices` or `low` and `high`")
+        choices = tuple(knob.check(value) for value in section.choices)
         return Range(knob.name, choices=choices, when=when)
-    if "low" not in spec or "high" not in spec:
-        raise StudyError(f"{where}: a range needs `low` and `high`, or `choices`")
+    if section.low is None or section.high is None:
+        raise ValueError("a range needs `low` and `high`, or `choices`")
     if knob.kind not in ("int", "float"):
-        raise StudyError(f"{where}: `{knob.name}` is {knob.accepts}; give `choices`")
-    low, high = (_check(knob, spec[end], where) for end in ("low", "high"))
+        raise ValueError(f"`{knob.name}` is {knob.accepts}; give `choices`")
+    low, high = knob.check(section.low), knob.check(section.high)
     if not low < high:
-        raise StudyError(f"{where}: `low` must be less than `high`, but got {low} and {high}")
-    log, step = spec.get("log", False), spec.get("step")
-    if not isinstance(log, bool):
-        raise StudyError(f"{where}: `log` must be true or false, but got {log!r}")
-    if log and low <= 0:
-        raise StudyError(f"{where}: a log range needs `low` > 0, but got {low}")
-    if step is not None and (log or not isinstance(step, (int, float)) or step <= 0):
-        raise StudyError(f"{where}: `step` must be a number > 0, and not with `log`")
-    return Range(knob.name, knob.kind == "int", low, high, log, step, when=when)
+        raise ValueError(f"`low` must be less than `high`, but got {low} and {high}")
+    if section.log and low <= 0:
+        raise ValueError(f"a log range needs `low` > 0, but got {low}")
+    if section.log and section.step is not None:
+        raise ValueError("`step` does not go with `log`")
+    whole, step = knob.kind == "int", section.step
+    if whole and step is not None:
+        if not step.is_integer():
+            raise ValueError(f"`step` of whole numbers must be one, but got {step}")
+        step = int(step)
+    return Range(knob.name, whole, low, high, section.log, step, when=when)
 
 
 def suggest(
     trial: optuna.trial.BaseTrial, ranges: Sequence[Range], knobs: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """All knobs of one trial: those given, overridden where a range applies."""
+    """Return all knobs of one trial: those given, overridden where a range applies."""
     values = dict(knobs)
     for span in ranges:
         if span.applies(values):
@@ -149,31 +185,18 @@ def suggest(
 
 
 def grid(ranges: Sequence[Range], knobs: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The searched knobs of every point of a grid; those that do not apply at a point are left out.
+    """Return the searched knobs of every point of a grid, without those that do not apply at the point.
 
     Raises:
         ValueError: A range has no points.
     """
-    found: list[dict[str, Any]] = [{}]
+    points: list[dict[str, Any]] = [{}]
     for span in ranges:
-        found = [
-            {**chosen, span.knob: value} if span.applies({**knobs, **chosen}) else chosen
-            for chosen in found
-            for value in (span.points() if span.applies({**knobs, **chosen}) else (None,))
-        ]
-    return found
-
-
-def _check(knob: Knob, value: Any, where: str) -> Any:
-    try:
-        return knob.check(value)
-    except ValueError as error:
-        raise StudyError(f"{where}: {error}") from error
-
-
-def _mapping(value: Any, where: str) -> dict[str, Any]:
-    if value is None:
-        return {}
-    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
-        raise StudyError(f"{where}: must be a mapping, but got {value!r}")
-    return value
+        longer = []
+        for point in points:
+            if span.applies({**knobs, **point}):
+                longer += [{**point, span.knob: value} for value in span.points()]
+            else:
+                longer.append(point)
+        points = longer
+    return points

@@ -1,4 +1,4 @@
-"""Models that a study brings: checkpoints that stand in for trained originals and retrained models."""
+"""Models that a study supplies: checkpoints in place of trained originals and retrained models."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
 
 from mu.models import checkpoints
 from mu.problem import Role
 from sweeps.errors import StudyError
 
-if TYPE_CHECKING:
-    pass
-
 PLACES: dict[Role, tuple[str, ...]] = {"original": ("seed",), "retrain": ("request", "seed")}
-"""What may stand in braces in the path of a role's checkpoints."""
+"""The names in braces that the path of a role's checkpoints may hold."""
 
 
 @dataclass(frozen=True)
@@ -38,45 +37,56 @@ SuppliedModels = Mapping[tuple[Role, str, int], SuppliedModel]
 """Checkpoints by role, forget request and seed; a trained model has none."""
 
 
+def _check_path(role: Role) -> BeforeValidator:
+    """Return the validator of the path of a role's checkpoints."""
+    places = PLACES[role]
+    allowed = " and ".join(f"{{{place}}}" for place in places)
+
+    def check(path: Any) -> Any:
+        if path is None:
+            return None
+        if not isinstance(path, str):
+            raise ValueError(f"must be a path with {allowed}, but got {path!r}")
+        for place in re.findall(r"\{(.*?)\}", path):
+            if place not in places:
+                raise ValueError(f"{{{place}}} is unknown; a path may hold {allowed}")
+        return path
+
+    return BeforeValidator(check)
+
+
+Original = Annotated[str | None, _check_path("original")]
+Retrain = Annotated[str | None, _check_path("retrain")]
+
+
 def find_supplied(
-    raw: Mapping[str, Any], requests: Iterable[str], seeds: Sequence[int], where: str
+    paths: Mapping[Role, str], requests: Iterable[str], seeds: Sequence[int], where: str
 ) -> dict[tuple[Role, str, int], SuppliedModel]:
-    """The files that the keys `original` and `retrain` of a study name.
+    """Return the checkpoints that the keys `original` and `retrain` of a study name.
+
+    Args:
+        paths: Role to the path of its checkpoints, with names in braces.
 
     Raises:
-        StudyError: A value is no path with the places of its role, or a file cannot be read.
+        StudyError: A file cannot be read, or all seeds share one retrained model.
     """
-    found: dict[tuple[Role, str, int], SuppliedModel] = {}
-    known: dict[Path, SuppliedModel] = {}
-    for role, places in PLACES.items():
-        template = raw.get(role)
-        if template is None:
-            continue
-        allowed = " and ".join(f"{{{place}}}" for place in places)
-        if not isinstance(template, str):
-            raise StudyError(
-                f"{where}: {role}: must be a path with {allowed}, but got {template!r}"
-            )
-        used = re.findall(r"\{(.*?)\}", template)
-        for place in used:
-            if place not in places:
-                raise StudyError(
-                    f"{where}: {role}: {{{place}}} is unknown; a path may hold {allowed}"
-                )
+    models: dict[tuple[Role, str, int], SuppliedModel] = {}
+    read: dict[Path, SuppliedModel] = {}
+    for role, template in paths.items():
         for request in requests:
             for seed in seeds:
                 text = template.replace("{seed}", str(seed)).replace("{request}", request)
                 path = Path(text).expanduser()
-                if path not in known:
+                if path not in read:
                     try:
-                        known[path] = SuppliedModel(path, checkpoints.digest(path))
+                        read[path] = SuppliedModel(path, checkpoints.digest(path))
                     except ValueError as error:
                         raise StudyError(f"{where}: {role}: {error}") from error
-                found[role, request, seed] = known[path]
-    retrained = [(request, path) for (role, request, _), path in found.items() if role == "retrain"]
+                models[role, request, seed] = read[path]
+    retrained = [(request, m.path) for (role, request, _), m in models.items() if role == "retrain"]
     if len(set(retrained)) < len(retrained):
         raise StudyError(
             f"{where}: retrain: must hold {{seed}}: the spread of retrained models is what gaps are "
             "measured by"
         )
-    return found
+    return models

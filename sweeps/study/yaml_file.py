@@ -1,10 +1,10 @@
-"""YAML as data: numbers as people write them, no duplicate keys, errors that name the file."""
+"""YAML as plain data: numbers as people write them, no duplicate keys, errors that name the file."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from sweeps.errors import StudyError
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain data only; a key given twice is an error, and `1e-5` is the number it means."""
+    """A loader of plain data only: a key given twice is an error, and `1e-5` is the number it means."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()
@@ -39,10 +39,12 @@ _Loader.add_implicit_resolver(
 
 LARGEST = 100_000
 """Most values in a file, aliases written out; a study has hundreds."""
+EDITOR_LINE = "# yaml-language-server:"
+"""How the line begins that tells editors where the schema of the file is."""
 
 
 def _size(node: yaml.Node, known: dict[int, float]) -> float:
-    """How many values a node stands for, aliases written out; infinite when it holds itself."""
+    """Return how many values a node stands for, aliases written out; infinite when it holds itself."""
     if id(node) not in known:
         known[id(node)] = math.inf
         inner: list[yaml.Node] = []
@@ -86,8 +88,54 @@ def read(path: Path) -> Any:
     return parse(text, str(path))
 
 
+def read_study(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the content of a study file, laid over its base and with parts replaced.
+
+    Args:
+        overrides: ``key.subkey=value`` texts.
+
+    Raises:
+        StudyError: The file, its base or an override cannot be read.
+    """
+    raw = read(path)
+    if not isinstance(raw, dict):
+        raise StudyError(
+            f"{path}: must be a mapping with `study`, `forget`, `methods` and other keys, but got {raw!r:.80}"
+        )
+    if "base" in raw:
+        raw = _with_base(raw, path)
+    for text in overrides:
+        _override(raw, text)
+    return raw
+
+
+def _with_base(raw: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Return a study laid over the file it is based on, key by key of the outermost level."""
+    name = raw["base"]
+    if not isinstance(name, str):
+        raise StudyError(f"{path}: base: must be a file beside this one, but got {name!r}")
+    below = read(path.parent / name)
+    if not isinstance(below, dict) or "base" in below:
+        raise StudyError(f"{path}: base: {name} must be a mapping without a `base` of its own")
+    return {**below, **{key: value for key, value in raw.items() if key != "base"}}
+
+
+def _override(raw: dict[str, Any], text: str) -> None:
+    """Replace the value that a text such as ``search.trials=5`` names."""
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise StudyError(f"-o {text}: must be key=value, such as search.trials=5")
+    *path, last = key.split(".")
+    target = raw
+    for part in path:
+        target = target.setdefault(part, {})
+        if not isinstance(target, dict):
+            raise StudyError(f"-o {text}: `{part}` is not a mapping")
+    target[last] = parse(value, f"-o {text}")
+
+
 def shipped_studies() -> dict[str, Path]:
-    """The studies that come with musweep, by name, such as `demo` and `papers/natmu_table3_cifar10`."""
+    """Return the studies that come with musweep, by name, such as `demo` and `papers/natmu_table3_cifar10`."""
     folder = Path(str(resources.files("sweeps.studies")))
     paths = (path for path in sorted(folder.rglob("*.yaml")) if not path.name.startswith("_"))
     found = {path.relative_to(folder).with_suffix("").as_posix(): path for path in paths}
@@ -95,7 +143,7 @@ def shipped_studies() -> dict[str, Path]:
 
 
 def find_study(name: str) -> Path:
-    """A study file: a path, or the name of one that ships with musweep.
+    """Return the path of a study file that is given as a path, or as the name of one that ships with musweep.
 
     Raises:
         StudyError: There is no such file.
@@ -113,7 +161,11 @@ def find_study(name: str) -> Path:
 
 
 def first_comment(path: Path) -> str:
-    """What a study says of itself: its first line, without the sign of a comment."""
+    """Return what a study says of itself: its first comment that is not for editors, without the sign."""
     with path.open(encoding="utf-8") as lines:
-        first = lines.readline().strip()
-    return first.removeprefix("#").strip() if first.startswith("#") else ""
+        for line in lines:
+            if not line.startswith("#"):
+                return ""
+            if not line.startswith(EDITOR_LINE):
+                return line.removeprefix("#").strip()
+    return ""

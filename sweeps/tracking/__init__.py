@@ -1,1 +1,1 @@
-"""What can be watched: MLflow, progress on the terminal, ``musweep status``, notifications."""
+"""Ways to watch a study: MLflow, progress on the terminal, ``musweep status``, notifications."""

@@ -1,7 +1,7 @@
-"""The driver's side of MLflow: records go to a process of their own (``tracker``), for which nothing ever waits.
+"""The driver's side of MLflow: it sends records to a process of their own (``mlflow_process``) and never waits for it.
 
-MLflow's client spends more of a processor on a record than all else the driver does for a trial. In a process of its
-own it leaves the driver alone, and may hang or crash without harm.
+MLflow's client spends more CPU time on a record than everything else that the driver does for a trial. In a process of
+its own it does not slow the driver, and may hang or crash without harm.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from mu.record import TrialRecord, trial_line
 from sweeps.state.credentials import database_url
 
 END = "end\n"
-"""What the process is told last; without it the driver was lost, and the next run sends what is missing."""
+"""The last line to the process. Without it the driver was lost, and the next run sends the missing records."""
 CLOSE_SECONDS = 60.0
 """How long the end of a run waits for MLflow."""
 
 
 class Tracking:
-    """Starts the process, which connects and sends what MLflow lacks of the records so far.
+    """The process that writes to MLflow. It starts by sending the records that MLflow lacks.
 
     Args:
         uri: Tracking URI: an MLflow server or a database.
@@ -59,7 +59,7 @@ class Tracking:
         self._writer.start()
 
     def wait(self) -> None:
-        """Return when MLflow has all records so far.
+        """Wait until MLflow has all records so far.
 
         Raises:
             OSError: It cannot be written to; the message says why.
@@ -73,7 +73,7 @@ class Tracking:
         self._lines.put(trial_line(record) + "\n")
 
     def close(self) -> int | None:
-        """Wait for what is queued; returns how many records did not arrive, None when that is not known."""
+        """Wait for queued records; return how many did not arrive, None when that is not known."""
         self._lines.put(END)
         killer = threading.Timer(CLOSE_SECONDS, self._process.kill)
         killer.start()
@@ -101,12 +101,12 @@ class Tracking:
 
 
 def local_uri(folder: Path) -> str:
-    """The default store of a study: ``mlflow.db`` in its results folder."""
+    """Return the URI of a study's own store: ``mlflow.db`` in its results folder."""
     return f"sqlite:///{(folder / 'mlflow.db').resolve()}"
 
 
 def describe(study_line: Mapping[str, Any]) -> dict[str, str]:
-    """Facts of a study as tags."""
+    """Return the facts of a study as tags."""
     return {
         "data": f"{study_line['data']['name']} {study_line['data']['fingerprint']}",
         "model": str(study_line["definition"]["model"]),
@@ -115,13 +115,16 @@ def describe(study_line: Mapping[str, Any]) -> dict[str, str]:
 
 
 def ui_command(host: str, port: int) -> list[str]:
-    """The command that serves the UI of a store, with one worker: more only slow it down."""
+    """Return the command that serves the UI of a store, with one worker: more only slow it down."""
     return ["mlflow", "server", "--host", host, "--port", str(port), "--workers", "1"]
 
 
 def ui_environment(uri: str) -> dict[str, str]:
-    """What the UI's process needs besides its command: the store, which may hold a password that a list of
-    processes would show, and nothing that weakens its host checks."""
+    """Return the environment of the UI's process.
+
+    It holds the store's URL, since a list of processes would show a password on the command line, and no variable that
+    weakens the UI's host checks.
+    """
     inherited = {
         name: value
         for name, value in os.environ.items()

@@ -1,7 +1,7 @@
 """MLflow: a parent run per cell and phase, a nested run per trial. The only module that imports MLflow.
 
-``python -m sweeps.tracking.mlflow_process`` is the process that a sweep sends its records to (see ``tracking``). Whatever does not
-arrive is in the results file, and is sent by the next start or by ``musweep sync``.
+``python -m sweeps.tracking.mlflow_process`` is the process that a sweep sends its records to (see ``mlflow``). Records that
+do not arrive are in the results file; the next start or ``musweep sync`` sends them.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ PORTS = {"postgres": 5432, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
 class Tracker:
-    """Sends the records of one study to MLflow.
+    """The experiment of one study in MLflow.
 
     Args:
         uri: Tracking URI: an MLflow server or a database.
@@ -90,7 +90,7 @@ class Tracker:
             logger.warning("MLflow: parent runs could not be ended: %s", error)
 
     def sync(self, records: Iterable[TrialRecord]) -> int:
-        """Send every record that MLflow does not have yet; returns how many were sent."""
+        """Send every record that MLflow does not have yet; return how many those were."""
         sent = 0
         known = self._known()
         for record in records:
@@ -100,7 +100,7 @@ class Tracker:
         return sent
 
     def _known(self) -> dict[str, int]:
-        """When trials that arrived whole have ended, by key, and on the way the parent runs there are."""
+        """Read what MLflow has: the end time of every complete trial by key. Fills in the parent runs on the way."""
         known: dict[str, int] = {}
         token = None
         while True:
@@ -122,7 +122,7 @@ class Tracker:
                 return known
 
     def send(self, record: TrialRecord) -> None:
-        """Write one record as a nested run, in one batch; one that stands for the same trial goes."""
+        """Write one record as a nested run, in one batch; it replaces an earlier run of the same trial."""
         parent = self._parent(record)
         tags = {
             KEY: record.key,
@@ -237,7 +237,7 @@ def _keep_pace(connection: Any, _: Any) -> None:
 
 
 class Sender:
-    """Sends records that come one by one, and those that MLflow did not take again later."""
+    """A queue of records for MLflow: those that it did not take are sent again later."""
 
     def __init__(self, tracker: Tracker):
         self.tracker = tracker
@@ -245,13 +245,13 @@ class Sender:
         self._again = 0.0
 
     def put(self, record: TrialRecord) -> None:
-        """Send a record and what waits; when MLflow does not answer, the next try is AWAY_SECONDS later."""
+        """Send a record and those that wait; when MLflow does not answer, the next try is AWAY_SECONDS later."""
         self.late.append(record)
         if time.monotonic() >= self._again:
             self.send_late()
 
     def send_late(self) -> None:
-        """Send what waits."""
+        """Send the records that wait."""
         failed = 0
         for _ in range(len(self.late)):
             try:
@@ -270,7 +270,7 @@ class Sender:
 
 
 def main(lines: TextIO, answers: TextIO) -> None:
-    """Serve a ``tracking.Tracking``: what it says comes in `lines`, what it is told goes out as JSON."""
+    """Serve a ``mlflow.Tracking``: read its records from `lines`, write JSON answers to `answers`."""
 
     def answer(**content: Any) -> None:
         print(json.dumps(content), file=answers, flush=True)

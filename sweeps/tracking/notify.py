@@ -1,4 +1,4 @@
-"""Tells a web address how a run ended. Whatever goes wrong with that is a warning, and nothing more."""
+"""A notice to a web address of how a run ended. If it fails, that is only a warning."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SECONDS = 10.0
 
 
 def tell(url: str, content: Mapping[str, Any]) -> bool:
-    """POST `content` as JSON; whether it was taken. Never raises, and never shows what is secret in the URL."""
+    """POST `content` as JSON and return whether it was accepted. Never raises, and never shows the secrets in the URL."""
     try:
         with urllib.request.urlopen(_request(url, content), timeout=SECONDS):
             return True

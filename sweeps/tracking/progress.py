@@ -1,4 +1,4 @@
-"""What a sweep shows while it runs: one live view on a terminal, plain lines elsewhere."""
+"""Progress of a running sweep: one live view on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -19,9 +19,6 @@ from rich.text import Text
 
 from mu.record import TrialRecord
 from mu.selection import objective_value
-
-if TYPE_CHECKING:
-    from sweeps.workers.cluster import Slots
 
 LINE_SECONDS = 10.0
 """How often a line is written when the output is not a terminal."""
@@ -36,13 +33,16 @@ class _Phase:
 
 
 class Progress:
-    """Counts what a sweep does and shows it.
+    """Counts the work of a sweep and shows it.
 
     Args:
         study: Name of the study.
         objective: Metric whose best value is shown for each cell.
         view: The view it is read from.
         console: Where to show it.
+
+    Attributes:
+        capacity: Tells how many pieces of work fit on the cluster at this moment, once it is there.
     """
 
     def __init__(self, study: str, objective: str, view: str, console: Console):
@@ -52,7 +52,7 @@ class Progress:
         self.console = console
         self.phase = _Phase("starting", 0)
         self.asked = 0
-        self.slots: Slots | None = None
+        self.capacity: Callable[[], int] | None = None
         self.counts: Counter[str] = Counter()
         self.best: dict[tuple[str, str], tuple[float, int]] = {}
         self._last_line = 0.0
@@ -84,15 +84,15 @@ class Progress:
 
     @property
     def running(self) -> int:
-        """How much of what was asked for runs; on a cluster more waits, for it to grow."""
-        return self.asked if self.slots is None else min(self.asked, self.slots.now)
+        """How many pieces of work run. On a cluster more are asked for, and wait for it to grow."""
+        return self.asked if self.capacity is None else min(self.asked, self.capacity())
 
     def started(self) -> None:
-        """One piece of work began, or waits."""
+        """Count a piece of work that runs or waits."""
         self.asked += 1
 
     def ended(self, record: TrialRecord | None = None) -> None:
-        """One piece of work ended."""
+        """Count a piece of work that ended, and its record."""
         with self._lock:
             self.phase.done += 1
             self.asked = max(0, self.asked - 1)
@@ -140,7 +140,7 @@ class Progress:
         )
 
     def view(self) -> RenderableType:
-        """The live view: a bar for the phase, and the best value of each cell."""
+        """Return the live view: a bar for the phase, and the best value of each cell."""
         with self._lock:
             bar = ProgressBar(total=max(1, self.phase.total), completed=self.phase.done, width=40)
             parts: list[RenderableType] = [Text(self._summary(), style="bold"), bar]
@@ -163,18 +163,18 @@ class Progress:
 def side_by_side(
     requests: Sequence[str], table: Callable[[Sequence[str]], Table], console: Console
 ) -> list[Table]:
-    """Tables with a column for each forget request, as many in each as fit beside each other without being cut."""
-    found: list[Table] = []
+    """Lay out tables with a column for each forget request, with as many columns in each as the console is wide."""
+    tables: list[Table] = []
     wide = console.options.update(width=10_000)
     for count in range(len(requests), 0, -1):
-        found = [table(requests[at : at + count]) for at in range(0, len(requests), count)]
-        if max(Measurement.get(console, wide, t).maximum for t in found) <= console.width:
+        tables = [table(requests[at : at + count]) for at in range(0, len(requests), count)]
+        if max(Measurement.get(console, wide, t).maximum for t in tables) <= console.width:
             break
-    return found
+    return tables
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them, such as ``3 min 20 s``."""
+    """Format seconds as people say them, such as ``3 min 20 s``."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

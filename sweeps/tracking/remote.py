@@ -1,4 +1,4 @@
-"""A command run on a cluster's head from elsewhere, as a Ray job over its dashboard's address."""
+"""Commands that run on a cluster's head from another machine, as Ray jobs through its dashboard's address."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MODE = "RAY_AUTH_MODE"
 
 
 def run(arguments: Sequence[str], address: str) -> str:
-    """Run ``musweep`` with these arguments on the head; what it printed.
+    """Run ``musweep`` with these arguments on the head; return what it printed.
 
     Args:
         address: Of the cluster's dashboard, such as ``http://localhost:8265`` while its port is forwarded.

@@ -1,4 +1,4 @@
-"""What `musweep status` shows: how far a study is, what it costs, and what went wrong, from its folder alone."""
+"""``musweep status``: how far a study is, what it costs, and what went wrong, from its folder alone."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from rich.table import Table
 
 from mu.record import STATUSES, TrialRecord
 from mu.selection import best_objective, candidates
+from sweeps.phases import trial_phases
 from sweeps.state import costs, results
 from sweeps.tracking.progress import duration, side_by_side
 
@@ -25,7 +26,7 @@ UNITS = {"gpus": "GPU-hours", "cpus": "CPU-hours"}
 
 
 def show(
-    folder: Path, line: Mapping[str, Any], found: Sequence[TrialRecord], console: Console
+    folder: Path, line: Mapping[str, Any], records: Sequence[TrialRecord], console: Console
 ) -> None:
     """Print the state of a study, running or not.
 
@@ -35,16 +36,16 @@ def show(
     """
     owner, live = results.owner(folder), _summary(folder)
     state = f"run by {owner}" if owner else "not running"
-    console.print(f"{line['study']}: {len(found)} trials recorded, {state}", soft_wrap=True)
+    console.print(f"{line['study']}: {len(records)} trials recorded, {state}", soft_wrap=True)
     planned = line.get("planned")
-    console.print(_phases(planned, found))
-    layout = partial(_table, line, _best(line, found))
+    console.print(_phases(planned, records))
+    layout = partial(_table, line, _best(line, records))
     for table in side_by_side(list(line["requests"]), layout, console):
         console.print(table)
-    for text in (_ended(line), _rate(found, live if owner else {}), _cost(line, found, live)):
+    for text in (_ended(line), _rate(records, live if owner else {}), _cost(line, records, live)):
         if text:
             console.print(text, soft_wrap=True, highlight=False)
-    for text in failures(found):
+    for text in failures(records):
         console.print(text, soft_wrap=True, highlight=False, markup=False)
 
 
@@ -55,9 +56,9 @@ def _summary(folder: Path) -> dict[str, Any]:
         return {}
 
 
-def _phases(planned: costs.Planned | None, found: Sequence[TrialRecord]) -> Table:
+def _phases(planned: costs.Planned | None, records: Sequence[TrialRecord]) -> Table:
     table = Table("phase", "planned", *STATUSES, box=None, padding=(0, 2, 0, 0))
-    counts = results.counts({record.key: record for record in found})
+    counts = results.counts({record.key: record for record in records})
     for phase in dict.fromkeys([*(planned or {}), *counts]):
         count = "" if not planned or phase not in planned else f"{planned[phase]['trials']:g}"
         statuses = counts.get(phase, {})
@@ -66,13 +67,13 @@ def _phases(planned: costs.Planned | None, found: Sequence[TrialRecord]) -> Tabl
     return table
 
 
-def _best(line: Mapping[str, Any], found: Sequence[TrialRecord]) -> dict[tuple[str, str], str]:
+def _best(line: Mapping[str, Any], records: Sequence[TrialRecord]) -> dict[tuple[str, str], str]:
     """The best value of every cell so far, and how many of its trials have finished, by method and request."""
     search = line["definition"]["search"]
     asked = {m["name"]: m.get("forget") for m in line["definition"].get("methods", ())}
     seeds = line["definition"]["seeds"]["search"]
     cells: dict[tuple[str, str], list[TrialRecord]] = defaultdict(list)
-    for record in found:
+    for record in records:
         if record.phase == "search":
             cells[record.forget, record.method].append(record)
     texts = {}
@@ -116,8 +117,8 @@ def _ended(line: Mapping[str, Any]) -> str:
     return f"the budget of {ended['limit']:g} {ended['by']} ended the search after {ended['trials']} trials a cell"
 
 
-def _rate(found: Sequence[TrialRecord], live: Mapping[str, Any]) -> str:
-    ends = sorted(record.ended for record in found if record.phase not in ("reference", "audit"))
+def _rate(records: Sequence[TrialRecord], live: Mapping[str, Any]) -> str:
+    ends = sorted(record.ended for record in records if record.phase in trial_phases())
     recent = ends[-RECENT:]
     parts = []
     if live.get("state") == "running":
@@ -130,15 +131,17 @@ def _rate(found: Sequence[TrialRecord], live: Mapping[str, Any]) -> str:
     return "; ".join(parts)
 
 
-def _cost(line: Mapping[str, Any], found: Sequence[TrialRecord], live: Mapping[str, Any]) -> str:
-    """What was used, and what is to go: slot time is the same for whatever a slot holds."""
-    total = costs.used(found)
+def _cost(line: Mapping[str, Any], records: Sequence[TrialRecord], live: Mapping[str, Any]) -> str:
+    """Costs so far and expected. Slot time is counted alike, whatever a slot holds."""
+    total = costs.used(records)
     parts = [f"{duration(total['slots'])} of slots"]
     parts += [f"{total[name] / 3600:.3g} {unit}" for name, unit in UNITS.items() if total[name]]
     text = f"used: {', '.join(parts)}"
     planned = line.get("planned")
     left = (
-        costs.remaining_seconds(found, planned, bool(line.get("search_ended"))) if planned else None
+        costs.remaining_seconds(records, planned, bool(line.get("search_ended")))
+        if planned
+        else None
     )
     if not left:
         return text
@@ -150,10 +153,10 @@ def _cost(line: Mapping[str, Any], found: Sequence[TrialRecord], live: Mapping[s
     return f"{text}; to go, about: {', '.join(go)}"
 
 
-def failures(found: Sequence[TrialRecord]) -> list[str]:
-    """Trials without a result, those that differ only by numbers in their reason together, most of them first."""
+def failures(records: Sequence[TrialRecord]) -> list[str]:
+    """List trials without a result, most frequent first; those whose reasons differ only by numbers share a line."""
     groups: dict[tuple[str, ...], list[str]] = defaultdict(list)
-    for record in found:
+    for record in records:
         if record.finished:
             continue
         reason = record.reason.strip()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import ipaddress
 import logging
+import os
 import signal
 import threading
 import time
@@ -14,8 +16,8 @@ from typing import Any
 
 import ray
 
+from sweeps.errors import SweepError
 from sweeps.study.resources import Resources, Slot
-from sweeps.workers import loopback
 
 LOOK_SECONDS = 2.0
 """How often the nodes of the cluster are counted."""
@@ -24,28 +26,28 @@ AHEAD = 64
 
 
 class Slots:
-    """How many pieces of work fit at once, and their sum over time.
+    """How many pieces of work fit on the cluster at once, and the sum of this over time.
 
     Args:
-        share: What each occupies.
+        slot: What each piece of work occupies.
         limit: Most at once; None is as many as fit.
     """
 
-    def __init__(self, share: Slot, limit: int | None):
+    def __init__(self, slot: Slot, limit: int | None):
         self._limit = limit
         self._lock = threading.Lock()
         self._seconds = 0.0
         self._counted = time.monotonic()
-        self._share = share
+        self._slot = slot
         self.now = self._fit()
         self.most = self.now
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="slots", daemon=True)
         self._thread.start()
 
-    def use(self, share: Slot) -> None:
-        """Count for other shares from here on."""
-        self._share = share
+    def use(self, slot: Slot) -> None:
+        """Count slots of another size from now on."""
+        self._slot = slot
         self._count()
 
     @property
@@ -55,6 +57,7 @@ class Slots:
             return self._seconds + self.now * (time.monotonic() - self._counted)
 
     def close(self) -> None:
+        """Stop counting."""
         self._ended.set()
         self._thread.join()
 
@@ -63,43 +66,44 @@ class Slots:
             self._count()
 
     def _count(self) -> None:
-        found = self._fit()
+        count = self._fit()
         with self._lock:
-            passed = time.monotonic()
-            self._seconds += self.now * (passed - self._counted)
-            self._counted, self.now = passed, found
-            self.most = max(self.most, found)
+            time_counted = time.monotonic()
+            self._seconds += self.now * (time_counted - self._counted)
+            self._counted, self.now = time_counted, count
+            self.most = max(self.most, count)
 
     def _fit(self) -> int:
-        found = sum(fit(self._share, node["Resources"]) for node in ray.nodes() if node["Alive"])
-        return found if self._limit is None else min(found, self._limit)
+        count = sum(fit(self._slot, node["Resources"]) for node in ray.nodes() if node["Alive"])
+        return count if self._limit is None else min(count, self._limit)
 
 
-def fit(share: Slot, there: dict[str, float]) -> int:
-    """How many pieces of work a node holds.
+def fit(slot: Slot, node: dict[str, float]) -> int:
+    """Return how many slots a node holds.
 
     Args:
-        there: What the node has, by Ray's names.
+        node: Resources of the node, by Ray's names.
     """
-    most = []
-    for name, amount in ray_resources(share).items():
-        have = there.get(name, 0.0)
-        if name == "GPU" and amount < 1:  # a share of one device: none is made of two halves
-            most.append(int(have) * int(1 / amount + 1e-9))
+    counts = []
+    for name, amount in ray_resources(slot).items():
+        available = node.get(name, 0.0)
+        if name == "GPU" and amount < 1:
+            # A part of a GPU is on one device: two halves of two devices hold nothing.
+            counts.append(int(available) * int(1 / amount + 1e-9))
         else:
-            most.append(int(have / amount + 1e-9))
-    return min(most)
+            counts.append(int(available / amount + 1e-9))
+    return min(counts)
 
 
-def ray_resources(share: Slot) -> dict[str, float]:
-    """A share by Ray's names, without what is 0."""
-    wanted = {"CPU": share.cpus, "GPU": share.gpus, **share.custom}
-    return {name: amount for name, amount in wanted.items() if amount}
+def ray_resources(slot: Slot) -> dict[str, float]:
+    """Return the resources of a slot by Ray's names, without those of which it needs none."""
+    amounts = {"CPU": slot.cpus, "GPU": slot.gpus, **slot.custom}
+    return {name: amount for name, amount in amounts.items() if amount}
 
 
-def ray_options(share: Slot) -> dict[str, Any]:
-    """A share as the options of a Ray task."""
-    return {"num_cpus": share.cpus, "num_gpus": share.gpus, "resources": dict(share.custom)}
+def ray_options(slot: Slot) -> dict[str, Any]:
+    """Return the options of a Ray task that occupies a slot."""
+    return {"num_cpus": slot.cpus, "num_gpus": slot.gpus, "resources": dict(slot.custom)}
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,7 @@ class Cluster:
     concurrent: int | None
 
     def wanted(self) -> int:
-        """How many trials should run or wait at this moment."""
+        """Return how many trials should run or wait at this moment."""
         if self.concurrent is not None:
             return self.concurrent
         return max(1, self.slots.now) if self.local else max(AHEAD, 2 * self.slots.now)
@@ -125,10 +129,15 @@ class Cluster:
 
 @contextmanager
 def join(address: str | None, resources: Resources) -> Iterator[Cluster]:
-    """Start Ray on this machine, on loopback alone, or join a running cluster at `address`; leaves it at the end."""
-    options: dict[str, Any] = {} if address is not None else {"include_dashboard": False}
+    """Start Ray on this machine, on loopback alone, or join a running cluster at `address`; leaves it at the end.
+
+    Raises:
+        SweepError: A Ray that was started here can be reached from other machines.
+    """
+    local = address is None
+    options: dict[str, Any] = {"include_dashboard": False} if local else {}
     on_sigterm = signal.getsignal(signal.SIGTERM)
-    with loopback.only() if address is None else nullcontext():
+    with loopback_only() if local else nullcontext():
         ray.init(
             address=address or "local",
             log_to_driver=False,
@@ -137,23 +146,58 @@ def join(address: str | None, resources: Resources) -> Iterator[Cluster]:
             **options,
         )
     if threading.current_thread() is threading.main_thread():
-        signal.signal(
-            signal.SIGTERM, on_sigterm
-        )  # Ray sets one of its own, which exits on the spot
+        # Ray sets a handler of its own, which exits on the spot.
+        signal.signal(signal.SIGTERM, on_sigterm)
     try:
+        if local:
+            _check_loopback(ray.util.get_node_ip_address())
         for name in ("ray", "ray.tune", "ray.data"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
         slots = Slots(resources.trial, resources.concurrent)
         try:
-            yield Cluster(address is None, slots, resources.concurrent)
+            yield Cluster(local, slots, resources.concurrent)
         finally:
             slots.close()
     finally:
         _shut_down()
 
 
+@contextmanager
+def loopback_only() -> Iterator[None]:
+    """Have a Ray that is started inside this context listen on loopback alone, as it does on macOS and Windows.
+
+    Elsewhere Ray listens on every interface, and replaces a loopback address that ``ray.init`` is given by another.
+    Its only switch is an environment variable, which Ray reads once, when it is imported. So the variable is set for
+    the processes that Ray starts, and the private constant that was read from it for this process. In a version of
+    Ray without this constant, ``join`` refuses to go on unless Ray's address is on loopback all the same.
+    """
+    name, constant = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "ENABLE_RAY_CLUSTER"
+    constants = getattr(ray._private, "ray_constants", None)
+    variable, value = os.environ.get(name), getattr(constants, constant, None)
+    os.environ[name] = "0"
+    if value is not None:
+        setattr(constants, constant, False)
+    try:
+        yield
+    finally:
+        if value is not None:
+            setattr(constants, constant, value)
+        del os.environ[name]
+        if variable is not None:
+            os.environ[name] = variable
+
+
+def _check_loopback(address: str) -> None:
+    """Raise SweepError when Ray listens on an address that other machines may reach."""
+    if not ipaddress.ip_address(address).is_loopback:
+        raise SweepError(
+            f"Ray {ray.__version__} listens on {address}, where other machines may reach it: use a version that "
+            "musweep supports"
+        )
+
+
 def _shut_down() -> None:
-    """Leave Ray. No thread may collect references to objects meanwhile: Ray ends a process that lets go of one then."""
+    """Leave Ray. Meanwhile no thread may collect garbage: Ray ends a process that drops a reference to an object then."""
     gc.collect()
     gc.disable()
     try:

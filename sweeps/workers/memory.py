@@ -1,4 +1,4 @@
-"""Peak memory of a trial, and how many like it fit on its machine or device."""
+"""Peak memory of a trial, and how many trials like it fit on its machine or device."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _PROCESS = Path("/proc/self")
 
 
 def watch(device: str) -> None:
-    """Begin to measure peaks anew; the process may have had higher ones before."""
+    """Start to measure peaks anew; earlier work of the process may have had higher ones."""
     watch_memory(device)
-    with contextlib.suppress(OSError):  # then the peak is that of the process so far
+    with contextlib.suppress(OSError):  # without it, the peak is that of the whole process so far
         (_PROCESS / "clear_refs").write_text("5")
 
 
 def peak() -> float:
-    """GiB of main memory that this process has held at most since ``watch``."""
+    """Return the most main memory that this process has held since ``watch``, in GiB."""
     try:
         lines = (_PROCESS / "status").read_text().splitlines()
         (line,) = [line for line in lines if line.startswith("VmHWM:")]
@@ -35,14 +35,14 @@ def peak() -> float:
 
 
 def ran_out(error: BaseException) -> bool:
-    """Whether an exception says that there was not enough memory."""
+    """Return whether an exception says that there was not enough memory."""
     if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
         return True
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
 def advice(error: BaseException, device: str) -> str:
-    """One line on how many pieces of work fit that need as much as one did that ran out of memory."""
+    """Return one line that says how many pieces of work fit which need as much memory as one that ran out of it."""
     asked = _asked(str(error))
     if isinstance(error, torch.cuda.OutOfMemoryError):
         return out_of_memory(device, asked) + "\n"
@@ -54,7 +54,7 @@ def advice(error: BaseException, device: str) -> str:
 
 @contextlib.contextmanager
 def advised(device: str) -> Iterator[None]:
-    """Work beside the trials: when it runs out of memory, the MemoryError says how many like it fit."""
+    """Run work other than trials. When it runs out of memory, the MemoryError says how many like it fit."""
     watch(device)
     try:
         yield
@@ -65,7 +65,7 @@ def advised(device: str) -> Iterator[None]:
 
 
 def _asked(text: str) -> float:
-    """GiB of the allocation that an out-of-memory message says was tried; 0 when it does not say."""
+    """Return the GiB that an allocation asked for, as the message of its failure says it; 0 when it does not say."""
     said = re.search(r"allocate ([0-9.]+) ([KMGTPE]?i?B|bytes)", text)
     if said is None:
         return 0.0
@@ -74,7 +74,7 @@ def _asked(text: str) -> float:
 
 
 def host_memory() -> float:
-    """GiB of this machine, or of the container that this process is confined to."""
+    """Return the GiB of this machine, or of the container that confines this process."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for name in ("memory.max", "memory/memory.limit_in_bytes"):
         with contextlib.suppress(OSError, ValueError):  # another kind of group, or no limit

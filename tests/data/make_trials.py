@@ -155,8 +155,8 @@ def search() -> Iterator[TrialRecord]:
                 yield _record("search", forget, method, 0, (), metrics=metrics, **ended)
 
 
-def final() -> Iterator[TrialRecord]:
-    """Confirm, sufficient and transfer trials."""
+def confirm() -> Iterator[TrialRecord]:
+    """Yield the trials with tuned knobs on the report seeds."""
     alpha = {"knobs": KNOBS["alpha"]}
     for seed, values, seconds in zip(
         (1, 2, 3),
@@ -196,6 +196,10 @@ def final() -> Iterator[TrialRecord]:
             reason="lost",
             knobs=KNOBS["delta"],
         )
+
+
+def sufficient() -> Iterator[TrialRecord]:
+    """Yield the trials of `alpha` with its epochs extended to 20."""
     longer = {"knobs": {"lr": 0.01, "epochs": 20}}
     for seed in (1, 2, 3):
         yield _record(
@@ -208,6 +212,11 @@ def final() -> Iterator[TrialRecord]:
             **longer,
         )
     yield _record("sufficient", "class3", "alpha", 1, (0.95, 0.0, 0.0, 0.20, 0.1), **longer)
+
+
+def transfer() -> Iterator[TrialRecord]:
+    """Yield the trials with knobs that were tuned on the other request."""
+    alpha = {"knobs": KNOBS["alpha"]}
     for seed in (1, 2, 3):
         moved = {"source": "random10", "seed": seed}
         yield _record(
@@ -233,8 +242,8 @@ def final() -> Iterator[TrialRecord]:
 
 
 def lines() -> list[str]:
-    """The whole file."""
-    records = [*references(), *search(), *final()]
+    """Return every line of the file."""
+    records = [*references(), *search(), *confirm(), *sufficient(), *transfer()]
     return [to_line("study", study()), *(trial_line(record) for record in records)]
 
 

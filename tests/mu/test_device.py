@@ -32,7 +32,7 @@ def fresh(network: Model | str, channels: int = 3) -> nn.Sequential:
 
 
 def channels_last(model: nn.Module) -> list[bool]:
-    """Of every convolution whose weights can tell."""
+    """Return whether each convolution whose weights can tell is laid out channels_last."""
     weights = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d) and m.in_channels > 1]
     return [not weight.is_contiguous() for weight in weights]
 

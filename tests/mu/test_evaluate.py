@@ -31,7 +31,7 @@ POWER = {"mia_population_tpr_fpr1", "mia_population_tpr_fpr0.1", "mia_lr_entropy
 
 
 def made(count: int, boost: float, seed: int = 0, classes: int = 4) -> Outputs:
-    """Outputs on random samples; the larger the boost of the true class the surer."""
+    """Return outputs on random samples; the larger the boost of the true class the surer."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, classes, count)
     logits = rng.normal(size=(count, classes))
@@ -49,13 +49,13 @@ def only(outputs: Outputs, label: int) -> Outputs:
 
 @pytest.fixture(scope="module")
 def random_request() -> tuple[Outputs, Outputs, Outputs]:
-    """D_r, D_f and held-out outputs where random samples are forgotten."""
+    """Return D_r, D_f and held-out outputs where random samples are forgotten."""
     return made(300, 4, 1), made(40, 3, 2), made(120, 2, 3)
 
 
 @pytest.fixture(scope="module")
 def class_request() -> tuple[Outputs, Outputs, Outputs]:
-    """The same where class 2 is forgotten, and D_r has none of it."""
+    """Return the same where class 2 is forgotten, and D_r has none of it."""
     retain, held_out = made(400, 4, 1), made(160, 2, 3)
     return (
         retain.part(retain.labels != 2),
@@ -201,17 +201,19 @@ def test_compare_has_every_gap_whose_metrics_are_there(
     retain, forget, held_out = parts
     other = Outputs(forget.logits[::-1].copy(), forget.labels)
     cheap = score(*parts), score(retain, other, held_out)
-    found = compare(*cheap, forget, other.logits, -forget.logits, whole_class)
+    compared = compare(*cheap, forget, other.logits, -forget.logits, whole_class)
     always = {"activation_distance", "delta_acc_forget", "entropy_wilcoxon_p", "zrf"}
-    assert set(found) == always | {"entropy_median_diff", "avg_gap_natmu"}
-    assert {METRICS[name].when for name in found} == {"trial"}
+    assert set(compared) == always | {"entropy_median_diff", "avg_gap_natmu"}
+    assert {METRICS[name].when for name in compared} == {"trial"}
     names = metrics.AVG_GAP_NATMU[whole_class]
-    assert found["avg_gap_natmu"] == metrics.mean_gap(*cheap, names)
-    assert found["zrf"] == closeness.zrf(forget.logits, -forget.logits)
-    assert found["delta_acc_forget"] == abs(cheap[0]["acc_forget"] - cheap[1]["acc_forget"])
-    assert found["activation_distance"] == metrics.activation_distance(forget.logits, other.logits)
+    assert compared["avg_gap_natmu"] == metrics.mean_gap(*cheap, names)
+    assert compared["zrf"] == closeness.zrf(forget.logits, -forget.logits)
+    assert compared["delta_acc_forget"] == abs(cheap[0]["acc_forget"] - cheap[1]["acc_forget"])
+    assert compared["activation_distance"] == metrics.activation_distance(
+        forget.logits, other.logits
+    )
     test = closeness.entropy_wilcoxon(forget.logits, other.logits)
-    assert (found["entropy_wilcoxon_p"], found["entropy_median_diff"]) == (
+    assert (compared["entropy_wilcoxon_p"], compared["entropy_median_diff"]) == (
         test.p,
         test.median_difference,
     )
@@ -220,7 +222,7 @@ def test_compare_has_every_gap_whose_metrics_are_there(
         for values, part in zip(cheap, (forget, other))
     ]
     more = compare(*full, forget, other.logits, -forget.logits, whole_class)
-    assert {name: more[name] for name in found} == found
+    assert {name: more[name] for name in compared} == compared
     for name, of in (
         ("avg_gap_ugradsl", metrics.AVG_GAP_UGRADSL[whole_class]),
         ("avg_gap_ugradsl5", metrics.AVG_GAP_UGRADSL5[whole_class]),
@@ -229,14 +231,14 @@ def test_compare_has_every_gap_whose_metrics_are_there(
         assert more[name] == metrics.mean_gap(*full, of)
     assert more["mia_svc_gap_max"] == metrics.max_gap(*full, metrics.SVC_GAP4)
     gaps = ("avg_gap_ugradsl", "avg_gap_ugradsl5", "mia_svc_gap4", "mia_svc_gap_max")
-    assert set(more) - set(found) == set(gaps)
+    assert set(more) - set(compared) == set(gaps)
     assert {METRICS[name].when for name in gaps} == {"finalist"}
     parts = [
         {**values, **costly_score(retain, part, held_out, 0, groups=["svc_chunked"])}
         for values, part in zip(cheap, (forget, other))
     ]
     best = compare(*parts, forget, other.logits, -forget.logits, whole_class)
-    assert set(best) - set(found) == {"mia_svc_chunked_gap4"}
+    assert set(best) - set(compared) == {"mia_svc_chunked_gap4"}
     assert best["mia_svc_chunked_gap4"] == pytest.approx(
         np.mean([abs(parts[0][name] - parts[1][name]) for name in EXTRA if "chunked" in name])
     )
@@ -247,11 +249,11 @@ def test_compare_has_every_gap_whose_metrics_are_there(
 
 def test_compare_of_the_retrained_model_with_itself_has_no_gap(random_request) -> None:
     values = {**score(*random_request), **costly_score(*random_request, generator_seed=0)}
-    found = compare(
+    compared = compare(
         values, values, random_request[1], random_request[1].logits, random_request[1].logits, False
     )
-    assert found.pop("entropy_wilcoxon_p") == found.pop("zrf") == 1
-    assert set(found.values()) == {0.0}
+    assert compared.pop("entropy_wilcoxon_p") == compared.pop("zrf") == 1
+    assert set(compared.values()) == {0.0}
 
 
 @pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])

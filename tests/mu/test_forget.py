@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,11 @@ def test_whole_class_requests_are_those_that_split_test_accuracy() -> None:
         ({"kind": "identities", "identities": ("Ann",)}, "must be whole numbers, but got 'Ann'"),
         ({"kind": "indices"}, "indices needs `file`"),
         ({"kind": "random", "fraction": 0.1, "file": "a.npy"}, "random does not take `file`"),
+        ({"kind": "random", "fraction": math.inf}, r"`fraction` must be in \(0, 1\), but got inf"),
+        ({"kind": "hardest", "count": math.inf}, "`count` must be finite, but got inf"),
+        ({"kind": "hardest", "count": math.nan}, "`count` must be finite, but got nan"),
+        ({"kind": "hardest", "count": 3, "epochs": math.inf}, "`epochs` must be finite"),
+        ({"kind": "random", "fraction": 0.1, "draw": math.nan}, "`draw` must be finite"),
     ],
 )
 def test_malformed_requests_are_refused(fields: dict[str, Any], message: str) -> None:
@@ -193,7 +199,7 @@ def test_only_class_cannot_be_forgotten(data: Dataset) -> None:
 
 @pytest.fixture(scope="module")
 def people(data: Dataset) -> Dataset:
-    """The toy data with 16 people: an even number is mostly red, an odd one mostly green or else."""
+    """Return the toy data with 16 people: an even number is mostly red, an odd one mostly green or else."""
     train = data.parts["train"]
     groups = np.zeros(len(train), np.int64)
     red = train.labels == 0
@@ -291,7 +297,7 @@ def test_ranked_requests_of_a_wrong_size_are_refused_before_anything_is_ranked(
 
 @pytest.fixture
 def cut(data: Dataset) -> Dataset:
-    """The toy data as if every third of 192 training samples had been held out."""
+    """Return the toy data as if every third of 192 training samples had been held out."""
     positions = np.flatnonzero(np.arange(192) % 3)
     assert len(positions) == len(data.parts["train"])
     return replace(data, positions=positions, all_samples=192)

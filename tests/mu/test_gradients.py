@@ -17,7 +17,7 @@ from mu.training import count_samples
 
 
 def gradient_of(model: nn.Module, examples: Examples) -> Tensor:
-    """Gradient of the mean cross-entropy in eval mode, by the usual backward pass."""
+    """Return the gradient of the mean cross-entropy in eval mode, by the usual backward pass."""
     inputs, labels = examples.batch(slice(None))
     model.eval()
     loss = F.cross_entropy(model(inputs), labels)
@@ -41,9 +41,9 @@ def test_gradients_of_single_samples(name: str, way: Any, monkeypatch: pytest.Mo
     model = build(name, (3, 8, 8), 4, (0.5,) * 3, (0.2,) * 3, seed=0)
     draws = torch.Generator().manual_seed(0)
     examples = Examples(torch.rand(3, 3, 8, 8, generator=draws), torch.tensor([0, 3, 1]))
-    found = gradients.sample_gradients(model.train(), examples)
+    computed = gradients.sample_gradients(model.train(), examples)
     assert model.training
-    for i, row in enumerate(found):
+    for i, row in enumerate(computed):
         expected = gradient_of(model, examples.take(torch.tensor([i])))
         torch.testing.assert_close(row, expected, rtol=1e-4, atol=1e-5)
 
@@ -51,10 +51,10 @@ def test_gradients_of_single_samples(name: str, way: Any, monkeypatch: pytest.Mo
 def test_batches_are_in_order_and_their_gradients_are_of_the_mean(
     model: nn.Module, split: Split
 ) -> None:
-    found = list(gradients.batch_gradients(model.train(), split.forget, 20))
-    assert [count for count, _ in found] == [20, len(split.forget) - 20]
+    sized_gradients = list(gradients.batch_gradients(model.train(), split.forget, 20))
+    assert [count for count, _ in sized_gradients] == [20, len(split.forget) - 20]
     start = 0
-    for count, gradient in found:
+    for count, gradient in sized_gradients:
         part = split.forget.take(torch.arange(start, start + count))
         torch.testing.assert_close(gradient, gradient_of(model, part), rtol=1e-4, atol=1e-6)
         start += count

@@ -21,7 +21,7 @@ class Point:
 
 
 def test_keys_and_seeds_never_change_between_versions() -> None:
-    """Stored references and finished trials are found by these: a change here orphans them all."""
+    """Stored references and finished trials are looked up by these keys: a change here orphans them all."""
     assert content_key("a", 1, 0.5, None, [True, {"b": 2}]) == "9db21faa7dfeb146b97de23d693656fb"
     assert derive_seed("order", "key", 3) == 7991865390414512707
 

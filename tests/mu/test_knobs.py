@@ -103,6 +103,7 @@ def test_accepted_values_become_the_knobs_type(name: str, value: Any, expected: 
         ("lr", math.nan),
         ("lr", math.inf),
         ("lr", "nan"),
+        ("lr", 10**400),
         ("lr", True),
         ("lr", [0.1]),
         ("epochs", 0),
@@ -110,6 +111,11 @@ def test_accepted_values_become_the_knobs_type(name: str, value: Any, expected: 
         ("epochs", "2.5"),
         ("epochs", True),
         ("epochs", math.inf),
+        ("free", math.inf),
+        ("free", -math.inf),
+        ("free", math.nan),
+        ("alpha", -math.inf),
+        ("old_style", math.nan),
         ("pad", -1),
         ("p", 1.0001),
         ("p", -0.0001),
@@ -171,7 +177,20 @@ def test_bounds_contain_what_they_say(
     bounds: Bounds, inside: list[float], outside: list[float]
 ) -> None:
     assert all(value in bounds for value in inside)
-    assert not any(value in bounds for value in outside)
+    assert not any(value in bounds for value in [*outside, math.nan, math.inf, -math.inf])
+
+
+@pytest.mark.parametrize("limit", [math.nan, math.inf, -math.inf])
+def test_limits_and_defaults_that_are_not_finite_are_refused(limit: float) -> None:
+    for side in ("low", "high"):
+        with pytest.raises(ValueError, match=f"^{side} of a knob's bounds must be finite"):
+            Bounds(**{side: limit})
+
+    def unlearn(model: Any, *, lr: Positive = limit) -> Iterator[None]:
+        yield
+
+    with pytest.raises(ValueError, match="the default of knob `lr` must be finite, but is"):
+        knobs_of(unlearn)
 
 
 def test_catch_all_parameters_are_refused() -> None:

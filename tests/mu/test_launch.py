@@ -14,7 +14,7 @@ from mu import launch
 from mu.device import place, upload
 from mu.problem import weights_of
 from mu.rng import generator
-from mu.training import count_samples, fit
+from mu.training import Hyperparameters, count_samples, fit
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +25,7 @@ def as_before() -> Iterator[None]:
 
 
 def trained(mode: str, device: str = "cpu") -> tuple[dict[str, Any], int]:
-    """Weights after three epochs whose last batch is smaller, and the samples that were counted."""
+    """Return the weights after three epochs whose last batch is smaller, and the samples that were counted."""
     launch.set_launch(mode)
     problem = toy_problem()
     model = place(problem.build(), device)
@@ -34,11 +34,7 @@ def trained(mode: str, device: str = "cpu") -> tuple[dict[str, Any], int]:
         model,
         split.retain,
         generator(0),
-        epochs=3,
-        batch_size=20,
-        lr=0.05,
-        weight_decay=5e-4,
-        schedule="cosine",
+        Hyperparameters(epochs=3, batch_size=20, lr=0.05, weight_decay=5e-4, schedule="cosine"),
         augment=split.augment,
     ):
         model.eval()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -14,8 +15,9 @@ from toy import FINE_CLASSES, RECIPE, REQUESTS, toy_data, toy_problem, toy_refer
 
 import mu.problem
 from mu.data import Examples
-from mu.evaluate import predict
+from mu.evaluate import Outputs, predict, score
 from mu.forget import ForgetRequest
+from mu.metrics import METRICS, Metric
 from mu.models.architectures import MODELS
 from mu.problem import Problem, Role, weights_of
 from mu.training import Recipe
@@ -24,7 +26,7 @@ ROLES: tuple[Role, ...] = ("original", "retrain")
 
 
 def other_value(field: str) -> Any:
-    """Another value for a field of the toy problem's recipe."""
+    """Return another value for a field of the toy problem's recipe."""
     names: dict[str, Any]
     names = {"optimizer": "adamw", "schedule": "step", "augment": "crop", "precision": "bf16"}
     names |= {"pad": 8, "milestones": (0.5,)}
@@ -89,14 +91,14 @@ def test_training_with_dropout_gives_the_same_weights_again(
 
     monkeypatch.setitem(MODELS, "dropping", dropping)
     problem = replace(toy_problem(), model="dropping", recipe=replace(RECIPE, epochs=1))
-    found = []
+    trained = []
     for disturbance in (1, 2):
         model = problem.build()
         torch.manual_seed(disturbance)
         for _ in problem.train("original", model):
             pass
-        found.append(weights_of(model))
-    assert _equal(*found)
+        trained.append(weights_of(model))
+    assert _equal(*trained)
 
 
 def test_references_differ_from_each_other() -> None:
@@ -176,8 +178,8 @@ def test_evaluation_reads_each_view_and_returns_forget_outputs(
     problem: Problem, model: nn.Module
 ) -> None:
     split = problem.split()
-    found = problem.evaluate(model, split, ("test",))
-    scores, forget = found.scores, found.forget
+    evaluation = problem.evaluate(model, split, ("test",))
+    scores, forget = evaluation.scores, evaluation.forget
     assert set(scores) == {"test"}
     np.testing.assert_array_equal(forget.logits, predict(model, split.forget))
     np.testing.assert_array_equal(forget.labels, split.forget.labels)
@@ -185,6 +187,23 @@ def test_evaluation_reads_each_view_and_returns_forget_outputs(
     assert len(test) == len(problem.data.parts["test"])
     assert forgotten is not None
     assert np.array_equal(forgotten, test.labels.numpy() == 1)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_metric_without_a_reason_of_its_own_is_recorded_as_not_finite(
+    problem: Problem, model: nn.Module, monkeypatch: pytest.MonkeyPatch, value: float
+) -> None:
+    made_up = Metric("Made up", "fraction", "target", "this test", {})
+    monkeypatch.setitem(METRICS, "made_up", made_up)
+
+    def with_made_up(*parts: Outputs) -> dict[str, float]:
+        return {**score(*parts), "made_up": value}
+
+    monkeypatch.setattr(mu.problem, "score", with_made_up)
+    evaluation = problem.evaluate(model, problem.split(), ("val", "test"))
+    for view in ("val", "test"):
+        assert "made_up" not in evaluation.scores[view]
+        assert evaluation.unavailable[f"{view}/made_up"] == "the value is not finite"
 
 
 def test_held_out_samples_of_a_forgotten_sub_class_are_those_of_the_sub_class() -> None:

@@ -25,6 +25,7 @@ from sweeps import preflight, splits
 from sweeps.plan import Plan
 from sweeps.state.store import Store
 from sweeps.study import study
+from sweeps.study_line import study_line
 
 FAST = replace(RECIPE, epochs=10)
 
@@ -122,7 +123,7 @@ class Here:
         self.opened += 1
         yield self
 
-    def share(self, key: str, arrays: Mapping[str, Any]) -> None:
+    def publish(self, key: str, arrays: Mapping[str, Any]) -> None:
         self.weights[key] = {k: v for k, v in arrays.items() if k != "seconds"}
 
     def train(self, wanted: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -203,9 +204,9 @@ def test_changed_samples_of_a_request_are_another_study(plan: Plan, tmp_path: Pa
     from sweeps.state import results
 
     splits.resolve_ranked_requests(plan, Store(str(tmp_path)), Here().open)
-    line = plan.study_line({}, 0.0)
+    line = study_line(plan)
     assert results.incompatible(line, line) == []
     plan.choose("hard", np.random.default_rng(0).random(len(plan.data.parts["train"])))
-    changed = results.incompatible(line, plan.study_line({}, 0.0))
+    changed = results.incompatible(line, study_line(plan))
     assert len(changed) == 1
     assert changed[0].startswith("forget.hard: samples: was")

@@ -42,7 +42,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def as_text(value: Any) -> str:
-    """Text in which NaN equals NaN."""
+    """Return text in which NaN equals NaN."""
     return json.dumps(asdict(value), sort_keys=True)
 
 
@@ -129,6 +129,12 @@ def test_empty_file_and_empty_lines_hold_nothing(path: Path) -> None:
 def test_broken_line_before_the_last_is_refused_by_file_and_line(path: Path) -> None:
     path.write_text("\n".join([trial_line(RECORD), '{"kind": "tri', trial_line(RECORD), ""]))
     with pytest.raises(ValueError, match=r"trials\.jsonl:2: not a JSON line"):
+        read(path)
+
+
+def test_results_of_version_0_1_are_refused_by_name(path: Path) -> None:
+    path.write_text(json.dumps({"kind": "study", "schema": 1, "study": "old"}) + "\n")
+    with pytest.raises(ValueError, match=r"trials\.jsonl:1: was written by musweep 0\.1, whose"):
         read(path)
 
 

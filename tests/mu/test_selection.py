@@ -21,7 +21,7 @@ from mu.selection import (
 
 
 def trial(number: int | None, value: float, seed: int = 0, **fields: Any) -> TrialRecord:
-    """A finished search trial of cell (random, natmu) with a value of the objective on `val`."""
+    """Return a finished search trial of cell (random, natmu) with a value of the objective on `val`."""
     plain = {
         "key": f"{number}-{seed}-{value}",
         "study": "toy",
@@ -35,12 +35,12 @@ def trial(number: int | None, value: float, seed: int = 0, **fields: Any) -> Tri
     return TrialRecord(**{**plain, "number": number, "seed": seed, **fields})
 
 
-def found(records: list[TrialRecord], seeds: tuple[int, ...] = (0,)) -> list[Candidate]:
+def candidates_of(records: list[TrialRecord], seeds: tuple[int, ...] = (0,)) -> list[Candidate]:
     return candidates(records, "random", "natmu", "gap", seeds)
 
 
 def test_candidates_are_ordered_by_number_with_their_knobs_values_and_metrics() -> None:
-    assert found([trial(2, 0.5), trial(0, 0.7), trial(1, 0.1)]) == [
+    assert candidates_of([trial(2, 0.5), trial(0, 0.7), trial(1, 0.1)]) == [
         Candidate(0, {"lr": 0}, 0.7, {"gap": 0.7}),
         Candidate(1, {"lr": 1}, 0.1, {"gap": 0.1}),
         Candidate(2, {"lr": 2}, 0.5, {"gap": 0.5}),
@@ -51,12 +51,12 @@ def test_value_and_metrics_are_means_over_all_search_seeds() -> None:
     views = ({"gap": 0.2, "acc_forget": 0.5}, {"gap": 0.4, "acc_forget": 1.0, "late": 1.0})
     records = [trial(0, 0.0, seed=s, metrics={"val": view}) for s, view in enumerate(views)]
     means = {"gap": pytest.approx(0.3), "acc_forget": 0.75}
-    assert found(records, (0, 1)) == [Candidate(0, {"lr": 0}, pytest.approx(0.3), means)]
+    assert candidates_of(records, (0, 1)) == [Candidate(0, {"lr": 0}, pytest.approx(0.3), means)]
 
 
 def test_configuration_that_lacks_a_seed_is_no_candidate() -> None:
     records = [trial(0, 0.2, seed=0), trial(1, 0.9, seed=0), trial(1, 0.9, seed=1)]
-    assert [candidate.number for candidate in found(records, (0, 1))] == [1]
+    assert [candidate.number for candidate in candidates_of(records, (0, 1))] == [1]
 
 
 @pytest.mark.parametrize(
@@ -78,11 +78,11 @@ def test_configuration_that_lacks_a_seed_is_no_candidate() -> None:
 )
 def test_other_trials_are_no_candidates(fields: dict[str, Any]) -> None:
     bad = trial(**{"number": 1, "value": 0.1, **fields})
-    assert [candidate.number for candidate in found([trial(0, 0.9), bad])] == [0]
+    assert [candidate.number for candidate in candidates_of([trial(0, 0.9), bad])] == [0]
 
 
 def test_nan_on_one_seed_rules_a_configuration_out() -> None:
-    assert found([trial(0, 0.1, seed=0), trial(0, math.nan, seed=1)], (0, 1)) == []
+    assert candidates_of([trial(0, 0.1, seed=0), trial(0, math.nan, seed=1)], (0, 1)) == []
 
 
 def test_test_view_is_never_read() -> None:
@@ -110,9 +110,9 @@ KNOWN = References(
 
 
 def chosen(rule: str, *options: dict[str, float], known: References = KNOWN) -> int | None:
-    """Number of the option that a rule chooses; the objective is worst for the first."""
-    found = [Candidate(n, {}, 1.0 - 0.1 * n, option) for n, option in enumerate(options)]
-    best = choose(RULE[rule], found, known)
+    """Return the number of the option that a rule chooses; the objective is worst for the first."""
+    tried = [Candidate(n, {}, 1.0 - 0.1 * n, option) for n, option in enumerate(options)]
+    best = choose(RULE[rule], tried, known)
     return None if best is None else best.number
 
 

@@ -68,7 +68,7 @@ def test_what_was_saved_is_where_it_goes_on(problem: Problem) -> None:
 
 
 def start(method: Method, knobs: dict[str, Any]) -> tuple[nn.Module, Any, list[int]]:
-    """A method on the toy problem as a trial of a fresh process starts it: model, steps, samples seen."""
+    """Start a method on the toy problem as a trial of a fresh process does: model, steps, samples seen."""
     problem = toy_problem(request_kind(method))
     seed_process("trial", method.name)
     model = problem.load(toy_reference("original"))
@@ -104,7 +104,7 @@ def test_a_one_shot_method_has_nothing_to_save(name: str) -> None:
 
 
 def two_loops(model: nn.Linear, draws: torch.Generator) -> Iterator[str]:
-    """Two loops over epochs, with a change between them that follows from what the first has done."""
+    """Run two loops over epochs, with a change between them that follows from what the first has done."""
     for epoch in resumable(2, draws, model):
         with torch.no_grad():
             model.weight += torch.rand(1, generator=draws)

@@ -20,9 +20,9 @@ def test_undeclared_data_is_a_lookup_error(split: Split) -> None:
         narrow = split.only(needs)
         for part in DATA:
             if part in needs:
-                found, expected = getattr(narrow, part), split.parts[part]
-                assert torch.equal(found.inputs, expected.inputs)
-                assert torch.equal(found.labels, expected.labels)
+                examples, expected = getattr(narrow, part), split.parts[part]
+                assert torch.equal(examples.inputs, expected.inputs)
+                assert torch.equal(examples.labels, expected.labels)
             else:
                 with pytest.raises(LookupError, match=f"NEEDS does not list '{part}'"):
                     getattr(narrow, part)

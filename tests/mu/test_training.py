@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from mu.problem import weights_of
 from mu.rng import generator
 from mu.training import (
     SCHEDULES,
+    Hyperparameters,
     Recipe,
     count_samples,
     fit,
@@ -28,7 +30,7 @@ from mu.training import (
     train,
 )
 
-SHORT: dict[str, Any] = {"epochs": 2, "batch_size": 16, "lr": 0.05}
+SHORT = Hyperparameters(epochs=2, batch_size=16, lr=0.05)
 
 
 class Recorder(nn.Module):
@@ -47,7 +49,7 @@ class Recorder(nn.Module):
 
 
 def toy_examples(count: int = 21) -> Examples:
-    """Images whose value tells their position: uint8 [N, 1, 4, 4]."""
+    """Return images whose value tells their position: uint8 [N, 1, 4, 4]."""
     values = torch.arange(count, dtype=torch.uint8)
     return Examples(values[:, None, None, None].expand(-1, 1, 4, 4).clone(), values.long() % 3)
 
@@ -57,10 +59,10 @@ def toy_examples(count: int = 21) -> Examples:
 def test_batches_hold_every_example_once_and_never_end_on_a_single_one(
     count: int, shuffled: bool
 ) -> None:
-    found = list(batches(count, 16, generator("order") if shuffled else None))
-    assert sorted(torch.cat(found).tolist()) == list(range(count))
-    assert count == 1 or min(map(len, found)) > 1
-    assert max(map(len, found)) <= 17
+    shown = list(batches(count, 16, generator("order") if shuffled else None))
+    assert sorted(torch.cat(shown).tolist()) == list(range(count))
+    assert count == 1 or min(map(len, shown)) > 1
+    assert max(map(len, shown)) <= 17
 
 
 def test_batches_are_in_order_without_a_generator_and_shuffled_with_one() -> None:
@@ -129,11 +131,7 @@ def test_fit_follows_its_schedule_step_by_step(monkeypatch: pytest.MonkeyPatch) 
         Recorder(16, 3),
         examples,
         generator(0),
-        epochs=3,
-        batch_size=7,
-        lr=0.5,
-        schedule="cosine",
-        warmup_epochs=1,
+        Hyperparameters(epochs=3, batch_size=7, lr=0.5, schedule="cosine", warmup_epochs=1),
     ):
         pass
     expected = [0.5 * learning_rate_factor("cosine", step, 9, 3) for step in range(9)]
@@ -142,7 +140,9 @@ def test_fit_follows_its_schedule_step_by_step(monkeypatch: pytest.MonkeyPatch) 
 
 def test_fit_shows_every_example_once_an_epoch_in_train_mode_and_a_new_order() -> None:
     examples, model = toy_examples(21), Recorder(16, 3).eval()
-    for epoch, _ in enumerate(fit(model, examples, generator(0), epochs=2, batch_size=5, lr=0.1)):
+    for epoch, _ in enumerate(
+        fit(model, examples, generator(0), Hyperparameters(epochs=2, batch_size=5, lr=0.1))
+    ):
         assert len(model.seen) == 4 * (epoch + 1)  # the batch of one joined another
         model.eval()  # whatever the caller does between epochs
     assert all(model.modes)
@@ -160,10 +160,8 @@ def test_fit_repeats_itself_to_the_bit(problem: Any, split: Any, optimizer: str)
             model,
             split.retain,
             generator(seed),
-            optimizer=optimizer,
-            schedule="cosine",
+            replace(SHORT, optimizer=optimizer, schedule="cosine"),
             augment=split.augment,
-            **SHORT,
         ):
             pass
         trained.append(weights_of(model))
@@ -180,9 +178,7 @@ def test_fit_changes_only_what_may_be_augmented() -> None:
         model,
         examples,
         generator(0),
-        epochs=3,
-        batch_size=5,
-        lr=0.1,
+        Hyperparameters(epochs=3, batch_size=5, lr=0.1),
         augment=Augment(pad=2),
         augmentable=augmentable,
     ):
@@ -203,7 +199,7 @@ def test_fit_trains_towards_a_lower_loss(problem: Any, split: Any) -> None:
         losses.append(value.item())
         return value
 
-    for _ in fit(model, split.retain, generator(0), loss=loss, **SHORT):
+    for _ in fit(model, split.retain, generator(0), SHORT, loss=loss):
         pass
     assert np.mean(losses[-3:]) < np.mean(losses[:3]) - 0.3
 
@@ -258,13 +254,15 @@ def test_recipe_trains_as_fit_does_with_its_fields(problem: Any, split: Any) -> 
         models[1],
         split.retain,
         generator(0),
-        epochs=2,
-        optimizer="adamw",
-        lr=1e-3,
-        weight_decay=5e-4,
-        batch_size=20,
-        schedule="step",
-        milestones=(0.3,),
+        Hyperparameters(
+            epochs=2,
+            optimizer="adamw",
+            lr=1e-3,
+            weight_decay=5e-4,
+            batch_size=20,
+            schedule="step",
+            milestones=(0.3,),
+        ),
         augment=Augment(pad=2),
     ):
         pass
@@ -289,6 +287,16 @@ def test_recipe_trains_as_fit_does_with_its_fields(problem: Any, split: Any) -> 
         ({"pad": 0}, "pad must be at least 1, but got 0"),
         ({"milestones": (0.9, 0.8)}, r"milestones must be increasing shares in \(0, 1\)"),
         ({"milestones": (1.0,)}, r"but got \[1.0\]"),
+        ({"epochs": math.inf}, "epochs must be finite, but got inf"),
+        ({"epochs": math.nan}, "epochs must be finite, but got nan"),
+        ({"batch_size": math.inf}, "batch_size must be finite, but got inf"),
+        ({"lr": math.inf}, "lr must be finite, but got inf"),
+        ({"momentum": math.nan}, r"momentum must be in \[0, 1\), but got nan"),
+        ({"weight_decay": math.inf}, "weight_decay must be finite, but got inf"),
+        ({"weight_decay": math.nan}, "weight_decay must be finite, but got nan"),
+        ({"warmup_epochs": math.inf}, "warmup_epochs must be finite, but got inf"),
+        ({"pad": math.inf}, "pad must be finite, but got inf"),
+        ({"milestones": (0.5, math.nan)}, r"milestones must be increasing shares .* nan"),
     ],
 )
 def test_wrong_recipes_are_refused(fields: dict[str, Any], message: str) -> None:
@@ -383,6 +391,8 @@ def test_samples_with_gradient_are_counted_in_the_model_and_its_copies() -> None
 def test_training_counts_every_pass() -> None:
     model = Recorder(16, 3)
     counter = count_samples(model)
-    for _ in fit(model, toy_examples(21), generator(0), epochs=3, batch_size=5, lr=0.1):
+    for _ in fit(
+        model, toy_examples(21), generator(0), Hyperparameters(epochs=3, batch_size=5, lr=0.1)
+    ):
         pass
     assert counter == [63]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from reports import contents, formats, grid, load, page
-from reports.table import NONE
+from reports.table_cells import NONE
 from tests.reports.test_robustness import record
 
 LRS, SIGMAS = (0.001, 0.01, 0.1), (0.5, 1.0)
@@ -29,7 +29,7 @@ def view(accuracy: float, gap: float | None = None) -> dict[str, dict[str, float
 
 
 @pytest.fixture
-def study() -> load.Study:
+def study() -> load.RecordedStudy:
     """Its last point failed on one of two seeds; accuracy falls with the number of the point, by a point each."""
     records = [
         record("reference", "some", "retrain", seed, role="search", metrics=view(0.9))
@@ -48,7 +48,7 @@ def study() -> load.Study:
     return load.assemble({"study": "small", "definition": DEFINITION}, records, {})
 
 
-def test_every_point_that_finished_has_a_row(study: load.Study) -> None:
+def test_every_point_that_finished_has_a_row(study: load.RecordedStudy) -> None:
     table = grid.points(study)
     assert table is not None
     assert table.columns[2:4] == ("AvgGap", "Test accuracy")
@@ -64,7 +64,7 @@ def test_every_point_that_finished_has_a_row(study: load.Study) -> None:
     ]
 
 
-def test_points_csv_has_every_metric_in_full(study: load.Study, tmp_path: Path) -> None:
+def test_points_csv_has_every_metric_in_full(study: load.RecordedStudy, tmp_path: Path) -> None:
     formats.write(tmp_path, study, [])
     lines = list(csv.DictReader((tmp_path / "points.csv").open(encoding="utf-8")))
     assert len(lines) == 5 * 2 * 4
@@ -77,7 +77,7 @@ def test_points_csv_has_every_metric_in_full(study: load.Study, tmp_path: Path) 
     assert float(one["value"]) == pytest.approx(0.781)
 
 
-def test_two_knobs_are_drawn_as_maps_with_a_gap_for_what_failed(study: load.Study) -> None:
+def test_two_knobs_are_drawn_as_maps_with_a_gap_for_what_failed(study: load.RecordedStudy) -> None:
     drawing = contents.all_figures(study)["grid_jit"]
     maps = [axes for axes in drawing.figure.axes if axes.images]
     assert len(maps) == 4
@@ -89,7 +89,7 @@ def test_two_knobs_are_drawn_as_maps_with_a_gap_for_what_failed(study: load.Stud
     assert bool(shown.mask[1, 2])
 
 
-def test_other_searches_have_no_grid(study: load.Study, tmp_path: Path) -> None:
+def test_other_searches_have_no_grid(study: load.RecordedStudy, tmp_path: Path) -> None:
     search = {**DEFINITION["search"], "sampler": "tpe"}  # type: ignore[dict-item]
     other = dataclasses.replace(study, line={"definition": {**DEFINITION, "search": search}})
     assert grid.points(other) is None
@@ -98,7 +98,7 @@ def test_other_searches_have_no_grid(study: load.Study, tmp_path: Path) -> None:
     assert not (tmp_path / "points.csv").exists()
 
 
-def test_the_page_shows_the_grid(study: load.Study, tmp_path: Path) -> None:
+def test_the_page_shows_the_grid(study: load.RecordedStudy, tmp_path: Path) -> None:
     page._write(study, tmp_path)
     text = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert "Every point of the grid" in text

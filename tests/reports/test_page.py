@@ -26,16 +26,18 @@ from reports import (
     canvas,
     classes,
     contents,
+    figures,
     findings,
     formats,
     knob_tables,
     load,
     page,
+    paper_numbers,
+    result_tables,
     sections,
     stats,
-    tables,
 )
-from reports.table import Table
+from reports.table_cells import Table
 
 DATA = ROOT / "tests" / "data"
 TABLES = (
@@ -78,7 +80,7 @@ def lines() -> tuple[dict, list[TrialRecord]]:
 
 
 @pytest.fixture(scope="module")
-def study(lines) -> load.Study:
+def study(lines) -> load.RecordedStudy:
     return load.assemble(*lines, {})
 
 
@@ -100,7 +102,7 @@ def column(table: Table, group: str, head: str) -> dict[str, str]:
     return {row[0].text: row[index].text for row in rows}
 
 
-def remade(lines, change, line=None) -> load.Study:
+def remade(lines, change, line=None) -> load.RecordedStudy:
     """The study with every record changed; None drops it."""
     records = [changed for record in lines[1] if (changed := change(record)) is not None]
     return load.assemble(lines[0] if line is None else line, records, {})
@@ -134,7 +136,7 @@ def test_noise_floor_is_mean_distance_to_the_others():
 
 
 def test_main_table_of_a_random_request(study):
-    main = tables.main(study)
+    main = result_tables.main(study)
     assert main.columns == (
         "Metric",
         "Original",
@@ -181,7 +183,7 @@ def test_main_table_of_a_random_request(study):
 
 
 def test_main_table_of_a_class_has_natmus_four_metrics(study):
-    assert column(tables.main(study), "class3", "alpha") == {
+    assert column(result_tables.main(study), "class3", "alpha") == {
         "Test accuracy, retained classes (RA)": "95.00 ± 0.00 (0.00)†",
         "Forget accuracy (FATrain)": "3.00 ± 3.00 (3.00)",
         "Test accuracy, forgotten class (FATest)": "0.00 ± 0.00 (0.00)†",
@@ -193,7 +195,7 @@ def test_main_table_of_a_class_has_natmus_four_metrics(study):
 
 
 def test_cells_with_missing_seeds_say_how_many_there_are(study):
-    assert list(column(tables.main(study), "random10", "beta").values()) == [
+    assert list(column(result_tables.main(study), "random10", "beta").values()) == [
         "81.00 ± 1.41 (10.00) [n=2]",
         "89.50 ± 0.71 (0.50)† [n=2]",
         "54.00 ± 1.41 (3.00) [n=2]",
@@ -204,7 +206,7 @@ def test_cells_with_missing_seeds_say_how_many_there_are(study):
 
 
 def test_cells_without_a_run_say_why(study):
-    main = tables.main(study)
+    main = result_tables.main(study)
     reasons = {
         (group, method): set(column(main, group, method).values())
         for group, method in (
@@ -225,7 +227,7 @@ def test_cells_without_a_run_say_why(study):
 
 
 def test_smallest_gap_of_a_row_is_best(study):
-    rows = tables.main(study).groups[0].rows
+    rows = result_tables.main(study).groups[0].rows
     best = {row[0].text: [i for i, cell in enumerate(row) if cell.best] for row in rows}
     alpha, beta = 4, 5
     assert best == {
@@ -249,7 +251,7 @@ def test_equal_gaps_are_equally_best(lines):
         metrics = {"test": {"acc_forget": forget[record.method]}}
         return dataclasses.replace(record, status="finished", metrics=metrics)
 
-    row = tables.main(remade(lines, level)).groups[0].rows[1]
+    row = result_tables.main(remade(lines, level)).groups[0].rows[1]
     assert [cell.text for cell in row if cell.best] == [
         "95.00 ± 5.00 (5.00)",
         "85.00 ± 0.00 (5.00)",
@@ -265,7 +267,7 @@ def test_no_cell_is_blank(study):
 
 
 def test_sufficient_table_shows_the_change_of_avg_gap(study):
-    sufficient = tables.sufficient(study)
+    sufficient = result_tables.sufficient(study)
     # Gaps 2, 30 and 30 against 0.5, 5 and 6 with tuned knobs.
     assert list(column(sufficient, "random10", "alpha").values()) == [
         "89.00 ± 0.00 (2.00)",
@@ -285,7 +287,7 @@ def test_sufficient_table_shows_the_change_of_avg_gap(study):
 
 
 def test_transfer_table_compares_with_own_knobs(study):
-    transfer = tables.transfer(study)
+    transfer = result_tables.transfer(study)
     assert column(transfer, "random10 → class3", "alpha") == {
         "Test accuracy, retained classes (RA)": "93.00 (2.00)",
         "Forget accuracy (FATrain)": "10.00 (7.00)",
@@ -306,26 +308,28 @@ def test_transfer_table_compares_with_own_knobs(study):
 
 
 def test_transfer_without_own_knobs_has_no_change(study):
-    cells = column(tables.transfer(study), "random10 → class3", "beta")
+    cells = column(result_tables.transfer(study), "random10 → class3", "beta")
     assert cells["Forget accuracy (FATrain)"] == "50.00 (–)"
     assert cells["AvgChange"] == "–"
     assert cells["AvgGap, own knobs"] == "not run"
-    assert column(tables.transfer(study), "random10 → class3", "delta")["AvgChange"] == (
+    assert column(result_tables.transfer(study), "random10 → class3", "delta")["AvgChange"] == (
         "no finished search trial"
     )
 
 
 def test_cost_table_has_medians_and_counts(study):
-    rows = {row[0].text: [c.text for c in row[1:]] for row in tables.cost(study).groups[0].rows}
+    rows = {
+        row[0].text: [c.text for c in row[1:]] for row in result_tables.cost(study).groups[0].rows
+    }
     assert rows["alpha"] == ["5.00", "120.0", "24×", "1,000", "2", "1", "0", "0", "6.00"]
     assert rows["beta"] == ["0.25", "120.0", "480×", "300", "1", "0", "0", "1", "4.00"]
     assert rows["gamma"][:4] == ["failed ×3", "120.0", "–", "failed ×3"]
 
 
 def test_costs_count_gpus_where_there_are_any(study, lines):
-    assert "Search GPU time (s)" not in tables.cost(study).columns
+    assert "Search GPU time (s)" not in result_tables.cost(study).columns
     half = remade(lines, lambda r: dataclasses.replace(r, resources={"cpus": 2.0, "gpus": 0.5}))
-    gpu = column(tables.cost(half), "random10", "Search GPU time (s)")
+    gpu = column(result_tables.cost(half), "random10", "Search GPU time (s)")
     assert (gpu["alpha"], gpu["beta"]) == ("3.00", "2.00")
     seconds = sum(r.time_total for r in lines[1])
     shown = dict(sections._setting(half))
@@ -392,7 +396,7 @@ def test_one_report_seed_has_no_spread_and_no_floor(lines):
         return dataclasses.replace(record, metrics=views)
 
     study = remade(lines, without_distance, line)
-    main = tables.main(study)
+    main = result_tables.main(study)
     assert list(column(main, "random10", "alpha").values()) == [
         "89.50 (0.50)",
         "90.00 (2.00)",
@@ -408,10 +412,13 @@ def test_one_report_seed_has_no_spread_and_no_floor(lines):
 
 def test_without_retrained_models_there_is_no_gap(lines):
     study = remade(lines, lambda r: None if r.method == "retrain" else r)
-    cells = column(tables.main(study), "random10", "alpha")
+    cells = column(result_tables.main(study), "random10", "alpha")
     assert cells["Forget accuracy (FA)"] == "95.00 ± 5.00 (–)"
     assert cells["AvgGap (of means)"] == cells["AvgGap (per run)"] == "–"
-    assert column(tables.main(study), "random10", "Retrain")["Forget accuracy (FA)"] == "not run"
+    assert (
+        column(result_tables.main(study), "random10", "Retrain")["Forget accuracy (FA)"]
+        == "not run"
+    )
 
 
 def test_runs_with_knobs_of_an_earlier_search_give_way_to_the_chosen_ones(lines):
@@ -421,7 +428,7 @@ def test_runs_with_knobs_of_an_earlier_search_give_way_to_the_chosen_ones(lines)
         earlier, key="stale", knobs={"lr": 9.0, "epochs": 5}, metrics=metrics, ended=1e9
     )
     study = load.assemble(lines[0], [*lines[1], stale], {})
-    assert column(tables.main(study), "random10", "alpha")["AvgGap (of means)"] == "3.83"
+    assert column(result_tables.main(study), "random10", "alpha")["AvgGap (of means)"] == "3.83"
     assert ",9.0" not in formats.results_csv(study)
 
 
@@ -438,7 +445,7 @@ def test_runs_with_outdated_knobs_are_marked(lines):
         number=3,
         metrics={"val": {"avg_gap_natmu": 0.001}},
     )
-    main = tables.main(load.assemble(lines[0], [*lines[1], better], {}))
+    main = result_tables.main(load.assemble(lines[0], [*lines[1], better], {}))
     assert column(main, "random10", "alpha")["AvgGap (of means)"] == "3.83‡"
     assert any(note.startswith("‡") for note in main.notes)
 
@@ -446,7 +453,7 @@ def test_runs_with_outdated_knobs_are_marked(lines):
 def test_sufficient_runs_of_another_length_do_not_count(lines):
     line = json.loads(json.dumps(lines[0]))
     line["definition"]["experiments"]["sufficient"] = 40
-    cells = column(tables.sufficient(remade(lines, lambda r: r, line)), "random10", "alpha")
+    cells = column(result_tables.sufficient(remade(lines, lambda r: r, line)), "random10", "alpha")
     assert cells["AvgGap (of means)"] == "20.67‡"
 
 
@@ -463,7 +470,7 @@ def test_summary_says_what_the_tables_say(study):
 
 
 def test_csv_repeats_the_group_and_markdown_is_rectangular(study):
-    table = tables.main(study)
+    table = result_tables.main(study)
     rows = list(csv.reader(formats.to_csv(table).splitlines()))
     assert rows[0][:2] == ["Forget request", "Metric"]
     assert {len(row) for row in rows} == {len(rows[0])}
@@ -478,7 +485,7 @@ def test_csv_repeats_the_group_and_markdown_is_rectangular(study):
 
 
 def test_latex_is_booktabs_and_escaped(study):
-    text = formats.to_latex(tables.main(study))
+    text = formats.to_latex(result_tables.main(study))
     assert all(rule in text for rule in (r"\toprule", r"\midrule", r"\bottomrule"))
     assert r"\textbf{90.50 $\pm$ 1.00 (0.50)$^\dagger$}" in text
     body = text[text.index(r"\toprule") : text.index(r"\bottomrule")]
@@ -631,8 +638,10 @@ def test_without_a_study_line_the_records_say_what_they_can(lines):
     assert [r.name for r in study.requests] == ["random10", "class3"]
     assert [r.whole_class for r in study.requests] == [False, True]
     assert study.report_seeds == (1, 2, 3)
-    assert column(tables.main(study), "random10", "alpha")["AvgGap (of means)"] == "3.83"
-    assert column(tables.sufficient(study), "random10", "alpha")["Change of AvgGap"] == "+16.83"
+    assert column(result_tables.main(study), "random10", "alpha")["AvgGap (of means)"] == "3.83"
+    assert (
+        column(result_tables.sufficient(study), "random10", "alpha")["Change of AvgGap"] == "+16.83"
+    )
 
 
 def test_unknown_keys_and_a_line_cut_short_do_no_harm(tmp_path):
@@ -652,6 +661,95 @@ def test_missing_or_empty_results_are_named(tmp_path, content, capsys):
     assert command_line.main([str(tmp_path)]) == 2
     assert "trials.jsonl" in capsys.readouterr().err
     assert not (tmp_path / "report").exists()
+
+
+def test_tables_and_figures_without_a_place_on_the_page_are_errors(tmp_path, monkeypatch):
+    """A registered table or figure that no section takes is named, so that it cannot be absent unseen."""
+    shutil.copy(DATA / "trials.jsonl", tmp_path)
+
+    def made_up_table(study):
+        return dataclasses.replace(result_tables.main(study), name="made_up_table")
+
+    def made_up_figure(study):
+        return dataclasses.replace(figures.gaps(study), name="made_up_figure")
+
+    for kind, make in (("TABLES", made_up_table), ("FIGURES", made_up_figure)):
+        with monkeypatch.context() as patch:
+            patch.setattr(contents, kind, (*getattr(contents, kind), make))
+            with pytest.raises(
+                RuntimeError, match=f"no section of the page takes .*`{make.__name__}`"
+            ):
+                page.build(tmp_path)
+    assert not (tmp_path / "report").exists()
+    assert page.build(tmp_path).exists()
+
+
+def trials_by_phase(page_text):
+    """Return the first two columns of the table that counts trials by status, phase to planned number."""
+    table = page_text.split("<h3>Trials</h3>", 1)[1].split("</table>", 1)[0]
+    rows = re.findall("<tr>(.*?)</tr>", table.split("<tbody>", 1)[1], re.DOTALL)
+    cells = [re.findall("<td[^>]*>(.*?)</td>", row, re.DOTALL) for row in rows]
+    return {row[0]: row[1:] for row in cells}
+
+
+def test_a_new_phase_of_the_study_line_is_counted_under_its_title(lines, tmp_path):
+    line, records = lines
+    new = dataclasses.replace(records[-1], key="new", phase="distil", status="diverged", reason="?")
+    phases = [
+        {"name": "confirm", "title": "tuned knobs", "follows_search": True},
+        {"name": "distil", "title": "distilled <models>", "follows_search": True},
+        {"name": "search", "title": "search", "follows_search": False},
+        {"name": "default", "title": "default knobs", "follows_search": True},
+    ]
+    line = {**line, "phases": phases, "planned": {"distil": {"trials": 7}}}
+    write(tmp_path / "trials.jsonl", [to_line("study", line), *map(trial_line, [*records, new])])
+    text = page.build(tmp_path).read_text(encoding="utf-8")
+    counted = trials_by_phase(text)
+    # Phases that the line lacks come last, and one without trials and without a plan is not shown.
+    assert list(counted) == [
+        *("tuned knobs", "distilled &lt;models&gt;", "search"),
+        *("reference", "sufficient", "transfer"),
+    ]
+    assert counted["distilled &lt;models&gt;"] == ["7", "0", "0", "1", "0"]
+    diverged = text.split('id="unfinished"', 1)[1].split("<h3>Diverged", 1)[1]
+    places = [diverged.index(title) for title in ("tuned knobs ·", "distilled &lt;models&gt; ·")]
+    assert places == sorted(places)
+
+
+def test_phases_without_a_table_in_the_study_line_come_as_the_records_do(lines):
+    line, records = lines
+    phases = ["reference", "search", "confirm", "sufficient", "transfer"]
+    assert load.assemble(line, records, {}).phases == {name: name for name in phases}
+    moved = sorted(records, key=lambda r: r.phase != "sufficient")
+    planned = {"planned": {"default": {"trials": 2}, "search": {"trials": 9}}}
+    study = load.assemble({**line, **planned}, moved, {})
+    assert list(study.phases) == [
+        *("sufficient", "reference", "search", "confirm", "transfer", "default")
+    ]
+    assert list(study.counts()) == list(study.phases)
+    assert study.counts()["default"].total() == 0
+
+
+@pytest.mark.parametrize(
+    ("phase", "heading"),
+    [
+        ("confirm", "NatMU Table 3: random10 (random, 100 samples)"),
+        ("default", "NatMU Table 3: random10 (random, 100 samples), default knobs"),
+        ("sufficient", "NatMU Table 3: random10 (random, 100 samples), 20 epochs"),
+        ("distil", "NatMU Table 3: random10 (random, 100 samples), distil"),
+    ],
+)
+def test_printed_tables_are_headed_by_the_title_of_their_phase(lines, phase, heading):
+    entry = {
+        **{"paper": "NatMU", "table": "3", "phase": phase, "source": None, "forget": "random10"},
+        **{"method": "Alpha", "ours": "alpha", "metric": "TA", "name": "acc_test", "knobs": {}},
+        **{"mean": 0.9, "std": 0.01, "note": ""},
+    }
+    titles = {"confirm": "tuned knobs", "default": "default knobs", "sufficient": "longer training"}
+    phases = [{"name": name, "title": title} for name, title in titles.items()]
+    line = {**lines[0], "published": [entry], "phases": phases}
+    table = paper_numbers.published(load.assemble(line, lines[1], {}))
+    assert [group.title for group in table.groups] == [heading]
 
 
 def test_report_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):

@@ -16,8 +16,18 @@ import pytest
 from studies import ROOT
 
 from mu.record import TrialRecord, read, to_line, trial_line, write
-from reports import contents, findings, formats, importance, load, page, spaces, tables, uncertainty
-from reports.table import Table
+from reports import (
+    contents,
+    findings,
+    formats,
+    importance,
+    load,
+    page,
+    result_tables,
+    spaces,
+    uncertainty,
+)
+from reports.table_cells import Table
 
 DATA = ROOT / "tests" / "data"
 RETRAIN = (0.90, 0.91, 0.92)
@@ -26,7 +36,7 @@ REQUESTS = ("near", "far")
 
 
 @pytest.fixture(scope="module")
-def tiny() -> load.Study:
+def tiny() -> load.RecordedStudy:
     """The study of the other tests of reports."""
     return load.assemble(*read(DATA / "trials.jsonl"), {})
 
@@ -45,7 +55,9 @@ def scored(gap: float, seed: int) -> dict[str, dict[str, float]]:
     return {"val": dict(view), "test": view}
 
 
-def small(gaps: dict[tuple[str, str, str, str | None], float], **definition: Any) -> load.Study:
+def small(
+    gaps: dict[tuple[str, str, str, str | None], float], **definition: Any
+) -> load.RecordedStudy:
     """A study of (phase, request, method, source) to the gap of forget accuracy, on three seeds."""
     return load.assemble(*small_lines(gaps, **definition), {})
 
@@ -104,11 +116,11 @@ GAPS: dict[tuple[str, str, str, str | None], float] = {
 
 
 @pytest.fixture(scope="module")
-def study() -> load.Study:
+def study() -> load.RecordedStudy:
     return small(GAPS)
 
 
-def named(study: load.Study, name: str) -> Table:
+def named(study: load.RecordedStudy, name: str) -> Table:
     return next(table for table in contents.all_tables(study) if table.name == name)
 
 
@@ -118,7 +130,7 @@ def rows(table: Table, group: str) -> dict[str, list[str]]:
     return {row[0].text: [cell.text for cell in row[1:]] for row in found}
 
 
-def test_robustness_table_has_parts_and_says_what_is_missing(study: load.Study) -> None:
+def test_robustness_table_has_parts_and_says_what_is_missing(study: load.RecordedStudy) -> None:
     found = rows(named(study, "robustness"), "all")
     # AvgGap is a third: transfers cost 1 and 0 points, longer training -1 and 0.
     assert found["steady"] == [
@@ -139,8 +151,8 @@ def test_best_score_is_not_one_of_a_method_that_lacks_runs() -> None:
     assert [name for name, cell in cells.items() if cell.best] == ["single"]
 
 
-def test_default_knobs_stand_beside_tuned_ones(study: load.Study) -> None:
-    main = rows(tables.main(study), "near")
+def test_default_knobs_stand_beside_tuned_ones(study: load.RecordedStudy) -> None:
+    main = rows(result_tables.main(study), "near")
     assert main["AvgGap (of means)"][3:] == ["1.00", "2.00", "0.33†"]
     assert main["AvgGap, default knobs (of means)"][3:] == ["3.00", "not run", "not run"]
     gains = rows(named(study, "defaults"), "all")
@@ -153,17 +165,17 @@ def test_default_runs_are_not_outdated_by_what_the_search_chose() -> None:
     _, records = small_lines({("default", "near", "steady", None): 0.06})
     defaults = [r for r in records if r.phase == "default"]
     study = load.assemble(study.line, [*study.records, *defaults], {})
-    main = rows(tables.main(study), "near")
+    main = rows(result_tables.main(study), "near")
     assert main["AvgGap, default knobs (of means)"][-1] == "2.00"
     assert main["AvgGap (of means)"][-1] == "1.00‡"
 
 
-def test_study_without_default_runs_has_no_such_row(tiny: load.Study) -> None:
-    assert "AvgGap, default knobs (of means)" not in rows(tables.main(tiny), "random10")
+def test_study_without_default_runs_has_no_such_row(tiny: load.RecordedStudy) -> None:
+    assert "AvgGap, default knobs (of means)" not in rows(result_tables.main(tiny), "random10")
     assert "defaults" not in {table.name for table in contents.all_tables(tiny)}
 
 
-def test_transfer_matrix_has_regret_ranks_and_the_ranking_kept(study: load.Study) -> None:
+def test_transfer_matrix_has_regret_ranks_and_the_ranking_kept(study: load.RecordedStudy) -> None:
     found = rows(named(study, "transfer_matrix"), "near → far")
     assert found["steady"] == ["1.00", "2", "1.00", "2", "0.00 [0.00, 0.00]", "0.00"]
     assert found["single"] == ["2.00", "3", "3.00", "3", "+1.00 [+1.00, +1.00]", "1.00"]
@@ -173,7 +185,7 @@ def test_transfer_matrix_has_regret_ranks_and_the_ranking_kept(study: load.Study
     assert back["Ranking kept (2 methods)"][3] == "τ = −1.00"
 
 
-def test_transfer_matrix_is_drawn_with_own_knobs_on_the_diagonal(study: load.Study) -> None:
+def test_transfer_matrix_is_drawn_with_own_knobs_on_the_diagonal(study: load.RecordedStudy) -> None:
     figure = contents.all_figures(study)["transfer_matrix"].figure
     panels = {
         axes.get_title(): [t.get_text() for t in axes.texts] for axes in figure.axes if axes.texts
@@ -187,7 +199,7 @@ def test_transfer_matrix_is_drawn_with_own_knobs_on_the_diagonal(study: load.Stu
     assert panels["broken"] == ["0.33", "0.33", "–", "0.33"]
 
 
-def test_over_forgetting_is_told_by_slope_and_end(tiny: load.Study) -> None:
+def test_over_forgetting_is_told_by_slope_and_end(tiny: load.RecordedStudy) -> None:
     found = rows(named(tiny, "overforgetting"), "random10")
     assert found["alpha"] == [
         "5 → 20",
@@ -245,7 +257,7 @@ def test_metrics_table_shows_everything_that_was_recorded() -> None:
         return dataclasses.replace(r, metrics=views)
 
     study = load.assemble(line, [extended(r) for r in records], {})
-    found = rows(tables.metrics(study), "near")
+    found = rows(result_tables.metrics(study), "near")
     assert list(found) == [
         "Test accuracy",
         "Forget accuracy",
@@ -266,7 +278,7 @@ def test_metrics_table_shows_everything_that_was_recorded() -> None:
     assert found["only_here [val view]"][1] == "3.000 ± 0.000"
 
 
-def test_every_recorded_metric_of_a_study_is_in_the_table(tiny: load.Study) -> None:
+def test_every_recorded_metric_of_a_study_is_in_the_table(tiny: load.RecordedStudy) -> None:
     recorded = {
         name
         for r in tiny.records
@@ -274,10 +286,10 @@ def test_every_recorded_metric_of_a_study_is_in_the_table(tiny: load.Study) -> N
         for view in r.metrics.values()
         for name in view
     }
-    assert len(rows(tables.metrics(tiny), "class3")) == len(recorded) == 5
+    assert len(rows(result_tables.metrics(tiny), "class3")) == len(recorded) == 5
 
 
-def test_noise_floor_table_lists_every_distance(tiny: load.Study) -> None:
+def test_noise_floor_table_lists_every_distance(tiny: load.RecordedStudy) -> None:
     found = rows(named(tiny, "noise_floor"), "random10")
     # 0.90, 0.91, 0.92 and 0.88, 0.90, 0.92
     assert found["Test accuracy (RA)"] == ["0.00, 1.50, 1.50", "1.00", "1.50", "1.33", "2.00"]
@@ -301,14 +313,15 @@ def test_floor_of_a_list_of_the_studys_own(search: dict[str, Any]) -> None:
     study = load.assemble(line, records, {})
     assert study.objective == "mean_gap"
     assert (
-        "tuned on the search seeds by Mean gap (over Forget accuracy)" in tables.main(study).caption
+        "tuned on the search seeds by Mean gap (over Forget accuracy)"
+        in result_tables.main(study).caption
     )
-    found = rows(tables.metrics(study), "near")["Mean gap"]
+    found = rows(result_tables.metrics(study), "near")["Mean gap"]
     # Leave one out of 0.90, 0.91, 0.92: 1.5, 0 and 1.5 points
     assert found[2:4] == ["1.00", "1.00 ± 0.00†"]
 
 
-def test_comparison_says_when_nothing_can_be_told(study: load.Study) -> None:
+def test_comparison_says_when_nothing_can_be_told(study: load.RecordedStudy) -> None:
     table = named(study, "comparison")
     assert "too few to tell any two of the methods apart" in table.caption
     assert {row[-1].text for row in table.groups[0].rows} == {"cannot be told"}
@@ -317,7 +330,7 @@ def test_comparison_says_when_nothing_can_be_told(study: load.Study) -> None:
     assert "no test can tell any two methods apart" in " ".join(findings.sentences(study))
 
 
-def test_ranks_are_drawn_with_a_bar_over_what_cannot_be_told(study: load.Study) -> None:
+def test_ranks_are_drawn_with_a_bar_over_what_cannot_be_told(study: load.RecordedStudy) -> None:
     drawing = contents.all_figures(study)["ranks"]
     texts = [text.get_text().strip() for text in drawing.figure.axes[0].texts]
     assert texts == ["1", "2", "3", "broken (1.00)", "steady (2.00)", "single (3.00)"]
@@ -327,7 +340,7 @@ def test_ranks_are_drawn_with_a_bar_over_what_cannot_be_told(study: load.Study) 
     assert bar.get_xdata()[-1] > 3.0
 
 
-def cells(study: load.Study) -> dict[tuple[str, ...], dict[str, str]]:
+def cells(study: load.RecordedStudy) -> dict[tuple[str, ...], dict[str, str]]:
     found = [dict(zip(uncertainty.CELLS, row)) for row in uncertainty.cells(study)]
     keys = ("phase", "forget", "source", "method", "view", "metric")
     by_key = {tuple(row[key] for key in keys): row for row in found}
@@ -335,7 +348,7 @@ def cells(study: load.Study) -> dict[tuple[str, ...], dict[str, str]]:
     return by_key
 
 
-def test_cells_csv_has_intervals_gaps_and_floors(tiny: load.Study) -> None:
+def test_cells_csv_has_intervals_gaps_and_floors(tiny: load.RecordedStudy) -> None:
     row = cells(tiny)["confirm", "random10", "", "alpha", "test", "acc_forget"]
     half = 4.302652730 * 0.05 / math.sqrt(3)
     assert (row["study"], row["n"], float(row["mean"])) == ("tiny", "3", pytest.approx(0.95))
@@ -350,7 +363,7 @@ def test_cells_csv_has_intervals_gaps_and_floors(tiny: load.Study) -> None:
     assert below["above_floor"] == "0"
 
 
-def test_cells_csv_of_single_runs_distances_and_averages(tiny: load.Study) -> None:
+def test_cells_csv_of_single_runs_distances_and_averages(tiny: load.RecordedStudy) -> None:
     found = cells(tiny)
     single = found["sufficient", "class3", "", "alpha", "test", "acc_forget"]
     assert (single["n"], single["std"], single["low"], single["gap_low"]) == ("1", "", "", "")
@@ -367,8 +380,8 @@ def test_cells_csv_of_single_runs_distances_and_averages(tiny: load.Study) -> No
     assert ("confirm", "random10", "", "gamma", "test", "acc_test") not in found
 
 
-def test_tables_as_csv_have_columns_for_the_ends_of_intervals(tiny: load.Study) -> None:
-    found = list(csv.DictReader(formats.to_csv(tables.main(tiny)).splitlines()))
+def test_tables_as_csv_have_columns_for_the_ends_of_intervals(tiny: load.RecordedStudy) -> None:
+    found = list(csv.DictReader(formats.to_csv(result_tables.main(tiny)).splitlines()))
     row = next(r for r in found if r["Metric"] == "Forget accuracy (FA)")
     assert (row["alpha low"], row["alpha high"]) == ("82.58", "100.00")
     assert (row["alpha gap low"], row["alpha gap high"]) == ("0.00", "12.45")
@@ -394,7 +407,7 @@ def search(objectives: Sequence[float], **views: Sequence[float]) -> Iterator[Tr
         )
 
 
-def searched(objectives: Sequence[float], **views: Sequence[float]) -> load.Study:
+def searched(objectives: Sequence[float], **views: Sequence[float]) -> load.RecordedStudy:
     line, records = small_lines({("confirm", "near", "steady", None): 0.03})
     line["definition"]["methods"] = [
         {
@@ -583,7 +596,7 @@ def test_oracle_selection_is_on_every_table_and_on_the_page(tmp_path: Path) -> N
     assert "validation view of the search seeds" not in text
 
 
-def test_honest_studies_carry_no_such_label(study: load.Study) -> None:
+def test_honest_studies_carry_no_such_label(study: load.RecordedStudy) -> None:
     assert not any("Oracle selection" in table.caption for table in contents.all_tables(study))
 
 
@@ -593,7 +606,7 @@ def test_cells_that_were_not_asked_for_say_so() -> None:
     limited = load.assemble(
         line, [r for r in records if (r.method, r.forget) != ("broken", "far")], {}
     )
-    assert rows(tables.main(limited), "far")["AvgGap (of means)"][-1] == "not asked for"
+    assert rows(result_tables.main(limited), "far")["AvgGap (of means)"][-1] == "not asked for"
     assert rows(named(limited, "knobs"), "far")["broken"][0] == "not asked for"
     assert rows(named(limited, "robustness"), "all")["broken"][1] == "–"
 
@@ -609,7 +622,9 @@ def test_trials_that_have_not_run_are_counted_against_the_plan() -> None:
         assert missing in findings.unfinished(study)
 
 
-def test_phases_that_are_not_asked_for_are_not_listed(tmp_path: Path, study: load.Study) -> None:
+def test_phases_that_are_not_asked_for_are_not_listed(
+    tmp_path: Path, study: load.RecordedStudy
+) -> None:
     (tmp_path / "trials.jsonl").write_bytes((DATA / "trials.jsonl").read_bytes())
     text = page.build(tmp_path).read_text(encoding="utf-8")
     assert '<td class="text">confirm</td>' in text
@@ -617,7 +632,7 @@ def test_phases_that_are_not_asked_for_are_not_listed(tmp_path: Path, study: loa
     assert study.counts()["default"]["finished"] == 6
 
 
-def test_summary_tells_how_sure_it_is(study: load.Study, tiny: load.Study) -> None:
+def test_summary_tells_how_sure_it_is(study: load.RecordedStudy, tiny: load.RecordedStudy) -> None:
     text = " ".join(findings.sentences(study))
     assert "single loses least (robustness −0.50 points of AvgGap) and steady most (0.00)." in text
     line, records = small_lines(GAPS)

@@ -13,9 +13,8 @@ import pytest
 from scipy import stats as reference
 
 from mu.record import TrialRecord
-from reports import budget, comparison, load, robustness
-from reports.outcomes import outcome, regret, retrained
-from reports.ranking import (
+from reports import comparison, load, robustness, tuning_check
+from reports.ranks import (
     cliques,
     friedman,
     holm,
@@ -35,6 +34,7 @@ from reports.stats import (
     spread,
     weighted_means,
 )
+from reports.summaries import cell_summary, regret, retrained
 
 T2, T3 = 12.706204736, 4.302652730
 """Student's 97.5 % quantile for two and for three values, from printed tables."""
@@ -145,14 +145,14 @@ def minimum_by_enumeration(values: Sequence[float], n: int) -> tuple[float, floa
 )
 @pytest.mark.parametrize("n", [1, 2, 3, 5])
 def test_expected_best_is_that_of_all_orders(values: list[float], n: int) -> None:
-    found = budget.best_of(values, n)
+    found = tuning_check.best_of(values, n)
     expected = minimum_by_enumeration(values, n)
     assert (found.expected, found.low, found.high) == pytest.approx(expected)
 
 
 def test_expected_best_of_one_is_the_mean_and_falls_to_the_minimum() -> None:
     values = [0.4, 0.1, 0.3, 0.9]
-    curve = [budget.best_of(values, n).expected for n in (1, 2, 3, 4, 200)]
+    curve = [tuning_check.best_of(values, n).expected for n in (1, 2, 3, 4, 200)]
     assert curve[0] == pytest.approx(fmean(values))
     assert curve == sorted(curve, reverse=True)
     assert curve[-1] == pytest.approx(0.1)
@@ -168,7 +168,7 @@ def trial(phase: str, method: str, seed: int, **fields: Any) -> TrialRecord:
     )
 
 
-def searched(**objectives: Sequence[float]) -> load.Study:
+def searched(**objectives: Sequence[float]) -> load.RecordedStudy:
     """A study with one request and the search trials of some methods."""
     return load.assemble(
         {},
@@ -187,23 +187,25 @@ def test_budget_is_enough_when_as_much_gain_again_would_not_reach_the_next_metho
     near = searched(falling=falling, best=[0.1 - gain / 2, 0.5], first=[0.001], last=[0.9])
     far = searched(falling=falling, best=[0.1 - gain * 2, 0.5], last=[0.9])
     for study, enough in ((near, False), (far, True)):
-        found = budget.tuned(study, "random10", "falling")
+        found = tuning_check.check_tuning(study, "random10", "falling")
         assert found is not None
         assert found.gain == pytest.approx(gain)
         assert found.enough is enough
-    found = budget.tuned(near, "random10", "falling")
+    found = tuning_check.check_tuning(near, "random10", "falling")
     assert found is not None
     assert found.margin == pytest.approx(gain / 2)
 
 
 def test_budget_of_the_first_is_enough_and_of_few_trials_unknown() -> None:
     study = searched(first=[0.5, 0.4, 0.3, 0.1], second=[0.2, 0.3])
-    first, second = (budget.tuned(study, "random10", name) for name in ("first", "second"))
+    first, second = (
+        tuning_check.check_tuning(study, "random10", name) for name in ("first", "second")
+    )
     assert first is not None and second is not None
     assert (first.margin, first.enough) == (None, True)
     assert second.margin == pytest.approx(0.1)
     assert second.enough is None
-    assert budget.tuned(study, "random10", "absent") is None
+    assert tuning_check.check_tuning(study, "random10", "absent") is None
 
 
 def signs_by_enumeration(differences: Sequence[float]) -> float:
@@ -314,7 +316,9 @@ def run(phase: str, method: str, seed: int, values: Sequence[float], **fields: A
     return trial(phase, method, seed, metrics={"test": dict(zip(NAMES, values))}, **fields)
 
 
-def reported(*runs: TrialRecord, forget: Sequence[str] = ("random10",), **line: Any) -> load.Study:
+def reported(
+    *runs: TrialRecord, forget: Sequence[str] = ("random10",), **line: Any
+) -> load.RecordedStudy:
     """A study of three retrained models for each request, and some runs."""
     retrain = [
         run("reference", "retrain", seed, values, role="report", forget=name)
@@ -327,7 +331,7 @@ def reported(*runs: TrialRecord, forget: Sequence[str] = ("random10",), **line: 
 def test_gap_has_students_interval_of_the_differences_within_seeds() -> None:
     values = ((0.895, 0.90, 0.40), (0.905, 0.95, 0.45), (0.915, 1.00, 0.50))
     study = reported(*(run("confirm", "a", seed, v) for seed, v in enumerate(values, start=1)))
-    found = outcome(study, study.requests[0], "a").gap_intervals
+    found = cell_summary(study, study.requests[0], "a").gap_intervals
     # acc_forget: differences 0.02, 0.05 and 0.08; mean 0.05, deviation 0.03
     assert found["acc_forget"] == pytest.approx((0.0, 0.05 + T3 * 0.03 / math.sqrt(3)))
     # acc_test: each is 0.005 below, so that the gap is certain
@@ -338,7 +342,7 @@ def test_gap_of_fewer_runs_keeps_its_centre() -> None:
     study = reported(
         run("confirm", "a", 1, (0.9, 0.80, 0.5)), run("confirm", "a", 2, (0.9, 0.86, 0.5))
     )
-    result = outcome(study, study.requests[0], "a")
+    result = cell_summary(study, study.requests[0], "a")
     # mean 0.83 against 0.90 of all three; differences -0.08 and -0.04
     half = T2 * stdev([0.08, 0.04]) / math.sqrt(2)
     assert result.gaps["acc_forget"] == pytest.approx(0.07)
@@ -346,14 +350,14 @@ def test_gap_of_fewer_runs_keeps_its_centre() -> None:
         Interval(0.07 - half, 0.07 + half).size
     )
     alone = reported(run("confirm", "a", 1, (0.9, 0.80, 0.5)))
-    assert outcome(alone, alone.requests[0], "a").gap_intervals == {}
+    assert cell_summary(alone, alone.requests[0], "a").gap_intervals == {}
 
 
 def test_avg_gap_of_means_has_the_interval_of_its_bootstrap() -> None:
     # All gaps are of one sign whatever the seeds, so that AvgGap is a mean of differences.
     values = ((0.70, 0.60, 0.90), (0.72, 0.64, 0.93), (0.71, 0.65, 0.95))
     study = reported(*(run("confirm", "a", seed, v) for seed, v in enumerate(values, start=1)))
-    result = outcome(study, study.requests[0], "a")
+    result = cell_summary(study, study.requests[0], "a")
     per_run = [fmean((r[0] - v[0], r[1] - v[1], v[2] - r[2])) for v, r in zip(values, RETRAIN)]
     assert result.average == pytest.approx(fmean(per_run))
     assert result.average_interval == pytest.approx(interval(per_run), rel=0.05)
@@ -462,7 +466,7 @@ def test_interval_of_a_regret_draws_the_same_seeds_for_both() -> None:
     ]
     study = reported(*runs)
     tuned, untuned = (
-        outcome(study, study.requests[0], "a", phase) for phase in ("confirm", "default")
+        cell_summary(study, study.requests[0], "a", phase) for phase in ("confirm", "default")
     )
     found = regret(untuned, tuned)
     assert found is not None
@@ -488,7 +492,7 @@ def test_ranking_kept_compares_methods_that_have_both() -> None:
     assert (tau, n) == (pytest.approx(1 / 3), 3)  # two pairs agree, one does not
 
 
-def compared(gaps: dict[str, Sequence[float | None]], seeds: int = 3) -> load.Study:
+def compared(gaps: dict[str, Sequence[float | None]], seeds: int = 3) -> load.RecordedStudy:
     """A study whose methods have these gaps, in order of problems: seeds within requests."""
     requests = [f"request{n}" for n in range(max(map(len, gaps.values())) // seeds)]
     runs = []

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from sweeps.audit import Answers, audit
+from sweeps.audit import Answers, Targets, audit
 
 CLASSES, FORGOTTEN, HELD_OUT = 4, 40, 200
 RNG = np.random.default_rng(0)
@@ -30,7 +30,7 @@ def models(count: int, shift: float, seed: int) -> dict[int, Answers]:
 
 def run(count: int, shift: float) -> dict[int, dict[str, float]]:
     unlearned, retrained = models(count, shift, 1), models(count, 0, 2)
-    return audit(unlearned, retrained, LABELS["forget"], LABELS["test"], POPULATION, 0.5)
+    return audit(unlearned, retrained, Targets(LABELS["forget"], LABELS["test"], POPULATION), 0.5)
 
 
 def test_models_that_remember_are_told_from_retrained_ones() -> None:

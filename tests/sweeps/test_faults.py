@@ -1,4 +1,4 @@
-"""Faults, injected: whatever breaks, every planned trial is there once, with the numbers of an undisturbed run."""
+"""Injected faults: whatever breaks, every planned trial is recorded once, with the numbers of an undisturbed run."""
 
 from __future__ import annotations
 
@@ -36,8 +36,9 @@ from sweeps.state.checkpoint_store import CheckpointStore
 from sweeps.study import study
 from sweeps.tracking.mlflow import local_uri
 from sweeps.tracking.mlflow_process import KEY
-from sweeps.workers import cluster, tuner
-from sweeps.workers.trainers import BEGUN, Trainers
+from sweeps.workers import cluster, job_searcher
+from sweeps.workers.tasks import CHECKPOINT
+from sweeps.workers.trainers import Trainers
 
 pytestmark = pytest.mark.slow
 TROUBLES = {
@@ -58,7 +59,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mu.training import fit
+from mu.training import Hyperparameters, fit
 
 NEEDS = ("retain",)
 DEATHS = Path({deaths!r})
@@ -80,12 +81,12 @@ def die(times):
 def unlearn(model, split, generator, *, epochs: int = 2):
     """Yields after each epoch."""
     {trouble}
-    yield from fit(model, split.retain, generator, epochs=epochs, batch_size=64, lr=0.01)
+    yield from fit(model, split.retain, generator, Hyperparameters(epochs=epochs, batch_size=64, lr=0.01))
 '''
 
 
 def write_troubles(folder: Path, names: tuple[str, ...], deaths: Path) -> None:
-    """A study of troubled methods, one search trial and one report seed each."""
+    """Write a study of troubled methods, with one search trial and one report seed each."""
     own = folder / "own"
     own.mkdir()
     for name in names:
@@ -106,7 +107,7 @@ def run_troubles(folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_what_goes_wrong_in_a_trial_is_recorded_or_repeated(finished: Path, tmp_path: Path) -> None:
-    """One study whose trials hang, raise, want too much memory, diverge, and lose their workers."""
+    """The trials of one study hang, raise, want too much memory, diverge, and lose their workers."""
     folder, deaths = tmp_path / "troubled", tmp_path / "deaths"
     for made in (folder, deaths):
         made.mkdir()
@@ -160,7 +161,7 @@ import time
 
 import numpy as np
 
-from mu.training import fit
+from mu.training import Hyperparameters, fit
 
 NEEDS = ("retain",)
 
@@ -171,10 +172,10 @@ def unlearn(model, split, generator, *, epochs: int = 2):
     for _ in range({steps}):
         held.append(np.ones(2**26, np.uint8))
         time.sleep(0.02)
-    yield from fit(model, split.retain, generator, epochs=epochs, batch_size=64, lr=0.01)
+    yield from fit(model, split.retain, generator, Hyperparameters(epochs=epochs, batch_size=64, lr=0.01))
 """
 ROOM = 5 * 2**30
-"""Bytes above what is used that a node may use, of which a study itself takes up to two fifths."""
+"""Bytes that a node may use above those in use; a study itself takes up to two fifths of them."""
 
 
 def test_a_trial_that_takes_a_nodes_memory_is_ended_by_ray_and_recorded(
@@ -185,7 +186,7 @@ def test_a_trial_that_takes_a_nodes_memory_is_ended_by_ray_and_recorded(
         pytest.skip(f"needs {2 * ROOM / 2**30:.0f} GiB, {(total - used) / 2**30:.1f} are free")
     monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "100")
     monkeypatch.setenv("RAY_memory_usage_threshold", str((used + ROOM) / total))
-    monkeypatch.setattr(tuner, "RETRIES", 1)
+    monkeypatch.setattr(job_searcher, "RETRIES", 1)
     (tmp_path / "own").mkdir()
     (tmp_path / "own/greedy.py").write_text(GREEDY.format(steps=ROOM // 2**26))
     study = studies.tiny(
@@ -211,7 +212,7 @@ def test_a_trial_that_takes_a_nodes_memory_is_ended_by_ray_and_recorded(
 
 
 def mlflow_keys(folder: Path, uri: str) -> Counter[str]:
-    """How often each trial is in MLflow, as a run that has ended."""
+    """Return how often each trial is in MLflow, as a run that has ended."""
     client = MlflowClient(uri)
     (experiment,) = [e for e in client.search_experiments() if e.name == "tiny"]
     runs = client.search_runs([experiment.experiment_id], max_results=1000)
@@ -220,9 +221,9 @@ def mlflow_keys(folder: Path, uri: str) -> Counter[str]:
 
 
 def test_nodes_and_workers_may_be_lost_at_any_time(finished: Path, tmp_path: Path) -> None:
-    """Killed: a node while references are trained, a worker and another node during the search.
+    """A node is killed while references are trained, then a worker and another node during the search.
 
-    Placement on the way: two trials share a GPU that is only declared, trainings have one each.
+    The test sees placement on the way: two trials share a GPU that is only declared, and a training has one alone.
     """
     resources = {
         "cpus": 0.5,
@@ -258,7 +259,7 @@ def test_nodes_and_workers_may_be_lost_at_any_time(finished: Path, tmp_path: Pat
 
 
 class Recording(CheckpointStore):
-    """Drafts that kill the training worker at its third snapshot, and note the epochs of all."""
+    """A store that kills the training worker at its third checkpoint, and notes the epochs of all."""
 
     def __init__(self, location: str):
         super().__init__(location)
@@ -266,28 +267,28 @@ class Recording(CheckpointStore):
 
     def put(self, key: str, arrays: Any) -> None:
         super().put(key, arrays)
-        if BEGUN in arrays:
-            state = torch.load(io.BytesIO(arrays[BEGUN].tobytes()), weights_only=True)
+        if CHECKPOINT in arrays:
+            state = torch.load(io.BytesIO(arrays[CHECKPOINT].tobytes()), weights_only=True)
             self.epochs.append(state["epochs"])
             if len(self.epochs) == 3:
-                (worker,) = workers(ray._private.worker._global_node, "ray::_train")
+                (worker,) = workers(ray._private.worker._global_node, "ray::train_task")
                 os.kill(worker, signal.SIGKILL)
 
 
 def test_a_reference_goes_on_from_its_snapshot(finished: Path, tmp_path: Path) -> None:
-    """Its worker is killed, and then the driver's run is ended: no epoch that was saved is run again."""
+    """Its worker is killed, and no epoch that was saved is run again."""
     wanted = study.read(finished / "study.yaml", ["training.epochs=60"])
     plan = Plan(wanted, preflight.load_data(wanted, "study.yaml"))
     problem = plan.problem("some", 1)
     key = problem.reference_key("retrain")
-    drafts = Recording(str(tmp_path))
+    store = Recording(str(tmp_path))
     with cluster.join(None, wanted.resources):
         trainers = Trainers(plan)
         trainers.save_seconds = 0.05
-        steps = trainers.train({key: (problem, "retrain")}, drafts)
+        steps = trainers.train({key: (problem, "retrain")}, store)
         ((found, arrays),) = steps
-        drafts.close()
-        first = list(drafts.epochs)
+        store.close()
+        first = list(store.epochs)
         assert found == key
         assert len(first) > 3
         assert first == sorted(set(first)), "after the loss it did not begin again"
@@ -312,7 +313,7 @@ class Receiver(http.server.BaseHTTPRequestHandler):
 
 
 def test_a_study_is_watched_ended_by_its_budget_and_loses_its_mlflow(tmp_path: Path) -> None:
-    """One study: status from beside it, its MLflow server killed, a budget, an address that is told."""
+    """The test asks for the status while the study runs, ends its MLflow server, and waits for budget and notice."""
     receiver = http.server.HTTPServer(("127.0.0.1", 0), Receiver)
     threading.Thread(target=receiver.serve_forever, daemon=True).start()
     store, folder = f"sqlite:///{tmp_path}/server.db", tmp_path / "results/tiny"
@@ -359,7 +360,7 @@ def test_a_study_is_watched_ended_by_its_budget_and_loses_its_mlflow(tmp_path: P
 
 
 def musweep_sync(folder: Path, uri: str) -> int:
-    """Send what MLflow lacks; how many records that was."""
+    """Send what MLflow lacks; returns the number of records sent."""
     done = studies.here(folder, "sync", "results/tiny", "--tracking-uri", uri)
     assert done.returncode == 0, done.stderr
     return int(done.stdout.split("sent ")[1].split()[0])
@@ -368,7 +369,7 @@ def musweep_sync(folder: Path, uri: str) -> int:
 def test_a_full_disk_ends_the_run_and_the_next_goes_on(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No space for the records, and then none for Optuna's journal."""
+    """First there is no space for the records, and then none for Optuna's journal."""
     studies.write(tmp_path, studies.tiny(methods=["jit"], experiments={"defaults": False}))
     shutil.copytree(finished / "storage", tmp_path / "storage")
     folder = tmp_path / "results/tiny"

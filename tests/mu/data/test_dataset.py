@@ -26,14 +26,14 @@ PER_CLASS = {"train": 10, "test": 3}
 
 
 def picture(split: str, label: int, number: int, side: int = SIDE) -> NDArray[np.uint8]:
-    """An image that differs from every other, [side, side, 3]."""
+    """Return an image that differs from every other, [side, side, 3]."""
     seed = [len(split), label, number]
     return np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8)
 
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder laid out {train,test}/<class>/<image>."""
+    """Make a folder laid out {train,test}/<class>/<image>."""
     root = tmp_path_factory.mktemp("images")
     for split, count in PER_CLASS.items():
         for label, name in enumerate(CLASSES):
@@ -46,7 +46,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(made: Path, tmp_path: Path) -> Path:
-    """A copy of the folder that a test may spoil."""
+    """Make a copy of the folder that a test may spoil."""
     return Path(shutil.copytree(made, tmp_path / "copy"))
 
 
@@ -60,7 +60,7 @@ def spec(root: Path, **fields: object) -> DataSpec:
 
 
 def zipped(folder: Path, path: Path, top: str = "", extra: Iterable[str] = ()) -> Path:
-    """A .zip of a folder below a top folder, with further entries that hold no image."""
+    """Make a .zip of a folder below a top folder, with further entries that hold no image."""
     with zipfile.ZipFile(path, "w") as archive:
         for file in sorted(folder.rglob("*.png")):
             archive.write(file, top + file.relative_to(folder).as_posix())

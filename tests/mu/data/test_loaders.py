@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import pickle
 import shutil
 import threading
@@ -34,7 +35,7 @@ NEEDED: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="session")
 def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Every data set's files."""
+    """Make every data set's files."""
     folders = {name: tmp_path_factory.mktemp(name) for name in tiny_data.MAKERS}
     for name, folder in folders.items():
         tiny_data.make(name, folder)
@@ -51,12 +52,12 @@ def spec(name: str, root: Path, **keys: Any) -> DataSpec:
 
 
 def copy_of(root: Path, tmp_path: Path) -> Path:
-    """A copy of some files that a test may spoil."""
+    """Make a copy of some files that a test may spoil."""
     return Path(shutil.copytree(root, tmp_path / "copy"))
 
 
 def in_order(data: Dataset, part: str = "inputs") -> NDArray[Any]:
-    """Inputs, or labels, of all training samples, in the order of the data set; `val` is not small here."""
+    """Return inputs, or labels, of all training samples, in the order of the data set; `val` is not small here."""
     values = {name: getattr(data.parts[name], part) for name in ("train", "val")}
     assert data.positions is not None
     every = np.empty(
@@ -110,9 +111,9 @@ def test_cifar20_predicts_coarse_labels_and_forgets_fine_ones(
 ) -> None:
     root = roots["cifar20"]
     data = load(spec("cifar20", root), cache)
-    found = unpickled(root / "cifar-100-python" / "train")
-    assert in_order(data, "labels").tolist() == found["coarse_labels"]
-    assert in_order(data, "fine").tolist() == found["fine_labels"]
+    content = unpickled(root / "cifar-100-python" / "train")
+    assert in_order(data, "labels").tolist() == content["coarse_labels"]
+    assert in_order(data, "fine").tolist() == content["fine_labels"]
     assert data.classes == tuple(tiny_data.COARSE)
     assert data.fine_classes == tuple(tiny_data.CIFAR100)
     rocket = ForgetRequest("sub_class", target="rocket")
@@ -350,8 +351,8 @@ def test_newsgroups_are_the_tokens_of_what_scikit_learn_returns(
     assert data.classes == tuple(tiny_data.GROUPS)
     assert len(data.vocabulary) == 50
     removed = ("headers", "footers", "quotes")
-    found = fetch_20newsgroups(data_home=root, subset="test", shuffle=False, remove=removed)
-    for tokens, text in zip(data.parts["test"].inputs, found.data):
+    texts = fetch_20newsgroups(data_home=root, subset="test", shuffle=False, remove=removed)
+    for tokens, text in zip(data.parts["test"].inputs, texts.data):
         known = [word if word in data.vocabulary else "<unknown>" for word in words(text)]
         assert [data.vocabulary[token] for token in tokens] == (known + ["<pad>"] * 20)[:20]
     assert not any("signed" in word for word in data.vocabulary), "footers are removed"
@@ -450,6 +451,15 @@ def test_keys_that_mean_nothing_here_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         load(DataSpec(name, None if name == "digits" else str(tmp_path), **keys))
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+@pytest.mark.parametrize(
+    "key", ["size", "subset", "val", "twin", "largest", "test", "length", "vocabulary"]
+)
+def test_numbers_that_are_not_finite_are_refused(key: str, value: float) -> None:
+    with pytest.raises(ValueError, match=rf"^data\.{key} must be finite, but got {value}$"):
+        DataSpec("image_folder", **{key: value})
 
 
 def test_what_is_downloaded_is_held_against_its_checksum(

@@ -25,7 +25,8 @@ from sweeps import preflight
 from sweeps.errors import StudyError
 from sweeps.plan import Job
 from sweeps.study import study
-from sweeps.workers.trial import Reference, run_trial
+from sweeps.workers.scores import ReferenceScores
+from sweeps.workers.trial import TrialContext, run_trial
 
 pytestmark = pytest.mark.filterwarnings("ignore:SSD selected no weight")
 NEED_IMAGES = {
@@ -67,12 +68,12 @@ def original(problem: Problem) -> Weights:
 
 
 @pytest.fixture(scope="module")
-def reference(problem: Problem, original: Weights) -> Reference:
+def reference(problem: Problem, original: Weights) -> ReferenceScores:
     split = problem.split()
     views = ("val", "test")
     before = problem.evaluate(problem.load(original), split, views).scores
     after = problem.evaluate(problem.load(trained(problem, "retrain")), split, views)
-    return Reference(after.scores, before, after.forget.logits, -after.forget.logits)
+    return ReferenceScores(after.scores, before, after.forget.logits, -after.forget.logits)
 
 
 def test_padding_changes_nothing_and_order_does_not_matter() -> None:
@@ -87,7 +88,7 @@ def test_padding_changes_nothing_and_order_does_not_matter() -> None:
     assert torch.isfinite(network(torch.zeros(1, 4, dtype=torch.int32))).all(), "an empty text"
 
 
-def test_a_network_learns_texts_and_retraining_forgets_a_group(reference: Reference) -> None:
+def test_a_network_learns_texts_and_retraining_forgets_a_group(reference: ReferenceScores) -> None:
     assert reference.original["test"]["acc_test"] > 0.8
     assert reference.original["test"]["acc_forget"] > 0.8
     assert reference.retrain["test"]["acc_forget"] == 0
@@ -96,7 +97,7 @@ def test_a_network_learns_texts_and_retraining_forgets_a_group(reference: Refere
 
 @pytest.mark.parametrize("name", methods.names())
 def test_a_method_works_on_texts_or_says_that_it_needs_images(
-    name: str, problem: Problem, original: Weights, reference: Reference
+    name: str, problem: Problem, original: Weights, reference: ReferenceScores
 ) -> None:
     method = methods.load(name)
     split = problem.split().only(method.data)
@@ -108,7 +109,8 @@ def test_a_method_works_on_texts_or_says_that_it_needs_images(
     check(problem.build(), split)
     knobs = short_knobs(method)
     job = Job("key", "confirm", "group", name, 0, knobs)
-    trial = run_trial(problem, problem.split(), method, job, original, reference)
+    context = TrialContext(problem, problem.split(), method, reference)
+    trial = run_trial(context, job, original)
     while True:
         try:
             next(trial)
@@ -141,7 +143,7 @@ def test_methods_forget_texts(name: str, problem: Problem, original: Weights) ->
 
 
 def confidence(model: torch.nn.Module, examples: Any) -> float:
-    """Mean probability of the samples' own class."""
+    """Return the mean probability of the samples' own class."""
     shares = torch.from_numpy(predict(model, examples)).softmax(1)
     return float(shares[torch.arange(len(shares)), examples.labels].mean())
 

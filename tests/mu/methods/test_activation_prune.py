@@ -44,8 +44,8 @@ def test_masks_and_outputs_are_the_golden_ones(row: int) -> None:
         torch.testing.assert_close(output, arrays("out_retain_after")[row], rtol=0, atol=1e-6)
     mean = arrays("mean_act_forget1")
     for over, key in (("all", "mask_global_variant"), ("locations", "mask_per_channel_variant")):
-        found = keep_mask(mean, quantiles[0], over)  # type: ignore[arg-type]
-        np.testing.assert_array_equal(found, z[key][row].astype(bool), err_msg=over)
+        mask = keep_mask(mean, quantiles[0], over)  # type: ignore[arg-type]
+        np.testing.assert_array_equal(mask, z[key][row].astype(bool), err_msg=over)
 
 
 def test_vectors_and_tokens_are_pruned_by_feature() -> None:
@@ -58,7 +58,7 @@ def test_vectors_and_tokens_are_pruned_by_feature() -> None:
 
 @pytest.fixture
 def pruned(model: nn.Module, split: Split) -> nn.Module:
-    """The very model that was passed in, after a short run that prunes much."""
+    """Return the very model that was passed in, after a short run that prunes much."""
     for _ in activation_prune.unlearn(model, split, generator(0), epochs=2, q_deep=0.7):
         pass
     return model.eval()

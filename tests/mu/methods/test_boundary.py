@@ -20,7 +20,7 @@ from mu.training import make_optimizer, one_pass
 
 
 def linear(z: Mapping[str, Any]) -> nn.Module:
-    """The golden network z = W x + b on flattened images."""
+    """Return the golden network z = W x + b on flattened images."""
     layer = nn.Linear(*reversed(z["W"].shape), dtype=torch.float64)
     layer.load_state_dict({"weight": torch.from_numpy(z["W"]), "bias": torch.from_numpy(z["b"])})
     return nn.Sequential(nn.Flatten(), layer)
@@ -49,8 +49,8 @@ def test_attack_is_of_the_bound_in_pixel_units() -> None:
 def test_labels_are_the_golden_ones(exclude: bool, key: str) -> None:
     z = golden("boundary")
     for bound, expected in zip(z["bounds"].tolist(), z[key]):
-        found = boundary_shrink.nearest_labels(linear(z), forgotten(z), bound, exclude)
-        np.testing.assert_array_equal(found, expected)
+        nearest = boundary_shrink.nearest_labels(linear(z), forgotten(z), bound, exclude)
+        np.testing.assert_array_equal(nearest, expected)
 
 
 def test_shrink_step_is_the_golden_one() -> None:
@@ -96,11 +96,13 @@ def test_expand_step_is_the_golden_one() -> None:
 def test_nearest_label_is_never_the_samples_own(
     model: nn.Module, split: Split, bound: float
 ) -> None:
-    found = boundary_shrink.nearest_labels(model, split.forget, bound)
-    assert (found != split.forget.labels).all()
+    nearest = boundary_shrink.nearest_labels(model, split.forget, bound)
+    assert (nearest != split.forget.labels).all()
     if bound < 0.01:  # where no attack succeeds the code trains on the true labels
-        found = boundary_shrink.nearest_labels(model, split.forget, bound, exclude_own_class=False)
-        assert (found == split.forget.labels).float().mean() > 0.5
+        nearest = boundary_shrink.nearest_labels(
+            model, split.forget, bound, exclude_own_class=False
+        )
+        assert (nearest == split.forget.labels).float().mean() > 0.5
 
 
 def test_attack_stays_within_its_bound_and_within_images(model: nn.Module, split: Split) -> None:
@@ -122,9 +124,9 @@ def test_attack_stays_within_its_bound_and_within_images(model: nn.Module, split
 def test_labels_are_found_in_eval_mode(model: nn.Module, split: Split) -> None:
     model.train()
     before = {name: value.clone() for name, value in model.named_buffers()}
-    found = boundary_shrink.nearest_labels(model, split.forget, 0.1)
+    nearest = boundary_shrink.nearest_labels(model, split.forget, 0.1)
     assert all(torch.equal(value, before[name]) for name, value in model.named_buffers())
-    assert torch.equal(found, boundary_shrink.nearest_labels(model.eval(), split.forget, 0.1))
+    assert torch.equal(nearest, boundary_shrink.nearest_labels(model.eval(), split.forget, 0.1))
 
 
 @pytest.mark.parametrize("method", [boundary_shrink, boundary_expand])

@@ -38,7 +38,7 @@ from mu.metrics import activation_distance, log_softmax
 from mu.models.precision import PRECISIONS
 from mu.problem import weights_of
 from mu.rng import generator, seed_process
-from mu.split import Memo, Split
+from mu.split import Split
 from mu.training import count_samples
 
 pytestmark = pytest.mark.filterwarnings("ignore:SSD selected no weight")
@@ -62,20 +62,15 @@ def run(
     knobs: dict[str, Any],
     *,
     split: Split | None = None,
-    memo: Memo | None = None,
+    model: nn.Module | None = None,
     seed: str = "usual",
-    train_mode: bool = True,
-    device: str = "cpu",
-    precision: str = "float32",
     at_yield: Callable[[nn.Module], object] = lambda model: None,
 ) -> Run:
-    """Run a method as a trial does: on a copy of the original, with the data it declares."""
+    """Run a method as a trial does: with the data it declares, on `model` or a copy of the original in train mode."""
     problem = toy_problem(kind)
-    problem = replace(problem, recipe=replace(problem.recipe, precision=precision))
-    model = place(problem.load(toy_reference("original")).train(train_mode), device)
-    split = (split or problem.split(device)).only(method.data)
-    if memo is not None:
-        split = replace(split, memo=memo)
+    if model is None:
+        model = place(problem.load(toy_reference("original")).train(), "cpu")
+    split = (split or problem.split()).only(method.data)
     counter = count_samples(model)
     split.memo.start(counter)
     yields = 0
@@ -91,20 +86,20 @@ def _known(name: str, kind: str, knobs: tuple[tuple[str, Any], ...]) -> Run:
 
 
 def usual(method: Method, kind: str | None = None, **given: Any) -> Run:
-    """The run from a cold start with short knobs and those given; computed once a session."""
+    """Return the run from a cold start with short knobs and those given; it is computed once a session."""
     knobs = short_knobs(method, **given)
     return _known(method.name, kind or request_kind(method), tuple(knobs.items()))
 
 
 def same(one: Weights, other: Weights) -> bool:
-    """Whether two sets of weights and buffers are equal to the bit."""
+    """Return whether two sets of weights and buffers are equal to the bit."""
     return one.keys() == other.keys() and all(
         one[name].tobytes() == other[name].tobytes() for name in one
     )
 
 
 def forget_loss(method: Method, model: nn.Module) -> float:
-    """Mean cross-entropy of the forgotten samples with their true labels, in nats."""
+    """Return the mean cross-entropy of the forgotten samples with their true labels, in nats."""
     forget = toy_problem(request_kind(method)).split().forget
     logp = log_softmax(predict(model, forget))
     return float(-logp[np.arange(len(forget)), forget.labels.numpy()].mean())
@@ -143,7 +138,10 @@ def test_runs_on_every_request_it_supports(name: str) -> None:
 def test_runs_on_an_accelerator(name: str, precision: str) -> None:
     method = load(name)
     for kind in (kind for kind in REQUESTS if kind in method.requests):
-        result = run(method, kind, short_knobs(method), device="cuda", precision=precision)
+        problem = toy_problem(kind)
+        problem = replace(problem, recipe=replace(problem.recipe, precision=precision))
+        model = place(problem.load(toy_reference("original")).train(), "cuda")
+        result = run(method, kind, short_knobs(method), split=problem.split("cuda"), model=model)
         assert all(np.isfinite(value).all() for value in result.weights.values())
 
 
@@ -176,7 +174,7 @@ def test_result_depends_on_the_generator_alone(name: str, undisturbed: None) -> 
 
 @pytest.fixture
 def undisturbed() -> Iterator[None]:
-    """Puts the global generators back as they were."""
+    """Put the global generators back as they were."""
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     yield
     random.setstate(states[0])
@@ -187,7 +185,9 @@ def undisturbed() -> Iterator[None]:
 @each_method
 def test_the_mode_a_model_arrives_in_does_not_matter(name: str) -> None:
     method = load(name)
-    arrived = run(method, request_kind(method), short_knobs(method), train_mode=False)
+    kind = request_kind(method)
+    model = toy_problem(kind).load(toy_reference("original")).eval()
+    arrived = run(method, kind, short_knobs(method), model=model)
     assert same(arrived.weights, usual(method).weights)
 
 
@@ -272,7 +272,7 @@ def test_zero_shot_methods_are_handed_no_retained_data(name: str) -> None:
 
 
 def with_statistics_of(source: nn.Module, model: nn.Module) -> nn.Module:
-    """A model's weights beside another's batch-norm statistics."""
+    """Return a copy of a model's weights beside another's batch-norm statistics."""
     mixed = copy.deepcopy(model)
     running = {name: value for name, value in source.named_buffers() if "running" in name}
     for name, value in mixed.named_buffers():
@@ -305,7 +305,7 @@ def test_forgets(name: str) -> None:
 
 
 def knob_runs(method: Method) -> Iterator[tuple[Knob, str, dict[str, Any]]]:
-    """Each knob, a request on which it matters, and the knobs of the runs that must differ."""
+    """Yield each knob, a request on which it matters, and the knobs of the runs that must differ."""
     for name, knob in method.knobs.items():
         kind = request_for(method, name)
         context = conditions(method, name)
@@ -330,20 +330,20 @@ def test_every_knob_is_alive(name: str) -> None:
 
 @each_method
 def test_kept_results_change_nothing(name: str) -> None:
-    """Trials that share a memo give what each gives alone: `once` names every knob its result depends on."""
+    """Trials that share a memo give what each gives alone: the names of `cached` hold every knob that matters."""
     method = load(name)
     kind = request_kind(method)
-    memo = Memo(toy_problem(kind).key)
-    first = run(method, kind, short_knobs(method), memo=memo, seed="of an earlier trial")
-    if not memo._results:
+    split = toy_problem(kind).split()
+    first = run(method, kind, short_knobs(method), split=split, seed="of an earlier trial")
+    if not split.memo._results:
         return
-    again = run(method, kind, short_knobs(method), memo=memo)
+    again = run(method, kind, short_knobs(method), split=split)
     assert same(again.weights, usual(method).weights)
     assert again.billed_samples == first.billed_samples == usual(method).billed_samples
     for knob, kind_for_knob, given in knob_runs(method):
         if kind_for_knob != kind:
             continue
-        kept = run(method, kind, short_knobs(method, **given), memo=memo)
+        kept = run(method, kind, short_knobs(method, **given), split=split)
         alone = usual(method, **given)
         assert same(kept.weights, alone.weights), f"{knob.name}: {given}"
         assert kept.billed_samples == alone.billed_samples, f"{knob.name}: {given}"

@@ -31,11 +31,11 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_names_are_sorted_file_names_without_helpers(folder: Path) -> None:
-    found = names([folder])
-    assert found == sorted(found)
-    assert "nothing" in found
-    assert {"finetune", "natmu"} <= set(names()) < set(found)
-    assert not any(name.startswith("_") for name in found)
+    listed = names([folder])
+    assert listed == sorted(listed)
+    assert "nothing" in listed
+    assert {"finetune", "natmu"} <= set(names()) < set(listed)
+    assert not any(name.startswith("_") for name in listed)
 
 
 def test_method_of_a_users_folder_is_loaded_whole(folder: Path) -> None:

@@ -75,8 +75,8 @@ def test_more_layers_than_there_are_means_all() -> None:
     model = build("small_cnn", (1, 8, 8), 10, (0.5,), (0.5,), seed=0)
     layers = eu_k.last_layers(model, 99)
     assert sum(map(eu_k.is_counted, layers)) == 4
-    found = {id(weight) for layer in layers for weight in layer.parameters(recurse=False)}
-    assert found == {id(weight) for weight in model.parameters()}
+    reached = {id(weight) for layer in layers for weight in layer.parameters(recurse=False)}
+    assert reached == {id(weight) for weight in model.parameters()}
 
 
 @pytest.mark.parametrize("still", [False, True])

@@ -83,9 +83,9 @@ def test_a_larger_alpha_is_more_of_the_same_noise() -> None:
 
 def test_only_a_class_of_which_nothing_is_retained_starts_from_zero() -> None:
     kinds = ("full_class", "sub_class", "random", "class_subset")
-    found = {kind: fisher.forgotten_class(toy_problem(kind).split()) for kind in kinds}
-    assert found.pop("full_class") == 1
-    assert set(found.values()) == {None}
+    classes = {kind: fisher.forgotten_class(toy_problem(kind).split()) for kind in kinds}
+    assert classes.pop("full_class") == 1
+    assert set(classes.values()) == {None}
     assert fisher.forgotten_class(golden_split(forget_class=0)) is None
 
 

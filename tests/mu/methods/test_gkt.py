@@ -71,7 +71,7 @@ def test_attention_is_taken_at_each_call_of_an_activation_layer(
 
 @pytest.fixture
 def teachers(monkeypatch: pytest.MonkeyPatch) -> list[nn.Module]:
-    """The teachers of the runs to come."""
+    """Collect the teachers of the runs to come."""
     made: list[nn.Module] = []
 
     def keep(model: nn.Module) -> nn.Module:

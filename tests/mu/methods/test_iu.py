@@ -33,7 +33,7 @@ def golden_problem() -> tuple[nn.Module, Split]:
 
 
 def moved_by(**knobs: Any) -> np.ndarray:
-    """How `unlearn` moves the golden model's weights [P]."""
+    """Return how `unlearn` moves the golden model's weights [P]."""
     model, split = golden_problem()
     before = vector(model)
     assert len(list(iu.unlearn(model, split, generator(0), **knobs))) == 1
@@ -70,7 +70,7 @@ def test_official_function_is_reproduced() -> None:
 
 
 def test_official_function_is_first_order() -> None:
-    """It is nearly the plain gradient, far from the inverse it claims to apply."""
+    """Its result is nearly the plain gradient, far from the inverse that it claims to apply."""
     z = golden("iu_woodfisher")
     official, exact = (moved_by(alpha=1.0, first_order_official=flag) for flag in (True, False))
     length = np.linalg.norm

@@ -26,7 +26,7 @@ def step(
     lr: float | None = None,
     **knobs: Any,
 ) -> nn.Module:
-    """The golden network after one pass over the first batches, with the golden noise instead of drawn."""
+    """Return the golden network after one pass over the first batches, with the golden noise instead of drawn."""
     noise = iter(torch.from_numpy(z["noise"]))
 
     def golden_noise(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:

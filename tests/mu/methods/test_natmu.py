@@ -101,10 +101,10 @@ def test_images_are_used_again_only_when_none_is_left() -> None:
 
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What `fit` is called with, once the method has run; the training itself is left out."""
+    """Return what `fit` is called with once the method has run; the training itself is left out."""
     seen: dict[str, Any] = {}
 
-    def spy(model: nn.Module, examples: Examples, generator: Any, **kwargs: Any) -> Iterator[None]:
+    def spy(model: nn.Module, examples: Examples, *_: Any, **kwargs: Any) -> Iterator[None]:
         seen.update(kwargs, examples=examples, head=head(model).weight.detach().clone())
         yield
 

@@ -14,7 +14,7 @@ from torch import nn
 from mu.methods import pabi
 from mu.rng import generator
 from mu.split import Split
-from mu.training import count_samples
+from mu.training import Hyperparameters, count_samples
 
 
 def test_schedule_is_that_of_the_official_code() -> None:
@@ -67,9 +67,11 @@ def test_noisy_steps_precede_the_epochs_and_outweigh_the_network(
 ) -> None:
     states: list[torch.Tensor] = []
 
-    def spy(model: nn.Module, *args: Any, epochs: int, **kwargs: Any) -> Iterator[None]:
+    def spy(
+        model: nn.Module, examples: Any, generator: Any, given: Hyperparameters, **_: Any
+    ) -> Iterator[None]:
         states.append(pabi.read(model))
-        return iter([None] * epochs)
+        return iter([None] * given.epochs)
 
     monkeypatch.setattr(pabi, "fit", spy)
     before, counter = pabi.read(model), count_samples(model)

@@ -20,7 +20,7 @@ from mu.training import one_pass
 
 @pytest.fixture
 def passes(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Tensor]]:
-    """The model's state after each pass of max or min steps."""
+    """Return the model's state after each pass of max or min steps."""
     seen: list[dict[str, Tensor]] = []
 
     def spy(model: nn.Module, *args: Any, **kwargs: Any) -> None:

@@ -23,7 +23,7 @@ NAMES = ("fc1_weight", "fc1_bias", "fc2_weight", "fc2_bias")
 
 
 def golden_sets() -> tuple[Examples, Examples, Examples]:
-    """D, D_r and D_f; the forgotten samples are the last of D."""
+    """Return D, D_r and D_f; the forgotten samples are the last of D."""
     z = golden("ssd")
     everything = Examples(torch.from_numpy(z["X"]), torch.from_numpy(z["Y"]))
     kept = len(everything) - int(z["n_forget"])

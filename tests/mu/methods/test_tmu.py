@@ -37,8 +37,8 @@ def loss_arrays(*names: str) -> list[Tensor]:
 
 def test_distances_are_the_golden_ones_in_ascending_order() -> None:
     own, pool, labels, pool_labels = feature_arrays("g_f", "g_r", "y_f", "y_r")
-    found = tmu.nearest_distances(own, pool, int(FEATURES["N"]))
-    np.testing.assert_allclose(found, FEATURES["df_l2"], **TIGHT)
+    distances = tmu.nearest_distances(own, pool, int(FEATURES["N"]))
+    np.testing.assert_allclose(distances, FEATURES["df_l2"], **TIGHT)
     same = tmu.nearest_distances(own, pool, 3, labels[:, None] == pool_labels)
     np.testing.assert_allclose(same, FEATURES["df_l2_same_class_N3"], **TIGHT)
 
@@ -63,8 +63,8 @@ def golden_attack(steps: int, step: float) -> Tensor:
 
 def test_attack_follows_the_golden_trace() -> None:
     for steps, expected in enumerate(FEATURES["x_adv_trace"], start=1):
-        found = golden_attack(steps, float(FEATURES["step"]))
-        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
+        attacked_inputs = golden_attack(steps, float(FEATURES["step"]))
+        np.testing.assert_allclose(attacked_inputs, expected, rtol=0, atol=1e-12)
     fgsm = golden_attack(1, float(FEATURES["eps"]))
     np.testing.assert_allclose(fgsm, FEATURES["x_adv_fgsm"], rtol=0, atol=1e-12)
 
@@ -72,8 +72,8 @@ def test_attack_follows_the_golden_trace() -> None:
 def test_attack_and_curriculum_features_are_the_golden_ones() -> None:
     attacked, clean = feature_arrays("scores_adv", "scores_clean")
     for form in ("literal", "swapped"):
-        found = tmu.attacked_entropy(attacked, clean, form)  # type: ignore[arg-type]
-        np.testing.assert_allclose(found, FEATURES[f"af_{form}"], **TIGHT)
+        computed = tmu.attacked_entropy(attacked, clean, form)  # type: ignore[arg-type]
+        np.testing.assert_allclose(computed, FEATURES[f"af_{form}"], **TIGHT)
     wrong = tmu.misclassified(*feature_arrays("scores_adv", "y_f"))
     np.testing.assert_array_equal(wrong, FEATURES["attack_success"])
     logits, labels = feature_arrays("cf_logits", "y_f")
@@ -83,20 +83,20 @@ def test_attack_and_curriculum_features_are_the_golden_ones() -> None:
 
 def test_features_are_standardised_by_population_statistics() -> None:
     features = feature_arrays("features_concat")[0]
-    found = tmu.standardize(features, features)
-    np.testing.assert_allclose(found, FEATURES["features_standardized"], **TIGHT)
+    standardized = tmu.standardize(features, features)
+    np.testing.assert_allclose(standardized, FEATURES["features_standardized"], **TIGHT)
     assert tmu.standardize(torch.ones(3, 1), torch.ones(3, 1)).tolist() == [[0.0]] * 3
 
 
 def test_generalization_labels_are_the_golden_ones() -> None:
-    found = tmu.misclassified(*feature_arrays("twin_logits_Mo_on_test", "twin_y_test"))
-    np.testing.assert_array_equal(found, FEATURES["twin_label_hard"].astype(bool))
+    hard = tmu.misclassified(*feature_arrays("twin_logits_Mo_on_test", "twin_y_test"))
+    np.testing.assert_array_equal(hard, FEATURES["twin_label_hard"].astype(bool))
 
 
 def signed_loss(
     easy: str, reduction: tmu.Reduction, cap: float | None = None
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """The loss of the golden batch, and its gradient by the logits of hard and of easy samples."""
+    """Return the loss of the golden batch, and its gradient by the logits of hard and of easy samples."""
     hard_logits, easy_logits = (a.requires_grad_() for a in loss_arrays("logits_hard", easy))
     losses = torch.cat(
         [
@@ -137,13 +137,13 @@ def test_noise_is_in_255ths_of_the_pixel_range_and_level_0_is_none() -> None:
     inputs, noise = loss_arrays("x_easy", "unit_noise")
     for row, level in enumerate(LOSS["noise_levels"].tolist()):
         for clamp, key in ((False, "x_noisy"), (True, "x_noisy_clamped")):
-            found = tmu.perturb(inputs, noise, level, clamp)
-            np.testing.assert_allclose(found, LOSS[key][row], **TIGHT)
+            perturbed = tmu.perturb(inputs, noise, level, clamp)
+            np.testing.assert_allclose(perturbed, LOSS[key][row], **TIGHT)
     assert torch.equal(tmu.perturb(inputs, noise, 0), inputs)
 
 
 def hardness_of(split: Split, value: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let `value` [N] be what is found for the forgotten samples."""
+    """Let `value` [N] be the predicted hardness of the forgotten samples."""
     monkeypatch.setattr(tmu, "predict_hardness", lambda *args: value)
 
 
@@ -188,7 +188,7 @@ def test_only_easy_samples_are_noisy(
 
 
 def settings(**knobs: Any) -> tmu.Settings:
-    """As ``unlearn`` makes them of its defaults, those of `FAST` and those given."""
+    """Return the settings that ``unlearn`` makes of its defaults, those of `FAST` and those given."""
     made: list[tmu.Settings] = []
 
     class Stop(Exception):
@@ -200,7 +200,7 @@ def settings(**knobs: Any) -> tmu.Settings:
 
     examples = Examples(torch.zeros(50, 1, 1, 1), torch.zeros(50, dtype=torch.int64))
     split = Split({"twin": examples, "retain": examples, "forget": examples}, 4)
-    object.__setattr__(split, "once", take)
+    object.__setattr__(split, "cached", take)
     with pytest.raises(Stop):
         next(tmu.unlearn(nn.Linear(1, 4), split, generator(0), **{**FAST, **knobs}))
     return made[0]
@@ -236,7 +236,7 @@ def test_classifier_learns_from_the_twin_problem(
 
 
 def with_hard_twins(split: Split) -> Split:
-    """The split with other labels for half of its twin set: whatever the original is, a twin must learn them."""
+    """Return the split with other labels for half of its twin set: whatever the original is, a twin must learn them."""
     labels = split.twin.labels.clone()
     labels[::2] = (labels[::2] + 1) % split.num_classes
     return replace(split, parts={**split.parts, "twin": Examples(split.twin.inputs, labels)})
@@ -278,17 +278,17 @@ def test_twin_knows_the_twin_set_and_the_original_is_left_alone(
     ],
     ids=lambda change: "=".join(map(str, next(iter(change.items())))),
 )
-def test_all_that_finds_hard_samples_changes_what_is_found(
+def test_every_setting_of_the_hardness_changes_it(
     model: nn.Module, split: Split, change: dict[str, Any]
 ) -> None:
     usual = settings()
     split = with_hard_twins(split)
-    found = [
+    hardness = [
         tmu.predict_hardness(model, split, generator(0), each)
         for each in (usual, usual, replace(usual, **change))
     ]
-    assert torch.equal(found[0], found[1])
-    assert not torch.equal(found[0], found[2])
+    assert torch.equal(hardness[0], hardness[1])
+    assert not torch.equal(hardness[0], hardness[2])
 
 
 def test_hard_samples_are_found_once_for_all_trials(

@@ -180,7 +180,7 @@ def test_neighbours_are_counted_for_each_forgotten_sample() -> None:
 
 
 def unlearned(model: nn.Module, split: Split, **knobs: Any) -> tuple[float, float]:
-    """Cross-entropy on retained and on forgotten data after unlearning."""
+    """Return the cross-entropy on retained and on forgotten data after unlearning."""
     for _ in ugradsl_plus.unlearn(
         model, split, generator(0), batch_size=16, **{"epochs": 2, **knobs}
     ):

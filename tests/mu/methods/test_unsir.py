@@ -19,14 +19,14 @@ from mu.split import Split
 
 
 def linear(z: Mapping[str, Any]) -> nn.Module:
-    """The golden network z = W x + b on flattened images."""
+    """Return the golden network z = W x + b on flattened images."""
     layer = nn.Linear(*reversed(z["W"].shape), dtype=torch.float64)
     layer.load_state_dict({"weight": torch.from_numpy(z["W"]), "bias": torch.from_numpy(z["b"])})
     return nn.Sequential(nn.Flatten(), layer)
 
 
 def bare_split(z: Mapping[str, Any]) -> Split:
-    """No data, and inputs that are normalised as they are."""
+    """Return a split without data, whose inputs are normalised as they are."""
     return Split({}, len(z["b"]), int(z["forget_class"]), (0.0,) * 3, (1.0,) * 3)
 
 
@@ -41,11 +41,13 @@ def made(z: Mapping[str, Any], maximize: bool, steps: int) -> Tensor:
         bare_split(z),
         noise,
         labels(z),
-        maximize=maximize,
-        penalty=0.1 if maximize else 0.0,
-        steps=steps,
-        lr=0.1,
-        images_per_class=len(noise),
+        unsir.NoiseSettings(
+            maximize=maximize,
+            penalty=0.1 if maximize else 0.0,
+            steps=steps,
+            lr=0.1,
+            images_per_class=len(noise),
+        ),
     )
 
 
@@ -81,11 +83,9 @@ def test_classes_that_share_a_batch_do_not_change_one_anothers_noise() -> None:
         bare_split(z),
         torch.cat([noise, noise]),
         torch.cat([labels(z), (labels(z) + 1) % len(z["b"])]),
-        maximize=False,
-        penalty=0.0,
-        steps=5,
-        lr=0.1,
-        images_per_class=len(noise),
+        unsir.NoiseSettings(
+            maximize=False, penalty=0.0, steps=5, lr=0.1, images_per_class=len(noise)
+        ),
     )
     torch.testing.assert_close(together[: len(noise)], made(z, False, 5), rtol=0, atol=1e-12)
 
@@ -96,9 +96,8 @@ def test_making_noise_leaves_the_model_and_the_start_alone(model: nn.Module, spl
     start = torch.randn((4, *split.input_shape), generator=generator(0))
     kept = start.clone()
     own = torch.zeros(4, dtype=torch.int64)
-    noise = unsir.error_noise(
-        model, split, start, own, maximize=True, penalty=0.1, steps=3, lr=0.1, images_per_class=4
-    )
+    settings = unsir.NoiseSettings(maximize=True, penalty=0.1, steps=3, lr=0.1, images_per_class=4)
+    noise = unsir.error_noise(model, split, start, own, settings)
     assert torch.equal(start, kept)
     assert not torch.equal(noise, kept)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

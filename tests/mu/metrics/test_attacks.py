@@ -24,7 +24,7 @@ TIGHT = {"rel": 1e-9, "abs": 1e-10}
 
 
 def numbers(low: float, high: float, sizes: tuple[int, int] = (1, 40)) -> st.SearchStrategy:
-    """Arrays of finite numbers, often with ties."""
+    """Draw arrays of finite numbers, often with ties."""
     return arrays(
         np.float64,
         st.integers(*sizes),
@@ -39,12 +39,12 @@ LOSSES = numbers(0, 20)
 
 
 def log(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Logits of probabilities, some of which may be 0."""
+    """Return the logits of probabilities, some of which may be 0."""
     return np.log(np.maximum(probabilities, 1e-300))
 
 
 def scores(case: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Scores of members and non-members."""
+    """Return scores of members and non-members."""
     rng = np.random.default_rng(len(case))
     inside, outside = rng.normal(0, 1, 60), rng.normal(1, 1.5, 35)
     if case == "unbalanced":
@@ -158,7 +158,7 @@ def test_rate_is_nan_where_an_entropy_is_not_finite(bad: float, position: int) -
 
 
 def gradient(fitted: Threshold, inside: NDArray[np.float64], outside: NDArray[np.float64]) -> float:
-    """Largest derivative of the attack's objective, relative to the terms it is the sum of."""
+    """Return the largest derivative of the attack's objective, relative to the terms it is the sum of."""
     margin_in, margin_out = (fitted.slope * x + fitted.intercept for x in (inside, outside))
     half = len(inside) + len(outside)  # c = 2
     terms = [
@@ -221,8 +221,8 @@ def test_entropy_attack_is_a_rate_whatever_the_order(retain, held_out, forget, r
 
 def test_batch_independent_modified_entropy_is_the_published_one() -> None:
     z = golden("b_mia_jia_svc")
-    found = attacks.m_entropy(z["logits_forget"], z["y_forget"])
-    np.testing.assert_allclose(found, z["m_entropy_rowwise_forget"], rtol=1e-9, atol=1e-10)
+    entropies = attacks.m_entropy(z["logits_forget"], z["y_forget"])
+    np.testing.assert_allclose(entropies, z["m_entropy_rowwise_forget"], rtol=1e-9, atol=1e-10)
     column = attacks.m_entropy(z["logits_forget"], z["y_forget"], "columns")
     np.testing.assert_allclose(column, z["m_entropy_official_forget"], rtol=1e-9, atol=1e-10)
 
@@ -231,23 +231,23 @@ def test_batch_independent_modified_entropy_is_the_published_one() -> None:
 @pytest.mark.parametrize(("variant", "key"), [("rows", "song"), ("columns", "official")])
 def test_modified_entropies_of_probabilities(part: str, variant: str, key: str) -> None:
     z = golden("svc_mia")
-    found = attacks.m_entropy(log(z[f"p_{part}"]), z[f"y_{part}"], variant)
-    np.testing.assert_allclose(found, z[f"mentr_{key}_{part}"], rtol=0, atol=1e-9)
+    entropies = attacks.m_entropy(log(z[f"p_{part}"]), z[f"y_{part}"], variant)
+    np.testing.assert_allclose(entropies, z[f"mentr_{key}_{part}"], rtol=0, atol=1e-9)
 
 
 def test_attack_on_natmus_modified_entropy() -> None:
     z = golden("mia_entropy")
-    found = {
+    entropies = {
         name: attacks.m_entropy(log(z[f"p_{name}"]), z[f"y_{name}"], "natmu")
         for name in ("retain", "test", "forget")
     }
-    for name, values in found.items():
+    for name, values in entropies.items():
         np.testing.assert_allclose(values, z[f"mentr_natmu_{name}"], rtol=0, atol=1e-10)
     song = attacks.m_entropy(log(z["p_forget"]), z["y_forget"])
     np.testing.assert_allclose(song, z["mentr_song_forget"], rtol=0, atol=1e-10)
-    fitted = fit_logistic(found["retain"], found["test"])
+    fitted = fit_logistic(entropies["retain"], entropies["test"])
     assert (fitted.slope, fitted.intercept) == pytest.approx(tuple(z["beta_m"]), abs=1e-5)
-    assert 100 * fitted.members(found["forget"]).mean() == pytest.approx(
+    assert 100 * fitted.members(entropies["forget"]).mean() == pytest.approx(
         float(z["mia_m_ratio_percent"])
     )
 
@@ -275,9 +275,9 @@ def test_modified_entropy_of_a_sample_depends_on_the_batch_only_in_the_official_
 def test_svc_attacks_are_those_of_jia_et_al() -> None:
     z = golden("b_mia_jia_svc")
     parts = ("retain", "test", "forget", "target_train")
-    found = {p: attacks.svc_features(z[f"logits_{p}"], z[f"y_{p}"]) for p in parts}
+    features = {p: attacks.svc_features(z[f"logits_{p}"], z[f"y_{p}"]) for p in parts}
     for name, rate, privacy in zip(SVC_INPUTS, z["forget_efficacy"], z["training_privacy"]):
-        sets = [found[part][name] for part in parts]
+        sets = [features[part][name] for part in parts]
         if name == "m_entropy":
             assert attacks.mia_svc_nonmember(*sets[:3]) == z["m_entropy_attack_rowwise"]
             sets = [
@@ -286,7 +286,7 @@ def test_svc_attacks_are_those_of_jia_et_al() -> None:
         assert attacks.mia_svc_nonmember(*sets[:3]) == pytest.approx(rate, abs=1e-12), name
         called = attacks.svc_members(sets[0], sets[1], sets[3]).mean()
         assert (called + rate) / 2 == pytest.approx(privacy, abs=1e-12), name
-    called = attacks.svc_members(*(found[part]["conf"] for part in parts[:3]))
+    called = attacks.svc_members(*(features[part]["conf"] for part in parts[:3]))
     assert np.array_equal(called, z["confidence_pred_forget"])
     assert 100 * (1 - called.mean()) == pytest.approx(float(z["mia_score_percent"]))
 
@@ -294,9 +294,9 @@ def test_svc_attacks_are_those_of_jia_et_al() -> None:
 def test_svc_attacks_are_saluns_five_numbers() -> None:
     z = golden("svc_mia")
     parts = ("shadow_train", "shadow_test", "target_test", "target_train")
-    found = {p: attacks.svc_features(log(z[f"p_{p}"]), z[f"y_{p}"]) for p in parts}
+    features = {p: attacks.svc_features(log(z[f"p_{p}"]), z[f"y_{p}"]) for p in parts}
     for name, rate, privacy in zip(SVC_INPUTS, z["efficacy"], z["privacy"]):
-        sets = [found[part][name] for part in parts]
+        sets = [features[part][name] for part in parts]
         if name == "m_entropy":
             song = attacks.mia_svc_nonmember(*sets[:3])
             assert song == pytest.approx(float(z["efficacy_mentr_song"]), abs=0.5 / 40)
@@ -343,13 +343,13 @@ def test_chunked_attacks_are_those_of_akbari_et_al() -> None:
         ("unl", z["mia_percent_unlearned"]),
         ("ret", z["mia_percent_retrain"]),
     ):
-        found = [
+        features = [
             attacks.svc_features(z[f"logits_{part}_{model}"], z[f"y_{part}_{model}"])
             for part in ("retain", "test", "forget")
         ]
         rates[model] = {
             f"mia_svc_{keys[key]}_nonmember": attacks.mia_akbari(
-                *(part[keys[key]] for part in found)
+                *(part[keys[key]] for part in features)
             )
             for key in z["keys"]
         }
@@ -417,9 +417,9 @@ def test_features_of_non_finite_logits_are_nan() -> None:
 def test_starting_kits_attack() -> None:
     z = golden("b_mia_additional")
     count = int(z["balanced_n"])
-    found = attacks.starting_kit_scores(z["loss_forget"][:count], z["loss_test"][:count])
-    np.testing.assert_allclose(found, z["simple_mia_scores"], rtol=0, atol=1e-9)
-    assert 100 * found.mean() == pytest.approx(float(z["simple_mia_mean_percent"]))
+    accuracies = attacks.starting_kit_scores(z["loss_forget"][:count], z["loss_test"][:count])
+    np.testing.assert_allclose(accuracies, z["simple_mia_scores"], rtol=0, atol=1e-9)
+    assert 100 * accuracies.mean() == pytest.approx(float(z["simple_mia_mean_percent"]))
     _, best = attacks.best_threshold(z["loss_forget"][:count], z["loss_test"][:count])
     assert 100 * best == pytest.approx(float(z["best_threshold_acc_percent"]))
     assert 100 * attacks.attack_accuracy(
@@ -482,14 +482,14 @@ def test_population_attack_at_its_best_threshold() -> None:
     threshold, accuracy = attacks.best_threshold(z["loss_member"], z["loss_population"])
     assert threshold == pytest.approx(float(z["best_balanced_threshold"]), **TIGHT)
     assert accuracy == pytest.approx(float(z["best_balanced_acc"]), **TIGHT)
-    found = attacks.mia_population(z["loss_member"], z["loss_population"], z["loss_forget"])
-    assert 100 * found["mia_population_asr"] == pytest.approx(
+    rates = attacks.mia_population(z["loss_member"], z["loss_population"], z["loss_forget"])
+    assert 100 * rates["mia_population_asr"] == pytest.approx(
         float(z["asr_forget_at_best_percent"])
     )
     by_rate = dict(zip(z["alphas"], z["asr_forget_percent"]))
     for rate in attacks.FPRS:
         key = f"mia_population_asr_fpr{round(100 * rate)}"
-        assert 100 * found[key] == pytest.approx(by_rate[rate])
+        assert 100 * rates[key] == pytest.approx(by_rate[rate])
         assert key in METRICS
 
 
@@ -508,12 +508,12 @@ def test_population_attack_spans_its_scale() -> None:
 @quick
 @given(LOSSES, LOSSES, LOSSES)
 def test_population_attack_gives_rates_that_grow_with_the_threshold(retain, population, forget):
-    found = attacks.mia_population(retain, population, forget)
-    assert all(0 <= rate <= 1 for rate in found.values())
-    rates = [found[f"mia_population_asr_fpr{p}"] for p in (1, 5, 10, 25, 50)]
+    by_name = attacks.mia_population(retain, population, forget)
+    assert all(0 <= rate <= 1 for rate in by_name.values())
+    rates = [by_name[f"mia_population_asr_fpr{p}"] for p in (1, 5, 10, 25, 50)]
     assert rates == sorted(rates)
     reordered = attacks.mia_population(retain[::-1], np.roll(population, 1), forget[::-1])
-    assert reordered == found
+    assert reordered == by_name
     own = attacks.mia_population(retain, population, population)
     for percent in (1, 5, 10, 25, 50):  # no more false positives than asked for
         assert own[f"mia_population_asr_fpr{percent}"] <= percent / 100 + 1 / len(population)

@@ -74,34 +74,34 @@ def rmia_inputs() -> dict[str, np.ndarray]:
 def test_rmia_is_privacy_meters() -> None:
     z = golden("b_mia_population")
     half = z["rmia_ref_signals"].shape[1] // 2
-    found = audits.rmia(**rmia_inputs(), a=float(z["rmia_offline_a"]), models=half)
-    np.testing.assert_allclose(found, z["rmia_scores"], rtol=1e-9, atol=1e-10)
+    scores = audits.rmia(**rmia_inputs(), a=float(z["rmia_offline_a"]), models=half)
+    np.testing.assert_allclose(scores, z["rmia_scores"], rtol=1e-9, atol=1e-10)
 
 
 def test_rmia_averages_over_models_that_did_not_see_the_sample() -> None:
     inputs = rmia_inputs()
-    found = audits.rmia(**inputs)
+    scores = audits.rmia(**inputs)
     changed = inputs["reference"].copy()
     changed[inputs["trained_on"]] = 0.123  # what the others say is not looked at
-    assert np.array_equal(audits.rmia(**{**inputs, "reference": changed}), found)
+    assert np.array_equal(audits.rmia(**{**inputs, "reference": changed}), scores)
     seen = inputs["trained_on"].copy()
     seen[4] = True
     assert np.isnan(audits.rmia(**{**inputs, "trained_on": seen})).tolist() == [
-        i == 4 for i in range(len(found))
+        i == 4 for i in range(len(scores))
     ]
 
 
 def test_rmia_spans_its_scale() -> None:
     reference, seen = np.full((3, 4), 0.5), np.zeros((3, 4), bool)
     population, population_reference = np.full(10, 0.5), np.full((10, 4), 0.5)
-    found = audits.rmia([0.9, 0.5, 0.1], reference, seen, population, population_reference)
-    assert found.tolist() == [1.0, 0.0, 0.0]
+    scores = audits.rmia([0.9, 0.5, 0.1], reference, seen, population, population_reference)
+    assert scores.tolist() == [1.0, 0.0, 0.0]
     doubled = audits.rmia(
         [0.9, 0.5, 0.1], reference, seen, population, population_reference, gamma=2.0
     )
     assert doubled.tolist() == [0.0, 0.0, 0.0]
-    assert auc(found[:1], found[1:]) == 1.0
-    assert tpr_at_fpr(found[:1], np.tile(found[1:], 50), 0.01) == 1.0
+    assert auc(scores[:1], scores[1:]) == 1.0
+    assert tpr_at_fpr(scores[:1], np.tile(scores[1:], 50), 0.01) == 1.0
 
 
 @pytest.mark.parametrize("name", ["probability", "population"])
@@ -109,9 +109,9 @@ def test_rmia_of_broken_probabilities_is_nan(name: str) -> None:
     inputs = rmia_inputs()
     broken = inputs[name].copy()
     broken[2] = np.nan
-    found = np.isnan(audits.rmia(**{**inputs, name: broken}))
-    assert found[2]
-    assert found.all() == (name == "population")
+    scores = np.isnan(audits.rmia(**{**inputs, name: broken}))
+    assert scores[2]
+    assert scores.all() == (name == "population")
 
 
 @quick
@@ -121,13 +121,13 @@ def test_rmia_scores_are_rates_whatever_the_order(seed: int) -> None:
     reference, seen = rng.random((6, 4)), rng.random((6, 4)) < 0.4
     seen[:, 0] = False
     probability, z, z_reference = rng.random(6), rng.random(9), rng.random((9, 4))
-    found = audits.rmia(probability, reference, seen, z, z_reference)
-    assert ((found >= 0) & (found <= 1)).all()
+    scores = audits.rmia(probability, reference, seen, z, z_reference)
+    assert ((scores >= 0) & (scores <= 1)).all()
     models = rng.permutation(4)
     again = audits.rmia(
         probability, reference[:, models], seen[:, models], z[::-1], z_reference[::-1]
     )
-    assert again == pytest.approx(found)
+    assert again == pytest.approx(scores)
 
 
 def test_u_lira_is_the_golden_one() -> None:
@@ -160,11 +160,11 @@ def test_u_lira_spans_its_scale() -> None:
 def test_u_lira_changes_sign_with_its_sides(seed: int) -> None:
     rng = np.random.default_rng(seed)
     unlearned, retrained, phi = rng.normal(size=(5, 9)), rng.normal(size=(5, 8)), rng.normal(size=5)
-    found = audits.u_lira(phi, unlearned, retrained)
-    assert audits.u_lira(phi, retrained, unlearned) == pytest.approx(-found)
-    assert audits.u_lira(phi, unlearned[:, ::-1], retrained) == pytest.approx(found)
+    ratios = audits.u_lira(phi, unlearned, retrained)
+    assert audits.u_lira(phi, retrained, unlearned) == pytest.approx(-ratios)
+    assert audits.u_lira(phi, unlearned[:, ::-1], retrained) == pytest.approx(ratios)
     shifted = audits.u_lira(3 * phi + 7, 3 * unlearned + 7, 3 * retrained + 7)
-    assert shifted == pytest.approx(found)
+    assert shifted == pytest.approx(ratios)
 
 
 def test_u_lira_is_nan_with_few_models_or_broken_values() -> None:
@@ -175,9 +175,9 @@ def test_u_lira_is_nan_with_few_models_or_broken_values() -> None:
     assert np.isnan(audits.u_lira(phi, models, models[:, 1:])).all()
     broken = models.copy()
     broken[2, 3] = np.nan
-    found = audits.u_lira(phi, broken, models)
-    assert np.isnan(found).tolist() == [False, False, True, False]
-    assert math.isnan(audits.u_lira_accuracy(found, found[:1]))
+    ratios = audits.u_lira(phi, broken, models)
+    assert np.isnan(ratios).tolist() == [False, False, True, False]
+    assert math.isnan(audits.u_lira_accuracy(ratios, ratios[:1]))
     equal = audits.u_lira(np.zeros(4), np.zeros((4, 8)), models)
     assert np.isfinite(equal).all()  # no spread at all
 
@@ -187,15 +187,15 @@ def test_challenge_f_score(row: int) -> None:
     z = golden("b_fscore_neurips2023")
     delta = float(z["deltas"][row])
     outputs = z["outputs_unlearned"], z["outputs_retrained"]
-    found = audits.fscore_neurips(*outputs, delta=delta)
+    fscore = audits.fscore_neurips(*outputs, delta=delta)
     np.testing.assert_allclose(
-        found.epsilons, z["eps_single_threshold"][row], rtol=1e-9, atol=1e-10
+        fscore.epsilons, z["eps_single_threshold"][row], rtol=1e-9, atol=1e-10
     )
-    assert np.array_equal(found.bins, z["n_bin"][row])
-    assert 2 / 2**found.bins == pytest.approx(z["H"][row], **{"rel": 1e-12})
-    assert found.value == pytest.approx(float(z["F"][row]), rel=1e-9)
-    assert found.models == (int(z["K_models"]),) * 2
-    assert (found.delta, found.max_bin) == (delta, 13)
+    assert np.array_equal(fscore.bins, z["n_bin"][row])
+    assert 2 / 2**fscore.bins == pytest.approx(z["H"][row], **{"rel": 1e-12})
+    assert fscore.value == pytest.approx(float(z["F"][row]), rel=1e-9)
+    assert fscore.models == (int(z["K_models"]),) * 2
+    assert (fscore.delta, fscore.max_bin) == (delta, 13)
     both = audits.fscore_neurips(*outputs, delta=delta, intervals=True)
     np.testing.assert_allclose(
         both.epsilons, z["eps_single_and_two_sided"][row], rtol=1e-9, atol=1e-10
@@ -204,7 +204,7 @@ def test_challenge_f_score(row: int) -> None:
         (float(z["RA_U"]), float(z["RA_R"])), (float(z["TA_U"]), float(z["TA_R"]))
     )
     assert utility == pytest.approx(float(z["utility"]), rel=1e-9)
-    assert found.value * utility == pytest.approx(float(z["score"][row]), rel=1e-9)
+    assert fscore.value * utility == pytest.approx(float(z["score"][row]), rel=1e-9)
 
 
 def test_privacy_loss_of_given_error_rates() -> None:
@@ -218,12 +218,12 @@ def test_privacy_loss_of_given_error_rates() -> None:
 
 def test_privacy_loss_at_its_ends() -> None:
     fpr, fnr = np.array([0.5, 0.0, 0.0, 1.0, 0.25]), np.array([0.5, 0.0, 0.5, 1.0, 0.25])
-    found = audits.privacy_epsilons(fpr, fnr, 0.0)
-    assert found[0] == 0
-    assert found[1] == np.inf
-    assert found[2] == -np.inf
-    assert found[3] == -np.inf  # always wrong: ln 0 on both sides
-    assert found[4] == pytest.approx(math.log(3))
+    epsilons = audits.privacy_epsilons(fpr, fnr, 0.0)
+    assert epsilons[0] == 0
+    assert epsilons[1] == np.inf
+    assert epsilons[2] == -np.inf
+    assert epsilons[3] == -np.inf  # always wrong: ln 0 on both sides
+    assert epsilons[4] == pytest.approx(math.log(3))
     # Of a worse attack than chance one term is undefined, the other counts.
     for rates in ((0.95, 0.05), (0.05, 0.95)):
         assert audits.privacy_epsilons(*rates, 0.1) == pytest.approx(math.log(0.85 / 0.95))
@@ -255,23 +255,23 @@ def test_f_score_spans_its_scale() -> None:
 @quick
 @given(outputs(), outputs(), st.sampled_from([0.0, 0.01, 0.1]))
 def test_f_score_depends_on_order_neither_of_models_nor_of_samples(ours, theirs, delta) -> None:
-    found = audits.fscore_neurips(ours, theirs, delta=delta)
-    assert 2 / 2**13 <= found.value <= 1
+    fscore = audits.fscore_neurips(ours, theirs, delta=delta)
+    assert 2 / 2**13 <= fscore.value <= 1
     again = audits.fscore_neurips(ours[::-1, ::-1], theirs[::-1], delta=delta)
-    assert again.epsilons[::-1] == pytest.approx(found.epsilons)
+    assert again.epsilons[::-1] == pytest.approx(fscore.epsilons)
     assert audits.fscore_neurips(theirs, ours, delta=delta).epsilons == pytest.approx(
-        found.epsilons
+        fscore.epsilons
     )
     more = audits.fscore_neurips(ours, theirs, delta=delta, intervals=True)
-    assert (more.epsilons >= found.epsilons).all()  # more attacks never prove less
+    assert (more.epsilons >= fscore.epsilons).all()  # more attacks never prove less
 
 
 @quick
 @given(outputs(2, 4), outputs(2, 5))
 def test_f_scores_rules_are_all_thresholds_and_intervals(ours, theirs) -> None:
     """Against every rule spelt out, sample by sample."""
-    found = audits.fscore_neurips(ours, theirs, delta=0.05, intervals=True)
-    for sample, epsilon in enumerate(found.epsilons):
+    fscore = audits.fscore_neurips(ours, theirs, delta=0.05, intervals=True)
+    for sample, epsilon in enumerate(fscore.epsilons):
         u, r = ours[sample], theirs[sample]
         values = np.unique(np.concatenate([u, r]))
         cuts = (values[1:] + values[:-1]) / 2
@@ -299,17 +299,19 @@ def test_f_score_of_many_samples_is_that_of_its_parts() -> None:
 def test_f_score_of_broken_outputs_is_nan() -> None:
     ours, theirs = np.random.default_rng(0).normal(size=(2, 3, 8))
     ours[1, 2] = np.nan
-    found = audits.fscore_neurips(ours, theirs)
-    assert np.isnan(found.epsilons).tolist() == [False, True, False]
-    assert math.isnan(found.value)
+    fscore = audits.fscore_neurips(ours, theirs)
+    assert np.isnan(fscore.epsilons).tolist() == [False, True, False]
+    assert math.isnan(fscore.value)
     assert math.isnan(audits.fscore_neurips(ours[:0], theirs[:0]).value)
 
 
 def test_f_score_of_akbari_et_al() -> None:
     z = golden("b_fscore_neurips2023")
-    found = audits.fscore_seed003(z["s003_logits_unlearn_forget"], z["s003_logits_retrain_forget"])
-    np.testing.assert_allclose(found, z["s003_H_per_example"], rtol=1e-9, atol=1e-10)
-    assert found.mean() == pytest.approx(float(z["s003_H"]), rel=1e-9)
+    h_values = audits.fscore_seed003(
+        z["s003_logits_unlearn_forget"], z["s003_logits_retrain_forget"]
+    )
+    np.testing.assert_allclose(h_values, z["s003_H_per_example"], rtol=1e-9, atol=1e-10)
+    assert h_values.mean() == pytest.approx(float(z["s003_H"]), rel=1e-9)
 
     def accuracy(key: str, labels: str) -> float:
         return float((z[key].argmax(axis=2) == z[labels][:, None]).mean())
@@ -324,11 +326,11 @@ def test_f_score_of_akbari_et_al() -> None:
         )
     )
     assert utility == pytest.approx(float(z["s003_utility"]), rel=1e-9)
-    assert found.mean() * utility == pytest.approx(float(z["s003_f_score"]), rel=1e-9)
+    assert h_values.mean() * utility == pytest.approx(float(z["s003_f_score"]), rel=1e-9)
 
 
 def akbari_h(unlearned: np.ndarray, retrained: np.ndarray) -> float:
-    """Akbari et al.'s H of one sample from the softmax of class 0 under each model, rule by rule."""
+    """Return Akbari et al.'s H of one sample from the softmax of class 0 under each model, rule by rule."""
     m0, s0, m1, s1 = unlearned.mean(), unlearned.std(), retrained.mean(), retrained.std()
 
     def ratio(x: float) -> float:  # log density of the retrained over that of the unlearned models
@@ -361,8 +363,8 @@ def test_f_score_of_akbari_et_al_rule_by_rule(seed: int, spread: float, shift: f
     logits[0, ..., 0] = rng.normal(shift, 0.6 * spread, (1, 12))
     logits[1, ..., 0] = rng.normal(0, 0.6, (1, 12))
     unlearned, retrained = 1 / (1 + np.exp(-logits[:, 0, :, 0]))
-    found = audits.fscore_seed003(logits[0], logits[1])
-    assert found == pytest.approx([akbari_h(unlearned, retrained)])
+    h_values = audits.fscore_seed003(logits[0], logits[1])
+    assert h_values == pytest.approx([akbari_h(unlearned, retrained)])
 
 
 def test_f_score_of_akbari_et_al_rewards_models_that_are_easy_to_tell_apart() -> None:
@@ -389,8 +391,8 @@ def test_f_score_of_akbari_et_al_where_the_gaussian_rule_does_not_exist() -> Non
     assert (audits.fscore_seed003(same, same) == 1).all()  # every attack discarded: their best
     broken = same.copy()
     broken[1, 2, 0] = np.inf
-    found = audits.fscore_seed003(broken, same)
-    assert np.isnan(found).tolist() == [False, True]
+    h_values = audits.fscore_seed003(broken, same)
+    assert np.isnan(h_values).tolist() == [False, True]
 
 
 @quick
@@ -398,10 +400,10 @@ def test_f_score_of_akbari_et_al_where_the_gaussian_rule_does_not_exist() -> Non
 def test_f_score_of_akbari_et_al_stays_on_its_scale(seed: int) -> None:
     rng = np.random.default_rng(seed)
     unlearned, retrained = rng.normal(0, 2, (2, 3, 6, 4))
-    found = audits.fscore_seed003(unlearned, retrained)
-    assert ((found >= 2 / 2**13) & (found <= 1)).all()
+    h_values = audits.fscore_seed003(unlearned, retrained)
+    assert ((h_values >= 2 / 2**13) & (h_values <= 1)).all()
     again = audits.fscore_seed003(unlearned[::-1, ::-1], retrained[::-1])
-    assert again[::-1] == pytest.approx(found)
+    assert again[::-1] == pytest.approx(h_values)
 
 
 def test_rows_of_the_vocabulary_for_audits() -> None:

@@ -28,7 +28,7 @@ quick = settings(deadline=None, max_examples=40, derandomize=True)
 
 @st.composite
 def predictions(draw, classes: int = 4):
-    """Logits [N, classes], many of them tied or extreme, labels, and an order of the samples."""
+    """Draw logits [N, classes], many of them tied or extreme, labels, and an order of the samples."""
     count = draw(st.integers(1, 12))
     values = st.one_of(
         st.floats(-60, 60, allow_subnormal=False), st.sampled_from([-800.0, 0.0, 3.0, 800.0])
@@ -212,8 +212,8 @@ def test_lists_of_average_gaps_are_the_papers() -> None:
             ("UGradSL", AVG_GAP_UGRADSL[whole_class], ugradsl[:4]),
             ("UGradSL", AVG_GAP_UGRADSL5[whole_class], ugradsl),
         ):
-            found = [METRICS[name].names for name in names]
-            assert [n.get(f"{paper} ({kind})", n.get(paper)) for n in found] == list(theirs)
+            printed = [METRICS[name].names for name in names]
+            assert [n.get(f"{paper} ({kind})", n.get(paper)) for n in printed] == list(theirs)
 
 
 def test_mean_of_runs_keeps_what_all_runs_have() -> None:
@@ -263,18 +263,18 @@ def test_logit_confidence_is_the_margin_over_the_others(drawn) -> None:
     others = logits.copy()
     others[rows, labels] = -np.inf
     expected = logits[rows, labels] - logsumexp(others, axis=1)
-    found = metrics.logit_confidence(logits, labels)
+    confidences = metrics.logit_confidence(logits, labels)
     within = np.abs(expected) < 700
-    assert found[within] == pytest.approx(expected[within], rel=1e-9, abs=1e-9)
-    assert (np.sign(found[~within]) == np.sign(expected[~within])).all()
+    assert confidences[within] == pytest.approx(expected[within], rel=1e-9, abs=1e-9)
+    assert (np.sign(confidences[~within]) == np.sign(expected[~within])).all()
 
 
 def test_logit_confidence_of_probabilities() -> None:
     z = golden("b_ulira")
     p = z["prob_true"]
     logits = np.log(np.stack([p, 1 - p], axis=1))
-    found = metrics.logit_confidence(logits, np.zeros(len(p), int))
-    np.testing.assert_allclose(found, z["phi_logit_scaled"], rtol=1e-9, atol=1e-10)
+    confidences = metrics.logit_confidence(logits, np.zeros(len(p), int))
+    np.testing.assert_allclose(confidences, z["phi_logit_scaled"], rtol=1e-9, atol=1e-10)
 
 
 def test_losses_of_sure_predictions_keep_their_order() -> None:
@@ -328,8 +328,8 @@ def test_confusion_rows_are_true_classes() -> None:
     z = golden("b_streisand")
     one_hot = np.eye(int(z["K"]))
     for part in ("forget", "test"):
-        found = metrics.confusion(one_hot[z[f"pred_{part}"]], z[f"y_{part}"])
-        assert np.array_equal(found, z[f"cm_{part}"])
+        counts = metrics.confusion(one_hot[z[f"pred_{part}"]], z[f"y_{part}"])
+        assert np.array_equal(counts, z[f"cm_{part}"])
 
 
 def test_distances_of_logits_and_features() -> None:
@@ -338,8 +338,8 @@ def test_distances_of_logits_and_features() -> None:
         ("ad_logits", ("logits_unlearned", "logits_gold")),
         ("ad_features", ("feat_unlearned", "feat_gold")),
     ):
-        found = metrics.mean_distance(*(z[name] for name in pair))
-        assert found == pytest.approx(float(z[key]), **TIGHT)
+        distance = metrics.mean_distance(*(z[name] for name in pair))
+        assert distance == pytest.approx(float(z[key]), **TIGHT)
 
 
 @quick
@@ -375,8 +375,8 @@ def test_average_gaps_of_the_printed_rows() -> None:
     ):
         names = (AVG_GAP_UGRADSL5 if count == 5 else AVG_GAP_UGRADSL)[True]
         assert len(names) == count
-        found = metrics.mean_gap(dict(zip(names, row)), dict(zip(names, retrain)), names)
-        assert found == pytest.approx(expected, **TIGHT)
+        gap = metrics.mean_gap(dict(zip(names, row)), dict(zip(names, retrain)), names)
+        assert gap == pytest.approx(expected, **TIGHT)
 
 
 RUNS = st.lists(

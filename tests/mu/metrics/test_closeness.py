@@ -35,61 +35,61 @@ def test_signed_rank_test_of_entropies(index: int) -> None:
     pair, kind = str(z["names"][index]).split("|")
     one, other = pair.split("_vs_")
     values, reference = z[f"entropy_{one}"], z[f"entropy_{other}"]
-    found = closeness.wilcoxon(values, reference, exact=kind == "exact")
-    assert found.statistic == pytest.approx(z["statistic"][index])
-    assert found.p == pytest.approx(z["pvalue"][index], rel=1e-6)
-    assert found.median_difference == pytest.approx(np.median(values - reference))
+    test = closeness.wilcoxon(values, reference, exact=kind == "exact")
+    assert test.statistic == pytest.approx(z["statistic"][index])
+    assert test.p == pytest.approx(z["pvalue"][index], rel=1e-6)
+    assert test.median_difference == pytest.approx(np.median(values - reference))
     for name in (one, other):
         entropies = metrics.entropy(z[f"logits_{name}"])
         np.testing.assert_allclose(entropies, z[f"entropy_{name}"], rtol=1e-9, atol=1e-10)
     of_logits = closeness.entropy_wilcoxon(z[f"logits_{one}"], z[f"logits_{other}"])
     assert of_logits.n == len(values)
     if kind == "exact":  # 40 pairs without ties are
-        assert of_logits.p == pytest.approx(found.p)
+        assert of_logits.p == pytest.approx(test.p)
     if one == "unlearned":
-        assert found.statistic == min(float(z["W_plus"]), float(z["W_minus"]))
+        assert test.statistic == min(float(z["W_plus"]), float(z["W_minus"]))
 
 
 @quick
 @given(samples(), st.randoms(use_true_random=False))
 def test_signed_rank_test_is_scipys(values, random) -> None:
     reference = np.array(random.choices([0.0, 1.0, 2.0, 2.5, 0.3], k=len(values)))
-    found = closeness.wilcoxon(values, reference)
+    test = closeness.wilcoxon(values, reference)
     differences = values - reference
     different = differences[differences != 0]
-    assert found.n == len(different)
-    assert found.median_difference == np.median(differences)
+    assert test.n == len(different)
+    assert test.median_difference == np.median(differences)
     if not len(different):
-        assert found.p == 1.0
+        assert test.p == 1.0
         return
     ties = len(np.unique(np.abs(different))) < len(different)
     exact = len(different) <= 50 and not ties
     expected = scipy.stats.wilcoxon(
         different, correction=False, method="exact" if exact else "asymptotic"
     )
-    assert found.statistic == pytest.approx(expected.statistic)
-    assert found.p == pytest.approx(expected.pvalue, rel=1e-6)
-    assert 0 <= found.p <= 1
+    assert test.statistic == pytest.approx(expected.statistic)
+    assert test.p == pytest.approx(expected.pvalue, rel=1e-6)
+    assert 0 <= test.p <= 1
     order = random.sample(range(len(values)), len(values))
-    assert closeness.wilcoxon(values[order], reference[order]).p == pytest.approx(found.p)
+    assert closeness.wilcoxon(values[order], reference[order]).p == pytest.approx(test.p)
     swapped = closeness.wilcoxon(reference, values)
-    assert swapped.p == pytest.approx(found.p)
-    assert swapped.median_difference == pytest.approx(-found.median_difference)
+    assert swapped.p == pytest.approx(test.p)
+    assert swapped.median_difference == pytest.approx(-test.median_difference)
 
 
 def test_signed_rank_test_spans_its_scale() -> None:
     logits = np.random.default_rng(0).normal(size=(300, 5))
     assert closeness.entropy_wilcoxon(logits, logits).p == 1.0
-    found = closeness.entropy_wilcoxon(3 * logits, logits)  # surer everywhere
-    assert found.p < 1e-40
-    assert found.statistic == 0
-    assert found.median_difference < 0
+    test = closeness.entropy_wilcoxon(3 * logits, logits)  # surer everywhere
+    assert test.p < 1e-40
+    assert test.statistic == 0
+    assert test.median_difference < 0
     broken = logits.copy()
     broken[7, 2] = np.inf
     for pair in ((broken, logits), (logits, broken), (logits[:0], logits[:0])):
-        found = closeness.entropy_wilcoxon(*pair)
-        assert math.isnan(found.p)
-        assert math.isnan(found.median_difference)
+        test = closeness.entropy_wilcoxon(*pair)
+        assert math.isnan(test.p)
+        assert math.isnan(test.median_difference)
 
 
 @st.composite
@@ -102,10 +102,10 @@ def distributions(draw):
 @quick
 @given(distributions())
 def test_jensen_shannon_is_scipys(pair) -> None:
-    found = float(closeness.jensen_shannon(*pair))
-    assert found == pytest.approx(jensenshannon(*pair) ** 2, abs=1e-9)
-    assert 0 <= found <= math.log(2)
-    assert closeness.jensen_shannon(*pair[::-1]) == pytest.approx(found)
+    divergence = float(closeness.jensen_shannon(*pair))
+    assert divergence == pytest.approx(jensenshannon(*pair) ** 2, abs=1e-9)
+    assert 0 <= divergence <= math.log(2)
+    assert closeness.jensen_shannon(*pair[::-1]) == pytest.approx(divergence)
     assert closeness.jensen_shannon(pair[0], pair[0]) == pytest.approx(0, abs=1e-15)
 
 
@@ -123,13 +123,13 @@ def test_zrf_spans_its_scale() -> None:
 @given(st.integers(0, 9999))
 def test_zrf_is_one_minus_the_mean_divergence(seed: int) -> None:
     a, b = np.random.default_rng(seed).normal(0, 3, (2, 7, 4))
-    found = closeness.zrf(a, b)
+    zrf = closeness.zrf(a, b)
     p, q = (np.exp(metrics.log_softmax(z)) for z in (a, b))
     expected = 1 - np.mean([jensenshannon(x, y) ** 2 for x, y in zip(p, q)])
-    assert found == pytest.approx(expected)
-    assert 1 - math.log(2) <= found <= 1
-    assert closeness.zrf(a[::-1], b[::-1]) == pytest.approx(found)
-    assert closeness.zrf(b, a) == pytest.approx(found)
+    assert zrf == pytest.approx(expected)
+    assert 1 - math.log(2) <= zrf <= 1
+    assert closeness.zrf(a[::-1], b[::-1]) == pytest.approx(zrf)
+    assert closeness.zrf(b, a) == pytest.approx(zrf)
 
 
 def test_streisand_check() -> None:
@@ -142,15 +142,15 @@ def test_streisand_check() -> None:
     plus = closeness.row_rates(forget, 1) - closeness.row_rates(test, 1)
     expected = float(z["frobenius_official_plus1"])
     assert np.linalg.norm(plus) == pytest.approx(expected, **TIGHT)
-    found = closeness.streisand(forget, test)
+    distances = closeness.streisand(forget, test)
     for name, key in (
         ("streisand_tv", "mean_row_tv"),
         ("streisand_max", "max_abs"),
         ("streisand_hist_tv", "pred_hist_tv"),
         ("streisand_hist_js", "pred_hist_js"),
     ):
-        assert found[name] == pytest.approx(float(z[key]), **TIGHT), name
-    assert set(found) <= set(METRICS)
+        assert distances[name] == pytest.approx(float(z[key]), **TIGHT), name
+    assert set(distances) <= set(METRICS)
 
 
 @quick
@@ -158,14 +158,14 @@ def test_streisand_check() -> None:
 def test_streisand_measures_are_rates_whatever_the_names_of_classes(
     forget, held_out, order
 ) -> None:
-    found = closeness.streisand(forget, held_out)
+    distances = closeness.streisand(forget, held_out)
     at = np.ix_(order, order)
     renamed = closeness.streisand(forget[at], held_out[at])
-    for name, value in found.items():
+    for name, value in distances.items():
         assert math.isnan(value) or -1e-12 <= value <= 1 + 1e-12
         assert renamed[name] == pytest.approx(value, nan_ok=True)
     shared = (forget.sum(axis=1) > 0) & (held_out.sum(axis=1) > 0)
-    assert math.isnan(found["streisand_tv"]) is not shared.any()
+    assert math.isnan(distances["streisand_tv"]) is not shared.any()
     if forget.sum():
         same = closeness.streisand(forget, 3 * forget)
         del same["wrong_class_rate"]
@@ -175,10 +175,10 @@ def test_streisand_measures_are_rates_whatever_the_names_of_classes(
 def test_streisand_compares_only_classes_that_both_have() -> None:
     forget = np.array([[0, 5, 5], [0, 0, 0], [0, 0, 0]])  # a class is forgotten
     held_out = np.array([[8, 2, 0], [0, 10, 0], [1, 0, 9]])
-    found = closeness.streisand(forget, held_out)
-    assert found["streisand_tv"] == pytest.approx((0.8 + 0.3 + 0.5) / 2)
-    assert found["streisand_max"] == pytest.approx(0.8)
-    assert found["wrong_class_rate"] == 0.5
+    distances = closeness.streisand(forget, held_out)
+    assert distances["streisand_tv"] == pytest.approx((0.8 + 0.3 + 0.5) / 2)
+    assert distances["streisand_max"] == pytest.approx(0.8)
+    assert distances["wrong_class_rate"] == 0.5
     apart = closeness.streisand(forget, held_out * [[0], [1], [1]])
     assert math.isnan(apart["streisand_tv"])
     assert math.isnan(apart["streisand_max"])
@@ -187,10 +187,10 @@ def test_streisand_compares_only_classes_that_both_have() -> None:
 
 def test_streisand_spans_its_scale() -> None:
     right, wrong = np.diag([5, 5, 5]), np.array([[0, 7, 0], [7, 0, 0], [7, 0, 0]])
-    found = closeness.streisand(wrong, right)
-    assert found["streisand_tv"] == 1
-    assert found["streisand_max"] == 1
-    assert found["wrong_class_rate"] == pytest.approx(2 / 3)
+    distances = closeness.streisand(wrong, right)
+    assert distances["streisand_tv"] == 1
+    assert distances["streisand_max"] == 1
+    assert distances["wrong_class_rate"] == pytest.approx(2 / 3)
     assert closeness.streisand(right, right)["wrong_class_rate"] == 0
     away = closeness.streisand([[0, 3], [0, 0]], [[3, 0], [0, 0]])
     assert away["streisand_hist_tv"] == 1
@@ -204,10 +204,10 @@ def test_streisand_spans_its_scale() -> None:
 @quick
 @given(samples(), samples())
 def test_loss_distance_is_scipys(losses, others) -> None:
-    found = closeness.loss_ks(losses, others)
-    assert found == pytest.approx(scipy.stats.ks_2samp(losses, others, method="asymp").statistic)
-    assert 0 <= found <= 1
-    assert closeness.loss_ks(others[::-1], losses) == found
+    distance = closeness.loss_ks(losses, others)
+    assert distance == pytest.approx(scipy.stats.ks_2samp(losses, others, method="asymp").statistic)
+    assert 0 <= distance <= 1
+    assert closeness.loss_ks(others[::-1], losses) == distance
     assert closeness.loss_ks(losses, np.repeat(losses, 2)) == pytest.approx(0, abs=1e-12)
     assert closeness.loss_ks(losses, others + 100) == 1
 
@@ -221,9 +221,9 @@ def test_loss_distance_of_broken_or_no_losses_is_nan(bad: list[float]) -> None:
 def test_label_privacy_of_the_theorem() -> None:
     z = golden("b_label_ldp")
     inputs = z["gamma1"], z["gamma2"], z["alpha"], z["K"]
-    found = closeness.label_ldp_eps(*inputs)
-    assert np.array_equal(np.isnan(found), ~z["valid"])
-    np.testing.assert_allclose(found, z["epsilon"], rtol=0, atol=1e-9)
+    epsilon = closeness.label_ldp_eps(*inputs)
+    assert np.array_equal(np.isnan(epsilon), ~z["valid"])
+    np.testing.assert_allclose(epsilon, z["epsilon"], rtol=0, atol=1e-9)
     own, other = closeness.label_ldp_prediction(*inputs)
     np.testing.assert_allclose(own, z["p_label"], rtol=0, atol=1e-9)
     np.testing.assert_allclose(other, z["p_other"], rtol=0, atol=1e-9)
@@ -249,13 +249,13 @@ def test_label_privacy_is_zero_where_all_labels_are_as_likely(gamma1, gamma2, al
 @given(arrays(np.float64, (5, 4), elements=st.floats(-30, 30, allow_subnormal=False)))
 def test_empirical_label_privacy_is_the_log_ratio_of_the_label_to_the_others(logits) -> None:
     labels = np.array([0, 1, 2, 3, 0])
-    found = closeness.label_ldp_empirical(logits, labels)
+    ratio = closeness.label_ldp_empirical(logits, labels)
     p = np.exp(metrics.log_softmax(logits))
     own = p[np.arange(5), labels]
     others = np.array([np.delete(row, label).mean() for row, label in zip(p, labels)])
-    assert found == pytest.approx(np.abs(np.log(own / others)).mean(), rel=1e-6, abs=1e-6)
+    assert ratio == pytest.approx(np.abs(np.log(own / others)).mean(), rel=1e-6, abs=1e-6)
     order = [3, 1, 4, 0, 2]
-    assert closeness.label_ldp_empirical(logits[order], labels[order]) == pytest.approx(found)
+    assert closeness.label_ldp_empirical(logits[order], labels[order]) == pytest.approx(ratio)
 
 
 def test_empirical_label_privacy_spans_its_scale() -> None:

@@ -23,7 +23,7 @@ from mu.methods.activation_prune import mask_activations
 from mu.methods.boundary_expand import Widened
 from mu.methods.cf_k import unlearn as cf_k
 from mu.methods.eu_k import is_counted, last_layers
-from mu.methods.unsir import error_noise
+from mu.methods.unsir import NoiseSettings, error_noise
 from mu.models import (
     ModelSpec,
     build,
@@ -83,13 +83,13 @@ def name(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def built(name: str) -> nn.Module:
-    """Of a name's tests; built once, and only read."""
+    """Build the network of a name's tests once; they only read it."""
     return fresh(name)
 
 
 @pytest.fixture
 def model(built: nn.Module) -> nn.Module:
-    """A copy of its own for each test."""
+    """Return a copy of its own for each test."""
     return copy.deepcopy(built)
 
 
@@ -189,8 +189,8 @@ def test_noise_can_be_made_to_raise_the_loss(model: nn.Module, examples: Example
     with torch.no_grad():
         head(model).weight.normal_(generator=generator("head"))
     images, labels = examples.batch(slice(2))
-    settings = {"maximize": True, "penalty": 0.0, "steps": 1, "lr": 0.1, "images_per_class": 2}
-    noise = error_noise(model, split_of(examples), images, labels, **settings)  # type: ignore[arg-type]
+    settings = NoiseSettings(maximize=True, penalty=0.0, steps=1, lr=0.1, images_per_class=2)
+    noise = error_noise(model, split_of(examples), images, labels, settings)
     assert (noise != images).any()
     assert torch.isfinite(noise).all()
 
@@ -209,8 +209,8 @@ def test_gradients_of_single_samples_agree_in_both_ways(
         return pull(logits.softmax(0) - one_hot).norm()  # type: ignore[operator]
 
     expected = one_by_one(model, few.inputs, few.labels, length)
-    found = at_once(model, few.inputs, few.labels, length)
-    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
+    stacked = at_once(model, few.inputs, few.labels, length)
+    torch.testing.assert_close(stacked, expected, rtol=1e-3, atol=1e-5)
 
 
 def test_copies_share_nothing_and_load_what_was_saved(
@@ -327,7 +327,7 @@ def test_a_skipped_branch_keeps_its_mean() -> None:
 
 @pytest.fixture(scope="module")
 def tiny_transformer() -> Iterator[Problem]:
-    """The toy problem on a narrow `small_data_vit`, which has no batch norm and whose activations are tokens."""
+    """Return the toy problem on a narrow `small_data_vit`, which has no batch norm and whose activations are tokens."""
     MODELS["toy_vit"] = partial(SmallDataViT, dim=24, depth=2)
     yield replace(toy_problem(), model="toy_vit")
     del MODELS["toy_vit"]

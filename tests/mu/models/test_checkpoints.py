@@ -23,7 +23,7 @@ from sweeps.study import study
 
 
 def network(seed: int = 0) -> nn.Module:
-    """The bare `toy_cnn`, as a user has it."""
+    """Return the bare `toy_cnn`, as a user has it."""
     torch.manual_seed(seed)
     return MODELS["toy_cnn"]((3, 8, 8), 4)
 
@@ -199,10 +199,10 @@ def test_positions_of_a_transformer_are_stretched_to_another_size(tmp_path: Path
     given[name] = torch.linspace(0, 1, given[name].numel()).view(given[name].shape)
     model = resolve(spec_with(given, tmp_path / "w.pt", "vit_b_32"))
     built = build(model, (3, 96, 96), 4, (0.5,) * 3, (0.5,) * 3, seed=0)[1]
-    found = built.get_parameter(name)
-    assert found.shape == (1, 10, 768)
-    assert torch.equal(found[:, 0], given[name][:, 0])
-    corners = found[0, 1:].detach().view(3, 3, 768)[::2, ::2].reshape(4, 768)
+    weight = built.get_parameter(name)
+    assert weight.shape == (1, 10, 768)
+    assert torch.equal(weight[:, 0], given[name][:, 0])
+    corners = weight[0, 1:].detach().view(3, 3, 768)[::2, ::2].reshape(4, 768)
     torch.testing.assert_close(corners, given[name][0, 1:])
     assert torch.equal(built.get_parameter("class_token"), given["class_token"])
 

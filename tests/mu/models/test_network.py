@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from mu.models import (
+    Normalization,
     Normalize,
     build,
     eval_mode,
@@ -147,3 +148,11 @@ def test_eval_mode_ends_where_it_began() -> None:
         fail()
     assert not any(seen)
     assert [module.training for module in model.modules()] == modes
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+def test_a_normalization_that_is_not_finite_is_refused(value: float) -> None:
+    with pytest.raises(ValueError, match=rf"^mean must be finite, but got \[0\.5, {value}\]$"):
+        Normalization((0.5, value), (1.0, 1.0))
+    with pytest.raises(ValueError, match=r"^std must be"):
+        Normalization((0.5, 0.5), (1.0, value))

@@ -22,7 +22,7 @@ from mu.models.precision import Mixed, at_precision, full_precision
 from mu.problem import Problem, weights_of
 from mu.rng import generator
 from mu.split import Split
-from mu.training import Recipe, fit
+from mu.training import Hyperparameters, Recipe, fit
 
 BF16 = replace(RECIPE, precision="bf16")
 
@@ -33,7 +33,7 @@ def mixed_problem(kind: str = "full_class") -> Problem:
 
 @pytest.fixture
 def mixed() -> nn.Module:
-    """The trained original, computing in bf16."""
+    """Return the trained original, computing in bf16."""
     return mixed_problem().load(toy_reference("original"))
 
 
@@ -117,14 +117,14 @@ def test_a_bf16_retrain_is_as_accurate_as_a_float32_one() -> None:
     test = toy_problem().held_out("test")[0]
     accuracies = {}
     for recipe in (RECIPE, BF16):
-        found = []
+        shares = []
         for seed in range(4):
             problem = replace(toy_problem(), recipe=recipe, seed=seed)
             model = problem.build()
             for _ in problem.train("original", model):
                 pass
-            found.append((predict(model, test).argmax(1) == test.labels.numpy()).mean())
-        accuracies[recipe.precision] = np.array(found)
+            shares.append((predict(model, test).argmax(1) == test.labels.numpy()).mean())
+        accuracies[recipe.precision] = np.array(shares)
     assert accuracies["bf16"].min() > 0.6
     apart = accuracies["bf16"].mean() - accuracies["float32"].mean()
     assert abs(apart) < 2 * accuracies["float32"].std() + 0.03
@@ -143,10 +143,10 @@ def test_every_method_works_on_a_bf16_model_in_channels_last(name: str) -> None:
         model, split.only(method.data), generator("bf16", name), **short_knobs(method)
     ):
         pass
-    found = weights_of(model)
-    assert all(np.isfinite(value).all() for value in found.values())
+    weights = weights_of(model)
+    assert all(np.isfinite(value).all() for value in weights.values())
     assert any(
-        not np.array_equal(found[key], value) for key, value in toy_reference("original").items()
+        not np.array_equal(weights[key], value) for key, value in toy_reference("original").items()
     )
     assert np.isfinite(predict(model, split.forget)).all()
 
@@ -161,9 +161,7 @@ def test_an_epoch_never_waits_for_the_gpu(recipe: Recipe) -> None:
         model,
         split.retain,
         generator(0),
-        epochs=3,
-        batch_size=32,
-        lr=0.1,
+        Hyperparameters(epochs=3, batch_size=32, lr=0.1),
         augment=replace(split.augment, cutout=0.5),
         augmentable=torch.arange(len(split.retain)) < 20,
     )

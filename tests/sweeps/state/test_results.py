@@ -14,11 +14,12 @@ import studies
 from mu.record import TrialRecord
 from sweeps import preflight
 from sweeps.errors import StudyError
-from sweeps.plan import Plan, versions
+from sweeps.plan import Plan
 from sweeps.state import results
 from sweeps.state.results import Results
 from sweeps.state.store import Store
 from sweeps.study import study
+from sweeps.study_line import study_line
 
 
 def record(key: str) -> TrialRecord:
@@ -28,7 +29,7 @@ def record(key: str) -> TrialRecord:
 @pytest.fixture(scope="module")
 def line() -> dict[str, object]:
     wanted = study.parse(studies.tiny(), "study.yaml")
-    return Plan(wanted, preflight.load_data(wanted, "study.yaml")).study_line(versions(), 1.0)
+    return study_line(Plan(wanted, preflight.load_data(wanted, "study.yaml")))
 
 
 def test_a_record_is_kept_once(tmp_path: Path, line: dict[str, object]) -> None:
@@ -113,6 +114,21 @@ def test_a_store_gives_back_what_it_was_given(location: str, tmp_path: Path) -> 
     assert found is not None
     assert set(found) == set(arrays)
     np.testing.assert_array_equal(found["0.weight"], arrays["0.weight"])
+
+
+@pytest.mark.parametrize("command", ["run", "report", "status", "sync"])
+def test_results_of_version_0_1_are_refused_by_name_and_left_as_they_are(
+    tmp_path: Path, command: str
+) -> None:
+    old = tmp_path / "results" / "tiny" / "trials.jsonl"
+    old.parent.mkdir(parents=True)
+    old.write_text('{"kind":"study","schema":1,"study":"tiny"}\n')
+    argument = str(studies.write(tmp_path, studies.tiny()).name)
+    ended = studies.here(tmp_path, command, argument if command == "run" else "results/tiny")
+    assert ended.returncode == 2
+    assert "trials.jsonl:1: was written by musweep 0.1" in ended.stderr
+    assert len(ended.stderr.strip().splitlines()) == 1
+    assert old.read_text() == '{"kind":"study","schema":1,"study":"tiny"}\n'
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip"])

@@ -15,12 +15,13 @@ from studies import ROOT
 
 from mu.record import TrialRecord, read
 from reports import formats, load
-from reports import published as report
+from reports import paper_numbers as report
 from reports.stats import Spread
 from sweeps import preflight
 from sweeps.errors import StudyError
 from sweeps.plan import Plan
 from sweeps.study import published, study
+from sweeps.study_line import study_line
 
 DATA = ROOT / "tests" / "data"
 NOT_OURS = {"GLI", "UGradSL (Adp)", "UGradSL+ (Adp)"}
@@ -92,7 +93,7 @@ def test_a_table_beside_the_study_is_read_in_our_units(tmp_path: Path) -> None:
     assert (third.forget, third.name) == ("three", "acc_test_retain")
     again = study.parse(wanted.definition, "elsewhere/study.yaml")
     assert again.published == wanted.published
-    line = Plan(wanted, preflight.load_data(wanted, "x")).study_line({}, 0.0)
+    line = study_line(Plan(wanted, preflight.load_data(wanted, "x")))
     assert line["published"][0]["mean"] == 0.91
 
 
@@ -138,11 +139,11 @@ def test_seconds_and_names_can_be_told(tmp_path: Path) -> None:
             {"settings": {"some": "x={x}"}},
             "some: {x} is no searched knob; there are lr, weight_decay, ",
         ),
-        ({"settings": {}}, "`settings` must name at least one forget request"),
-        ({"where": {"data": "A"}}, "where: unknown column `data`; there are paper"),
-        ({"phase": "reference"}, "phase must be one of search, default"),
+        ({"settings": {}}, "settings: must not be empty, but got {}"),
+        ({"where": {"data": "A"}}, "where: must be one of paper"),
+        ({"phase": "reference"}, "phase: must be one of search, default"),
         ({"phase": "transfer"}, "`source` belongs to the phase transfer"),
-        ({"metrics": {"RA": "accuracy"}}, "metrics: unknown metric 'accuracy'"),
+        ({"metrics": {"RA": "accuracy"}}, "metrics: RA: must be one of "),
         ({"setting": "x"}, "published: 1: unknown key `setting`; allowed are table, settings"),
     ],
 )
@@ -184,7 +185,7 @@ def rows(*entries: dict[str, Any]) -> dict[tuple[str, str], list[str]]:
     }
 
 
-def small(*entries: dict[str, Any]) -> load.Study:
+def small(*entries: dict[str, Any]) -> load.RecordedStudy:
     line, records = read(DATA / "trials.jsonl")
     return load.assemble({**copy.deepcopy(line), "published": list(entries)}, records, {})
 

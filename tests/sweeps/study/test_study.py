@@ -19,6 +19,7 @@ from mu.problem import weights_of
 from sweeps import preflight
 from sweeps.__main__ import main
 from sweeps.errors import StudyError
+from sweeps.phases import Run
 from sweeps.plan import Plan
 from sweeps.study import space, study, yaml_file
 
@@ -32,15 +33,15 @@ FIXED = {"name": "finetune", "fix": {"lr": 0.1, "weight_decay": 0.0}}
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "unknown key": ({"metods": []}, "unknown key `metods`"),
     "unknown nested key": ({"training__lrr": 1}, "training: unknown key `lrr`; allowed are epochs"),
-    "no name": ({"study": None}, "study: must be a name"),
+    "no name": ({"study": None}, "study: must be text, but got None"),
     "name with a path": ({"study": "../x"}, "study: must be a name"),
-    "unknown data": ({"data": "cifar11"}, "data.name must be one of digits"),
+    "unknown data": ({"data": "cifar11"}, "data: name: must be one of digits"),
     "data without a name": ({"data": {"subset": 3}}, "data: `name` is required"),
     "unknown model": ({"model": "resnet19"}, "model must be one of small_cnn"),
     "unknown key of a model": ({"model": {"nam": "resnet18"}}, "model: unknown key `nam`; allowed"),
     "unknown stem": (
         {"model": {"name": "resnet18", "stem": "tiny"}},
-        "model: stem must be one of small, imagenet, but got 'tiny'",
+        "model: stem: must be one of small, imagenet, but got 'tiny'",
     ),
     "stem of a model with one form": (
         {"model": {"name": "allcnn", "stem": "imagenet"}},
@@ -54,8 +55,11 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"model": {"name": "allcnn", "normalize": {"mean": [0.5], "std": [0.2, 0.2]}}},
         "model: normalize: mean and std must hold a number for each channel",
     ),
-    "no requests": ({"forget": {}}, "forget: must name at least one"),
-    "unknown kind": ({"forget": {"a": {"kind": "some"}}}, "forget: a: kind must be one of"),
+    "no requests": ({"forget": {}}, "forget: must not be empty, but got {}"),
+    "unknown kind": (
+        {"forget": {"a": {"kind": "some"}}},
+        "forget: a: kind: must be one of full_class, sub_class, random",
+    ),
     "a grid of a continuous knob": (
         {
             "methods": [JIT_GRID | {"space": {"lr": {"choices": [0.1]}}}],
@@ -102,7 +106,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"forget__some": {"kind": "class_subset", "class": 3, "count": 4000}},
         "forget: some: `count` must be at most",
     ),
-    "no methods": ({"methods": []}, "methods: must list at least one"),
+    "no methods": ({"methods": []}, "methods: must not be empty, but got []"),
     "unknown method": (
         {"methods": ["forgetnet"]},
         "methods: unknown method 'forgetnet'; there are",
@@ -154,49 +158,125 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "held-out data a method needs": ({"methods": ["tmu"]}, "tmu needs held-out data of its own"),
     "shared seed": ({"seeds": {"search": [1], "report": [1]}}, "seeds: seed 1 is in both"),
-    "no report seeds": ({"seeds": {"report": []}}, "seeds: report: must be a list"),
-    "zero trials": ({"search__trials": 0}, "search: trials must be at least 1, but got 0"),
+    "no report seeds": ({"seeds": {"report": []}}, "seeds: report: must not be empty, but got []"),
+    "zero trials": ({"search__trials": 0}, "search: trials: must be at least 1, but got 0"),
     "unknown sampler": (
         {"search__sampler": "cmaes"},
-        "search: sampler must be one of tpe, random, grid",
+        "search: sampler: must be one of tpe, random, grid, but got 'cmaes'",
     ),
-    "unknown objective": ({"search__objective": "acc"}, "search: objective must be one of"),
+    "unknown objective": (
+        {"search__objective": "acc"},
+        "search: objective: must be one of activation_distance",
+    ),
     "objective without its list": ({"search__objective": "mean_gap"}, "mean_gap needs its list"),
     "objective over a cost": (
         {"search__objective": {"mean_gap": ["time_unlearn"]}},
-        "search: mean_gap must hold some of acc_test",
+        "search: mean_gap: must be one of acc_test",
     ),
-    "unknown selection": ({"selection": "oracle"}, "selection must be one of honest, paper"),
+    "unknown selection": (
+        {"selection": "oracle"},
+        "selection: must be one of honest, paper, but got 'oracle'",
+    ),
     "costly metrics of references": (
         {"metrics": {"costly": ["reference"]}},
-        "metrics: costly must hold some of search, default, confirm",
+        "metrics: costly: must be one of search, default, confirm",
     ),
     "an unknown attack": (
         {"metrics": {"attacks": ["lira"]}},
-        "metrics: attacks must hold some of svc, starting_kit, svc_chunked, svc_columns, but got 'lira'",
+        "metrics: attacks: must be one of svc, starting_kit, svc_chunked, svc_columns, but got 'lira'",
     ),
-    "audit of more models than seeds": ({"audit": {"models": 9}}, "audit: models must be 0, or in"),
-    "unknown early stop": ({"search": {"early_stop": "soon"}}, "early_stop must be one of"),
+    "audit of more models than seeds": (
+        {"audit": {"models": 9}},
+        "audit: models: must be 0, or in",
+    ),
+    "unknown early stop": (
+        {"search": {"early_stop": "soon"}},
+        "early_stop: must be one of collapse, none, asha, but got 'soon'",
+    ),
     "unknown target": (
         {"experiments__transfer": [["some", "four"]]},
         "transfer: unknown request 'four'; there are some, three",
     ),
     "transfer to itself": ({"experiments__transfer": [["some", "some"]]}, "are both 'some'"),
-    "zero epochs": ({"experiments__sufficient": {"epochs": 0}}, "sufficient: must be {epochs: n}"),
+    "epochs of another name": (
+        {"experiments__sufficient": {"epoch": 3}},
+        "experiments: sufficient: must be {epochs: n} with n at least 1, but got {'epoch': 3}",
+    ),
+    "text for truth": (
+        {"experiments__defaults": "no"},
+        "experiments: defaults: must be true or false, but got 'no'",
+    ),
+    "text for a number": (
+        {"training__epochs": "3"},
+        "training: epochs: must be a whole number, but got '3'",
+    ),
+    "half an epoch": (
+        {"training__epochs": 2.5},
+        "training: epochs: must be a whole number, but got 2.5",
+    ),
+    "truth for a number": (
+        {"search__trials": True},
+        "search: trials: must be a whole number, but got True",
+    ),
+    "a wrong recipe": ({"training__lr": -1}, "training: lr must be > 0, but got -1.0"),
+    "a name for a list": (
+        {"metrics": {"costly": "confirm"}},
+        "metrics: costly: must be a list, but got 'confirm'",
+    ),
+    "a list for a mapping": ({"search": ["tpe"]}, "search: must be a mapping, but got ['tpe']"),
+    "a number for a method": (
+        {"methods": [3]},
+        "methods: must be a name, or a mapping with a `name`, but got 3",
+    ),
+    "an unknown key of a method": (
+        {"methods": [{"name": "jit", "fixed": {}}]},
+        "methods: jit: unknown key `fixed`; allowed are name, fix, space, forget",
+    ),
+    "an unknown key of a range": (
+        {"methods": [{"name": "jit", "space": {"lr": {"lo": 1}}}]},
+        "methods: jit: space: lr: unknown key `lo`; allowed are low, high, log, step, choices, when",
+    ),
+    "a request with a wrong name": (
+        {"forget": {"a b": {"kind": "random", "fraction": 0.1}}},
+        "forget: must be a name of letters, digits, `.`, `_`, `-`, but got 'a b'",
+    ),
+    "a transfer of three": (
+        {"experiments__transfer": [["some", "three", "some"]]},
+        "experiments: transfer: must hold [source, target], but got ['some', 'three', 'some']",
+    ),
+    "a pair that is no list": (
+        {"experiments__transfer": "some"},
+        "experiments: transfer: must be `all` or a list of [source, target], but got 'some'",
+    ),
+    "references that occupy nothing": (
+        {"resources": {"references": {"cpus": 0}}},
+        "resources: references: one of cpus, gpus and custom must be above 0",
+    ),
+    "one seed twice": (
+        {"seeds": {"report": [1, 1]}},
+        "seeds: report: must be a list of different whole numbers, but got [1, 1]",
+    ),
+    "zero epochs": (
+        {"experiments__sufficient": {"epochs": 0}},
+        "experiments: sufficient: must be at least 1, but got 0",
+    ),
     "more GPUs than there are": ({"resources": {"gpus": 64}}, "gpus: 64 are asked for each trial"),
     "more cores than there are": ({"resources": {"cpus": 4096}}, "cpus: 4096 are asked for each"),
     "unknown launch": (
         {"resources": {"launch": "fast"}},
-        "resources: launch must be one of eager, graph, compile, but got 'fast'",
+        "resources: launch: must be one of eager, graph, compile, but got 'fast'",
     ),
     "unknown precision": (
         {"training": {"precision": "fp8"}},
-        "training: precision must be one of float32, bf16, but got 'fp8'",
+        "training: precision: must be one of float32, bf16, but got 'fp8'",
     ),
-    "a GPU and a half": ({"resources": {"gpus": 1.5}}, "gpus must be in [0, 1] or a whole number"),
+    "a GPU and a half": (
+        {"resources": {"gpus": 1.5}},
+        "resources: gpus: must be in [0, 1] or a whole number",
+    ),
     "a custom resource and a half": (
         {"resources": {"custom": {"place": 1.5}}},
-        "resources: place must be in [0, 1] or a whole number",
+        "resources: custom: place: must be in [0, 1] or a whole number",
     ),
     "nothing occupied": (
         {"resources": {"cpus": 0}},
@@ -208,7 +288,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "wrong resources of references": (
         {"resources": {"references": {"gpus": -1}}},
-        "resources: references: gpus must be in [0, 1] or a whole number, but got -1",
+        "resources: references: gpus: must be in [0, 1] or a whole number, but got -1",
     ),
     "more cores for trainings than there are": (
         {"resources": {"references": {"cpus": 4096}}},
@@ -216,7 +296,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "half a trial at once": (
         {"resources": {"concurrent": 0.5}},
-        "resources: concurrent must be a whole number, at least 1, but got 0.5",
+        "resources: concurrent: must be a whole number, but got 0.5",
     ),
     "a timeout of nothing": (
         {"trial_timeout": 0},
@@ -227,7 +307,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"budget": {"hours": 2}},
         "budget: unknown key `hours`; allowed are gpu_hours, cpu_hours, wall_minutes",
     ),
-    "no budget": ({"budget": {"wall_minutes": 0}}, "budget: wall_minutes must be above 0"),
+    "no budget": (
+        {"budget": {"wall_minutes": 0}},
+        "budget: wall_minutes: must be above 0, but got 0",
+    ),
     "an address that is none": ({"notify": "me@home"}, "notify: must be an URL with http:// or"),
     "missing image folder": (
         {"data": {"name": "image_folder", "root": "no/such/place"}},
@@ -255,6 +338,72 @@ def test_wrong_study_ends_with_one_clear_line_and_nothing_written(
     assert list(tmp_path.iterdir()) == [path]
 
 
+INFINITE: dict[str, tuple[dict[str, Any], str]] = {
+    "data": ({"data__val": math.inf}, "data: val:"),
+    "a count of data": ({"data__subset": math.inf}, "data: subset:"),
+    "model": (
+        {"model": {"name": "small_cnn", "normalize": {"mean": [math.inf], "std": [1]}}},
+        "model: normalize: mean:",
+    ),
+    "training": ({"training__lr": math.inf}, "training: lr:"),
+    "a list of training": ({"training__milestones": [0.5, math.nan]}, "training: milestones:"),
+    "forget": ({"forget__some__fraction": math.nan}, "forget: some: fraction:"),
+    "a fixed knob": (
+        {"methods": [{"name": "finetune", "fix": {"lr": math.inf}}]},
+        "methods: finetune: fix: lr:",
+    ),
+    "a range": (
+        {"methods": [{"name": "finetune", "space": {"lr": {"low": 0.1, "high": math.inf}}}]},
+        "methods: finetune: space: lr: high:",
+    ),
+    "a step": (
+        {"methods": [{"name": "jit", "space": {"lr": {"low": 0, "high": 1, "step": math.inf}}}]},
+        "methods: jit: space: lr: step:",
+    ),
+    "a choice": (
+        {"methods": [{"name": "jit", "space": {"lr": {"choices": [0.1, math.nan]}}}]},
+        "methods: jit: space: lr: choices:",
+    ),
+    "a condition": (
+        {"methods": [{"name": "jit", "space": {"lr": {"choices": [1], "when": {"x": math.inf}}}}]},
+        "methods: jit: space: lr: when: x:",
+    ),
+    "seeds": ({"seeds": {"search": [math.inf]}}, "seeds: search:"),
+    "trials": ({"search__trials": math.inf}, "search: trials:"),
+    "epochs": ({"experiments__sufficient": {"epochs": math.inf}}, "experiments: sufficient:"),
+    "audit": ({"audit": {"models": math.nan}}, "audit: models:"),
+    "resources": ({"resources": {"cpus": math.inf}}, "resources: cpus:"),
+    "custom resources": ({"resources": {"custom": {"a": math.nan}}}, "resources: custom: a:"),
+    "resources of references": (
+        {"resources": {"references": {"gpus": math.nan}}},
+        "resources: references: gpus:",
+    ),
+    "trials at once": ({"resources": {"concurrent": math.inf}}, "resources: concurrent:"),
+    "timeout": ({"trial_timeout": math.inf}, "trial_timeout:"),
+    "a timeout of nan": ({"trial_timeout": math.nan}, "trial_timeout:"),
+    "budget": ({"budget": {"gpu_hours": math.inf}}, "budget: gpu_hours:"),
+}
+
+
+@pytest.mark.parametrize("name", INFINITE)
+def test_every_number_must_be_finite(name: str, tmp_path: Path) -> None:
+    changes, where = INFINITE[name]
+    path = studies.write(tmp_path, studies.tiny(**changes))
+    assert re.search(r"\.(inf|nan)", path.read_text())
+    with pytest.raises(StudyError) as error:
+        study.read(path)
+    assert re.fullmatch(
+        rf"{re.escape(str(path))}: {where} must be a finite number, but got (inf|nan)",
+        str(error.value),
+    )
+
+
+def test_a_range_of_ones_own_must_be_finite(tmp_path: Path) -> None:
+    (tmp_path / "jit.yaml").write_text("lr: {low: 0.1, high: .inf}\n")
+    with pytest.raises(StudyError, match=r"jit\.yaml: lr: high: must be a finite number"):
+        study.parse(studies.tiny(methods=["jit"]), "study.yaml", [tmp_path])
+
+
 def test_tiny_study_is_valid_and_its_definition_reads_back_the_same(tmp_path: Path) -> None:
     first = study.read(studies.write(tmp_path, studies.tiny()))
     again = study.parse(first.definition, "again")
@@ -279,6 +428,25 @@ def test_overrides_replace_parts_and_are_checked(tmp_path: Path) -> None:
     ):
         with pytest.raises(StudyError, match=expected):
             study.read(path, [text])
+
+
+def test_whole_numbers_and_names_are_read_as_people_write_them() -> None:
+    raw = studies.tiny(training__epochs=2.0, search__trials=1e1)
+    raw["forget"]["people"] = {"kind": "identities", "identities": [3, "5"]}
+    raw["data"]["classes"] = [1, 2.5, "three"]
+    read = study.parse(raw, "study.yaml")
+    assert (read.training.epochs, read.search.trials) == (2, 10)
+    assert read.forget["three"].target == "3"
+    assert read.forget["people"].identities == ("3", "5")
+    assert read.data.classes == ("1", "2.5", "three")
+
+
+def test_what_may_be_left_out_may_also_be_null() -> None:
+    keys = ("budget", "trial_timeout", "notify", "published", "original", "retrain")
+    raw = studies.tiny(experiments={"sufficient": None, "transfer": None})
+    raw |= dict.fromkeys(keys) | {"resources": {"references": None, "concurrent": None}}
+    raw["methods"] = [{"name": "jit", "fix": None, "space": None}]
+    assert study.parse(raw, "study.yaml").experiments.transfer == ()
 
 
 def test_numbers_as_people_write_them() -> None:
@@ -362,10 +530,10 @@ def test_the_papers_selection_may_look_where_the_report_does(tmp_path: Path) -> 
     seeds = {"search": [1, 2], "report": [1, 2]}
     wanted = study.read(studies.write(tmp_path, studies.tiny(selection="paper", seeds=seeds)))
     plan = Plan(wanted, preflight.load_data(wanted, "x"))
-    job = plan.job("search", "some", "jit", 1, {}, 0)
+    job = plan.job("search", Run("some", "jit", {}), 1, 0)
     assert (wanted.search_view, job.views) == ("test", ("test",))
     honest = study.read(studies.write(tmp_path, studies.tiny()))
-    assert Plan(honest, plan.data).job("search", "some", "jit", 0, {}, 0).views == ("val",)
+    assert Plan(honest, plan.data).job("search", Run("some", "jit", {}), 0, 0).views == ("val",)
 
 
 def test_an_objective_may_be_the_mean_gap_over_ones_own_list(tmp_path: Path) -> None:
@@ -380,7 +548,7 @@ def test_costly_attacks_run_where_the_study_says(tmp_path: Path) -> None:
     wanted = study.read(studies.write(tmp_path, studies.tiny(metrics={"costly": ["transfer"]})))
     plan = Plan(wanted, preflight.load_data(wanted, "x"))
     searched = study.read(studies.write(tmp_path, studies.tiny(metrics={"costly": ["search"]})))
-    assert Plan(searched, plan.data).job("search", "some", "jit", 0, {}, 0).attacks
+    assert Plan(searched, plan.data).job("search", Run("some", "jit", {}), 0, 0).attacks
     both = ("svc", "starting_kit")
     for asked, role, groups in (
         (searched, "search", both),
@@ -390,10 +558,12 @@ def test_costly_attacks_run_where_the_study_says(tmp_path: Path) -> None:
     ):
         assert Plan(asked, plan.data).reference_attacks(role) == groups
     for phase, groups in {"search": (), "confirm": (), "transfer": ("svc", "starting_kit")}.items():
-        assert plan.job(phase, "some", "jit", 1, {}).attacks == groups
+        assert plan.job(phase, Run("some", "jit", {}), 1).attacks == groups
     own = studies.tiny(metrics={"attacks": ["svc_chunked"]})
     wanted = study.read(studies.write(tmp_path, own))
-    assert Plan(wanted, plan.data).job("confirm", "some", "jit", 1, {}).attacks == ("svc_chunked",)
+    assert Plan(wanted, plan.data).job("confirm", Run("some", "jit", {}), 1).attacks == (
+        "svc_chunked",
+    )
 
 
 @pytest.mark.parametrize("name", [m for m in methods.names() if methods.load(m).check_problem])
@@ -496,8 +666,8 @@ def test_ctrl_c_is_seen_behind_what_a_library_raises_on_its_way_out(
         finally:
             (tmp_path / "lock").unlink()
 
-    monkeypatch.setattr("sweeps.__main__._sweep", sweep)
-    monkeypatch.setattr("sweeps.__main__._stop_on_sigterm", lambda: None)
+    monkeypatch.setattr("sweeps.launch._sweep", sweep)
+    monkeypatch.setattr("sweeps.launch.stop_on_sigterm", lambda: None)
     path = studies.write(tmp_path, studies.tiny())
     assert main(["run", str(path), "--results", str(tmp_path / "results")]) == 130
     assert "tiny: stopped; 0 trials are kept" in capsys.readouterr().out

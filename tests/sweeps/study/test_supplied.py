@@ -25,16 +25,16 @@ from mu.problem import Problem, Role, Weights, weights_of
 from sweeps import preflight
 from sweeps.__main__ import main
 from sweeps.errors import StudyError
-from sweeps.plan import Plan, versions
-from sweeps.references import references as make_references
-from sweeps.references import refuse_guessing
-from sweeps.run import Locations, Sweep, open_results
+from sweeps.ledger import Ledger, open_results
+from sweeps.plan import Plan
+from sweeps.references import refuse_guessing, run_references
 from sweeps.state import results
 from sweeps.state.checkpoint_store import CheckpointStore
 from sweeps.state.store import Store
 from sweeps.study import study
 from sweeps.study.supplied import SuppliedModel
-from sweeps.workers.trainers import Scored
+from sweeps.study_line import study_line
+from sweeps.workers.tasks import Scored
 
 CHECKPOINT = SuppliedModel(Path("models/0.pt"), "0" * 64)
 
@@ -96,7 +96,7 @@ def test_a_ranking_attacks_the_original_that_is_brought(tmp_path: Path) -> None:
 def test_trials_of_another_original_are_not_mixed_with_these(tmp_path: Path) -> None:
     def line() -> dict[str, Any]:
         wanted = study.read(tmp_path / "study.yaml")
-        found = Plan(wanted, preflight.load_data(wanted, "x")).study_line(versions(), 0)
+        found = study_line(Plan(wanted, preflight.load_data(wanted, "x")))
         return json.loads(json.dumps(found))
 
     supplied(tmp_path)
@@ -190,7 +190,7 @@ class Here:
         self.weights: dict[str, Weights] = {}
         self.trained: list[tuple[Role, int]] = []
 
-    def share(self, key: str, arrays: Weights) -> None:
+    def publish(self, key: str, arrays: Weights) -> None:
         self.weights[key] = {name: value for name, value in arrays.items() if name != "seconds"}
 
     def train(
@@ -222,11 +222,11 @@ class Here:
 def references(path: Path, data: Dataset, folder: Path) -> tuple[Here, list[Any]]:
     """Make the references of a study; the workers, and the records of it."""
     plan, workers = Plan(study.read(path), data), Here()
-    places = Locations(folder / "results", str(folder / "storage"))
-    found = open_results(plan, places)
+    found = open_results(plan, folder / "results")
+    storage = str(folder / "storage")
     try:
-        sweep = Sweep(plan, found, places, Console(file=io.StringIO()))
-        make_references(sweep, workers, Store(places.storage), CheckpointStore(places.storage))  # type: ignore[arg-type]
+        ledger = Ledger(plan, found, Console(file=io.StringIO()))
+        run_references(plan, ledger, workers, Store(storage), CheckpointStore(storage))  # type: ignore[arg-type]
     finally:
         found.close()
     return workers, list(found.records.values())

@@ -1,4 +1,4 @@
-"""Cluster files are valid for the installed Ray and say what they promise; `ray submit`'s file hands on what it is given."""
+"""Slots and loopback; cluster files that Ray accepts and that keep their promises; what `ray submit`'s file hands on."""
 
 from __future__ import annotations
 
@@ -15,12 +15,17 @@ from typing import Any
 import pytest
 import studies
 import yaml
+from ray._private import ray_constants
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.scripts.scripts import drain_node
 from servers import LOOPBACK, free_port
 
 from sweeps.__main__ import main
+from sweeps.errors import SweepError
+from sweeps.study.resources import Resources, Slot
 from sweeps.submit import arguments
+from sweeps.workers import cluster as clusters
+from sweeps.workers.cluster import fit, loopback_only, ray_options
 
 FILES = ("cluster.yaml", "cluster.local.yaml")
 
@@ -227,3 +232,59 @@ def test_a_spot_instance_drains_its_node_when_it_gets_notice(tmp_path: Path) -> 
     known = {option for each in drain_node.params for option in each.opts}
     assert {option.partition("=")[0] for option in given.split()[1:]} <= known
     assert "--reason=DRAIN_NODE_REASON_PREEMPTION" in given
+
+
+@pytest.mark.parametrize(
+    ("slot", "node", "count"),
+    [
+        (Slot(cpus=1), {"CPU": 8.0}, 8),
+        (Slot(cpus=3), {"CPU": 8.0}, 2),
+        (Slot(cpus=1), {}, 0),
+        (Slot(cpus=1, gpus=0.25), {"CPU": 16.0, "GPU": 2.0}, 8),
+        (Slot(cpus=4, gpus=0.25), {"CPU": 16.0, "GPU": 2.0}, 4),
+        (Slot(cpus=0, gpus=0.4), {"CPU": 1.0, "GPU": 2.0}, 4),  # two on each, and none on both
+        (Slot(cpus=0, gpus=0.1), {"GPU": 1.0}, 10),
+        (Slot(cpus=1, gpus=2), {"CPU": 16.0, "GPU": 5.0}, 2),
+        (Slot(cpus=1, custom={"place": 0.5}), {"CPU": 16.0, "place": 2.0}, 4),
+        (Slot(cpus=1, custom={"place": 1}), {"CPU": 16.0}, 0),
+    ],
+)
+def test_a_node_holds_as_many_as_all_its_resources_do(
+    slot: Slot, node: dict[str, float], count: int
+) -> None:
+    assert fit(slot, node) == count
+
+
+def test_a_slot_is_asked_of_ray_by_its_names() -> None:
+    slot = Slot(cpus=2, gpus=0.5, custom={"place": 1})
+    assert ray_options(slot) == {"num_cpus": 2, "num_gpus": 0.5, "resources": {"place": 1}}
+
+
+@pytest.mark.parametrize("before", [None, "1"])
+def test_ray_is_kept_to_loopback_while_it_starts_and_no_longer(
+    monkeypatch: pytest.MonkeyPatch, before: str | None
+) -> None:
+    name = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
+    monkeypatch.delenv(name, raising=False)
+    if before is not None:
+        monkeypatch.setenv(name, before)
+    monkeypatch.setattr(ray_constants, "ENABLE_RAY_CLUSTER", True)
+    with loopback_only():
+        assert (os.environ[name], ray_constants.ENABLE_RAY_CLUSTER) == ("0", False)
+    assert (os.environ.get(name), ray_constants.ENABLE_RAY_CLUSTER) == (before, True)
+
+
+def test_a_ray_that_cannot_be_kept_to_loopback_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A version of Ray without the constant, which starts on every interface."""
+    monkeypatch.delattr(ray_constants, "ENABLE_RAY_CLUSTER")
+    left: list[str] = []
+    monkeypatch.setattr(clusters.ray, "init", lambda **options: None)
+    monkeypatch.setattr(clusters.ray, "shutdown", lambda: left.append("Ray"))
+    monkeypatch.setattr(clusters.ray.util, "get_node_ip_address", lambda: "192.0.2.7")
+    with (
+        pytest.raises(SweepError, match=r"listens on 192\.0\.2\.7"),
+        clusters.join(None, Resources()),
+    ):
+        raise AssertionError("it was joined")
+    assert left == ["Ray"]
+    assert not hasattr(ray_constants, "ENABLE_RAY_CLUSTER")

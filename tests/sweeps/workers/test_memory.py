@@ -1,4 +1,4 @@
-"""Peaks of memory, and what a lack of it says."""
+"""Peaks of memory, and the advice when there is not enough."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def test_a_peak_is_that_since_the_watch_began() -> None:
     ],
 )
 def test_a_lack_of_memory_says_how_much_was_asked_for(allocate: object, gib: float) -> None:
-    with pytest.raises((MemoryError, RuntimeError)) as found:
+    with pytest.raises((MemoryError, RuntimeError)) as raised:
         allocate()  # type: ignore[operator]
-    assert memory.ran_out(found.value)
-    assert memory._asked(str(found.value)) == pytest.approx(gib, rel=0.01)
-    assert "not even one like it fits" in memory.advice(found.value, "cpu")
+    assert memory.ran_out(raised.value)
+    assert memory._asked(str(raised.value)) == pytest.approx(gib, rel=0.01)
+    assert "not even one like it fits" in memory.advice(raised.value, "cpu")
 
 
 def test_how_many_fit_follows_from_peak_and_machine(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,6 +55,6 @@ def test_work_beside_the_trials_says_it_too(
     error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memory, "host_memory", lambda: 2**20)
-    with pytest.raises(type(error)) as found, memory.advised("cpu"):
+    with pytest.raises(type(error)) as raised, memory.advised("cpu"):
         raise error
-    assert ("like it fit at once" in str(found.value)) is isinstance(error, MemoryError)
+    assert ("like it fit at once" in str(raised.value)) is isinstance(error, MemoryError)

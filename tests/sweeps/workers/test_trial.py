@@ -21,16 +21,20 @@ from mu.problem import Problem, Weights
 from mu.snapshot import resumable
 from mu.split import Split
 from sweeps.plan import Job
-from sweeps.workers.trial import CurvePoint, Outcome, Reference, RunningTrial, run_trial
+from sweeps.workers import curve
+from sweeps.workers.curve import CurvePoint
+from sweeps.workers.result import RunningTrial, TrialResult
+from sweeps.workers.scores import ReferenceScores
+from sweeps.workers.trial import TrialContext, run_trial
 
 
 @pytest.fixture(scope="module")
-def reference(problem: Problem, original: Weights) -> Reference:
+def reference(problem: Problem, original: Weights) -> ReferenceScores:
     split = problem.split()
     before = problem.evaluate(problem.load(original), split, ("val", "test")).scores
     retrained = problem.load(toy_reference("retrain"))
     after = problem.evaluate(retrained, split, ("val", "test"))
-    return Reference(after.scores, before, after.forget.logits, -after.forget.logits)
+    return ReferenceScores(after.scores, before, after.forget.logits, -after.forget.logits)
 
 
 def method(unlearn: Callable[..., Iterator[None]], *needs: str) -> Method:
@@ -39,24 +43,26 @@ def method(unlearn: Callable[..., Iterator[None]], *needs: str) -> Method:
 
 @pytest.fixture
 def run(
-    problem: Problem, original: Weights, reference: Reference
-) -> Callable[..., tuple[list[CurvePoint], Outcome]]:
+    problem: Problem, original: Weights, reference: ReferenceScores
+) -> Callable[..., tuple[list[CurvePoint], TrialResult]]:
     def run(
         method: Method, phase: str = "search", **options: Any
-    ) -> tuple[list[CurvePoint], Outcome]:
+    ) -> tuple[list[CurvePoint], TrialResult]:
         knobs = {**method.defaults(), **options.pop("knobs", {})}
         views = ("val",) if phase == "search" else ("val", "test")
         groups = options.pop("attacks", ())
         job = Job("key", phase, "green", method.name, 0, knobs, 0, views=views, attacks=groups)
         split = options.pop("split", problem.split())
-        at_yield = options.pop("at_yield", lambda begun: None)
-        trial = run_trial(problem, split, method, job, original, reference, **options)
+        at_yield = options.pop("at_yield", lambda running: None)
+        running = options.pop("running", None)
+        context = TrialContext(problem, split, method, reference, **options)
+        trial = run_trial(context, job, original, running)
         points = []
         while True:
             try:
-                begun = next(trial)
-                at_yield(begun)
-                points.append(begun.outcome.curve[-1])
+                running = next(trial)
+                at_yield(running)
+                points.append(running.result.curve[-1])
             except StopIteration as end:
                 return points, end.value
 
@@ -64,36 +70,36 @@ def run(
 
 
 def test_a_finished_trial_has_a_point_per_epoch_and_metrics_of_its_views(run: Any) -> None:
-    points, outcome = run(methods.load("finetune"), knobs={"epochs": 3})
-    assert outcome.status == "finished"
-    assert [p["epoch"] for p in outcome.curve] == [0, 1, 2, 3]
-    assert points == outcome.curve[1:]
-    assert set(outcome.metrics) == {"val"}
+    points, result = run(methods.load("finetune"), knobs={"epochs": 3})
+    assert result.status == "finished"
+    assert [p["epoch"] for p in result.curve] == [0, 1, 2, 3]
+    assert points == result.curve[1:]
+    assert set(result.metrics) == {"val"}
     _, confirmed = run(methods.load("finetune"), "confirm", knobs={"epochs": 3})
     assert set(confirmed.metrics) == {"val", "test"}
-    assert confirmed.metrics["val"] == outcome.metrics["val"]
+    assert confirmed.metrics["val"] == result.metrics["val"]
 
 
-def test_an_untouched_model_scores_as_the_original(run: Any, reference: Reference) -> None:
+def test_an_untouched_model_scores_as_the_original(run: Any, reference: ReferenceScores) -> None:
     def unlearn(model: Any, split: Split, generator: Any) -> Iterator[None]:
         yield
 
-    _, outcome = run(method(unlearn))
+    _, result = run(method(unlearn))
     for name, value in reference.original["val"].items():
-        assert outcome.metrics["val"][name] == value
-    assert outcome.samples_seen == 0
+        assert result.metrics["val"][name] == value
+    assert result.samples_seen == 0
     names = ("acc_test_retain", "acc_forget", "acc_test_forget", "mia_lr_entropy")
     gaps = [abs(reference.original["val"][n] - reference.retrain["val"][n]) for n in names]
-    assert outcome.metrics["val"]["avg_gap_natmu"] == pytest.approx(np.mean(gaps))
+    assert result.metrics["val"]["avg_gap_natmu"] == pytest.approx(np.mean(gaps))
 
 
 def test_the_same_trial_gives_the_same_numbers(run: Any) -> None:
-    outcomes = []
+    results = []
     for disturb in (0, 1):
         torch.manual_seed(disturb)
-        _, outcome = run(methods.load("natmu"), knobs={"epochs": 2})
-        outcomes.append(outcome)
-    assert outcomes[0].metrics == outcomes[1].metrics
+        _, result = run(methods.load("natmu"), knobs={"epochs": 2})
+        results.append(result)
+    assert results[0].metrics == results[1].metrics
 
 
 def test_non_finite_outputs_are_diverged_and_leave_no_number(run: Any) -> None:
@@ -104,26 +110,26 @@ def test_non_finite_outputs_are_diverged_and_leave_no_number(run: Any) -> None:
         yield
         raise AssertionError("a diverged trial goes on")
 
-    _, outcome = run(method(unlearn))
-    assert (outcome.status, outcome.metrics) == ("diverged", {})
-    assert outcome.reason == "outputs are not finite after epoch 2"
+    _, result = run(method(unlearn))
+    assert (result.status, result.metrics) == ("diverged", {})
+    assert result.reason == "outputs are not finite after epoch 2"
 
 
 def test_a_trial_goes_on_where_it_was_saved_and_its_record_is_the_same(run: Any) -> None:
     chosen, knobs = methods.load("scrub"), {"epochs": 4}
-    drafts: list[Any] = []
-    whole = run(chosen, knobs=knobs, at_yield=lambda begun: drafts.append(begun.save()))[1]
-    assert len(drafts) == 4
-    for done, draft in enumerate(drafts, start=1):
-        begun = RunningTrial(draft)
-        assert begun.outcome.curve == whole.curve[: done + 1]
-        spent = begun.outcome.time_unlearn
-        points, outcome = run(chosen, knobs=knobs, begun=begun)
+    checkpoints: list[Any] = []
+    whole = run(chosen, knobs=knobs, at_yield=lambda running: checkpoints.append(running.save()))[1]
+    assert len(checkpoints) == 4
+    for done, checkpoint in enumerate(checkpoints, start=1):
+        running = RunningTrial(checkpoint)
+        assert running.result.curve == whole.curve[: done + 1]
+        spent = running.result.time_unlearn
+        points, result = run(chosen, knobs=knobs, running=running)
         assert len(points) == 4 - done
-        assert outcome.time_unlearn >= spent
-        assert outcome.samples_seen == whole.samples_seen
-        assert outcome.metrics == whole.metrics
-        for ours, theirs in zip(outcome.curve, whole.curve, strict=True):
+        assert result.time_unlearn >= spent
+        assert result.samples_seen == whole.samples_seen
+        assert result.metrics == whole.metrics
+        for ours, theirs in zip(result.curve, whole.curve, strict=True):
             assert {**ours, "seconds": 0} == {**theirs, "seconds": 0}
 
 
@@ -136,19 +142,19 @@ def test_what_led_to_where_a_trial_goes_on_is_not_billed_again(run: Any) -> None
             yield
 
     slow = method(unlearn)
-    drafts: list[Any] = []
-    whole = run(slow, at_yield=lambda begun: drafts.append(begun.save()))[1]
+    checkpoints: list[Any] = []
+    whole = run(slow, at_yield=lambda running: checkpoints.append(running.save()))[1]
     began = time.monotonic()
-    _, outcome = run(slow, begun=RunningTrial(drafts[0]))
+    _, result = run(slow, running=RunningTrial(checkpoints[0]))
     assert time.monotonic() - began > 0.5, "it ran again"
-    assert 0.5 < outcome.time_unlearn < 1.0
-    assert outcome.samples_seen == whole.samples_seen == 16
+    assert 0.5 < result.time_unlearn < 1.0
+    assert result.samples_seen == whole.samples_seen == 16
 
 
-def test_a_method_without_a_loop_has_no_draft(run: Any) -> None:
-    drafts: list[Any] = []
-    run(methods.load("ssd"), at_yield=lambda begun: drafts.append(begun.save()))
-    assert drafts == [{}]
+def test_a_method_without_a_loop_has_no_checkpoint(run: Any) -> None:
+    checkpoints: list[Any] = []
+    run(methods.load("ssd"), at_yield=lambda running: checkpoints.append(running.save()))
+    assert checkpoints == [{}]
 
 
 def test_divergence_after_the_last_epoch_is_found_too(run: Any) -> None:
@@ -157,8 +163,8 @@ def test_divergence_after_the_last_epoch_is_found_too(run: Any) -> None:
         for weight in model.parameters():
             weight.data.fill_(math.inf)
 
-    _, outcome = run(method(unlearn))
-    assert (outcome.status, outcome.metrics) == ("diverged", {})
+    _, result = run(method(unlearn))
+    assert (result.status, result.metrics) == ("diverged", {})
 
 
 def test_an_exception_is_a_failure_with_its_traceback(run: Any) -> None:
@@ -166,10 +172,10 @@ def test_an_exception_is_a_failure_with_its_traceback(run: Any) -> None:
         yield
         raise ZeroDivisionError("no such thing")
 
-    _, outcome = run(method(unlearn))
-    assert (outcome.status, outcome.metrics) == ("failed", {})
-    assert outcome.reason.endswith("ZeroDivisionError: no such thing\n")
-    assert "in unlearn" in outcome.reason
+    _, result = run(method(unlearn))
+    assert (result.status, result.metrics) == ("failed", {})
+    assert result.reason.endswith("ZeroDivisionError: no such thing\n")
+    assert "in unlearn" in result.reason
 
 
 def test_a_lack_of_device_memory_says_how_many_trials_fit(
@@ -183,9 +189,9 @@ def test_a_lack_of_device_memory_says_how_many_trials_fit(
         yield
         raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
-    _, outcome = run(method(unlearn))
-    assert outcome.status == "failed"
-    last = outcome.reason.strip().splitlines()[-1]
+    _, result = run(method(unlearn))
+    assert result.status == "failed"
+    last = result.reason.strip().splitlines()[-1]
     assert last == (
         "out of device memory: held 30.0 of the GPU's 80.0 GiB; at most 2 fit: set resources.gpus to 0.5 or more, "
         "or choose a smaller batch_size or model"
@@ -200,20 +206,20 @@ def _destroy(model: Any, split: Split, generator: Any) -> Iterator[None]:
 
 
 def test_a_destroyed_model_is_stopped_after_two_evaluations(run: Any) -> None:
-    points, outcome = run(method(_destroy))
-    assert (outcome.status, len(points), outcome.metrics) == ("stopped", 1, {})
-    assert len(outcome.curve) == 3
-    assert "near chance" in outcome.reason
+    points, result = run(method(_destroy))
+    assert (result.status, len(points), result.metrics) == ("stopped", 1, {})
+    assert len(result.curve) == 3
+    assert "near chance" in result.reason
 
 
 def test_early_stopping_can_be_switched_off(run: Any) -> None:
-    points, outcome = run(method(_destroy), early_stop="none")
-    assert (outcome.status, len(points)) == ("finished", 6)
+    points, result = run(method(_destroy), early_stop="none")
+    assert (result.status, len(points)) == ("finished", 6)
 
 
 def test_a_method_that_impairs_first_gets_time_to_repair(run: Any) -> None:
-    points, outcome = run(replace(method(_destroy), impairs_first=True))
-    assert (outcome.status, len(points)) == ("finished", 6)
+    points, result = run(replace(method(_destroy), impairs_first=True))
+    assert (result.status, len(points)) == ("finished", 6)
     assert [n for n in methods.names() if methods.load(n).impairs_first] == [
         "eu_k",
         "gkt",
@@ -223,22 +229,20 @@ def test_a_method_that_impairs_first_gets_time_to_repair(run: Any) -> None:
 
 
 def test_evaluation_is_not_billed_and_the_method_is(run: Any, monkeypatch: Any) -> None:
-    from sweeps.workers import trial
-
     def unlearn(model: Any, split: Split, generator: Any) -> Iterator[None]:
         time.sleep(0.05)
         yield
         time.sleep(0.05)
 
-    evaluate = trial.outputs
+    evaluate = curve.outputs
 
     def slowly(*arguments: Any) -> Any:
         time.sleep(0.3)
         return evaluate(*arguments)
 
-    monkeypatch.setattr(trial, "outputs", slowly)
-    _, outcome = run(method(unlearn))
-    assert 0.1 <= outcome.time_unlearn < 0.6  # each of three evaluations sleeps for 0.3
+    monkeypatch.setattr(curve, "outputs", slowly)
+    _, result = run(method(unlearn))
+    assert 0.1 <= result.time_unlearn < 0.6  # each of three evaluations sleeps for 0.3
 
 
 def test_work_kept_from_an_earlier_trial_is_billed_again(run: Any, problem: Problem) -> None:
@@ -264,31 +268,32 @@ def test_a_method_sees_only_what_it_declares(run: Any) -> None:
         yield
         split.retain  # noqa: B018
 
-    _, outcome = run(method(unlearn, "forget"))
+    _, result = run(method(unlearn, "forget"))
     assert seen == [{"forget"}]
-    assert outcome.status == "failed"
-    assert "NEEDS does not list 'retain'" in outcome.reason
+    assert result.status == "failed"
+    assert "NEEDS does not list 'retain'" in result.reason
 
 
 def test_requests_without_a_class_gap_over_three_metrics(original: Weights) -> None:
     problem = toy_problem("random")
     split = problem.split()
-    found = problem.evaluate(problem.load(original), split, ("val",))
-    scores, forget = found.scores, found.forget
+    evaluation = problem.evaluate(problem.load(original), split, ("val",))
+    scores, forget = evaluation.scores, evaluation.forget
     shifted = {n: v + 0.3 if n == "acc_test" else v for n, v in scores["val"].items()}
-    reference = Reference({"val": shifted}, scores, forget.logits, forget.logits)
+    reference = ReferenceScores({"val": shifted}, scores, forget.logits, forget.logits)
     job = Job("key", "search", "random", "own", 0, {}, 0, views=("val",))
 
     def unlearn(model: Any, split: Split, generator: Any) -> Iterator[None]:
         yield
 
-    trial = run_trial(problem, split, method(unlearn), job, original, reference)
+    context = TrialContext(problem, split, method(unlearn), reference)
+    trial = run_trial(context, job, original)
     next(trial)
     with pytest.raises(StopIteration) as end:
         next(trial)
-    outcome = end.value.value
-    assert outcome.metrics["val"]["avg_gap_natmu"] == pytest.approx(0.1)
-    assert outcome.metrics["val"]["activation_distance"] == 0
+    result = end.value.value
+    assert result.metrics["val"]["avg_gap_natmu"] == pytest.approx(0.1)
+    assert result.metrics["val"]["activation_distance"] == 0
 
 
 SHOWN = {
@@ -313,12 +318,12 @@ def test_a_finalist_has_the_diagnostics_of_what_its_method_shows(run: Any, name:
     chosen = methods.load(name)
     _, quick = run(chosen, "confirm", knobs=knobs, retrained=lambda: gold)
     assert not DIAGNOSTICS & set(quick.metrics["test"])
-    _, outcome = run(chosen, "confirm", knobs=knobs, retrained=lambda: gold, attacks=("svc",))
-    reasons = {key.split("/")[1] for key in outcome.unavailable}
-    assert DIAGNOSTICS & ({*outcome.metrics["test"], *reasons}) == SHOWN[name]
-    for key in SHOWN[name] & set(outcome.metrics["test"]):
-        assert outcome.metrics["val"][key] == outcome.metrics["test"][key] >= 0
-    assert outcome.metrics["test"]["acc_forget"] == quick.metrics["test"]["acc_forget"]
+    _, result = run(chosen, "confirm", knobs=knobs, retrained=lambda: gold, attacks=("svc",))
+    reasons = {key.split("/")[1] for key in result.unavailable}
+    assert DIAGNOSTICS & ({*result.metrics["test"], *reasons}) == SHOWN[name]
+    for key in SHOWN[name] & set(result.metrics["test"]):
+        assert result.metrics["val"][key] == result.metrics["test"][key] >= 0
+    assert result.metrics["test"]["acc_forget"] == quick.metrics["test"]["acc_forget"]
 
 
 def test_naturalness_is_that_of_the_labels_a_method_trains_on(run: Any, problem: Problem) -> None:
@@ -335,10 +340,10 @@ def test_naturalness_is_that_of_the_labels_a_method_trains_on(run: Any, problem:
     values = []
     for labels in (logits.argmax(1), logits.argmin(1)):
         shown["labels"] = torch.from_numpy(labels)
-        _, outcome = run(
+        _, result = run(
             method(unlearn), "confirm", retrained=lambda: toy_reference("retrain"), attacks=("svc",)
         )
-        values.append(outcome.metrics["test"])
+        values.append(result.metrics["test"])
         rows = np.arange(len(labels))
         expected = -metrics.log_softmax(logits)[rows, labels].mean()
         assert values[-1]["kl_naturalness"] == pytest.approx(expected)
@@ -349,10 +354,10 @@ def test_naturalness_is_that_of_the_labels_a_method_trains_on(run: Any, problem:
 def test_a_reported_trial_keeps_its_confusions(run: Any, problem: Problem) -> None:
     _, searched = run(methods.load("finetune"), knobs={"epochs": 1})
     assert searched.confusions == {}
-    _, outcome = run(methods.load("finetune"), "confirm", knobs={"epochs": 1})
-    assert set(outcome.confusions) == {"retain", "forget", "val", "test"}
-    cells = np.array(outcome.confusions["forget"])
+    _, result = run(methods.load("finetune"), "confirm", knobs={"epochs": 1})
+    assert set(result.confusions) == {"retain", "forget", "val", "test"}
+    cells = np.array(result.confusions["forget"])
     assert cells[:, 2].sum() == len(problem.forget_index)
     assert set(cells[:, 0]) == {1}  # the forgotten class
     right = cells[cells[:, 0] == cells[:, 1], 2].sum()
-    assert outcome.metrics["test"]["acc_forget"] == right / cells[:, 2].sum()
+    assert result.metrics["test"]["acc_forget"] == right / cells[:, 2].sum()

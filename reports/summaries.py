@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from mu.metrics import MEAN_GAPS, METRICS, mean_gap
-from mu.record import REFERENCES
-from reports.load import Request, Runs, Study
+from mu.record import REFERENCE_ROLES
+from reports.load import RecordedRequest, RecordedStudy, Runs
 from reports.stats import (
     Array,
     Estimate,
@@ -64,7 +64,7 @@ class Retrained:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CellSummary:
     """The runs of one cell in one phase.
 
     Args:
@@ -121,28 +121,28 @@ def unit(metric: str) -> str:
     return METRICS[metric].unit if metric in METRICS else ""
 
 
-def retrained(study: Study, request: Request, view: str = VIEW) -> Retrained:
+def retrained(study: RecordedStudy, request: RecordedRequest, view: str = VIEW) -> Retrained:
     """The retrained models of the report seeds."""
     return study.once(("retrained", request.name, view), lambda: _retrained(study, request, view))
 
 
-def outcome(
-    study: Study,
-    request: Request,
+def cell_summary(
+    study: RecordedStudy,
+    request: RecordedRequest,
     method: str,
     phase: str = "confirm",
     source: str = "",
     view: str = VIEW,
-) -> Outcome:
+) -> CellSummary:
     """What a method, or a reference, comes to on a request."""
     return study.once(
-        ("outcome", request.name, method, phase, source, view),
-        lambda: _outcome(study, request, method, phase, source, view),
+        ("cell_summary", request.name, method, phase, source, view),
+        lambda: _cell_summary(study, request, method, phase, source, view),
     )
 
 
 def changes(
-    after: Outcome, before: Outcome, names: Sequence[str]
+    after: CellSummary, before: CellSummary, names: Sequence[str]
 ) -> tuple[dict[str, float], float | None]:
     """|mean after - mean before| of each metric, and their mean (NatMU's AvgChange; None when one is missing)."""
     found = {
@@ -154,7 +154,7 @@ def changes(
     return found, math.fsum(found.values()) / len(names) if complete else None
 
 
-def regret(after: Outcome, before: Outcome) -> Estimate | None:
+def regret(after: CellSummary, before: CellSummary) -> Estimate | None:
     """AvgGap after minus AvgGap before, over the same bootstrap samples; None when there is none to compare."""
     if after.estimate is None or before.estimate is None:
         return None
@@ -174,14 +174,14 @@ def at_floor(gap: float | None, floor: float | None) -> bool:
     return gap is not None and floor is not None and gap <= floor + TOLERANCE
 
 
-def weights(study: Study) -> Array:
+def weights(study: RecordedStudy) -> Array:
     """Bootstrap samples of the report seeds, the same for all that is estimated."""
     return study.once(
         "weights", lambda: resamples(len(study.report_seeds), study.name, study.report_seeds)
     )
 
 
-def _retrained(study: Study, request: Request, view: str) -> Retrained:
+def _retrained(study: RecordedStudy, request: RecordedRequest, view: str) -> Retrained:
     runs = study.cell("reference", request.name, "retrain")
     values = _by_metric(runs, view)
     means = {name: s.mean for name, v in values.items() if (s := spread(v)) is not None}
@@ -200,7 +200,7 @@ def _retrained(study: Study, request: Request, view: str) -> Retrained:
     return Retrained(len(runs.finished), means, floors, singles, pairs, seconds)
 
 
-def _gap_lists(study: Study, request: Request) -> dict[str, Sequence[str]]:
+def _gap_lists(study: RecordedStudy, request: RecordedRequest) -> dict[str, Sequence[str]]:
     """Metrics that are mean gaps, with their lists."""
     lists: dict[str, Sequence[str]] = {
         **MEAN_GAPS[request.whole_class],
@@ -210,9 +210,9 @@ def _gap_lists(study: Study, request: Request) -> dict[str, Sequence[str]]:
     return {name: metrics for name, metrics in lists.items() if metrics}
 
 
-def _outcome(
-    study: Study, request: Request, method: str, phase: str, source: str, view: str
-) -> Outcome:
+def _cell_summary(
+    study: RecordedStudy, request: RecordedRequest, method: str, phase: str, source: str, view: str
+) -> CellSummary:
     runs = study.cell(phase, request.name, method, source)
     reference = retrained(study, request, view)
     spreads = {
@@ -232,7 +232,7 @@ def _outcome(
         if math.isfinite(gap := mean_gap(r.metrics.get(view, {}), reference.means, request.metrics))
     }
     finite = math.isfinite(average)
-    return Outcome(
+    return CellSummary(
         spreads=spreads,
         gaps=gaps,
         gap_intervals=_gap_intervals(study, request, runs, spreads, gaps, view),
@@ -248,8 +248,8 @@ def _outcome(
 
 
 def _gap_intervals(
-    study: Study,
-    request: Request,
+    study: RecordedStudy,
+    request: RecordedRequest,
     runs: Runs,
     spreads: Mapping[str, Spread],
     gaps: Mapping[str, float],
@@ -276,7 +276,7 @@ def _gap_intervals(
 
 
 def _estimate(
-    study: Study, request: Request, runs: Runs, average: float, view: str
+    study: RecordedStudy, request: RecordedRequest, runs: Runs, average: float, view: str
 ) -> Estimate | None:
     """AvgGap of means over bootstrap samples of the seeds."""
     twins = study.cell("reference", request.name, "retrain")
@@ -288,7 +288,7 @@ def _estimate(
     return Estimate(average, np.abs(ours - theirs).mean(axis=1), n)
 
 
-def _matrix(study: Study, runs: Runs, names: Sequence[str], view: str) -> Array:
+def _matrix(study: RecordedStudy, runs: Runs, names: Sequence[str], view: str) -> Array:
     """Values [seeds, names] in the order of the report seeds, NaN where there is none."""
     found = {r.seed: r.metrics.get(view, {}) for r in runs.finished}
     return np.array(
@@ -305,7 +305,7 @@ def _by_metric(runs: Runs, view: str) -> dict[str, list[float]]:
 
 
 def _reason(
-    study: Study, request: Request, method: str, phase: str, source: str, runs: Runs
+    study: RecordedStudy, request: RecordedRequest, method: str, phase: str, source: str, runs: Runs
 ) -> str:
     ended = Counter(record.status for record in runs.records)
     if ended:
@@ -316,7 +316,9 @@ def _reason(
         return UNUSED
     if phase == "sufficient" and not (listed is not None and listed.has_epochs):
         return UNEXTENDABLE
-    searched = method not in REFERENCES and phase != "default" and study.searched(tuned_on, method)
+    searched = (
+        method not in REFERENCE_ROLES and phase != "default" and study.searched(tuned_on, method)
+    )
     if searched and not study.candidates.get((tuned_on, method)):
         return "no finished search trial"
     return "not run"

@@ -8,35 +8,35 @@ import dataclasses
 from collections import Counter
 
 from mu.metrics import METRICS
-from mu.record import REFERENCES, STATUSES
-from reports.load import Request, Study
-from reports.outcomes import (
+from mu.record import REFERENCE_ROLES, STATUSES
+from reports.load import RecordedRequest, RecordedStudy
+from reports.stats import Spread
+from reports.summaries import (
     DISTANCE,
     GAP,
     UNEXTENDABLE,
     VIEW,
-    Outcome,
+    CellSummary,
     Retrained,
     at_floor,
     better,
+    cell_summary,
     changes,
     is_target,
-    outcome,
     regret,
     retrained,
 )
-from reports.stats import Spread
-from reports.table import (
+from reports.table_cells import (
     AT_FLOOR,
     BELOW,
     BLANK,
     NO_EPOCHS,
     NONE,
     OUTDATED,
-    Cell,
     Group,
     Row,
     Table,
+    TableCell,
     by_request,
     count,
     difference,
@@ -53,7 +53,7 @@ from reports.table import (
 )
 
 
-def main(study: Study) -> Table:
+def main(study: RecordedStudy) -> Table:
     """Every method with its tuned knobs, in the format of NatMU's Tables 1 to 3."""
     return Table(
         "main",
@@ -66,7 +66,7 @@ def main(study: Study) -> Table:
     )
 
 
-def sufficient(study: Study) -> Table | None:
+def sufficient(study: RecordedStudy) -> Table | None:
     """The same knobs with more epochs, in the format of NatMU's Tables A2 to A4."""
     if not study.sufficient_epochs:
         return None
@@ -82,7 +82,7 @@ def sufficient(study: Study) -> Table | None:
     )
 
 
-def metrics(study: Study) -> Table:
+def metrics(study: RecordedStudy) -> Table:
     """Every metric that was recorded, so that none is invisible."""
     return Table(
         "metrics",
@@ -96,7 +96,7 @@ def metrics(study: Study) -> Table:
     )
 
 
-def transfer(study: Study) -> Table | None:
+def transfer(study: RecordedStudy) -> Table | None:
     """Knobs tuned on one request and used on another, in the format of NatMU's Table A1."""
     if not study.transfers:
         return None
@@ -120,7 +120,7 @@ def transfer(study: Study) -> Table | None:
     )
 
 
-def cost(study: Study) -> Table:
+def cost(study: RecordedStudy) -> Table:
     """What unlearning and the search for its knobs took."""
     return Table(
         "cost",
@@ -144,11 +144,11 @@ def cost(study: Study) -> Table:
     )
 
 
-def _on_gpus(study: Study) -> bool:
+def _on_gpus(study: RecordedStudy) -> bool:
     return any(record.resources.get("gpus") for record in study.records)
 
 
-def _cells(study: Study) -> str:
+def _cells(study: RecordedStudy) -> str:
     return (
         f"Cells are mean ± standard deviation (gap) over {count(len(study.report_seeds), 'seed')} on the test "
         "view, in percent; the gap is |mean − mean of the retrained models|. The noise floor is the mean "
@@ -158,7 +158,7 @@ def _cells(study: Study) -> str:
     )
 
 
-def _columns(study: Study) -> tuple[str, ...]:
+def _columns(study: RecordedStudy) -> tuple[str, ...]:
     return (
         "Metric",
         "Original",
@@ -168,11 +168,11 @@ def _columns(study: Study) -> tuple[str, ...]:
     )
 
 
-def _gap_rows(study: Study, request: Request, phase: str) -> list[Row]:
+def _gap_rows(study: RecordedStudy, request: RecordedRequest, phase: str) -> list[Row]:
     """The rows of one request: its metrics, activation distance and both AvgGaps."""
     reference, seeds = retrained(study, request), len(study.report_seeds)
-    original = outcome(study, request, "original", "reference")
-    tried = [outcome(study, request, method.name, phase) for method in study.methods]
+    original = cell_summary(study, request, "original", "reference")
+    tried = [cell_summary(study, request, method.name, phase) for method in study.methods]
     rows = [_metric_row(study, request, name, phase) for name in (*request.metrics, DISTANCE)]
     floor = _floor_cell(GAP, reference.average)
     for head, make, score in (
@@ -183,50 +183,55 @@ def _gap_rows(study: Study, request: Request, phase: str) -> list[Row]:
             shown(result, make(result, reference, seeds)) for result in (original, *tried)
         )
         best = marked_best(cells, [score(result) for result in tried])
-        rows.append((Cell(head), first, BLANK, floor, *best))
+        rows.append((TableCell(head), first, BLANK, floor, *best))
     return rows
 
 
-def _metric_row(study: Study, request: Request, name: str, phase: str, view: str = VIEW) -> Row:
+def _metric_row(
+    study: RecordedStudy, request: RecordedRequest, name: str, phase: str, view: str = VIEW
+) -> Row:
     """A metric of the original, of the retrained models, its noise floor, and that of every method."""
     reference, seeds = retrained(study, request, view), len(study.report_seeds)
     original, retrain = (
-        outcome(study, request, kind, "reference", view=view) for kind in ("original", "retrain")
+        cell_summary(study, request, kind, "reference", view=view)
+        for kind in ("original", "retrain")
     )
-    tried = [outcome(study, request, method.name, phase, view=view) for method in study.methods]
+    tried = [
+        cell_summary(study, request, method.name, phase, view=view) for method in study.methods
+    ]
     first, *cells = (
         shown(result, _metric_cell(name, result, reference, seeds)) for result in (original, *tried)
     )
     itself = shown(retrain, measured(name, retrain.spreads.get(name), seeds))
     floor = _floor_cell(name, reference.floors.get(name))
     best = marked_best(cells, [_score(name, result) for result in tried])
-    return (Cell(label(name, request.whole_class)), first, itself, floor, *best)
+    return (TableCell(label(name, request.whole_class)), first, itself, floor, *best)
 
 
-def _default_rows(study: Study, request: Request) -> list[Row]:
+def _default_rows(study: RecordedStudy, request: RecordedRequest) -> list[Row]:
     """AvgGap with the authors' knobs, where they were run."""
     if not any(phase == "default" and forget == request.name for phase, forget, *_ in study.runs):
         return []
     reference, seeds = retrained(study, request), len(study.report_seeds)
-    untuned = [outcome(study, request, method.name, "default") for method in study.methods]
+    untuned = [cell_summary(study, request, method.name, "default") for method in study.methods]
     cells = [shown(result, average_cell(result, reference, seeds)) for result in untuned]
     best = marked_best(cells, [result.average for result in untuned])
     floor = _floor_cell(GAP, reference.average)
-    return [(Cell("AvgGap, default knobs (of means)"), BLANK, BLANK, floor, *best)]
+    return [(TableCell("AvgGap, default knobs (of means)"), BLANK, BLANK, floor, *best)]
 
 
-def _change_row(study: Study, request: Request) -> Row:
+def _change_row(study: RecordedStudy, request: RecordedRequest) -> Row:
     """How AvgGap changed with more epochs."""
     cells = []
     for method in study.methods:
-        longer = outcome(study, request, method.name, "sufficient")
-        change = regret(longer, outcome(study, request, method.name))
+        longer = cell_summary(study, request, method.name, "sufficient")
+        change = regret(longer, cell_summary(study, request, method.name))
         cell = BLANK if change is None else difference(change.value, change.interval, BELOW)
         cells.append(shown(longer, cell))
-    return (Cell("Change of AvgGap"), BLANK, BLANK, BLANK, *cells)
+    return (TableCell("Change of AvgGap"), BLANK, BLANK, BLANK, *cells)
 
 
-def _metric_rows(study: Study, request: Request) -> list[Row]:
+def _metric_rows(study: RecordedStudy, request: RecordedRequest) -> list[Row]:
     """A row for every metric of a request, known ones first; of the test view, else of another that has it."""
     views: dict[str, str] = {}
     for (phase, forget, *_), found in study.runs.items():
@@ -241,33 +246,33 @@ def _metric_rows(study: Study, request: Request) -> list[Row]:
     return [_named(study, request, name, views[name]) for name in names]
 
 
-def _named(study: Study, request: Request, name: str, view: str) -> Row:
+def _named(study: RecordedStudy, request: RecordedRequest, name: str, view: str) -> Row:
     """A row of every recorded metric: under its label alone, and with the reason where it is missing."""
     _, *cells = _metric_row(study, request, name, "confirm", view)
     head = label(name) + ("" if view == VIEW else f" [{view} view]")
     methods = ("original", "retrain", "", *(method.name for method in study.methods))
     reasons = (_unavailable(study, request, method, f"{view}/{name}") for method in methods)
     return (
-        Cell(head),
+        TableCell(head),
         *(
-            Cell(why, words=True) if why and cell == BLANK else cell
+            TableCell(why, words=True) if why and cell == BLANK else cell
             for cell, why in zip(cells, reasons)
         ),
     )
 
 
-def _unavailable(study: Study, request: Request, method: str, key: str) -> str:
+def _unavailable(study: RecordedStudy, request: RecordedRequest, method: str, key: str) -> str:
     """Why a metric is not among those of a cell's runs; empty when nothing is said."""
-    phase = "reference" if method in REFERENCES else "confirm"
+    phase = "reference" if method in REFERENCE_ROLES else "confirm"
     found = (r.unavailable.get(key, "") for r in study.cell(phase, request.name, method).finished)
     return next(filter(None, found), "")
 
 
-def _transfer_rows(study: Study, request: Request, source: str) -> list[Row]:
+def _transfer_rows(study: RecordedStudy, request: RecordedRequest, source: str) -> list[Row]:
     """The rows of one pair: a (d) of each metric, AvgChange, and AvgGap with either knobs."""
     reference, seeds = retrained(study, request), len(study.report_seeds)
-    moved = [outcome(study, request, m.name, "transfer", source) for m in study.methods]
-    own = [outcome(study, request, method.name) for method in study.methods]
+    moved = [cell_summary(study, request, m.name, "transfer", source) for m in study.methods]
+    own = [cell_summary(study, request, method.name) for method in study.methods]
     compared = [changes(after, before, request.metrics) for after, before in zip(moved, own)]
     rows = []
     for name in request.metrics:
@@ -279,65 +284,73 @@ def _transfer_rows(study: Study, request: Request, source: str) -> list[Row]:
         mean = reference.means.get(name)
         rows.append(
             (
-                Cell(label(name, request.whole_class)),
-                BLANK if mean is None else Cell(number(name, mean)),
+                TableCell(label(name, request.whole_class)),
+                BLANK if mean is None else TableCell(number(name, mean)),
                 _floor_cell(name, reference.floors.get(name)),
                 *marked_best(cells, found),
             )
         )
     average = [mean for _, mean in compared]
-    cells = [shown(r, BLANK if a is None else Cell(percent(a))) for r, a in zip(moved, average)]
-    rows.append((Cell("AvgChange"), BLANK, BLANK, *marked_best(cells, average)))
+    cells = [
+        shown(r, BLANK if a is None else TableCell(percent(a))) for r, a in zip(moved, average)
+    ]
+    rows.append((TableCell("AvgChange"), BLANK, BLANK, *marked_best(cells, average)))
     floor = _floor_cell(GAP, reference.average)
     for head, results in (("AvgGap, own knobs", own), ("AvgGap, transferred knobs", moved)):
         cells = [shown(r, average_cell(r, reference, seeds)) for r in results]
         best = marked_best(cells, [r.average for r in results])
-        rows.append((Cell(head), BLANK, floor, *best))
+        rows.append((TableCell(head), BLANK, floor, *best))
     return rows
 
 
-def _cost_rows(study: Study, request: Request) -> list[Row]:
+def _cost_rows(study: RecordedStudy, request: RecordedRequest) -> list[Row]:
     retrain_seconds = retrained(study, request).seconds
     rows = []
     for method in study.methods:
-        result = outcome(study, request, method.name)
+        result = cell_summary(study, request, method.name)
         trials = study.searched(request.name, method.name)
         ended = Counter(trial.status for trial in trials)
         taken, faster, samples = BLANK, BLANK, BLANK
         if result.seconds is not None and result.samples is not None:
-            taken = Cell(seconds(result.seconds))
-            samples = Cell(f"{result.samples:,.0f}")
+            taken = TableCell(seconds(result.seconds))
+            samples = TableCell(f"{result.samples:,.0f}")
         if retrain_seconds and result.seconds:
-            faster = Cell(f"{retrain_seconds / result.seconds:.3g}×")
+            faster = TableCell(f"{retrain_seconds / result.seconds:.3g}×")
         rows.append(
             (
-                Cell(method.name),
+                TableCell(method.name),
                 shown(result, taken),
-                BLANK if retrain_seconds is None else Cell(seconds(retrain_seconds)),
+                BLANK if retrain_seconds is None else TableCell(seconds(retrain_seconds)),
                 faster,
                 shown(result, samples),
-                *(Cell(str(ended[status])) for status in STATUSES),
-                Cell(seconds(sum(trial.time_total for trial in trials))),
-                *((Cell(seconds(sum(t.cost("gpus") for t in trials))),) if _on_gpus(study) else ()),
+                *(TableCell(str(ended[status])) for status in STATUSES),
+                TableCell(seconds(sum(trial.time_total for trial in trials))),
+                *(
+                    (TableCell(seconds(sum(t.cost("gpus") for t in trials))),)
+                    if _on_gpus(study)
+                    else ()
+                ),
             )
         )
     return rows
 
 
-def shown(result: Outcome, cell: Cell) -> Cell:
+def shown(result: CellSummary, cell: TableCell) -> TableCell:
     """The cell, or in its place the reason why there is no finished run."""
     if result.reason == UNEXTENDABLE:
-        return Cell(NONE, marks=NO_EPOCHS, words=True)
+        return TableCell(NONE, marks=NO_EPOCHS, words=True)
     if result.reason:
-        return Cell(result.reason, words=True)
+        return TableCell(result.reason, words=True)
     return dataclasses.replace(cell, marks=cell.marks + OUTDATED * result.outdated)
 
 
-def average_cell(result: Outcome, reference: Retrained, seeds: int, place: str = BELOW) -> Cell:
+def average_cell(
+    result: CellSummary, reference: Retrained, seeds: int, place: str = BELOW
+) -> TableCell:
     """AvgGap (of means) with its interval."""
     if result.average is None or result.estimate is None:
         return BLANK
-    return Cell(
+    return TableCell(
         percent(result.average),
         marks=AT_FLOOR * at_floor(result.average, reference.average),
         runs=missing(len(result.by_seed), seeds),
@@ -346,13 +359,13 @@ def average_cell(result: Outcome, reference: Retrained, seeds: int, place: str =
     )
 
 
-def _per_run(result: Outcome, reference: Retrained, seeds: int) -> Cell:
+def _per_run(result: CellSummary, reference: Retrained, seeds: int) -> TableCell:
     cell = measured(GAP, result.per_run, seeds)
     mean = result.per_run.mean if result.per_run else None
     return dataclasses.replace(cell, marks=AT_FLOOR * at_floor(mean, reference.average))
 
 
-def _metric_cell(name: str, result: Outcome, reference: Retrained, seeds: int) -> Cell:
+def _metric_cell(name: str, result: CellSummary, reference: Retrained, seeds: int) -> TableCell:
     cell = measured(name, result.spreads.get(name), seeds)
     if cell.words or not is_target(name) or (reference.means and name not in reference.means):
         gap = ""  # such as the share of a method's own images, which no retrained model has
@@ -363,18 +376,18 @@ def _metric_cell(name: str, result: Outcome, reference: Retrained, seeds: int) -
     return dataclasses.replace(cell, gap=gap, gap_interval=interval, marks=AT_FLOOR * marked)
 
 
-def _change_cell(name: str, value: Spread | None, change: float | None, seeds: int) -> Cell:
+def _change_cell(name: str, value: Spread | None, change: float | None, seeds: int) -> TableCell:
     if value is None:
         return BLANK
     gap = NONE if change is None else number(name, change)
     return dataclasses.replace(measured(name, value, seeds), spread="", gap=gap)
 
 
-def _floor_cell(name: str, floor: float | None) -> Cell:
-    return BLANK if floor is None else Cell(number(name, floor))
+def _floor_cell(name: str, floor: float | None) -> TableCell:
+    return BLANK if floor is None else TableCell(number(name, floor))
 
 
-def _score(name: str, result: Outcome) -> float | None:
+def _score(name: str, result: CellSummary) -> float | None:
     """What the best of a row has least of."""
     if better(name) == "lower":
         return result.spreads[name].mean if name in result.spreads else None

@@ -9,17 +9,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mu.metrics import MEAN_GAPS, METRICS, mean_gap
-from mu.record import REFERENCES
-from reports.load import Request, Study
-from reports.outcomes import VIEW, Outcome, changes, outcome, retrained, unit
+from mu.record import REFERENCE_ROLES
+from reports.load import RecordedRequest, RecordedStudy
 from reports.stats import Spread, spread
-from reports.table import (
+from reports.summaries import VIEW, CellSummary, cell_summary, changes, retrained, unit
+from reports.table_cells import (
     BLANK,
     DOUBTFUL,
-    Cell,
     Group,
     Row,
     Table,
+    TableCell,
     label,
     number,
     percent,
@@ -35,7 +35,7 @@ Entry = Mapping[str, Any]
 Key = tuple[str, str, str, str, str]
 
 
-def published(study: Study) -> Table | None:
+def published(study: RecordedStudy) -> Table | None:
     """The printed tables that the study repeats; None when it names none."""
     entries: Sequence[Entry] = study.line.get("published") or []
     if not entries:
@@ -62,29 +62,29 @@ def published(study: Study) -> Table | None:
     )
 
 
-def _group(study: Study, key: Key, entries: Sequence[Entry]) -> Group:
+def _group(study: RecordedStudy, key: Key, entries: Sequence[Entry]) -> Group:
     paper, table, phase, source, forget = key
     names = [request.name for request in study.requests]
     where = f"mean over {', '.join(names)}" if forget == EVERY else forget
     if forget in names:
         where = title(study.request(forget))
     run = {
+        "confirm": "",
         "sufficient": f"{study.sufficient_epochs} epochs",
         "transfer": f"knobs of {source}",
-        "default": "default knobs",
         "search": "every searched configuration",
-    }.get(phase, "")
+    }.get(phase, study.phases.get(phase, phase))
     heading = f"{paper} Table {table}: {where}" + (f", {run}" if run else "")
     rows = [_row(study, entry) for entry in [*entries, *_only_ours(study, key, entries)]]
     return Group(f"{paper} {table} {forget}" + (f" {phase}" if run else ""), heading, tuple(rows))
 
 
-def _only_ours(study: Study, key: Key, entries: Sequence[Entry]) -> list[Entry]:
+def _only_ours(study: RecordedStudy, key: Key, entries: Sequence[Entry]) -> list[Entry]:
     """Our methods that the paper's table does not have, with its metrics."""
     *_, phase, source, forget = key
     printed = {entry["ours"] for entry in entries}
     metrics = dict.fromkeys((entry["metric"], entry["name"]) for entry in entries)
-    if phase == "search" or printed <= set(REFERENCES):
+    if phase == "search" or printed <= set(REFERENCE_ROLES):
         return []
     return [
         {
@@ -98,7 +98,7 @@ def _only_ours(study: Study, key: Key, entries: Sequence[Entry]) -> list[Entry]:
     ]
 
 
-def _row(study: Study, entry: Entry) -> Row:
+def _row(study: RecordedStudy, entry: Entry) -> Row:
     name, ours = entry["name"], found(study, entry)
     theirs = Spread(entry["mean"], entry["std"], 0) if entry["mean"] is not None else None
     knobs = ", ".join(f"{knob} {value}" for knob, value in entry["knobs"].items())
@@ -106,26 +106,26 @@ def _row(study: Study, entry: Entry) -> Row:
     method = known if _same(known, entry["method"]) else f"{known} ({entry['method']})"
     printed = _cell(name, theirs)
     if entry["note"]:
-        printed = Cell(printed.value, printed.spread, marks=DOUBTFUL, words=printed.words)
+        printed = TableCell(printed.value, printed.spread, marks=DOUBTFUL, words=printed.words)
     cells = [BLANK, BLANK, BLANK]
     if isinstance(ours, str):
-        cells[0] = Cell(ours, words=True)
+        cells[0] = TableCell(ours, words=True)
     elif ours is not None:
         cells[0] = _cell(name, ours)
         if theirs is not None:
             cells[1:] = _difference(name, ours, theirs)
     return (
-        Cell(method + (f", {knobs}" if knobs else "")),
-        Cell(_metric_label(name, entry["metric"])),
+        TableCell(method + (f", {knobs}" if knobs else "")),
+        TableCell(_metric_label(name, entry["metric"])),
         printed,
         *cells,
     )
 
 
-def found(study: Study, entry: Entry) -> Spread | str | None:
+def found(study: RecordedStudy, entry: Entry) -> Spread | str | None:
     """What the study has beside a printed number: runs, why there are none, or None where it has no such thing."""
     method, name = entry["ours"], entry["name"]
-    known = method in REFERENCES or any(method == listed.name for listed in study.methods)
+    known = method in REFERENCE_ROLES or any(method == listed.name for listed in study.methods)
     if not known or name is None:
         return None
     requests = study.requests
@@ -133,21 +133,26 @@ def found(study: Study, entry: Entry) -> Spread | str | None:
         requests = tuple(r for r in requests if r.name == entry["forget"])
     if entry["knobs"]:
         return _searched(study, requests, entry)
-    phase = "reference" if method in REFERENCES else entry["phase"]
+    phase = "reference" if method in REFERENCE_ROLES else entry["phase"]
     source = (entry["source"] or "") if phase == "transfer" else ""
-    outcomes = {r.name: outcome(study, r, method, phase, source) for r in requests}
-    if not outcomes:
+    summaries = {r.name: cell_summary(study, r, method, phase, source) for r in requests}
+    if not summaries:
         return None
-    reason = next((o.reason for o in outcomes.values() if o.reason), "")
+    reason = next((o.reason for o in summaries.values() if o.reason), "")
     if reason:
         return reason
     if len(requests) == 1:
-        return _value(study, requests[0], method, outcomes[requests[0].name], name, source)
+        return _value(study, requests[0], method, summaries[requests[0].name], name, source)
     return _mean_over(study, requests, method, phase, name)
 
 
 def _value(
-    study: Study, request: Request, method: str, result: Outcome, name: str, source: str
+    study: RecordedStudy,
+    request: RecordedRequest,
+    method: str,
+    result: CellSummary,
+    name: str,
+    source: str,
 ) -> Spread | None:
     """One number of a cell; mean gaps are those of the means."""
     means = {metric: value.mean for metric, value in result.spreads.items()}
@@ -157,7 +162,7 @@ def _value(
     lists = MEAN_GAPS[request.whole_class]
     single = math.nan
     if name == AVG_CHANGE and source:
-        own = outcome(study, request, method)
+        own = cell_summary(study, request, method)
         change = changes(result, own, request.metrics)[1]
         single = math.nan if change is None else change
     elif name in lists and method != "retrain":
@@ -168,7 +173,7 @@ def _value(
 
 
 def _mean_over(
-    study: Study, requests: Sequence[Request], method: str, phase: str, name: str
+    study: RecordedStudy, requests: Sequence[RecordedRequest], method: str, phase: str, name: str
 ) -> Spread | None:
     """The mean over requests, formed for each seed that has run on all of them."""
     by_seed: dict[int, list[float]] = {}
@@ -180,7 +185,9 @@ def _mean_over(
     return spread(math.fsum(values) / len(values) for values in complete)
 
 
-def _searched(study: Study, requests: Sequence[Request], entry: Entry) -> Spread | str | None:
+def _searched(
+    study: RecordedStudy, requests: Sequence[RecordedRequest], entry: Entry
+) -> Spread | str | None:
     """The search trials with the knobs of the row, over the search seeds."""
     view = "test" if study.oracle else "val"
     trials = [
@@ -197,7 +204,7 @@ def _searched(study: Study, requests: Sequence[Request], entry: Entry) -> Spread
     return spread(record.metrics.get(view, {}).get(entry["name"], math.nan) for record in finished)
 
 
-def _difference(name: str, ours: Spread, theirs: Spread) -> list[Cell]:
+def _difference(name: str, ours: Spread, theirs: Spread) -> list[TableCell]:
     difference = ours.mean - theirs.mean
     holds = [
         whose
@@ -205,8 +212,8 @@ def _difference(name: str, ours: Spread, theirs: Spread) -> list[Cell]:
         if std is not None and abs(difference) <= std + 1e-9
     ]
     known = theirs.std is not None and ours.std is not None
-    within = Cell("both" if len(holds) == 2 else holds[0] if holds else "neither")
-    return [Cell(_signed(name, difference)), within if known else BLANK]
+    within = TableCell("both" if len(holds) == 2 else holds[0] if holds else "neither")
+    return [TableCell(_signed(name, difference)), within if known else BLANK]
 
 
 def _signed(name: str, value: float) -> str:
@@ -215,11 +222,11 @@ def _signed(name: str, value: float) -> str:
     return ("−" if value < 0 else "+") + _text(name, abs(value))
 
 
-def _cell(name: str | None, value: Spread | None) -> Cell:
+def _cell(name: str | None, value: Spread | None) -> TableCell:
     if value is None:
         return BLANK
     std = "" if value.std is None else _text(name, value.std)
-    return Cell(_text(name, value.mean), std, runs=f"n={value.n}" if value.n else "")
+    return TableCell(_text(name, value.mean), std, runs=f"n={value.n}" if value.n else "")
 
 
 def _text(name: str | None, value: float) -> str:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reports.load import Study
+from reports.load import RecordedStudy
 from reports.stats import LEVEL
 
 LAST = 0.25
@@ -41,7 +41,7 @@ class Best:
 
 
 @dataclass(frozen=True)
-class Tuned:
+class TuningCheck:
     """Whether more trials of a cell could change the ranking of the methods on a request.
 
     Args:
@@ -76,12 +76,12 @@ def best_of(values: Sequence[float], n: int) -> Best:
     return Best(expected, low, high)
 
 
-def values_of(study: Study, forget: str, method: str) -> list[float]:
+def values_of(study: RecordedStudy, forget: str, method: str) -> list[float]:
     """Objective of each finished configuration of a cell, in the order of the trials."""
     return [candidate.value for candidate in study.candidates.get((forget, method), ())]
 
 
-def tuned(study: Study, forget: str, method: str) -> Tuned | None:
+def check_tuning(study: RecordedStudy, forget: str, method: str) -> TuningCheck | None:
     """Whether a cell was searched long enough; None when no trial has finished."""
     values = values_of(study, forget, method)
     if not values:
@@ -95,4 +95,4 @@ def tuned(study: Study, forget: str, method: str) -> Tuned | None:
     better = [value for value in others if value < best]
     before = math.ceil((1 - LAST) * len(values))
     gain = best_of(values, before).expected - best_of(values, len(values)).expected
-    return Tuned(gain, best - max(better) if better else None, len(values))
+    return TuningCheck(gain, best - max(better) if better else None, len(values))

@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mu.metrics import METRICS
-from reports.load import Request, Study
-from reports.outcomes import OWN_GAP, TOLERANCE, better, unit
+from reports.load import RecordedRequest, RecordedStudy
 from reports.stats import Interval, Spread
+from reports.summaries import OWN_GAP, TOLERANCE, better, unit
 
 AT_FLOOR, OUTDATED, NO_EPOCHS, INCOMPLETE, DOUBTFUL, NONE = "†", "‡", "*", "§", "¶", "–"
 MARKS = {
@@ -27,7 +27,7 @@ ORACLE = "Oracle selection on the reported seeds (as the papers)."
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """One cell of a table.
 
     Args:
@@ -69,8 +69,8 @@ class Cell:
         return "" if self.interval is None else f"[{self.interval[0]}, {self.interval[1]}]"
 
 
-Row = tuple[Cell, ...]
-BLANK = Cell(NONE, words=True)
+Row = tuple[TableCell, ...]
+BLANK = TableCell(NONE, words=True)
 
 
 @dataclass(frozen=True)
@@ -120,13 +120,15 @@ class Table:
         return [*marks, *self.remarks]
 
 
-def by_request(study: Study, rows: Callable[[Request], Sequence[Row]]) -> tuple[Group, ...]:
+def by_request(
+    study: RecordedStudy, rows: Callable[[RecordedRequest], Sequence[Row]]
+) -> tuple[Group, ...]:
     """A group for each request that has rows."""
     made = ((request, tuple(rows(request))) for request in study.requests)
     return tuple(Group(request.name, title(request), found) for request, found in made if found)
 
 
-def marked_best(cells: Sequence[Cell], scores: Sequence[float | None]) -> list[Cell]:
+def marked_best(cells: Sequence[TableCell], scores: Sequence[float | None]) -> list[TableCell]:
     """The cells, with the lowest score and its equals marked where there is something to compare."""
     found = [score for cell, score in zip(cells, scores) if score is not None and not cell.words]
     if len(found) < 2 or max(found) - min(found) <= TOLERANCE:
@@ -138,18 +140,18 @@ def marked_best(cells: Sequence[Cell], scores: Sequence[float | None]) -> list[C
     ]
 
 
-def searched_view(study: Study) -> str:
+def searched_view(study: RecordedStudy) -> str:
     """What the search looked at, in words."""
     return "test view" if study.oracle else "validation view"
 
 
-def objective(study: Study) -> str:
+def objective(study: RecordedStudy) -> str:
     """What the search made least; a list of the study's own is spelt out."""
     names = ", ".join(map(label, study.own_list)) if study.objective == OWN_GAP else ""
     return label(study.objective) + (f" (over {names})" if names else "")
 
 
-def title(request: Request) -> str:
+def title(request: RecordedRequest) -> str:
     """A request with what it is."""
     target = request.details.get("class")
     parts = [request.kind.replace("_", " ") + (f" {target}" if target is not None else "")]
@@ -199,19 +201,19 @@ def signed(value: float) -> str:
 
 def difference(
     value: float, interval: Interval | None, place: str = BESIDE, marks: str = ""
-) -> Cell:
+) -> TableCell:
     """A cell with a difference of fractions in percent points."""
     span = None if interval is None else (signed(interval.low), signed(interval.high))
-    return Cell(signed(value), interval=span, place=place, marks=marks)
+    return TableCell(signed(value), interval=span, place=place, marks=marks)
 
 
-def measured(name: str, value: Spread | None, seeds: int, place: str = TITLE) -> Cell:
+def measured(name: str, value: Spread | None, seeds: int, place: str = TITLE) -> TableCell:
     """A cell with mean and spread of a metric; says how many runs there are when that is not all."""
     if value is None:
         return BLANK
     std = "" if value.std is None else number(name, value.std)
     interval = ends(name, possible(name, value.interval))
-    return Cell(
+    return TableCell(
         number(name, value.mean), std, runs=missing(value.n, seeds), interval=interval, place=place
     )
 

@@ -1,4 +1,4 @@
-"""Long work is saved between epochs: a lost worker, node or driver costs the epochs since then, and no numbers."""
+"""Long work is saved between epochs: the loss of a worker, node or driver costs the epochs since then, and changes no numbers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from sweeps.study import study as study_files
 from sweeps.workers import cluster
 from sweeps.workers.trainers import Trainers
 
-METHOD = '''"""slow: finetunes; takes its time, and may lose its worker once, as long as a file is there.
+METHOD = '''"""slow: finetunes slowly, and may lose its worker once, as long as a file is there.
 
 Paper: none.
 """
@@ -57,15 +57,15 @@ def unlearn(model, split, generator, *, epochs: int = 12):
 '''
 DRIVER = """
 import sys
-from sweeps.workers import tuner
-tuner.SAVE_SECONDS = 0.1
+from sweeps.workers import tuning
+tuning.SAVE_SECONDS = 0.1
 from sweeps.__main__ import main
 sys.exit(main(sys.argv[1:]))
 """
 
 
 def logged(log: Path) -> dict[str, list[int]]:
-    """Which epochs each process ran."""
+    """Return the epochs that each process ran."""
     epochs = defaultdict(list)
     for line in log.read_text().splitlines() if log.exists() else []:
         process, epoch = line.split()
@@ -116,7 +116,7 @@ def test_a_long_trial_goes_on_when_its_worker_and_its_driver_are_lost(
     wait_for(lambda: any(ran[-1] >= 9 for ran in logged(log).values()), driver)
     os.killpg(driver.pid, signal.SIGKILL)
     driver.communicate()
-    assert list((tmp_path / "storage" / "begun").rglob("*.npz"))
+    assert list((tmp_path / "storage" / "running").rglob("*.npz"))
 
     slow.unlink()
     done = studies.musweep(tmp_path, *COMMAND)
@@ -134,20 +134,18 @@ def test_a_long_trial_goes_on_when_its_worker_and_its_driver_are_lost(
     (searched,) = [r for r in found.values() if r.phase == "search"]
     assert [point["epoch"] for point in searched.curve] == list(range(13))
     assert searched.time_unlearn > 0.8 * third[0], "what lost processes did is billed once"
-    assert not list((tmp_path / "storage").rglob("begun/*/*.npz"))
+    assert not list((tmp_path / "storage").rglob("running/*/*.npz"))
 
 
 @pytest.fixture
 def nodes() -> Iterator[Cluster]:
     """A head that takes no trials."""
-    found = Cluster(
-        initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
-    )
+    head = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     try:
-        yield found
+        yield head
     finally:
         ray.shutdown()
-        found.shutdown()
+        head.shutdown()
 
 
 @pytest.mark.slow
@@ -194,7 +192,7 @@ class Saved(Exception):
 
 
 class Noticing(CheckpointStore):
-    """Drafts that end the test when a training is saved."""
+    """A store that ends the test when a training is saved."""
 
     def put(self, key: str, arrays: Any) -> None:
         super().put(key, arrays)
@@ -208,7 +206,7 @@ def test_a_training_is_saved_when_its_node_is_drained(tmp_path: Path, nodes: Clu
     problem = plan.problem("some", 1)
     key = problem.reference_key("retrain")
     node = nodes.add_node(num_cpus=1)
-    drafts = Noticing(str(tmp_path))
+    store = Noticing(str(tmp_path))
     drain = [
         *(sys.executable, "-m", "ray.scripts.scripts", "drain-node"),
         *("--address", nodes.address, "--node-id", node.node_id),
@@ -221,56 +219,56 @@ def test_a_training_is_saved_when_its_node_is_drained(tmp_path: Path, nodes: Clu
         subprocess.run(drain, env=studies.environment(), check=True, timeout=300)
 
     with cluster.join(nodes.address, wanted.resources):
-        steps = Trainers(plan).train({key: (problem, "retrain")}, drafts)
+        steps = Trainers(plan).train({key: (problem, "retrain")}, store)
         timer = threading.Timer(5, notice)
         timer.start()
         with pytest.raises(Saved):
             next(steps)
         timer.join()
-        drafts.close()
+        store.close()
     assert drained.is_set(), "it is not saved before a minute has passed, unless there is notice"
-    assert drafts.store.keys() == {key}
+    assert store.store.keys() == {key}
 
 
-def test_drafts_are_found_by_the_next_run_until_they_are_dropped(tmp_path: Path) -> None:
-    drafts = CheckpointStore(str(tmp_path))
-    assert drafts.get("ab") is None
+def test_checkpoints_are_found_by_the_next_run_until_they_are_dropped(tmp_path: Path) -> None:
+    store = CheckpointStore(str(tmp_path))
+    assert store.get("ab") is None
     for state in range(3):
-        drafts.put("ab", {"state": np.array(state)})
-    drafts.put("cd", {"state": np.array(9)})
-    drafts.drop("cd")
-    drafts.close()
+        store.put("ab", {"state": np.array(state)})
+    store.put("cd", {"state": np.array(9)})
+    store.drop("cd")
+    store.close()
     later = CheckpointStore(str(tmp_path))
-    found = later.get("ab")
-    assert found is not None and found["state"] == 2
+    arrays = later.get("ab")
+    assert arrays is not None and arrays["state"] == 2
     assert later.get("cd") is None
     later.drop("ab")
     later.drop("never there")
     later.close()
-    assert Store(str(tmp_path / "begun")).keys() == set()
+    assert Store(str(tmp_path / "running")).keys() == set()
 
 
-def test_a_draft_that_cannot_be_written_is_no_failure(
+def test_a_checkpoint_that_cannot_be_written_is_no_failure(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    drafts = CheckpointStore(str(tmp_path))
-    (tmp_path / "begun").write_text("in the way")
-    drafts.put("ab", {"state": np.array(1)})
-    drafts.close()
-    assert "what has begun cannot be saved" in caplog.text
+    store = CheckpointStore(str(tmp_path))
+    (tmp_path / "running").write_text("in the way")
+    store.put("ab", {"state": np.array(1)})
+    store.close()
+    assert "a checkpoint of running work cannot be saved" in caplog.text
 
 
 def test_nothing_waits_for_a_slow_storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    drafts, go, written = CheckpointStore(str(tmp_path)), threading.Event(), []
+    store, go, written = CheckpointStore(str(tmp_path)), threading.Event(), []
 
     def put(key: str, arrays: dict[str, np.ndarray]) -> None:
         go.wait(30)
         written.append(int(arrays["state"]))
 
-    monkeypatch.setattr(drafts.store, "put", put)
+    monkeypatch.setattr(store.store, "put", put)
     for state in range(50):
-        drafts.put("ab", {"state": np.array(state)})
+        store.put("ab", {"state": np.array(state)})
     go.set()
-    drafts.close()
+    store.close()
     assert len(written) <= 2, "only the newest is worth writing"
     assert written[-1] == 49

@@ -1,0 +1,295 @@
+"""A run of a study from its file to its report: what ``musweep run`` does, and what a program can call."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from sweeps import preflight, splits
+from sweeps.errors import StudyError, SweepError
+from sweeps.ledger import open_results
+from sweeps.plan import Plan
+from sweeps.run import Locations, Sweep
+from sweeps.state import credentials, results
+from sweeps.state.credentials import hide
+from sweeps.state.results import Results
+from sweeps.state.store import Store
+from sweeps.study import study, yaml_file
+from sweeps.study.study import Study
+from sweeps.tracking.mlflow import Tracking, describe, local_uri
+from sweeps.tracking.notify import tell
+
+if TYPE_CHECKING:
+    from sweeps.workers.trainers import Trainers
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to run a study, besides what its file says.
+
+    Args:
+        results: Folder of all results; the study's are in a folder of its name there.
+        storage: Folder or fsspec URL of trained models, shared by studies.
+        tracking_uri: MLflow; None is ``mlflow.db`` in the study's results.
+        optuna_storage: Optuna's database; None is a journal in the study's results.
+        address: Running Ray cluster to join, or `auto`; None starts Ray on this machine.
+        methods_path: Folder with methods of one's own.
+        code_path: Folder with modules of one's own models.
+        overrides: Parts of the study to replace, as ``key.subkey=value``.
+    """
+
+    results: Path = Path("results")
+    storage: str = "storage"
+    tracking_uri: str | None = None
+    optuna_storage: str | None = None
+    address: str | None = None
+    methods_path: Path | None = None
+    code_path: Path | None = None
+    overrides: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A study whose run has ended.
+
+    Args:
+        folder: Its results folder.
+        report: Page of its report.
+        failed: Number of trials that failed.
+    """
+
+    folder: Path
+    report: Path
+    failed: int
+
+
+def make_plan(name: str, options: Options) -> Plan:
+    """Read a study, by file or by the name of a shipped one, load its data, and check that all of it fits.
+
+    Raises:
+        StudyError: Something in it is wrong; the message names file, key, value and what is allowed.
+    """
+    path = yaml_file.find_study(name)
+    _import_from(options.code_path)
+    wanted = study.read(
+        path,
+        options.overrides,
+        method_folders(options.methods_path),
+        options.code_path is not None,
+    )
+    credentials.remember(wanted.settings.notify)
+    return Plan(wanted, preflight.load_data(wanted, str(path)))
+
+
+def run(plan: Plan, options: Options, console: Console, again: str) -> Finished:
+    """Run a plan, or what is left of it, and write its report.
+
+    Args:
+        again: The command that continues it, for messages.
+
+    Raises:
+        StudyError: It cannot be run as asked; nothing has started.
+        SweepError: It could not be run to its end; what has ended is kept.
+        KeyboardInterrupt: It was stopped; what has ended is kept.
+    """
+    if options.address is None:
+        _check_machine(plan.study)
+    locations = Locations(
+        options.results.expanduser() / plan.study.name,
+        options.storage,
+        options.tracking_uri,
+        options.optuna_storage,
+    )
+    if plan.rankings:
+        _rank(plan, options, console)
+    study_results = open_results(plan, locations.folder)
+    try:
+        splits.write(plan, locations.folder / "splits")
+        sweep = Sweep(plan, study_results, locations, console)
+        if sweep.done:
+            count = len(study_results.records)
+            say(console, f"{plan.study.name}: nothing to do, all {count} trials are there")
+        else:
+            _sweep(sweep, options, console)
+            _notify(plan.study, study_results, "finished")
+    except (KeyboardInterrupt, Exception) as error:
+        _explain(error, plan.study, study_results, console, again)
+        raise
+    finally:
+        study_results.close()
+    return _report(locations, study_results, console)
+
+
+def _explain(
+    error: BaseException, wanted: Study, study_results: Results, console: Console, again: str
+) -> None:
+    """Say how an unfinished run ended, here and to the study's `notify` address."""
+    if interrupted(error):
+        _notify(wanted, study_results, "stopped")
+        say(
+            console,
+            f"\n{wanted.name}: stopped; {len(study_results.records)} trials are kept. "
+            f"Continue with the same command: {again} ...",
+        )
+        raise KeyboardInterrupt from error
+    _notify(wanted, study_results, "failed", str(error))
+    if isinstance(error, OSError):  # such as a full disk
+        raise SweepError(f"{error}; what has ended is kept, continue with: {again}") from error
+
+
+def interrupted(error: BaseException | None) -> bool:
+    """Return whether Ctrl-C is behind an error: what a library does on its way out may raise another in its place."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
+
+
+def _notify(wanted: Study, study_results: Results, event: str, reason: str = "") -> None:
+    """Tell the study's `notify` address, if it has one, how a run ended: `finished`, `stopped` or `failed`."""
+    if wanted.settings.notify is None:
+        return
+    counts = results.counts(study_results.records)
+    trials = len(study_results.records)
+    failed = sum(statuses.get("failed", 0) for statuses in counts.values())
+    text = f"{wanted.name}: {event}, {trials} trials, {failed} failed"
+    content = {
+        "text": f"{text}: {hide(reason)}" if reason else text,
+        "study": wanted.name,
+        "event": event,
+        "trials": trials,
+        "failed": failed,
+        "counts": counts,
+        "reason": hide(reason),
+    }
+    tell(wanted.settings.notify, content)
+
+
+def _rank(plan: Plan, options: Options, console: Console) -> None:
+    """Find the samples of ranked requests, on a cluster of its own where they are not known yet."""
+
+    @contextmanager
+    def workers() -> Iterator[Trainers]:
+        from sweeps.workers import cluster, trainers
+
+        say(console, f"{plan.study.name}: ranking samples for {', '.join(plan.rankings)}")
+        with cluster.join(options.address, plan.study.resources):
+            yield trainers.Trainers(plan)
+
+    try:
+        splits.resolve_ranked_requests(plan, _open_store(options), workers)
+    except KeyboardInterrupt:
+        say(console, f"\n{plan.study.name}: stopped before any trial")
+        raise
+
+
+def _open_store(options: Options) -> Store:
+    try:
+        store = Store(options.storage)
+        store.check()
+    except Exception as error:  # each protocol has errors of its own
+        raise StudyError(f"--storage {options.storage}: cannot be written to: {error}") from error
+    return store
+
+
+def _sweep(sweep: Sweep, options: Options, console: Console) -> None:
+    """Connect to MLflow and Ray, and run what is left of a study."""
+    folder, store = sweep.locations.folder, _open_store(options)
+    local = options.tracking_uri is None
+    uri = options.tracking_uri or local_uri(folder)
+    artifacts = (folder / "mlartifacts").resolve().as_uri() if local else None
+    facts = describe(sweep.results.study)
+    tracking = Tracking(uri, sweep.ledger.study, facts, sweep.results.path, artifacts)
+    try:
+        from sweeps.workers import cluster, tuning  # while the process of MLflow starts
+
+        try:
+            tracking.wait()
+        except OSError as error:
+            raise StudyError(
+                f"--tracking-uri {uri}: MLflow cannot be written to: {error}"
+            ) from error
+        sweep.ledger.tracking = tracking
+        with cluster.join(options.address, sweep.plan.study.resources) as joined:
+            try:
+                sweep.run(tuning.Workers(sweep.plan, joined), store)
+            finally:
+                sweep.ledger.summarize("ended")
+    finally:
+        unsent = tracking.close()
+        if sweep.ledger.tracking is not None and unsent != 0:
+            say(
+                console,
+                f"MLflow did not take {'all' if unsent is None else unsent} records; "
+                f"send them with: musweep sync {folder}",
+            )
+
+
+def _report(locations: Locations, study_results: Results, console: Console) -> Finished:
+    """Write the report, print the main table, and say where everything is."""
+    from reports import page
+
+    index = page.build(locations.folder)
+    table = index.parent / "tables" / "main.md"
+    say(console, f"\n{table.read_text(encoding='utf-8')}")
+    say(console, f"Report: {index}")
+    if locations.tracking_uri is None:
+        say(console, f"MLflow: musweep ui {locations.folder}")
+    else:
+        say(console, f"MLflow: {hide(locations.tracking_uri)}")
+    failed = sum(record.status == "failed" for record in study_results.records.values())
+    if failed:
+        say(console, f"{failed} trials failed; the report says which and why")
+    return Finished(locations.folder, index, failed)
+
+
+def say(console: Console, text: str) -> None:
+    """Print text as it is, long paths in one piece."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def method_folders(path: Path | None) -> list[Path]:
+    """Return the folders with methods of one's own. Raises StudyError when `path` is not a folder."""
+    if path is not None and not path.is_dir():
+        raise StudyError(f"--methods-path {path}: is not a folder")
+    return [path] if path is not None else []
+
+
+def _import_from(folder: Path | None) -> None:
+    """Let a study's model be imported from a folder; only what the command line names is ever searched."""
+    if folder is None:
+        return
+    if not folder.is_dir():
+        raise StudyError(f"--code-path {folder}: is not a folder")
+    sys.path.insert(0, str(folder.resolve()))
+
+
+def _check_machine(wanted: Study) -> None:
+    """Refuse trials that this machine can never hold; a cluster may still grow."""
+    import torch
+
+    there = {"cpus": os.cpu_count() or 1, "gpus": torch.cuda.device_count()}
+    resources = wanted.resources
+    for work, slot in (("trial", resources.trial), ("training", resources.reference)):
+        for name, asked in slot.amounts.items():
+            if asked > there.get(name, 0):
+                raise StudyError(
+                    f"resources: {name}: {asked:g} are asked for each {work}, this machine has "
+                    f"{there.get(name, 0)}; set resources.{name}, or --address of a cluster"
+                )
+
+
+def stop_on_sigterm() -> None:
+    """Let SIGTERM end this process as Ctrl-C does."""
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)

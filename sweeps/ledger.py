@@ -1,0 +1,181 @@
+"""The ledger of a running study: every record goes to its results file first, then to all that follows it."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from mu.record import TrialRecord
+from sweeps.errors import StudyError
+from sweeps.plan import Plan
+from sweeps.state import results
+from sweeps.state.costs import Meter, by_method, used
+from sweeps.state.results import Results
+from sweeps.study.resources import RunSettings
+from sweeps.study_line import study_line
+from sweeps.tracking.progress import Progress
+
+if TYPE_CHECKING:
+    from sweeps.tracking.mlflow import Tracking
+    from sweeps.workers.cluster import Slots
+
+SUMMARY_SECONDS = 10.0
+"""How often ``summary.json`` is written while a study runs."""
+
+
+class Ledger:
+    """Results, costs, progress and MLflow of one study.
+
+    Args:
+        plan: What the study runs.
+        study_results: Its results so far.
+        console: Where progress is shown.
+
+    Attributes:
+        tracking: MLflow, once it is connected.
+        slots: How much fits on the cluster, once it is there.
+        compute: Phase to the seconds that trials and trainings of this run kept their slots.
+    """
+
+    def __init__(self, plan: Plan, study_results: Results, console: Console):
+        study, records = plan.study, study_results.records.values()
+        self.study = study.name
+        self.results = study_results
+        self.progress = Progress(study.name, study.search.objective[0], study.search_view, console)
+        for record in records:
+            self.progress.note(record)
+        slot = study.resources.trial.amounts
+        self.meter = Meter(study.settings.budget, plan.planned, slot, records)
+        self.tracking: Tracking | None = None
+        self.slots: Slots | None = None
+        self.compute: dict[str, float] = defaultdict(float)
+        self._seconds: dict[str, float] = {}
+        self._began = self._summarized = time.monotonic()
+
+    def open(self, slots: Slots) -> None:
+        """Begin to count slots and time: the cluster is there."""
+        self.slots = slots
+        self.progress.capacity = lambda: slots.now
+        self._began = time.monotonic()
+
+    def record_trial(self, record: TrialRecord) -> None:
+        """Record a trial that ended."""
+        if self.record_other(record):
+            self.compute[record.phase] += record.time_total
+            self.progress.ended(record)
+            if time.monotonic() - self._summarized > SUMMARY_SECONDS:
+                self.summarize("running")
+
+    def record_other(self, record: TrialRecord) -> bool:
+        """Record what no Tune run gave: a reference, or an audit. Return False when it is there already."""
+        if not self.results.append(record):
+            return False
+        self.meter.add(record)
+        if self.tracking is not None:
+            self.tracking.put(record)
+        return True
+
+    @property
+    def search_ended(self) -> bool:
+        """Whether the budget has ended the search."""
+        return bool(self.results.study.get("search_ended"))
+
+    def may_search(self, trials: int) -> bool:
+        """Return whether the budget leaves room for another trial of the search; if not, note that it has ended.
+
+        Args:
+            trials: Configurations that every cell has been asked for. Each gets at least one.
+        """
+        if self.search_ended or not self.meter.budget or not trials:
+            return not self.search_ended
+        slots = self.slots.now if self.slots is not None else 1
+        exceeded = self.meter.exceeded(self.progress.asked, slots)
+        if exceeded:
+            limit = getattr(self.meter.budget, exceeded)
+            ended = {"by": exceeded, "limit": limit, "trials": trials}
+            self.results.begin({**self.results.study, "search_ended": ended})
+            self.progress.say(
+                f"the budget of {limit:g} {exceeded} ends the search after {trials} trials a cell"
+            )
+        return not exceeded
+
+    @contextmanager
+    def phase(self, name: str, count: int) -> Iterator[None]:
+        """Show and time a phase of `count` pieces of work."""
+        began = time.monotonic()
+        self.progress.start_phase(name, count)
+        self.summarize("running")
+        try:
+            yield
+        finally:
+            self._seconds[name] = time.monotonic() - began
+
+    def summarize(self, state: str) -> None:
+        """Write ``summary.json``; `state` is `running` or `ended`."""
+        if self.slots is not None:
+            progress = self.progress
+            now = {"state": state, "phase": progress.phase.name, "written": time.time()}
+            running = {"running": progress.running} if state == "running" else {}
+            results.write_summary(self.results.folder, {**self._summary(), **now, **running})
+        self._summarized = time.monotonic()
+
+    def _summary(self) -> dict[str, Any]:
+        """Counts and costs of all runs of the study; times and efficiency of this one.
+
+        `efficiency` is the time trials and trainings kept their slots, divided by slots x wall time while the
+        cluster grew and shrank; `slots` is the most there were.
+        """
+        compute = sum(self.compute.values())
+        assert self.slots is not None
+        return {
+            "study": self.study,
+            **{key: v for key, v in self.results.study.items() if key == "search_ended"},
+            "counts": results.counts(self.results.records),
+            "wall_seconds": time.monotonic() - self._began,
+            "seconds_by_phase": self._seconds,
+            "slots": self.slots.most,
+            "slot_seconds": self.slots.seconds,
+            "compute_seconds": compute,
+            "compute_seconds_by_phase": dict(self.compute),
+            "cost_seconds": dict(used(self.results.records.values())),
+            "cost_seconds_by_method": by_method(self.results.records.values()),
+            "efficiency": compute / max(compute, self.slots.seconds),
+        }
+
+
+def open_results(plan: Plan, folder: Path) -> Results:
+    """Open the results of a study and note what is asked for now.
+
+    Raises:
+        StudyError: The folder holds trials that may not be mixed with this study's, or is held by another driver.
+    """
+    line = study_line(plan)
+    opened = Results(folder)
+    changes = results.incompatible(opened.study, line) if opened.study else []
+    if changes:
+        opened.close()
+        raise StudyError(
+            f"{folder} holds trials of a different study; {'; '.join(changes[:3])}. "
+            "Use another study name or --results"
+        )
+    if not opened.study or opened.study["definition"] != line["definition"]:
+        opened.begin(line)
+    opened.set_aside(lambda record: runs_again(record, plan.study.settings))
+    return opened
+
+
+def runs_again(record: TrialRecord, settings: RunSettings) -> bool:
+    """Return whether a failed trial is run again: its worker was lost, or the limit that ended it has changed."""
+    slot = {name: amount for name, amount in settings.resources.trial.amounts.items() if amount}
+    limit = settings.trial_timeout
+    return (
+        record.lost
+        or (record.cause == "memory" and record.resources != slot)
+        or (record.cause == "timeout" and (limit is None or limit > record.time_total))
+    )

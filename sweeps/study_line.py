@@ -1,0 +1,80 @@
+"""The `study` line of a results file: all that the report needs to know beside the trials."""
+
+from __future__ import annotations
+
+import platform
+import time
+from dataclasses import asdict
+from importlib import metadata
+from typing import Any
+
+from mu.data import PARTS
+from mu.keys import content_key
+from sweeps.phases import EPOCHS, PHASES
+from sweeps.plan import Plan
+
+LIBRARIES = ("musweep", "torch", "numpy", "ray", "optuna", "mlflow", "scikit-learn")
+"""Those whose versions decide results."""
+
+
+def study_line(plan: Plan) -> dict[str, Any]:
+    """Describe what a plan runs, and on what, as plain data."""
+    study, data = plan.study, plan.data
+    return {
+        "study": study.name,
+        "definition": dict(study.definition),
+        "phases": [
+            {"name": p.name, "title": p.title, "follows_search": p.follows_search}
+            for p in PHASES.values()
+        ],
+        "data": {
+            "name": data.name,
+            "fingerprint": data.fingerprint,
+            "parts": {part: len(data.parts[part]) for part in PARTS},
+            "classes": len(data.classes),
+            "class_names": list(data.classes),
+            "input_shape": list(data.input_shape),
+        },
+        "model": study.model.key,
+        "checkpoints": {
+            " ".join(map(str, name)): supplied.digest for name, supplied in study.supplied.items()
+        },
+        "requests": {name: _request(plan, name) for name in study.forget},
+        "methods": {
+            config.name: {
+                "summary": config.method.summary,
+                "zero_shot": config.method.zero_shot,
+                "has_epochs": EPOCHS in config.fixed,
+                "knobs": dict(config.fixed),
+                "trials": study.trials(config.name),
+            }
+            for config in study.methods
+        },
+        "published": [asdict(number) for number in study.published],
+        "planned": plan.planned,
+        "versions": versions(),
+        "started": time.time(),
+    }
+
+
+def _request(plan: Plan, name: str) -> dict[str, Any]:
+    request = plan.study.forget[name]
+    problem = plan.problem(name, plan.study.report_seeds[0])
+    return {
+        "kind": request.kind,
+        "forget": len(problem.forget_index),
+        "retain": len(problem.retain_index),
+        "whole_class": request.whole_class,
+        "selected": content_key(problem.forget_index.tolist()),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python, of this program, and of the libraries that decide results."""
+    known = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            known[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            known[name] = "not installed"
+    return known

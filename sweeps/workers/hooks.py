@@ -1,0 +1,108 @@
+"""What a Tune run calls while it goes: a scheduler, a callback and a stopper, all on behalf of the ``JobSearcher``."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune.schedulers import FIFOScheduler
+
+from mu.record import from_content
+from sweeps.workers.job_searcher import JobSearcher, out_of_memory
+
+
+class EarlyStopScheduler(FIFOScheduler):
+    """A scheduler that stops the trials that their source calls behind, and decides nothing else."""
+
+    def __init__(self, searcher: JobSearcher):
+        super().__init__()
+        self.searcher = searcher
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Ask the source about the last point of the curve."""
+        if not result.get("done") and "record" in result:
+            curve = from_content(json.loads(result["record"])).curve
+            if curve and self.searcher.jobs.behind(trial.config["job"], curve[-1]):
+                return self.STOP
+        return self.CONTINUE
+
+    def choose_trial_to_run(self, tune_controller: Any) -> None:
+        """Choose none, so that Tune takes the oldest that waits: FIFO's own choice looks at every trial there ever was."""
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        """Note why a worker was lost, before the searcher hears that it was."""
+        path = trial.error_file and Path(trial.error_file)
+        lines = path.read_text(errors="replace").strip().splitlines() if path else []
+        cause = next(filter(out_of_memory, reversed(lines)), None)
+        self.searcher.last_words[trial.trial_id] = cause or (lines[-1] if lines else "")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class TrialCallback(tune.Callback):
+    """A callback that follows the workers of trials: it takes their checkpoints, and kills one that takes too long."""
+
+    def __init__(self, searcher: JobSearcher):
+        self.searcher = searcher
+        self.trials: dict[str, tuple[float, Any]] = {}
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Note when the trial starts, and on which actor."""
+        actor = trial.temporary_state.ray_actor
+        running = self.searcher.running[trial.trial_id]
+        running.started = time.time()
+        running.actor = actor._actor_id.hex() if hasattr(actor, "_actor_id") else ""
+        self.trials[trial.trial_id] = time.monotonic(), trial
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Kill the workers of overdue trials. Tune sees lost workers then, and a trial that hangs cannot prevent it."""
+        limit = self.searcher.timeout_seconds
+        if limit is None:
+            return
+        for name, (started, trial) in list(self.trials.items()):
+            if time.monotonic() - started < limit:
+                break  # they are in the order in which they started
+            del self.trials[name]
+            self.searcher.overdue.add(name)
+            ray.kill(trial.temporary_state.ray_actor)
+
+    def on_trial_result(
+        self,
+        iteration: int,
+        trials: list[Any],
+        trial: Any,
+        result: dict[str, Any],
+        **info: Any,
+    ) -> None:
+        """Take the checkpoint out of a result, since Tune keeps the last result of every trial."""
+        checkpoint = result.pop("checkpoint", b"")
+        if checkpoint:
+            self.searcher.save_checkpoint(trial.trial_id, checkpoint)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Forget the trial."""
+        self.trials.pop(trial.trial_id, None)
+        trial.config["checkpoint"] = (
+            None  # Tune keeps the configuration, and with it all it refers to
+        )
+
+    on_trial_error = on_trial_complete
+
+
+class SourceErrorStopper(tune.Stopper):
+    """A stopper that ends the run when its source has raised an error."""
+
+    def __init__(self, searcher: JobSearcher):
+        self.searcher = searcher
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        """Return whether the run is to end."""
+        return self.searcher.error is not None

@@ -1,0 +1,90 @@
+"""Scores of a trial or a reference: metrics that need the retrained model, and what else a record keeps of a model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mu import metrics
+from mu.evaluate import compare
+from mu.problem import Evaluation
+
+
+@dataclass(frozen=True)
+class ReferenceScores:
+    """Scores and outputs that a trial is compared with.
+
+    Args:
+        retrain: View to the retrained models' mean metrics.
+        original: View to the original model's metrics on this problem.
+        retrain_logits: The retrained model's outputs on D_f, float32 [N, K].
+        untrained_logits: Those of the network with initial weights.
+    """
+
+    retrain: Mapping[str, Mapping[str, float]]
+    original: Mapping[str, Mapping[str, float]]
+    retrain_logits: NDArray[np.float32]
+    untrained_logits: NDArray[np.float32]
+
+
+def complete(
+    evaluation: Evaluation,
+    reference: ReferenceScores,
+    whole_class: bool,
+    mean_gap_metrics: Sequence[str] = (),
+) -> dict[str, dict[str, float]]:
+    """Return each view's metrics together with those that need the retrained model.
+
+    Args:
+        mean_gap_metrics: Metrics whose mean gap is `mean_gap`; without any, `mean_gap` is left out.
+    """
+    full = {}
+    for view, values in evaluation.scores.items():
+        retrain = reference.retrain[view]
+        compared = compare(
+            values,
+            retrain,
+            evaluation.forget,
+            reference.retrain_logits,
+            reference.untrained_logits,
+            whole_class,
+        )
+        full[view] = {**values, **compared}
+        if mean_gap_metrics:
+            full[view]["mean_gap"] = metrics.mean_gap(values, retrain, mean_gap_metrics)
+    return full
+
+
+def add_diagnostics(
+    views: Mapping[str, dict[str, float]],
+    unavailable: dict[str, str],
+    diagnostics: Mapping[str, float],
+) -> None:
+    """Add scores that are the same for every view; one that is not finite is noted in `unavailable`."""
+    for view, values in views.items():
+        for name, value in diagnostics.items():
+            if math.isfinite(value):
+                values[name] = value
+            else:
+                unavailable[f"{view}/{name}"] = (
+                    "the theorem does not hold for these weights and this smoothing rate"
+                    if name == "label_ldp_eps"
+                    else "outputs on what the method trained on are not finite"
+                )
+
+
+def sparse(confusions: Mapping[str, NDArray[np.float64]]) -> dict[str, list[list[int]]]:
+    """Return the cells of each confusion matrix that are not zero: [true class, predicted class, samples]."""
+    return {
+        name: [[int(y), int(p), int(counts[y, p])] for y, p in np.argwhere(counts > 0)]
+        for name, counts in confusions.items()
+    }
+
+
+def answers(evaluation: Evaluation) -> dict[str, NDArray[np.float32]]:
+    """Return the outputs that the audit attacks."""
+    return {"forget": evaluation.forget.logits, "held_out": evaluation.held_out["test"].logits}

@@ -1,0 +1,101 @@
+"""What an actor reports of its trial. Nothing here starts Ray."""
+
+from __future__ import annotations
+
+import json
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mu.record import from_content
+from sweeps.plan import Job
+from sweeps.state.store import unpack
+from sweeps.workers import actor
+from sweeps.workers.actor import UnlearningTrial
+from sweeps.workers.result import RunningTrial
+
+JOB = Job("k0", "search", "some", "jit", 7, {"lr": 0.1}, 3)
+
+
+class Timer:
+    """A timer that is always due."""
+
+    saves = 0
+
+    def due(self) -> bool:
+        return True
+
+    def saved(self) -> None:
+        self.saves += 1
+
+
+@pytest.fixture
+def trial() -> Any:
+    """A trial between two epochs, made without its actor."""
+    trial: Any = object.__new__(UnlearningTrial)
+    trial.inputs = SimpleNamespace(study="tiny", resources={"cpus": 2.0})
+    trial.device, trial.job, trial.started, trial.timer = "cpu", JOB, 100.0, Timer()
+    trial.running = RunningTrial()
+    trial.running.result.curve = [{"epoch": 0, "acc_test": 0.5}, {"epoch": 1, "acc_test": math.nan}]
+    trial.running.result.time_unlearn = 1.5
+    return trial
+
+
+def test_a_report_holds_the_whole_record(trial: Any) -> None:
+    trial.running.result.metrics = {"val": {"acc_test": 0.25, "mia": math.nan}}
+    trial.running.result.outputs = {"forget": np.ones((2, 3), np.float32)}
+    report = trial._report(done=True)
+    record = from_content(json.loads(report["record"]))
+    assert (record.key, record.study, record.phase, record.forget) == (
+        "k0",
+        "tiny",
+        "search",
+        "some",
+    )
+    assert (record.method, record.seed, record.knobs, record.number) == ("jit", 7, {"lr": 0.1}, 3)
+    assert (record.status, record.reason, record.resources) == ("finished", "", {"cpus": 2.0})
+    assert record.metrics["val"]["acc_test"] == 0.25
+    assert math.isnan(record.metrics["val"]["mia"])
+    assert math.isnan(record.curve[-1]["acc_test"])
+    assert record.time_unlearn == 1.5
+    assert record.started == 100.0
+    assert record.time_total == record.ended - record.started > 0
+    assert record.environment["device"].startswith("cpu")
+    np.testing.assert_array_equal(unpack(report["outputs"])["forget"], np.ones((2, 3)))
+    assert (report["done"], report["checkpoint"]) == (True, b"")
+
+
+def test_a_trial_between_epochs_reports_its_checkpoint_and_how_it_would_be_stopped(
+    trial: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RunningTrial, "save", lambda self: {"method": np.arange(3, dtype=np.uint8)})
+    report = trial._report(done=False)
+    record = from_content(json.loads(report["record"]))
+    assert (record.status, record.reason) == ("stopped", "behind others")
+    assert trial.running.result.status == "finished", "it goes on"
+    assert (report["done"], report["outputs"], trial.timer.saves) == (False, b"", 1)
+    assert list(unpack(report["checkpoint"])["method"]) == [0, 1, 2]
+
+
+def test_an_actor_whose_device_is_broken_ends_itself_before_the_next_trial(
+    trial: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[int] = []
+
+    def end(code: int) -> None:
+        ended.append(code)
+        raise SystemExit
+
+    monkeypatch.setattr(actor.os, "_exit", end)
+    monkeypatch.setattr(actor, "_works", lambda device: False)
+    trial._report(done=True)
+    assert not trial.device_is_broken
+    trial.running.result.status = "failed"
+    trial._report(done=True)
+    assert trial.device_is_broken
+    with pytest.raises(SystemExit):
+        trial.reset_config({})
+    assert ended == [1]

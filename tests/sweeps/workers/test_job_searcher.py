@@ -1,0 +1,124 @@
+"""Jobs handed out and taken back: how many run, what is recorded, and what a lost worker means. Nothing here starts Ray."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from job_source import Source, lost_worker, report
+from ray.tune.search import Searcher
+
+from mu.record import TrialRecord
+from sweeps.ledger import runs_again
+from sweeps.study.resources import Resources, RunSettings
+from sweeps.workers.job_searcher import JobSearcher
+from sweeps.workers.tasks import RETRIES
+
+
+def test_no_more_run_than_are_wanted_and_the_end_is_the_last_one(
+    searcher: JobSearcher, source: Source
+) -> None:
+    assert [searcher.suggest(name)["job"].key for name in "ab"] == ["k0", "k1"]
+    assert searcher.suggest("c") is None
+    report(searcher, "a")
+    assert searcher.suggest("c")["job"].key == "k2"
+    report(searcher, "b")
+    assert searcher.suggest("d") is None, "the one that runs may be lost"
+    report(searcher, "c")
+    assert searcher.suggest("d") == Searcher.FINISHED
+    assert [r.key for r in source.records] == ["k0", "k1", "k2"]
+    assert source.records[0].resources == {"cpus": 1, "gpus": 0.25}
+    assert source.records[0].cost("gpus") == 1.5 / 4
+
+
+def test_a_lost_job_starts_again_and_is_given_up_after_its_retries(
+    searcher: JobSearcher, source: Source
+) -> None:
+    source.waiting = source.waiting[:1]
+    for attempt in range(RETRIES + 1):
+        assert searcher.suggest(f"t{attempt}")["job"].key == "k0"
+        assert source.records == []
+        lost_worker(searcher, f"t{attempt}", "the node died")
+    (lost,) = source.records
+    assert (lost.status, lost.cause, lost.lost) == ("failed", "infrastructure", True)
+    assert lost.reason == "its worker was lost 4 times: the node died"
+    assert lost.resources == {"cpus": 1, "gpus": 0.25}
+    assert searcher.suggest("end") == Searcher.FINISHED
+
+
+def test_a_trial_that_took_too_long_is_not_started_again(
+    searcher: JobSearcher, source: Source
+) -> None:
+    searcher.suggest("a")
+    searcher.overdue.add("a")
+    searcher.on_trial_complete("a", error=True)
+    (late,) = source.records
+    assert (late.status, late.cause, late.lost) == ("failed", "timeout", False)
+    assert late.reason == "timeout: it had not ended after 5 s"
+
+
+def test_a_trial_that_is_short_of_memory_each_time_says_so(
+    searcher: JobSearcher, source: Source
+) -> None:
+    source.waiting = source.waiting[:1]
+    for attempt in range(RETRIES + 1):
+        searcher.suggest(f"t{attempt}")
+        lost_worker(searcher, f"t{attempt}", "OutOfMemoryError: node low on memory")
+    assert source.records[0].cause == "memory"
+
+
+def test_a_source_that_cannot_go_on_ends_the_run_and_keeps_its_error(
+    searcher: JobSearcher, source: Source
+) -> None:
+    searcher.suggest("a")
+    searcher.suggest("b")
+    source.broken = True
+    report(searcher, "a")
+    assert isinstance(searcher.error, OSError)
+    report(searcher, "b")
+    assert source.records == []
+    assert searcher.suggest("c") == Searcher.FINISHED
+
+
+def test_a_job_that_only_waited_when_tune_ended_has_lost_nothing(
+    searcher: JobSearcher, source: Source
+) -> None:
+    searcher.suggest("a")
+    searcher.suggest("b")
+    searcher.running["a"].started = 1.0
+    assert searcher.requeue("LocalRayletDiedError") == 1
+    assert searcher.running == {}
+    assert [searcher.suggest(name)["job"].key for name in "cd"] == ["k0", "k1"]
+    assert source.records == []
+
+
+def test_an_overdue_job_is_recorded_when_tune_ends_first(
+    searcher: JobSearcher, source: Source
+) -> None:
+    searcher.suggest("a")
+    searcher.suggest("b")
+    searcher.overdue.add("a")
+    assert searcher.requeue("OutOfMemoryError", {"b"}) == 2
+    assert [(r.key, r.cause) for r in source.records] == [("k0", "timeout")]
+    assert searcher.suggest("c")["job"].key == "k1"
+
+
+RECORD = TrialRecord("k", "tiny", "search", "some", "jit", 0, "failed", resources={"cpus": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("cause", "operation", "again"),
+    [
+        ("exception", RunSettings(), False),
+        ("infrastructure", RunSettings(), True),
+        ("memory", RunSettings(), False),
+        ("memory", RunSettings(resources=Resources(cpus=2)), True),
+        ("timeout", RunSettings(trial_timeout=5), False),
+        ("timeout", RunSettings(trial_timeout=60), True),
+        ("timeout", RunSettings(), True),
+    ],
+)
+def test_what_is_repeated_by_the_next_run(cause: str, operation: RunSettings, again: bool) -> None:
+    """What was lost, and what a limit ended that is another now."""
+    assert runs_again(replace(RECORD, cause=cause, time_total=5.1), operation) is again
+    assert not runs_again(replace(RECORD, status="finished"), operation)
