@@ -32,7 +32,7 @@ def test_files_and_links_of_a_page_exist(page: str) -> None:
         ("mu/models/architectures.py", ["MODELS", "TOKEN_MODELS", "IMAGENET_FORMS"]),
         ("mu/forget.py", ["KINDS", "select", "__post_init__"]),
         ("sweeps/study/search.py", ["Search"]),
-        ("sweeps/search/cells.py", ["_sampler"]),
+        ("sweeps/search/samplers.py", ["make_sampler"]),
         ("reports/contents.py", ["FIGURES", "TABLES"]),
         ("tests/tiny_data.py", ["MAKERS"]),
         ("tests/toy.py", ["REQUESTS"]),

@@ -15,7 +15,7 @@ from torch import nn
 
 from mu.knobs import Count, NonNegative, Positive
 from mu.split import Split
-from mu.training import fit
+from mu.training import Hyperparameters, fit
 
 NEEDS = ("retain",)
 IMPAIRS_FIRST = True
@@ -43,12 +43,5 @@ def unlearn(
                     weight.shape, generator=generator
                 )  # on the CPU, as the generator is
                 weight += noise * weight.std() * draws.to(weight.device)
-    yield from fit(
-        model,
-        split.retain,
-        generator,
-        epochs=epochs,
-        batch_size=batch_size,
-        lr=lr,
-        weight_decay=5e-4,
-    )
+    repair = Hyperparameters(epochs=epochs, batch_size=batch_size, lr=lr, weight_decay=5e-4)
+    yield from fit(model, split.retain, generator, repair)
