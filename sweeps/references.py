@@ -126,7 +126,7 @@ def _refuse_guessing(
         }
         for (forget, seed), scored in trainers.score(dict(supplied.values()), (role,)).items():
             checkpoint = plan.study.supplied[role, forget, seed]
-            held_out = scored[role].found.held_out
+            held_out = scored[role].evaluation.held_out
             refuse_guessing(checkpoint, role, seed, held_out.get("test", held_out["val"]))
 
 
@@ -154,16 +154,19 @@ class _Recorder:
 
     def compare(self, role: str, forget: str, group: Group) -> dict[ProblemName, ReferenceScores]:
         """Record one request's references on the seeds of a role; return what trials are compared with."""
-        views = next(iter(group.values()))["retrain"].found.scores
+        views = next(iter(group.values()))["retrain"].evaluation.scores
         mean = {
-            view: mean_of([scored["retrain"].found.scores[view] for scored in group.values()])
+            view: mean_of([scored["retrain"].evaluation.scores[view] for scored in group.values()])
             for view in views
         }
         references = {}
         for seed, scored in group.items():
             original, retrained = scored["original"], scored["retrain"]
             reference = ReferenceScores(
-                mean, original.found.scores, retrained.found.forget.logits, original.untrained
+                mean,
+                original.evaluation.scores,
+                retrained.evaluation.forget.logits,
+                original.untrained,
             )
             references[forget, seed] = reference
             for method in scored:
@@ -184,11 +187,11 @@ class _Recorder:
         reference: ReferenceScores,
     ) -> dict[str, dict[str, float]]:
         """The metrics of one reference by view; keeps a retrained model's outputs where an audit needs them."""
-        evaluation = group[seed][method].found
+        evaluation = group[seed][method].evaluation
         whole_class = self.study.forget[forget].whole_class
         values = complete(evaluation, reference, whole_class, self.study.search.mean_gap)
         if method == "retrain":
-            others = [s["retrain"].found.forget.logits for n, s in group.items() if n != seed]
+            others = [s["retrain"].evaluation.forget.logits for n, s in group.items() if n != seed]
             for view in values.values():
                 _compare_with_others(view, evaluation.forget, others)
             if role == "report" and self.study.audit.models:
@@ -229,8 +232,8 @@ class _Recorder:
             status="finished",
             role=role,
             metrics=values,
-            unavailable=scored.found.unavailable,
-            confusions=sparse(scored.found.confusions) if role == "report" else {},
+            unavailable=scored.evaluation.unavailable,
+            confusions=sparse(scored.evaluation.confusions) if role == "report" else {},
             environment=environment,
             resources={name: amount for name, amount in slot.items() if amount},
             time_total=took,

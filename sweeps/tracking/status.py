@@ -32,7 +32,7 @@ def show(
 
     Args:
         line: The last `study` line of its results.
-        found: Its records.
+        records: Its records.
     """
     owner, live = results.owner(folder), _summary(folder)
     state = f"run by {owner}" if owner else "not running"

@@ -36,12 +36,12 @@ class Scored:
     """A reference on one problem.
 
     Args:
-        found: Its outputs, and the metrics that need no retrained model.
+        evaluation: Its outputs, and the metrics that need no retrained model.
         untrained: Logits on D_f of the network with initial weights, float32 [N, K].
         environment: Where it was scored.
     """
 
-    found: Evaluation
+    evaluation: Evaluation
     untrained: NDArray[np.float32]
     environment: dict[str, str]
 
