@@ -11,18 +11,18 @@ import shlex
 import sys
 import traceback
 from collections.abc import Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from mu import methods, record
+from mu import record
 from sweeps.errors import StudyError, SweepError
 from sweeps.state import credentials, results
 from sweeps.state.credentials import hide
 from sweeps.study import yaml_file
-from sweeps.study.study_file import json_schema
 
 DONE, SOME_FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 
@@ -173,11 +173,14 @@ def _studies(options: argparse.Namespace) -> int:
 
 
 def _schema(options: argparse.Namespace) -> int:
-    print(json.dumps(json_schema(), indent=2))
+    print(
+        resources.files("sweeps.study").joinpath("schema.json").read_text(encoding="utf-8"), end=""
+    )
     return DONE
 
 
 def _methods(options: argparse.Namespace) -> int:
+    from mu import methods
     from sweeps import launch
 
     listed = []

@@ -17,6 +17,13 @@ TORCH_FREE = (
     "mu.record",
     "mu.selection",
 )
+START = (
+    "sweeps.__main__",
+    "sweeps.state.results",
+    "sweeps.tracking.status",
+    "sweeps.tracking.mlflow",
+)
+"""What the commands import that only read, and ``run`` before it has read the study."""
 MODULES = sorted(module.name for module in pkgutil.walk_packages([str(ROOT / "mu")], prefix="mu."))
 
 
@@ -37,3 +44,8 @@ def test_module_is_free_of_torch(name: str) -> None:
 
 def test_importing_the_package_imports_nothing() -> None:
     assert imported_by(["mu"], ["numpy", "torch", "sklearn", "PIL"]) == ""
+
+
+@pytest.mark.parametrize("name", START)
+def test_the_start_of_the_command_line_is_light(name: str) -> None:
+    assert imported_by([name], ["torch", "pydantic", "ray", "mlflow", "optuna", "sklearn"]) == ""

@@ -5,10 +5,13 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from mu.record import TrialRecord
 from sweeps.phases import final_phases
-from sweeps.study.resources import Budget
+
+if TYPE_CHECKING:
+    from sweeps.study.resources import Budget
 
 Planned = Mapping[str, Mapping[str, float]]
 """Phase to its number of `trials` and, roughly, of `samples` that they train on."""

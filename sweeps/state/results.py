@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import fcntl
 import json
 import os
@@ -18,7 +17,6 @@ import yaml
 
 from mu import record as records
 from mu.record import TrialRecord
-from mu.training import Recipe
 from sweeps.errors import StudyError, SweepError
 from sweeps.phases import PHASES
 from sweeps.state.store import write_atomically
@@ -125,8 +123,6 @@ def _comparable(line: Mapping[str, Any]) -> dict[str, Any]:
         "selection": definition["selection"],
     }
     flat |= {f"training.{key}": value for key, value in definition["training"].items()}
-    for field in dataclasses.fields(Recipe):  # of studies that began before there was a choice
-        flat.setdefault(f"training.{field.name}", field.default)
     flat |= {f"forget.{key}": value for key, value in definition["forget"].items()}
     flat |= {
         f"forget.{name}: samples": facts["selected"]
