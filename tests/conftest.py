@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from pathlib import Path
 
+import failures
 import pytest
 import studies
 import torch
@@ -16,6 +18,21 @@ from mu.problem import Problem, Weights
 from mu.split import Split
 
 torch.set_num_threads(1)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Begin to note what studies print."""
+    failures.begin()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show what studies printed below the traceback of a test that failed."""
+    report = yield
+    if report.failed:
+        report.sections += failures.sections()
+    return report
 
 
 @pytest.fixture(scope="session")

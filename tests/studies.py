@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import failures
 import yaml
 
 from mu import record
@@ -84,15 +85,25 @@ def musweep(
     environment: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run the command line in `folder`, with more variables in its environment."""
-    return subprocess.run(
-        [sys.executable, "-m", "sweeps", *arguments],
-        cwd=folder,
-        env=_with(environment),
-        capture_output=True,
-        text=True,
-        timeout=timeout_seconds,
-        check=False,
-    )
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-m", "sweeps", *arguments],
+            cwd=folder,
+            env=_with(environment),
+            capture_output=True,
+            text=True,
+            timeout=timeout_seconds,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        printed = [
+            part.decode() if isinstance(part, bytes) else part or ""
+            for part in (error.stdout, error.stderr)
+        ]
+        failures.note(arguments, "".join(printed))
+        raise
+    failures.note(arguments, ended.stdout + ended.stderr)
+    return ended
 
 
 def here(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -108,6 +119,7 @@ def here(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     finally:
         os.chdir(before)
         signal.signal(signal.SIGTERM, on_sigterm)
+        failures.note(arguments, shown.getvalue() + said.getvalue())
     return subprocess.CompletedProcess(arguments, code, shown.getvalue(), said.getvalue())
 
 

@@ -476,6 +476,7 @@ def test_what_is_downloaded_is_held_against_its_checksum(
     load(spec("cifar10", tmp_path), cache)  # as they are, when the user says that they are there
 
 
+@pytest.mark.filterwarnings("ignore:Retry downloading")  # scikit-learn's, between its attempts
 @pytest.mark.parametrize("name", ["cifar10", "svhn", "mnist", "tiny_imagenet", "20newsgroups"])
 def test_a_download_that_fails_is_one_line(
     name: str, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
