@@ -145,7 +145,8 @@ class Ledger:
             "compute_seconds_by_phase": dict(self.compute),
             "cost_seconds": dict(used(self.results.records.values())),
             "cost_seconds_by_method": by_method(self.results.records.values()),
-            "efficiency": compute / max(compute, self.slots.seconds),
+            "efficiency": compute
+            / (max(compute, self.slots.seconds) or 1.0),  # before there are slots
         }
 
 
