@@ -1,16 +1,21 @@
-# `make demo`, `make test` and `make lint` set up .venv from requirements.lock when it is not there yet.
+# `make demo`, `make test`, `make test-all` and `make lint` set up .venv from requirements.lock when it is not there yet.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-faults test-all lint clean
 
 demo: $(READY)
 	$(BIN)/musweep run demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not fault"
+
+test-faults: $(READY)
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m fault
+
+test-all: test test-faults
 
 lint: $(READY)
 	$(BIN)/ruff check .

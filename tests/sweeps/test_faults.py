@@ -40,7 +40,7 @@ from sweeps.workers import cluster, job_searcher
 from sweeps.workers.tasks import CHECKPOINT
 from sweeps.workers.trainers import Trainers
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.fault]
 TROUBLES = {
     "hangs": "time.sleep(3600)",
     "raises": "raise RuntimeError(f'told to fail {Mishap(2)}')",

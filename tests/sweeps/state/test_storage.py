@@ -69,6 +69,7 @@ def test_a_store_that_goes_away_is_an_os_error_whatever_its_protocol_raises(
 
 
 @pytest.mark.slow
+@pytest.mark.fault
 def test_an_mlflow_server_over_postgresql_takes_records(postgres: Postgres, tmp_path: Path) -> None:
     with mlflow_server(postgres.create("mlflow_records"), tmp_path) as address:
         tracker = Tracker(address, "far")
@@ -96,6 +97,7 @@ def asked(folder: Path, location: str, during: Any = lambda number: None) -> lis
 
 
 @pytest.mark.slow
+@pytest.mark.fault
 def test_a_search_over_postgresql_asks_what_a_journal_would_even_if_it_goes_away(
     postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,6 +116,7 @@ def test_a_search_over_postgresql_asks_what_a_journal_would_even_if_it_goes_away
 
 
 @pytest.mark.slow
+@pytest.mark.fault
 def test_a_sweep_waits_for_a_database_that_does_not_answer_for_20_seconds(
     finished: Path, postgres: Postgres, tmp_path: Path
 ) -> None:
@@ -150,6 +153,7 @@ def test_a_sweep_waits_for_a_database_that_does_not_answer_for_20_seconds(
 
 
 @pytest.mark.slow
+@pytest.mark.fault
 def test_a_database_that_stays_away_ends_the_wait(
     postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -248,6 +252,7 @@ def test_a_secret_that_was_given_is_hidden_wherever_it_stands(
 
 
 @pytest.mark.slow
+@pytest.mark.fault
 def test_a_study_over_all_three_leaves_no_password_behind(
     postgres: Postgres, s3: dict[str, str], tmp_path: Path
 ) -> None:

@@ -104,6 +104,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 @pytest.mark.slow
+@pytest.mark.fault
 def test_a_long_trial_goes_on_when_its_worker_and_its_driver_are_lost(
     tmp_path: Path, undisturbed: dict[str, Any]
 ) -> None:
@@ -149,6 +150,7 @@ def nodes() -> Iterator[Cluster]:
 
 
 @pytest.mark.slow
+@pytest.mark.fault
 def test_a_trial_is_saved_between_sigterm_and_the_end_of_its_node(
     tmp_path: Path, nodes: Cluster, undisturbed: dict[str, Any]
 ) -> None:
@@ -200,6 +202,7 @@ class Noticing(CheckpointStore):
 
 
 @pytest.mark.slow
+@pytest.mark.fault
 def test_a_training_is_saved_when_its_node_is_drained(tmp_path: Path, nodes: Cluster) -> None:
     wanted = study_files.parse(studies.tiny(training__epochs=100_000), "study.yaml")
     plan = Plan(wanted, preflight.load_data(wanted, "study.yaml"))
