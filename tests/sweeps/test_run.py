@@ -179,6 +179,7 @@ def test_samples_are_ranked_by_workers_before_anything_else_and_written_down(
     assert "ranking" not in again.stdout
 
 
+@pytest.mark.fault
 def test_a_killed_driver_continues_without_loss_or_repetition(
     finished: Path, tmp_path: Path
 ) -> None:
