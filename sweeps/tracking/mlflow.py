@@ -134,6 +134,8 @@ def ui_environment(uri: str) -> dict[str, str]:
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # eight processes that nothing here uses
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_LOGGING_LEVEL": "ERROR",
+        # MLflow's server imports it, and nobody who reads the warning can change that.
+        "PYTHONWARNINGS": "ignore:starlette.middleware.wsgi is deprecated",
         **inherited,
         "MLFLOW_BACKEND_STORE_URI": database_url(uri),
     }

@@ -281,6 +281,8 @@ def test_the_ui_refuses_other_hosts_even_where_the_check_is_switched_off(
                 "GET", "/api/2.0/mlflow/experiments/get?experiment_id=0", headers={"Host": host}
             )
             assert connection.getresponse().status == status
+    (log,) = tmp_path.glob("mlflow-*.log")
+    assert "Warning" not in log.read_text()
 
 
 def listening(pids: set[str]) -> set[str]:
