@@ -51,6 +51,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return SOME_FAILED
 
 
+def _path(text: str) -> Path:
+    """A path of this machine, also where a shell did not expand its `~`."""
+    return Path(text).expanduser()
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="musweep", description="Hyperparameter sweeps for machine unlearning."
@@ -59,8 +64,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_run(commands)
 
     report = commands.add_parser("report", help="write the report of a study again")
-    report.add_argument("folder", type=Path, metavar="STUDY_DIR")
-    report.add_argument("--out", type=Path, help="where to write it (STUDY_DIR/report)")
+    report.add_argument("folder", type=_path, metavar="STUDY_DIR")
+    report.add_argument("--out", type=_path, help="where to write it (STUDY_DIR/report)")
     report.set_defaults(command=_report)
 
     shipped = commands.add_parser("studies", help="list the studies that ship with musweep")
@@ -71,11 +76,11 @@ def _parser() -> argparse.ArgumentParser:
 
     listing = commands.add_parser("methods", help="list the unlearning methods")
     listing.add_argument("--json", action="store_true", help="as JSON")
-    listing.add_argument("--methods-path", type=Path, help="folder with methods of your own")
+    listing.add_argument("--methods-path", type=_path, help="folder with methods of your own")
     listing.set_defaults(command=_methods)
 
     status = commands.add_parser("status", help="show how far a study is")
-    status.add_argument("folder", type=Path, metavar="STUDY_DIR")
+    status.add_argument("folder", metavar="STUDY_DIR")  # of the cluster's head with --address
     status.add_argument(
         "--address",
         help="dashboard of the cluster where STUDY_DIR is, such as http://localhost:8265",
@@ -83,14 +88,14 @@ def _parser() -> argparse.ArgumentParser:
     status.set_defaults(command=_status)
 
     ui = commands.add_parser("ui", help="serve the MLflow UI of a study")
-    ui.add_argument("folder", type=Path, metavar="STUDY_DIR", nargs="?")
+    ui.add_argument("folder", type=_path, metavar="STUDY_DIR", nargs="?")
     ui.add_argument("--tracking-uri", help="MLflow store (mlflow.db in STUDY_DIR)")
     ui.add_argument("--host", default="127.0.0.1")
     ui.add_argument("--port", type=int, default=5000)
     ui.set_defaults(command=_ui)
 
     sync = commands.add_parser("sync", help="send records to MLflow that it does not have yet")
-    sync.add_argument("folder", type=Path, metavar="STUDY_DIR")
+    sync.add_argument("folder", type=_path, metavar="STUDY_DIR")
     sync.add_argument(
         "--tracking-uri", default=os.environ.get("MLFLOW_TRACKING_URI"), metavar="URI",
         help="MLflow ($MLFLOW_TRACKING_URI, or mlflow.db in STUDY_DIR)",
@@ -104,7 +109,7 @@ def _add_run(commands: Any) -> None:
     run = commands.add_parser("run", help="run a study, or continue it")
     run.add_argument("study", help="study file, or the name of one that ships with musweep")
     run.add_argument(
-        "--results", default=given("MUSWEEP_RESULTS", "results"), type=Path,
+        "--results", default=given("MUSWEEP_RESULTS", "results"), type=_path,
         help="folder of all results ($MUSWEEP_RESULTS, or results)",
     )  # fmt: skip
     run.add_argument(
@@ -123,8 +128,8 @@ def _add_run(commands: Any) -> None:
         "--address", default=_cluster_of_this_job(),
         help="running Ray cluster to join, or auto ($RAY_ADDRESS; none: start Ray here)",
     )  # fmt: skip
-    run.add_argument("--methods-path", type=Path, help="folder with methods of your own")
-    run.add_argument("--code-path", type=Path, help="folder with modules of your own models")
+    run.add_argument("--methods-path", type=_path, help="folder with methods of your own")
+    run.add_argument("--code-path", type=_path, help="folder with modules of your own models")
     run.add_argument("--dry-run", action="store_true", help="print what would run, and stop")
     run.add_argument(
         "-o", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
@@ -216,14 +221,15 @@ def _methods(options: argparse.Namespace) -> int:
 
 def _status(options: argparse.Namespace) -> int:
     if options.address is not None:
-        from sweeps.tracking import remote as jobs
+        from sweeps.tracking import remote
 
-        print(jobs.run(["status", str(options.folder)], options.address), end="")
+        print(remote.run(["status", options.folder], options.address), end="")
         return DONE
     from sweeps.tracking import status
 
-    line, records = _read(options.folder)
-    status.show(options.folder, line, records, Console())
+    folder = _path(options.folder)
+    line, records = _read(folder)
+    status.show(folder, line, records, Console())
     return DONE
 
 
@@ -262,7 +268,7 @@ def _sync(options: argparse.Namespace) -> int:
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], list[record.TrialRecord]]:
-    path = folder.expanduser() / results.TRIALS
+    path = folder / results.TRIALS
     if not path.is_file():
         raise StudyError(f"{folder}: there is no {results.TRIALS}; give the folder of a study")
     try:

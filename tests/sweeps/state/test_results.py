@@ -116,6 +116,19 @@ def test_a_store_gives_back_what_it_was_given(location: str, tmp_path: Path) -> 
     np.testing.assert_array_equal(found["0.weight"], arrays["0.weight"])
 
 
+def test_status_finds_who_runs_a_study_under_a_path_with_a_tilde(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: dict[str, object]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    running = Results(tmp_path / "results" / "tiny")
+    running.begin(line)
+    try:
+        shown = studies.here(tmp_path, "status", "~/results/tiny").stdout
+    finally:
+        running.close()
+    assert "0 trials recorded, run by process" in shown
+
+
 @pytest.mark.parametrize("command", ["run", "report", "status", "sync"])
 def test_results_of_version_0_1_are_refused_by_name_and_left_as_they_are(
     tmp_path: Path, command: str
