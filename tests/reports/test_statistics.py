@@ -130,6 +130,7 @@ def test_distances_between_retrained_models() -> None:
     assert leave_one_out(values) == pytest.approx([3.0, 1.5, 4.5])
     assert pairwise(values) == [1.0, 5.0, 4.0]
     assert noise_floor(values) == pytest.approx(3.0)
+    assert leave_one_out([1.0, 4.0]) == [3.0, 3.0]
     assert leave_one_out([1.0]) == pairwise([1.0]) == []
 
 
@@ -206,6 +207,11 @@ def test_budget_of_the_first_is_enough_and_of_few_trials_unknown() -> None:
     assert second.margin == pytest.approx(0.1)
     assert second.enough is None
     assert tuning_check.check_tuning(study, "random10", "absent") is None
+
+
+def test_the_least_number_of_trials_can_tell_whether_they_were_enough() -> None:
+    for trials, enough in ((tuning_check.ENOUGH - 1, None), (tuning_check.ENOUGH, True)):
+        assert tuning_check.TuningCheck(gain=0.1, margin=0.2, trials=trials).enough is enough
 
 
 def signs_by_enumeration(differences: Sequence[float]) -> float:

@@ -77,6 +77,14 @@ def test_signed_rank_test_is_scipys(values, random) -> None:
     assert swapped.median_difference == pytest.approx(-test.median_difference)
 
 
+@pytest.mark.parametrize(("count", "method"), [(50, "exact"), (51, "asymptotic")])
+def test_p_is_exact_up_to_fifty_differences(count: int, method: str) -> None:
+    rng = np.random.default_rng(count)
+    values, reference = rng.normal(0.2, 1, count), rng.normal(0, 1, count)
+    expected = scipy.stats.wilcoxon(values, reference, method=method, correction=False).pvalue
+    assert closeness.wilcoxon(values, reference).p == pytest.approx(expected, rel=1e-12)
+
+
 def test_signed_rank_test_spans_its_scale() -> None:
     logits = np.random.default_rng(0).normal(size=(300, 5))
     assert closeness.entropy_wilcoxon(logits, logits).p == 1.0
