@@ -12,7 +12,7 @@ The modules beside them, in this order:
 * ``training``: the one supervised loop, with ``snapshot``, which saves where it is, and ``launch``, which records its steps;
   ``device``: where tensors live.
 * ``problem``: data x model x recipe x forget request x seed; its split, its references, their content keys.
-* ``split``: what a method is handed; ``knobs``: typed hyperparameters; ``gradients``: of single samples.
+* ``split``: what a method is handed, with ``memo``, which keeps results that trials share; ``knobs``: typed hyperparameters; ``gradients``: of single samples.
 * ``evaluate``: one pass of a model per set of samples, then arithmetic.
 * ``record``: what a trial leaves behind, as one JSON line; ``selection``: which trial stands for a cell.
 * ``vision``: the one place that imports torchvision.

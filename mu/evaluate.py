@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from mu import metrics
 from mu.data import Examples, stratified_choice
 from mu.keys import derive_seed
+from mu.memo import Diagnostics
 from mu.metrics import attacks, closeness
 from mu.metrics.attacks import CHUNKED_INPUTS, MIN_FIT, SVC_INPUTS
 from mu.models import eval_mode
-from mu.split import Diagnostics
 
 COSTLY = ("svc", "starting_kit", "svc_chunked", "svc_columns")
 """Groups of costly attacks: what `mia_svc_*` and `mia_acc_forget_test` need, Akbari et al.'s chunked attack, and the

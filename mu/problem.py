@@ -19,10 +19,11 @@ from mu.device import pays_on_cpu, upload
 from mu.evaluate import Outputs, costly_score, outputs, score, unavailable
 from mu.forget import ForgetRequest, members, select
 from mu.keys import content_key, derive_seed
+from mu.memo import Memo
 from mu.models import Model, Normalization, build, checkpoints, resolve
 from mu.models.precision import at_precision
 from mu.rng import generator, seed_process
-from mu.split import Memo, Split
+from mu.split import Split
 from mu.training import Recipe, train
 
 TRAINING_VERSION, CHANNELS_LAST_VERSION = 2, 3

@@ -234,7 +234,8 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _ui(options: argparse.Namespace) -> int:
-    from sweeps.tracking.mlflow import local_uri, ui_command, ui_environment
+    from sweeps.tracking.mlflow import local_uri
+    from sweeps.tracking.mlflow_ui import ui_command, ui_environment
 
     if options.tracking_uri is None and options.folder is None:
         raise StudyError("ui: give STUDY_DIR or --tracking-uri")

@@ -23,7 +23,7 @@ from sweeps.tracking.progress import Progress
 
 if TYPE_CHECKING:
     from sweeps.tracking.mlflow import Tracking
-    from sweeps.workers.cluster import Slots
+    from sweeps.workers.slots import Slots
 
 SUMMARY_SECONDS = 10.0
 """How often ``summary.json`` is written while a study runs."""

@@ -166,7 +166,7 @@ def postgres() -> Iterator[Postgres]:
 @contextmanager
 def mlflow_server(store: str, folder: Path) -> Iterator[str]:
     """Run an MLflow server over a store, as `musweep ui` starts it; yields its address."""
-    from sweeps.tracking.mlflow import ui_command, ui_environment
+    from sweeps.tracking.mlflow_ui import ui_command, ui_environment
 
     port = free_port()
     address = f"http://{LOOPBACK}:{port}"

@@ -28,6 +28,7 @@ LAYERS = (
         "sweeps.preflight",
         "sweeps.references",
         "sweeps.run",
+        "sweeps.shadow_attacks",
         "sweeps.splits",
     ),
     ("sweeps.__main__",),

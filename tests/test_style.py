@@ -38,6 +38,7 @@ def test_half_of_the_files_have_at_most_140_lines() -> None:
         len(path.read_text(encoding="utf-8").splitlines())
         for package in PRODUCT
         for path, _ in modules(ROOT / package)
+        if path.name != "__init__.py"
     ]
     assert len(lengths) > 100
     assert statistics.median(lengths) <= 140

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from mu.record import TrialRecord, trial_line
-from sweeps.state.credentials import database_url
 
 END = "end\n"
 """The last line to the process. Without it the driver was lost, and the next run sends the missing records."""
@@ -111,31 +110,4 @@ def describe(study_line: Mapping[str, Any]) -> dict[str, str]:
         "data": f"{study_line['data']['name']} {study_line['data']['fingerprint']}",
         "model": str(study_line["definition"]["model"]),
         **{f"version.{name}": value for name, value in study_line["versions"].items()},
-    }
-
-
-def ui_command(host: str, port: int) -> list[str]:
-    """Return the command that serves the UI of a store, with one worker: more only slow it down."""
-    return ["mlflow", "server", "--host", host, "--port", str(port), "--workers", "1"]
-
-
-def ui_environment(uri: str) -> dict[str, str]:
-    """Return the environment of the UI's process.
-
-    It holds the store's URL, since a list of processes would show a password on the command line, and no variable that
-    weakens the UI's host checks.
-    """
-    inherited = {
-        name: value
-        for name, value in os.environ.items()
-        if name != "MLFLOW_SERVER_DISABLE_SECURITY_MIDDLEWARE"
-    }
-    return {
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # eight processes that nothing here uses
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "MLFLOW_LOGGING_LEVEL": "ERROR",
-        # MLflow's server imports it, and nobody who reads the warning can change that.
-        "PYTHONWARNINGS": "ignore:starlette.middleware.wsgi is deprecated",
-        **inherited,
-        "MLFLOW_BACKEND_STORE_URI": database_url(uri),
     }

@@ -1,4 +1,4 @@
-"""A running Ray: started here or joined, and how many trials it holds while it grows and shrinks."""
+"""A running Ray: started here, reachable from this machine alone, or joined."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import logging
 import os
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -17,93 +16,11 @@ from typing import Any
 import ray
 
 from sweeps.errors import SweepError
-from sweeps.study.resources import Resources, Slot
+from sweeps.study.resources import Resources
+from sweeps.workers.slots import Slots
 
-LOOK_SECONDS = 2.0
-"""How often the nodes of the cluster are counted."""
 AHEAD = 64
 """Least number of trials asked for on a cluster: those that wait are what an autoscaler grows for."""
-
-
-class Slots:
-    """How many pieces of work fit on the cluster at once, and the sum of this over time.
-
-    Args:
-        slot: What each piece of work occupies.
-        limit: Most at once; None is as many as fit.
-    """
-
-    def __init__(self, slot: Slot, limit: int | None):
-        self._limit = limit
-        self._lock = threading.Lock()
-        self._seconds = 0.0
-        self._counted = time.monotonic()
-        self._slot = slot
-        self.now = self._fit()
-        self.most = self.now
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._follow, name="slots", daemon=True)
-        self._thread.start()
-
-    def use(self, slot: Slot) -> None:
-        """Count slots of another size from now on."""
-        self._slot = slot
-        self._count()
-
-    @property
-    def seconds(self) -> float:
-        """Slots times seconds so far: what there was to use."""
-        with self._lock:
-            return self._seconds + self.now * (time.monotonic() - self._counted)
-
-    def close(self) -> None:
-        """Stop counting."""
-        self._ended.set()
-        self._thread.join()
-
-    def _follow(self) -> None:
-        while not self._ended.wait(LOOK_SECONDS):
-            self._count()
-
-    def _count(self) -> None:
-        count = self._fit()
-        with self._lock:
-            time_counted = time.monotonic()
-            self._seconds += self.now * (time_counted - self._counted)
-            self._counted, self.now = time_counted, count
-            self.most = max(self.most, count)
-
-    def _fit(self) -> int:
-        count = sum(fit(self._slot, node["Resources"]) for node in ray.nodes() if node["Alive"])
-        return count if self._limit is None else min(count, self._limit)
-
-
-def fit(slot: Slot, node: dict[str, float]) -> int:
-    """Return how many slots a node holds.
-
-    Args:
-        node: Resources of the node, by Ray's names.
-    """
-    counts = []
-    for name, amount in ray_resources(slot).items():
-        available = node.get(name, 0.0)
-        if name == "GPU" and amount < 1:
-            # A part of a GPU is on one device: two halves of two devices hold nothing.
-            counts.append(int(available) * int(1 / amount + 1e-9))
-        else:
-            counts.append(int(available / amount + 1e-9))
-    return min(counts)
-
-
-def ray_resources(slot: Slot) -> dict[str, float]:
-    """Return the resources of a slot by Ray's names, without those of which it needs none."""
-    amounts = {"CPU": slot.cpus, "GPU": slot.gpus, **slot.custom}
-    return {name: amount for name, amount in amounts.items() if amount}
-
-
-def ray_options(slot: Slot) -> dict[str, Any]:
-    """Return the options of a Ray task that occupies a slot."""
-    return {"num_cpus": slot.cpus, "num_gpus": slot.gpus, "resources": dict(slot.custom)}
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from mu.problem import Problem, Role
 from sweeps.errors import SweepError
 from sweeps.plan import Plan
 from sweeps.state.checkpoint_store import CheckpointStore
-from sweeps.workers.cluster import ray_options
+from sweeps.workers.slots import ray_options
 from sweeps.workers.tasks import (
     CHECKPOINT,
     RETRIES,

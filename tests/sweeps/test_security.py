@@ -25,7 +25,8 @@ from sweeps.__main__ import main
 from sweeps.errors import StudyError
 from sweeps.state.store import Store, pack, unpack
 from sweeps.study import study, yaml_file
-from sweeps.tracking.mlflow import local_uri, ui_environment
+from sweeps.tracking.mlflow import local_uri
+from sweeps.tracking.mlflow_ui import ui_environment
 
 SOURCES = sorted(
     path

@@ -25,7 +25,8 @@ from sweeps.errors import SweepError
 from sweeps.study.resources import Resources, Slot
 from sweeps.submit import arguments
 from sweeps.workers import cluster as clusters
-from sweeps.workers.cluster import fit, loopback_only, ray_options
+from sweeps.workers.cluster import loopback_only
+from sweeps.workers.slots import fit, ray_options
 
 FILES = ("cluster.yaml", "cluster.local.yaml")
 
