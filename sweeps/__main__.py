@@ -145,7 +145,7 @@ def _run(options: argparse.Namespace) -> int:
     asked = launch.Options(
         **{each.name: getattr(options, each.name) for each in dataclasses.fields(launch.Options)}
     )
-    plan = launch.make_plan(options.study, asked)
+    plan = launch.make_plan(options.study, asked, options.dry_run)
     if options.dry_run:
         from sweeps.estimate import print_plan
 

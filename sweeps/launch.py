@@ -71,8 +71,11 @@ class Finished:
     failed: int
 
 
-def make_plan(name: str, options: Options) -> Plan:
+def make_plan(name: str, options: Options, dry_run: bool = False) -> Plan:
     """Read a study, by file or by the name of a shipped one, load its data, and check that all of it fits.
+
+    Args:
+        dry_run: Whether it is planned only, maybe for another machine; else this one must hold its trials.
 
     Raises:
         StudyError: Something in it is wrong; the message names file, key, value and what is allowed.
@@ -86,6 +89,8 @@ def make_plan(name: str, options: Options) -> Plan:
         options.code_path is not None,
     )
     credentials.remember(wanted.settings.notify)
+    if options.address is None and not dry_run:
+        _check_machine(wanted)
     return Plan(wanted, preflight.load_data(wanted, str(path)))
 
 
@@ -100,8 +105,6 @@ def run(plan: Plan, options: Options, console: Console, again: str) -> Finished:
         SweepError: It could not be run to its end; what has ended is kept.
         KeyboardInterrupt: It was stopped; what has ended is kept.
     """
-    if options.address is None:
-        _check_machine(plan.study)
     locations = Locations(
         options.results.expanduser() / plan.study.name,
         options.storage,
