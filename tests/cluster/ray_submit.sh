@@ -136,8 +136,12 @@ say "the cluster is up"
 
 ray submit "$work/cluster.yaml" sweeps/submit.py -- run studies/small.yaml > "$work/submit.log" 2>&1
 say "ray submit has run a study"
-ray exec "$work/cluster.yaml" 'ray status' > "$work/status.log" 2>&1
-grep -q '/2.0 CPU' "$work/status.log"
+# `ray up` returns when the head is up; on a slow machine the second worker comes after the study has ended.
+until ray exec "$work/cluster.yaml" 'ray status' > "$work/status.log" 2>&1 && grep -q '/2.0 CPU' "$work/status.log"; do
+    [ $((SECONDS - began)) -lt 300 ] || exit 1
+    sleep 5
+done
+say "both workers have joined"
 
 export RAY_API_SERVER_ADDRESS=http://127.0.0.1:$dashboard
 ray job submit --no-wait --submission-id small-job --working-dir . -- musweep run studies/job.yaml > "$work/job.log" 2>&1
