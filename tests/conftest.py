@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import os
+import shutil
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import failures
 import pytest
 import studies
 import torch
+from filelock import FileLock
 from servers import postgres as postgres
 from servers import s3 as s3
 from toy import toy_data, toy_problem, toy_reference
@@ -18,6 +21,8 @@ from mu.problem import Problem, Weights
 from mu.split import Split
 
 torch.set_num_threads(1)
+# Ray's workers give way to all else by default. Here they do the work that tests wait for.
+os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -37,13 +42,34 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny study, run once without disturbance; its folder holds study.yaml and results/."""
-    folder = tmp_path_factory.mktemp("finished")
-    studies.write(folder, studies.tiny())
-    done = studies.musweep(folder, "run", "study.yaml")
-    assert done.returncode == 0, done.stderr
-    (folder / "output.txt").write_text(done.stdout + done.stderr)
-    return folder
+    """The tiny study, run once without disturbance; its folder holds study.yaml, results/ and storage/.
+
+    All processes of the test run share the run, and each has a copy of the folder.
+    """
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    folder = shared / "finished"
+    with FileLock(shared / "finished.lock"):
+        if not (folder / "output.txt").exists():
+            folder.mkdir()
+            studies.write(folder, studies.tiny())
+            done = studies.musweep(folder, "run", "study.yaml")
+            assert done.returncode == 0, done.stderr
+            (folder / "output.txt").write_text(done.stdout + done.stderr)
+    return Path(shutil.copytree(folder, own / "copy_of_finished"))
+
+
+@pytest.fixture(scope="session")
+def ray_here() -> Iterator[None]:
+    """A Ray of this process, which studies that run in this process use one after the other."""
+    import ray
+
+    from sweeps.workers import cluster
+
+    with cluster.loopback_only():
+        ray.init(address="local", include_dashboard=False, log_to_driver=False, namespace="musweep")
+    yield
+    ray.shutdown()
 
 
 @pytest.fixture(scope="session")

@@ -112,14 +112,16 @@ def test_the_study_of_a_folder_checks_its_images(
 
 
 @pytest.mark.slow
-def test_the_study_of_a_folder_runs_to_its_report(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("ray_here")
+def test_the_study_of_a_folder_runs_to_its_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MUSWEEP_CACHE", str(tmp_path / "cache"))
     small = ["seeds.report=[1]", "search.trials=1", "training.epochs=2", "methods=[finetune]"]
     small += [f"data.root={birds(tmp_path / 'birds')}", "experiments={defaults: false}"]
     overrides = itertools.chain.from_iterable(("-o", change) for change in small)
     study = str(EXAMPLES / "image_folder/study.yaml")
-    done = studies.musweep(
-        tmp_path, "run", study, *overrides, environment={"MUSWEEP_CACHE": str(tmp_path / "cache")}
-    )
+    done = studies.here(tmp_path, "run", study, *overrides)
     assert done.returncode == 0, done.stderr
     records = studies.records(tmp_path / "results/birds")
     assert {r.status for r in records.values()} == {"finished"}

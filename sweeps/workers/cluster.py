@@ -48,9 +48,25 @@ class Cluster:
 def join(address: str | None, resources: Resources) -> Iterator[Cluster]:
     """Start Ray on this machine, on loopback alone, or join a running cluster at `address`; leaves it at the end.
 
+    Without an address, a Ray that this process is connected to already is used, and left as it is.
+
     Raises:
         SweepError: A Ray that was started here can be reached from other machines.
     """
+    local = address is None
+    with nullcontext() if local and ray.is_initialized() else _connected(address):
+        for name in ("ray", "ray.tune", "ray.data"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        slots = Slots(resources.trial, resources.concurrent)
+        try:
+            yield Cluster(local, slots, resources.concurrent)
+        finally:
+            slots.close()
+
+
+@contextmanager
+def _connected(address: str | None) -> Iterator[None]:
+    """Connect this process to a cluster, or start one on this machine when `address` is None."""
     local = address is None
     options: dict[str, Any] = {"include_dashboard": False} if local else {}
     on_sigterm = signal.getsignal(signal.SIGTERM)
@@ -68,13 +84,7 @@ def join(address: str | None, resources: Resources) -> Iterator[Cluster]:
     try:
         if local:
             _check_loopback(ray.util.get_node_ip_address())
-        for name in ("ray", "ray.tune", "ray.data"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)
-        slots = Slots(resources.trial, resources.concurrent)
-        try:
-            yield Cluster(local, slots, resources.concurrent)
-        finally:
-            slots.close()
+        yield
     finally:
         _shut_down()
 

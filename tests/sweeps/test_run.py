@@ -135,6 +135,7 @@ def test_status_and_report_work_from_the_records_alone(finished: Path, tmp_path:
     assert studies.here(tmp_path, "status", "nowhere").returncode == 2
 
 
+@pytest.mark.usefixtures("ray_here")
 def test_references_are_shared_by_studies(finished: Path) -> None:
     """A second study over the same problems trains nothing, and audits the models it has."""
     other = studies.tiny(
@@ -151,6 +152,7 @@ def test_references_are_shared_by_studies(finished: Path) -> None:
     assert all(0 <= r.metrics["test"]["rmia_auc"] <= 1 for r in audits)
 
 
+@pytest.mark.usefixtures("ray_here")
 def test_samples_are_ranked_by_workers_before_anything_else_and_written_down(
     tmp_path: Path,
 ) -> None:
@@ -229,11 +231,12 @@ def test_a_killed_driver_continues_without_loss_or_repetition(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_ends_cleanly_and_says_how_to_continue(
-    tmp_path: Path, number: signal.Signals
+    finished: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     studies.write(tmp_path, studies.tiny(search__trials=50))
+    trained = ["--storage", str(finished / "storage")]
     driver = subprocess.Popen(
-        [sys.executable, "-m", "sweeps", "run", "study.yaml"],
+        [sys.executable, "-m", "sweeps", "run", "study.yaml", *trained],
         cwd=tmp_path,
         env=studies.environment(),
         stdout=subprocess.PIPE,
@@ -255,10 +258,9 @@ def test_ctrl_c_ends_cleanly_and_says_how_to_continue(
     assert "Traceback" not in shown
 
 
-def test_a_reference_that_cannot_be_trained_is_named(
-    finished: Path,
-) -> None:
-    """In this process: a worker that raises, without a cluster of its own for it."""
+@pytest.mark.usefixtures("ray_here")
+def test_a_reference_that_cannot_be_trained_is_named(tmp_path: Path) -> None:
+    """A worker that raises, without a study around it."""
     from mu.training import Recipe
     from sweeps import preflight
     from sweeps.errors import SweepError
@@ -267,7 +269,7 @@ def test_a_reference_that_cannot_be_trained_is_named(
     from sweeps.workers import cluster
     from sweeps.workers.trainers import Trainers
 
-    wanted = study.read(finished / "study.yaml")
+    wanted = study.read(studies.write(tmp_path, studies.tiny()))
     plan = Plan(wanted, preflight.load_data(wanted, "study.yaml"))
     with cluster.join(None, wanted.resources):
         recipe = Recipe(lr=0.1)
@@ -292,46 +294,11 @@ def test_a_store_that_cannot_be_written_ends_before_the_sweep(tmp_path: Path) ->
         assert "cannot be written to" in done.stderr
 
 
-def test_run_joins_a_cluster_that_is_already_there(finished: Path, tmp_path: Path) -> None:
-    """Two worker nodes besides a head without CPUs; the numbers are those of one machine."""
-    code = f"""
-import subprocess, sys
-from ray.cluster_utils import Cluster
-import sys
-sys.path.insert(0, {str(studies.ROOT / "tests")!r})
-import studies
-from pathlib import Path
-from typing import Any
-cluster = Cluster(initialize_head=True, head_node_args={{"num_cpus": 0, "include_dashboard": False}})
-for _ in range(2):
-    cluster.add_node(num_cpus=1)
-cluster.wait_for_nodes()
-done = studies.musweep(Path({str(tmp_path)!r}), "run", "study.yaml", "--address", cluster.address)
-print(done.stdout[-2000:], done.stderr[-2000:])
-cluster.shutdown()
-sys.exit(done.returncode)
-"""
-    studies.write(tmp_path, studies.tiny())
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=studies.environment(),
-        capture_output=True,
-        text=True,
-        timeout=studies.LIMIT_SECONDS,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    undisturbed = records(finished / "results/tiny")
-    assert numbers(records(tmp_path / "results/tiny")) == numbers(undisturbed)
-    hosts = {r.environment.get("host") for r in undisturbed.values()}
-    assert len(hosts) == 1
-
-
-def test_the_wheel_carries_spaces_and_studies(tmp_path: Path) -> None:
-    """Installed elsewhere, the command works from an empty folder."""
-    wheels, site, empty = tmp_path / "wheels", tmp_path / "site", tmp_path / "empty"
-    empty.mkdir()
-    source = tmp_path / "source"
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with musweep installed from its wheel, as a user has it."""
+    folder = tmp_path_factory.mktemp("installed")
+    wheels, site, source = folder / "wheels", folder / "site", folder / "source"
     subprocess.run(
         ["git", "clone", "--quiet", str(studies.ROOT), str(source)], check=True, timeout=300
     )
@@ -339,20 +306,54 @@ def test_the_wheel_carries_spaces_and_studies(tmp_path: Path) -> None:
     subprocess.run([*pip, "wheel", "--no-deps", "-w", str(wheels), str(source)], check=True)
     (wheel,) = wheels.glob("musweep-*.whl")
     subprocess.run([*pip, "install", "--no-deps", "--target", str(site), str(wheel)], check=True)
-    environment = {**os.environ, "PYTHONPATH": str(site)}
+    return site
 
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-P" if sys.version_info >= (3, 11) else "-s",
-             str(site / "bin/musweep"), *arguments],
-            cwd=empty, env=environment, capture_output=True, text=True, check=False, timeout=studies.LIMIT_SECONDS,
-        )  # fmt: skip
 
-    listed = run("methods", "--json")
+def run_installed(site: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a Python command line in a folder, where musweep is the installed one alone."""
+    return subprocess.run(
+        [sys.executable, "-P", *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(site)},
+        capture_output=True,
+        text=True,
+        timeout=studies.LIMIT_SECONDS,
+        check=False,
+    )
+
+
+def test_the_wheel_carries_spaces_and_studies(installed: Path, tmp_path: Path) -> None:
+    """Installed elsewhere, the command works from an empty folder."""
+    command = str(installed / "bin/musweep")
+    listed = run_installed(installed, tmp_path, command, "methods", "--json")
     assert listed.returncode == 0, listed.stderr
     assert "natmu" in [m["name"] for m in json.loads(listed.stdout)]
-    small = ["-o", "search.trials=1", "-o", "methods=[jit]", "-o", "training.epochs=2"]
-    small += ["-o", "experiments={}", "-o", "seeds.report=[1]", "-o", "data.subset=300"]
-    done = run("run", "demo", *small)
-    assert done.returncode == 0, done.stderr
-    assert (empty / "results/demo/report/index.html").is_file()
+    planned = run_installed(installed, tmp_path, command, "run", "demo", "--dry-run")
+    assert planned.returncode == 0, planned.stderr
+    assert "natmu" in planned.stdout
+
+
+def test_an_installed_wheel_joins_a_cluster_that_is_already_there(
+    finished: Path, installed: Path, tmp_path: Path
+) -> None:
+    """Two worker nodes besides a head without CPUs; the numbers are those of one machine."""
+    code = f"""
+import subprocess, sys
+from ray.cluster_utils import Cluster
+cluster = Cluster(initialize_head=True, head_node_args={{"num_cpus": 0, "include_dashboard": False}})
+for _ in range(2):
+    cluster.add_node(num_cpus=1)
+cluster.wait_for_nodes()
+command = [sys.executable, "-P", {str(installed / "bin/musweep")!r}, "run", "study.yaml"]
+done = subprocess.run([*command, "--address", cluster.address], timeout={studies.LIMIT_SECONDS})
+cluster.shutdown()
+sys.exit(done.returncode)
+"""
+    studies.write(tmp_path, studies.tiny())
+    done = run_installed(installed, tmp_path, "-c", code)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    undisturbed = records(finished / "results/tiny")
+    assert numbers(records(tmp_path / "results/tiny")) == numbers(undisturbed)
+    hosts = {r.environment.get("host") for r in undisturbed.values()}
+    assert len(hosts) == 1
+    assert (tmp_path / "results/tiny/report/index.html").is_file()

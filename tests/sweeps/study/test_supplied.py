@@ -327,6 +327,7 @@ def trained(package: str, folder: Path, data: Any) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("ray_here")
 def test_a_study_of_a_users_model_and_checkpoints(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -346,7 +347,7 @@ def test_a_study_of_a_users_model_and_checkpoints(
     data = load(DataSpec("digits", subset=300))
     trained(package, tmp_path / "models", data)
     studies.write(tmp_path, raw)
-    done = studies.musweep(tmp_path, "run", "study.yaml", "--code-path", "code")
+    done = studies.here(tmp_path, "run", "study.yaml", "--code-path", "code")
     assert done.returncode == 0, done.stderr
     lines = (tmp_path / "results" / "tiny" / "trials.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in lines]
@@ -372,7 +373,7 @@ def test_a_study_of_a_users_model_and_checkpoints(
     # The same files, read as models of other pixels, guess; so do those of other data.
     raw["model"]["normalize"] = {"mean": [300.0], "std": [0.001]}
     studies.write(tmp_path, raw | {"study": "other"})
-    done = studies.musweep(tmp_path, "run", "study.yaml", "--code-path", "code")
+    done = studies.here(tmp_path, "run", "study.yaml", "--code-path", "code")
     assert done.returncode == 2
     assert "models/0.pt: the original model of seed 0 has an accuracy of 0.1" in done.stderr
     assert "where guessing has 0.100" in done.stderr
