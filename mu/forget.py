@@ -8,7 +8,8 @@ floor. "Another forget set" is another request, with another `draw`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,37 +22,33 @@ from mu.keys import derive_seed
 
 @dataclass(frozen=True)
 class ForgetRequest:
-    """What must be forgotten.
+    """What must be forgotten."""
 
-    Args:
-        kind: `full_class` (all of one class), `sub_class` (all of one sub-class, while the model predicts
-            superclasses), `random` (a share of the training set), `class_subset` (some of one class),
-            `identities` (all of some people, of data that says who is who), `hardest` (what a model learns
-            last), `worst_case` (what gives away most that it was trained on), or `indices` (a file says).
-            ``mu.ranking`` defines `hardest` and `worst_case`.
-        target: Class or sub-class, by name; `hardest` and `worst_case` choose from it where it is given.
-        fraction: Share of the training set to forget, in (0, 1); of `identities` the share of people, of
-            `hardest` and `worst_case` that of the samples they choose from.
-        count: Number of samples to forget: of `target` for `class_subset`; for `hardest` and `worst_case`.
-        stratified: Whether every class loses the same share; `random` only.
-        draw: Names the random draw: requests that differ only here forget different samples. For `hardest` and
-            `worst_case` it is the seed of the model that ranks the samples.
-        identities: Which people to forget, by number; `identities` only.
-        among: Classes to which people must mostly belong to be drawn; `identities` with a `fraction` only.
-        epochs: Early epochs that decide which samples are hard; `hardest` only. None is a fifth of all.
-        file: A .npy file of positions among all training samples (see ``mu.data.index_files``); `indices` only.
-    """
-
-    kind: str
-    target: str | None = None
+    kind: Literal[*KINDS]  # type: ignore[valid-type]
+    """`full_class` (all of one class), `sub_class` (all of one sub-class, while the model predicts superclasses),
+    `random` (a share of the training set), `class_subset` (some of one class), `identities` (all of some people, of
+    data that says who is who), `hardest` (what a model learns last), `worst_case` (what gives away most that it was
+    trained on), or `indices` (a file says). `mu.ranking` defines `hardest` and `worst_case`."""
+    target: str | None = field(default=None, metadata={"alias": "class"})
+    """Class or sub-class, by name; `hardest` and `worst_case` choose from it where it is given."""
     fraction: float | None = None
+    """Share of the training set to forget, in (0, 1); of `identities` the share of people, of `hardest` and
+    `worst_case` that of the samples they choose from."""
     count: int | None = None
+    """Number of samples to forget: of the class for `class_subset`; for `hardest` and `worst_case`."""
     stratified: bool = True
+    """Whether every class loses the same share; `random` only."""
     draw: int = 0
-    identities: Sequence[str] | None = None
-    among: Sequence[str] | None = None
+    """Names the random draw: requests that differ only here forget different samples. For `hardest` and `worst_case`
+    it is the seed of the model that ranks the samples."""
+    identities: tuple[str, ...] | None = None
+    """Which people to forget, by number; `identities` only."""
+    among: tuple[str, ...] | None = None
+    """Classes to which people must mostly belong to be drawn; `identities` with a `fraction` only."""
     epochs: int | None = None
+    """Early epochs that decide which samples are hard; `hardest` only. None is a fifth of all."""
     file: str | None = None
+    """A .npy file of positions among all training samples (see `mu.data.index_files`); `indices` only."""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -17,17 +17,17 @@ from torch.nn import functional as F
 
 from mu.checks import not_finite
 from mu.data import Examples, as_float, batches
-from mu.data.augment import Augment
+from mu.data.augment import Augment, Policy
 from mu.data.augment import policy as augment_policy
 from mu.keys import LATER
 from mu.launch import gradients
-from mu.models.precision import check_precision
+from mu.models.precision import Precision, check_precision
 from mu.snapshot import resumable
 
 Optimizer = Literal["sgd", "adam", "adamw"]
 Schedule = Literal["constant", "cosine", "onecycle", "step"]
-OPTIMIZERS = ("sgd", "adam", "adamw")
-SCHEDULES = ("constant", "cosine", "onecycle", "step")
+OPTIMIZERS = get_args(Optimizer)
+SCHEDULES = get_args(Schedule)
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -60,38 +60,35 @@ class Hyperparameters:
 
 @dataclass(frozen=True)
 class Recipe:
-    """The training of original and retrained models.
-
-    Args:
-        epochs: Passes over the training set.
-        optimizer: `sgd`, `adam` or `adamw`.
-        lr: Peak learning rate.
-        momentum: Of SGD; ignored by Adam.
-        weight_decay: L2 for `sgd` and `adam`, decoupled for `adamw`.
-        batch_size: Examples a step.
-        schedule: `constant`; `cosine` to zero; `onecycle` (30% linear warm-up, then cosine to zero); `step`
-            (a tenth after each of `milestones`). All are per step.
-        warmup_epochs: Linear warm-up before `cosine` and `step`.
-        augment: `none`, `crop` (after zero padding of `pad` pixels), `crop_flip` or `crop_flip_cutout` (a black
-            square of half the image's side).
-        precision: `float32`, or `bf16`: the forward passes of training, unlearning and evaluation run in bf16, with
-            float32 weights and logits. A property of the model, see ``mu.models.precision``.
-        pad: Pixels of zero padding before a crop.
-        milestones: Shares of the steps after which `step` falls, increasing, in (0, 1).
-    """
+    """The training of original and retrained models."""
 
     epochs: int = 30
-    optimizer: str = "sgd"
+    """Passes over the training set."""
+    optimizer: Optimizer = "sgd"
+    """`sgd`, `adam` or `adamw`."""
     lr: float = 0.1
+    """Peak learning rate."""
     momentum: float = 0.9
+    """Of SGD; ignored by Adam."""
     weight_decay: float = 5e-4
+    """L2 for `sgd` and `adam`, decoupled for `adamw`."""
     batch_size: int = 128
-    schedule: str = "onecycle"
+    """Examples a step."""
+    schedule: Schedule = "onecycle"
+    """`constant`; `cosine` to zero; `onecycle` (30% linear warm-up, then cosine to zero); `step` (a tenth after each
+    of `milestones`). All are per step."""
     warmup_epochs: float = 0.0
-    augment: str = "none"
-    precision: str = field(default="float32", metadata=LATER)
+    """Linear warm-up before `cosine` and `step`."""
+    augment: Policy = "none"
+    """`none`, `crop` (after zero padding of `pad` pixels), `crop_flip` or `crop_flip_cutout` (a black square of half
+    the image's side)."""
+    precision: Precision = field(default="float32", metadata=LATER)
+    """`bf16` runs the forward passes of training, unlearning and evaluation in bf16, with float32 weights and logits;
+    every trial and reference of a study alike. It is the default where trials have GPUs."""
     pad: int = field(default=4, metadata=LATER)
+    """Pixels of zero padding before a crop."""
     milestones: tuple[float, ...] = field(default=(0.8, 0.9), metadata=LATER)
+    """Shares of the steps after which `step` falls, increasing, in (0, 1)."""
 
     def __post_init__(self) -> None:
         for name, choices in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):

@@ -58,7 +58,7 @@ def seconds_per_sample(plan: Plan) -> float:
     """Return the seconds to train on one sample: a few steps of the study's recipe on its model, on one slot."""
     study = plan.study
     forget = next(iter(study.forget))
-    problem: Problem = plan.problem(forget, study.report_seeds[0])
+    problem: Problem = plan.problem(forget, study.seeds.report[0])
     device = "cuda" if study.resources.trial.gpus and torch.cuda.is_available() else "cpu"
     examples = plan.data.parts["train"].examples()
     model = place(problem.build(), device)

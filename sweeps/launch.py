@@ -88,7 +88,7 @@ def make_plan(name: str, options: Options, dry_run: bool = False) -> Plan:
         method_folders(options.methods_path),
         options.code_path is not None,
     )
-    credentials.remember(wanted.settings.notify)
+    credentials.remember(wanted.notify)
     if options.address is None and not dry_run:
         _check_machine(wanted)
     return Plan(wanted, preflight.load_data(wanted, str(path)))
@@ -157,7 +157,7 @@ def interrupted(error: BaseException | None) -> bool:
 
 def _notify(wanted: Study, study_results: Results, event: str, reason: str = "") -> None:
     """Tell the study's `notify` address, if it has one, how a run ended: `finished`, `stopped` or `failed`."""
-    if wanted.settings.notify is None:
+    if wanted.notify is None:
         return
     counts = results.counts(study_results.records)
     trials = len(study_results.records)
@@ -172,7 +172,7 @@ def _notify(wanted: Study, study_results: Results, event: str, reason: str = "")
         "counts": counts,
         "reason": hide(reason),
     }
-    tell(wanted.settings.notify, content)
+    tell(wanted.notify, content)
 
 
 def _rank(plan: Plan, options: Options, console: Console) -> None:
@@ -280,7 +280,7 @@ def _check_machine(wanted: Study) -> None:
 
     there = {"cpus": os.cpu_count() or 1, "gpus": torch.cuda.device_count()}
     resources = wanted.resources
-    for work, slot in (("trial", resources.trial), ("training", resources.reference)):
+    for work, slot in (("trial", resources.trial), ("training", resources.references)):
         for name, asked in slot.amounts.items():
             if asked > there.get(name, 0):
                 raise StudyError(

@@ -51,7 +51,7 @@ class Ledger:
         for record in records:
             self.progress.note(record)
         slot = study.resources.trial.amounts
-        self.meter = Meter(study.settings.budget, plan.planned, slot, records)
+        self.meter = Meter(study.budget, plan.planned, slot, records)
         self.tracking: Tracking | None = None
         self.slots: Slots | None = None
         self.compute: dict[str, float] = defaultdict(float)
@@ -167,7 +167,7 @@ def open_results(plan: Plan, folder: Path) -> Results:
         )
     if not opened.study or opened.study["definition"] != line["definition"]:
         opened.begin(line)
-    opened.set_aside(lambda record: runs_again(record, plan.study.settings))
+    opened.set_aside(lambda record: runs_again(record, plan.study))
     return opened
 
 

@@ -30,7 +30,7 @@ class Experiments(Protocol):
     """What a study asks to be tried with chosen knobs; see ``sweeps.study.experiments.Experiments``."""
 
     @property
-    def sufficient(self) -> int | None: ...
+    def sufficient(self) -> Mapping[str, int] | None: ...
     @property
     def transfer(self) -> Sequence[tuple[str, str]]: ...
     @property
@@ -87,8 +87,11 @@ def _sufficient(
 ) -> list[Run]:
     if not asked.sufficient:
         return []
-    longer = {EPOCHS: asked.sufficient}
-    return [Run(*cell, {**knobs, **longer}) for cell, knobs in chosen.items() if EPOCHS in knobs]
+    return [
+        Run(*cell, {**knobs, **asked.sufficient})
+        for cell, knobs in chosen.items()
+        if EPOCHS in knobs
+    ]
 
 
 def _transfer(

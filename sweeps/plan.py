@@ -81,7 +81,7 @@ class Plan:
 
     def chosen(self, forget: str) -> NDArray[np.int64]:
         """Return the sorted positions in the training part of the samples that a request selects."""
-        return self.problem(forget, self.study.report_seeds[0]).forget_index
+        return self.problem(forget, self.study.seeds.report[0]).forget_index
 
     def use_data(self, data: Dataset) -> None:
         """Use this copy of the data from now on, so that the memory of the copy before can be freed."""
@@ -112,7 +112,7 @@ class Plan:
     @property
     def seeds(self) -> dict[str, tuple[int, ...]]:
         """Role to its seeds."""
-        return {"search": self.study.search_seeds, "report": self.study.report_seeds}
+        return {"search": self.study.seeds.search, "report": self.study.seeds.report}
 
     def reference_attacks(self, role: str) -> tuple[str, ...]:
         """Return the costly attacks on references of a role: those of any phase that runs on its seeds."""
@@ -159,7 +159,7 @@ class Plan:
             self.job(phase, run, seed)
             for phase, runs in self._final_runs(best).items()
             for run in runs
-            for seed in self.study.report_seeds
+            for seed in self.study.seeds.report
         ]
         return sorted(jobs, key=lambda job: -job.knobs.get(EPOCHS, 1))
 
@@ -171,9 +171,9 @@ class Plan:
     @cached_property
     def counts(self) -> dict[str, int]:
         """Records of each phase when nothing fails."""
-        study, seeds = self.study, len(self.study.report_seeds)
-        searched = sum(study.trials(method) for _, method in self.cells) * len(study.search_seeds)
-        every_seed = len(study.search_seeds) + seeds
+        study, seeds = self.study, len(self.study.seeds.report)
+        searched = sum(study.trials(method) for _, method in self.cells) * len(study.seeds.search)
+        every_seed = len(study.seeds.search) + seeds
         counts = {
             "reference": every_seed * len(study.forget) * len(REFERENCE_ROLES),
             "search": searched,
@@ -190,7 +190,7 @@ class Plan:
             (role, seed) if role == "original" else (role, forget, seed)
             for role, forget, seed in study.supplied
         }
-        seeds = len({*study.search_seeds, *study.report_seeds})
+        seeds = len({*study.seeds.search, *study.seeds.report})
         # Requests share the original models.
         trained = seeds * (1 + len(study.forget)) - len(supplied)
         searched = sum(
@@ -199,11 +199,11 @@ class Plan:
         )
         epochs = {
             "reference": trained * study.training.epochs,
-            "search": searched * len(study.search_seeds),
+            "search": searched * len(study.seeds.search),
             "audit": 0,
         }
         for phase, runs in self._expected_runs.items():
-            epochs[phase] = len(study.report_seeds) * sum(r.knobs.get(EPOCHS, 1) for r in runs)
+            epochs[phase] = len(study.seeds.report) * sum(r.knobs.get(EPOCHS, 1) for r in runs)
         return {phase: float(epochs[phase] * train) for phase in PHASES}
 
     @property

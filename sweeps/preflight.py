@@ -82,7 +82,7 @@ def check_model(study: Study, data: Dataset, where: str) -> nn.Sequential:
     Raises:
         StudyError: It cannot be built or run, gives something else than logits, or a checkpoint does not fit.
     """
-    problem = study.problem(data, next(iter(study.forget)), study.report_seeds[0])
+    problem = study.problem(data, next(iter(study.forget)), study.seeds.report[0])
     channels, given = data.input_shape[0], len(problem.normalization.mean)
     if data.images and given != channels:
         raise StudyError(

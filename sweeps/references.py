@@ -221,7 +221,7 @@ class _Recorder:
                 "samples_seen": self.study.training.epochs * len(problem.retain_index),
             }
         took, ended = self.spent.pop(weights, 0.0), time.time()
-        slot = self.study.resources.reference.amounts
+        slot = self.study.resources.references.amounts
         return TrialRecord(
             key=self.plan.reference_key(forget, seed, method, role),
             study=self.study.name,

@@ -77,7 +77,7 @@ class Sweep:
                 forget,
                 method,
                 study.search.objective[0],
-                study.search_seeds,
+                study.seeds.search,
                 study.search_view,
             )
             best = best_objective(tried)
@@ -111,7 +111,7 @@ class Sweep:
         slots, resources = workers.cluster.slots, self.plan.study.resources
         self.ledger.open(slots)
         with self.ledger.progress, closing(CheckpointStore(store.location)) as checkpoints:
-            slots.use(resources.reference)
+            slots.use(resources.references)
             references = run_references(
                 self.plan, self.ledger, workers.trainers, store, checkpoints
             )

@@ -59,7 +59,7 @@ def study_line(plan: Plan) -> dict[str, Any]:
 
 def _request(plan: Plan, name: str) -> dict[str, Any]:
     request = plan.study.forget[name]
-    problem = plan.problem(name, plan.study.report_seeds[0])
+    problem = plan.problem(name, plan.study.seeds.report[0])
     return {
         "kind": request.kind,
         "forget": len(problem.forget_index),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -10,7 +11,8 @@ from torch.nn import functional as F
 
 from mu.device import upload
 
-POLICIES = ("none", "crop", "crop_flip", "crop_flip_cutout")
+Policy = Literal["none", "crop", "crop_flip", "crop_flip_cutout"]
+POLICIES = get_args(Policy)
 
 
 @dataclass(frozen=True)

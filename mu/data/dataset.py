@@ -348,11 +348,9 @@ def _reserved(spec: DataSpec, total: int) -> NDArray[np.int64]:
 
 def _superclass_labels(spec: DataSpec, raw: Raw) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     """Return the label of each sub-class, int64 [sub-classes], and the names of the labels."""
-    fine, superclasses = raw.classes, spec.superclasses
-    if raw.superclasses is not None:
-        if superclasses is not None:
-            raise ValueError(f"data.superclasses: {spec.name} has its own; leave them out")
-        superclasses = raw.superclasses
+    if raw.superclasses is not None and spec.superclasses is not None:
+        raise ValueError(f"data.superclasses: {spec.name} has its own; leave them out")
+    fine, superclasses = raw.classes, raw.superclasses or spec.superclasses
     if superclasses is None:
         return np.arange(len(fine)), fine
     members = [name for names in superclasses.values() for name in names]

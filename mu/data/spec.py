@@ -21,43 +21,42 @@ COMMON = ("name", "subset", "val", "twin", "superclasses", "reserve")
 
 @dataclass(frozen=True)
 class DataSpec:
-    """The data that a study asks for. ``LOADERS`` says which keys a data set takes beyond the common ones.
+    """The data that a study asks for."""
 
-    Args:
-        name: A key of ``LOADERS``.
-        root: Folder or .zip file, for loaders that read one.
-        size: Side in pixels to which images are resized; None keeps them (all must then agree).
-        subset: Number of training images to keep, stratified by class; None keeps all.
-        val: Share of the training images held out for the search's view, in (0, 1).
-        twin: Share held out for methods that need unseen labelled data (TMU), in [0, 1).
-        superclasses: Superclass name to the classes it holds; the model then predicts superclasses.
-        reserve: .npy files of positions in the training images that stay to be trained on: `val` and `twin` are
-            cut from the others. For forget sets that others published.
-        download: Whether missing files may be downloaded to `root`, checked against their published checksums.
-        classes: Classes to keep, by name; None keeps all.
-        largest: Number of classes to keep, those with the most training images; None keeps all.
-        test: Share of the images cut off as test part, stratified by class, in (0, 1), where a folder has no
-            test images of its own.
-        label: Attributes of CelebA whose combinations are the classes.
-        length: Tokens of a text: longer ones are cut, shorter ones padded.
-        vocabulary: Number of words that are told apart, the most frequent of the training texts.
-    """
+    # ``LOADERS`` has the names, and says which keys a data set takes beyond ``COMMON``.
 
     name: str
+    """The data set."""
     root: str | None = None
+    """Folder or .zip file, for loaders that read one."""
     size: int | None = None
+    """Side in pixels to which images are resized; None keeps them (all must then agree)."""
     subset: int | None = None
+    """Number of training images to keep, stratified by class; None keeps all."""
     val: float = 0.1
+    """Share of the training images held out for the search's view, in (0, 1)."""
     twin: float = 0.0
-    superclasses: Mapping[str, Sequence[str]] | None = None
-    reserve: Sequence[str] = ()
+    """Share held out for methods that need unseen labelled data (TMU), in [0, 1)."""
+    superclasses: Mapping[str, tuple[str, ...]] | None = None
+    """Superclass name to the classes it holds; the model then predicts superclasses."""
+    reserve: tuple[str, ...] = ()
+    """.npy files of positions in the training images that stay to be trained on: `val` and `twin` are cut from the
+    others. For forget sets that others published."""
     download: bool = False
-    classes: Sequence[str] | None = None
+    """Whether missing files may be downloaded to `root`, checked against their published checksums."""
+    classes: tuple[str, ...] | None = None
+    """Classes to keep, by name; None keeps all."""
     largest: int | None = None
+    """Number of classes to keep, those with the most training images; None keeps all."""
     test: float | None = None
-    label: Sequence[str] | None = None
+    """Share of the images cut off as test part, stratified by class, in (0, 1), where a folder has no test images of
+    its own."""
+    label: tuple[str, ...] | None = None
+    """Attributes of CelebA whose combinations are the classes."""
     length: int | None = None
+    """Tokens of a text: longer ones are cut, shorter ones padded."""
     vocabulary: int | None = None
+    """Number of words that are told apart, the most frequent of the training texts."""
 
     def __post_init__(self) -> None:
         for name in not_finite(self):

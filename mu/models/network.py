@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,8 @@ from mu.models import checkpoints, own_models
 from mu.models.architectures import IMAGENET_FORMS, MODELS, TOKEN_MODELS, Factory
 from mu.models.checkpoints import Arrays
 
-STEMS = ("small", "imagenet")
+Stem = Literal["small", "imagenet"]
+STEMS = get_args(Stem)
 
 
 class Normalize(nn.Module):
@@ -45,15 +46,12 @@ class Normalize(nn.Module):
 
 @dataclass(frozen=True)
 class Normalization:
-    """The mean that a network subtracts from each channel and the deviation it divides by, in [0, 1] pixel units.
-
-    Args:
-        mean: Of each channel.
-        std: Of each channel, > 0.
-    """
+    """The mean that a network subtracts from each channel and the deviation it divides by, in [0, 1] pixel units."""
 
     mean: tuple[float, ...]
+    """Of each channel."""
     std: tuple[float, ...]
+    """Of each channel, > 0."""
 
     def __post_init__(self) -> None:
         if not self.mean or len(self.mean) != len(self.std):
@@ -69,19 +67,19 @@ class Normalization:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A network, as a study asks for it.
+    """A network, as a study asks for it."""
 
-    Args:
-        name: A key of ``MODELS``, or the import path ``module:function`` of a user's own (see ``mu.models.own_models``).
-        stem: `small` or `imagenet`, for networks that have both forms (see ``mu.models.architectures``); None is `small`.
-        weights: File of pretrained weights to begin with (see ``mu.models.checkpoints``).
-        normalize: Inside the network; None is mean and standard deviation of the training images. Not for tokens.
-    """
+    # Names are the keys of ``MODELS``, or import paths of a user's own functions (``mu.models.own_models``).
 
     name: str
-    stem: str | None = None
+    """The network, or `module:function`."""
+    stem: Stem | None = None
+    """Form of networks that have both; else `small`."""
     weights: str | None = None
+    """File of pretrained weights to begin with."""
     normalize: Normalization | None = None
+    """Mean and standard deviation of each channel, in [0, 1], as part of the network; by default of the training
+    images. Not for tokens."""
 
     def __post_init__(self) -> None:
         if self.name not in MODELS and ":" not in self.name:

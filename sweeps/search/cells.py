@@ -104,7 +104,7 @@ class Cells:
             recorded = {record.seed for record in records}
             state.waiting += [
                 self.plan.job("search", Run(*cell, knobs), seed, frozen.number)
-                for seed in self.plan.study.search_seeds
+                for seed in self.plan.study.seeds.search
                 if seed not in recorded
             ]
 
@@ -134,7 +134,7 @@ class Cells:
         """Return how many jobs are to be handed out; without `more` only those that were asked for already."""
         if not more:
             return sum(len(state.waiting) for state in self._cells.values())
-        seeds = len(self.plan.study.search_seeds)
+        seeds = len(self.plan.study.seeds.search)
         return sum(
             len(state.waiting) + max(0, state.trials - state.asked) * seeds
             for state in self._cells.values()
@@ -178,7 +178,7 @@ class Cells:
         knobs = space.suggest(trial, ranges, fixed)
         state.waiting += [
             self.plan.job("search", Run(*cell, knobs), seed, trial.number)
-            for seed in self.plan.study.search_seeds
+            for seed in self.plan.study.seeds.search
         ]
 
     def _sampler(self, cell: Cell, number: int) -> optuna.samplers.BaseSampler:
@@ -198,7 +198,7 @@ class Cells:
             self._tell(state, record.number)
 
     def _complete(self, records: list[TrialRecord]) -> bool:
-        return {record.seed for record in records} >= set(self.plan.study.search_seeds)
+        return {record.seed for record in records} >= set(self.plan.study.seeds.search)
 
     def _tell(self, state: _CellState, number: int) -> None:
         records, view = state.ended[number], self.plan.study.search_view

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, WithJsonSchema
+from pydantic import WithJsonSchema
 
 from mu import methods
 from mu.forget import ForgetRequest
 from mu.methods import Method
 from sweeps.errors import StudyError
 from sweeps.study import space
-from sweeps.study.schema import Filled, Section, Value, named
+from sweeps.study.schema import Filled, Section
 from sweeps.study.space import Range, RangeSection
 
 NAMES = {"anyOf": [{"enum": methods.names()}, {"type": "string"}]}
@@ -25,15 +25,12 @@ class MethodSection(Section):
 
     name: Annotated[str, WithJsonSchema(NAMES)]
     """A file in `mu/methods`, or in the folder of `--methods-path`."""
-    fix: dict[str, Value] | None = None
+    fix: dict[str, Any] | None = None
     """Knob to a value, which is then not searched."""
     space: dict[str, RangeSection] | None = None
     """Knob to the range to search instead of the one that ships."""
     forget: Filled[str] | None = None
     """Names of the requests it is used on; all when left out."""
-
-
-Entry = Annotated[MethodSection, BeforeValidator(named, json_schema_input_type=str | MethodSection)]
 
 
 @dataclass(frozen=True)

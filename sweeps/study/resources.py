@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    ValidationInfo,
+    model_validator,
+)
 
 from mu.launch import LAUNCHES
 from sweeps.study.schema import Count, OneOf, Section
@@ -14,12 +21,6 @@ from sweeps.study.schema import Count, OneOf, Section
 def _amount(value: float) -> float:
     if value < 0 or (value > 1 and value != int(value)):
         raise ValueError(f"must be in [0, 1] or a whole number, but got {value:g}")
-    return value
-
-
-def _seconds(value: Any) -> Any:
-    if value is not None and (type(value) not in (int, float) or value <= 0):
-        raise ValueError(f"must be seconds above 0, but got {value!r}")
     return value
 
 
@@ -35,11 +36,18 @@ def _web(value: Any) -> Any:
     return value
 
 
+def shown(url: str) -> str:
+    """Return an URL without what may be secret in it: user, password, path and query."""
+    parts = urlsplit(url)
+    port = f":{parts.port}" if parts.port else ""
+    return f"{parts.scheme}://{parts.hostname}{port}/..."
+
+
 Amount = Annotated[float, AfterValidator(_amount)]
 Limit = Annotated[float | None, Field(gt=0)]
 
 
-class Occupied(Section):
+class Slot(Section):
     """Resources, by Ray's names for them."""
 
     cpus: Amount = 1.0
@@ -55,14 +63,10 @@ class Occupied(Section):
         return {"cpus": self.cpus, "gpus": self.gpus, **self.custom}
 
 
-class Slot(Occupied):
-    """What one trial or training occupies while it runs."""
-
-    @model_validator(mode="after")
-    def _check(self) -> Slot:
-        if not any(self.amounts.values()):
-            raise ValueError("one of cpus, gpus and custom must be above 0")
-        return self
+def _as_trials(content: Any, info: ValidationInfo) -> Any:
+    """Fill what is left out of the resources of references with those of trials."""
+    own = {} if content is None else content
+    return {key: info.data[key] for key in Slot.model_fields if key in info.data} | own
 
 
 class Resources(Slot):
@@ -72,30 +76,23 @@ class Resources(Slot):
     """Most trials at once; as many as the cluster holds when left out."""
     launch: Annotated[str, OneOf(LAUNCHES)] = "eager"
     """How training steps reach a GPU: `eager`, `graph` (recorded) or `compile` (fused and recorded); see `mu.launch`."""
-    references: Occupied | None = None
+    references: Annotated[Slot, BeforeValidator(_as_trials, json_schema_input_type=Slot | None)] = (
+        Field(default=None, validate_default=True)
+    )
     """The same three keys for a training of a reference and its scoring, such as `{gpus: 1}`; what is left out is as of
     trials."""
 
     @model_validator(mode="after")
-    def _check_references(self) -> Resources:
-        if not any(Occupied(**self._of_references).amounts.values()):
-            raise ValueError("references: one of cpus, gpus and custom must be above 0")
+    def _check(self) -> Resources:
+        for where, slot in (("", self), ("references: ", self.references)):
+            if not any(slot.amounts.values()):
+                raise ValueError(f"{where}one of cpus, gpus and custom must be above 0")
         return self
-
-    @property
-    def _of_references(self) -> dict[str, Any]:
-        own = self.references.model_dump(exclude_unset=True) if self.references else {}
-        return self.model_dump(include=set(Occupied.model_fields)) | own
 
     @property
     def trial(self) -> Slot:
         """What a trial occupies."""
         return Slot(cpus=self.cpus, gpus=self.gpus, custom=self.custom)
-
-    @property
-    def reference(self) -> Slot:
-        """What a training of a reference occupies, and its scoring."""
-        return Slot(**self._of_references)
 
 
 class Budget(Section):
@@ -117,25 +114,13 @@ class RunSettings(Section):
 
     resources: Resources = Field(default_factory=Resources)
     """What trials and trainings occupy."""
-    trial_timeout: Annotated[float | None, BeforeValidator(_seconds)] = None
+    trial_timeout: Limit = None
     """Seconds after which a trial is ended, and recorded as `failed`; never when left out."""
     budget: Annotated[
         Budget, BeforeValidator(lambda value: value or {}, json_schema_input_type=Budget | None)
     ] = Field(default_factory=Budget)
     """What the study may cost."""
-    notify: Annotated[str | None, BeforeValidator(_web)] = None
+    notify: Annotated[
+        str | None, BeforeValidator(_web), PlainSerializer(shown, when_used="json-unless-none")
+    ] = None
     """URL that is told when a run ends, or fails."""
-
-    @property
-    def plain(self) -> dict[str, Any]:
-        """What a study file writes of it, every resource of references included, without secrets of the URL."""
-        content = self.model_dump(mode="json", include=set(RunSettings.model_fields))
-        content["resources"]["references"] = self.resources.reference.model_dump()
-        return content | {"notify": self.notify and shown(self.notify)}
-
-
-def shown(url: str) -> str:
-    """Return an URL without what may be secret in it: user, password, path and query."""
-    parts = urlsplit(url)
-    port = f":{parts.port}" if parts.port else ""
-    return f"{parts.scheme}://{parts.hostname}{port}/..."

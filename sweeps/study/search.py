@@ -62,12 +62,10 @@ class Search(Section):
     @classmethod
     def _unfold(cls, content: Any) -> Any:
         """Write the objective `{mean_gap: [...]}` as the two keys that it stands for."""
-        objective = content.get("objective") if isinstance(content, dict) else None
-        if not isinstance(objective, dict):
-            return content
-        if list(objective) != ["mean_gap"]:
-            raise ValueError(f"objective: must be {{mean_gap: [...]}}, but got {objective!r}")
-        return {**content, "objective": ["mean_gap"], **objective}
+        match content:
+            case {"objective": {"mean_gap": gaps, **others}} if not others:
+                return {**content, "objective": ["mean_gap"], "mean_gap": gaps}
+        return content
 
     @model_validator(mode="after")
     def _check(self) -> Search:

@@ -14,7 +14,7 @@ from mu.knobs import Knob
 from mu.methods import Method
 from sweeps.errors import StudyError
 from sweeps.study import yaml_file
-from sweeps.study.schema import Filled, Section, Value, checked
+from sweeps.study.schema import Filled, Section, checked
 
 if TYPE_CHECKING:
     import optuna
@@ -31,9 +31,9 @@ class RangeSection(Section):
     """Whether to sample on a logarithmic scale."""
     step: Annotated[float | None, Field(gt=0)] = None
     """Distance of values from `low`; continuous (1 for integers) when left out."""
-    choices: Filled[Value] | None = None
+    choices: Filled[Any] | None = None
     """Values to choose from."""
-    when: dict[str, Value] | None = None
+    when: dict[str, Any] | None = None
     """Other knobs and the values they must have for this one to matter."""
 
 
@@ -124,7 +124,8 @@ def parse(raw: Mapping[str, Any], method: Method, where: str) -> tuple[Range, ..
     Raises:
         StudyError: A knob is unknown, or a range is empty, reversed or outside what the knob accepts.
     """
-    return resolve(checked(_RANGES.validate_python, raw, where), method, where)
+    sections = checked(_RANGES, raw, where)
+    return resolve(sections, method, where)
 
 
 def resolve(sections: Mapping[str, RangeSection], method: Method, where: str) -> tuple[Range, ...]:

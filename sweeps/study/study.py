@@ -3,51 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, TypeAdapter
 
 from mu import models
-from mu.data import Dataset, DataSpec
-from mu.forget import ForgetRequest
+from mu.data import Dataset
 from mu.models import Model
 from mu.problem import Problem, Role
-from mu.training import Recipe
-from sweeps.errors import StudyError
+from sweeps.errors import StudyError, errors_at
 from sweeps.study import yaml_file
 from sweeps.study.methods import MethodConfig, resolve_methods
 from sweeps.study.published import Printed, resolve_published
-from sweeps.study.resources import Resources, RunSettings
 from sweeps.study.schema import checked
-from sweeps.study.search import Search
-from sweeps.study.study_file import Audit, Experiments, Metrics, StudyFile
+from sweeps.study.study_file import StudyFile
 from sweeps.study.supplied import PLACES, SuppliedModel, SuppliedModels, find_supplied
 
+_FILE = TypeAdapter(StudyFile)
 
-@dataclass(frozen=True)
-class Study:
-    """A whole study, validated. ``definition`` is the same as plain data."""
 
-    name: str
-    data: DataSpec
-    model: Model
-    training: Recipe
-    forget: Mapping[str, ForgetRequest]
-    methods: tuple[MethodConfig, ...]
-    search_seeds: tuple[int, ...]
-    report_seeds: tuple[int, ...]
-    search: Search
-    experiments: Experiments
-    settings: RunSettings
-    metrics: Metrics
-    audit: Audit
-    selection: str
-    published: tuple[Printed, ...]
+class Study(StudyFile):
+    """A whole study, validated: its file, with the model, methods and tables that the file names.
+
+    `definition` is the same as plain data, from which ``parse`` makes the study again.
+    """
+
+    model: Model  # type: ignore[assignment]
+    methods: tuple[MethodConfig, ...]  # type: ignore[assignment]
+    published: tuple[Printed, ...]  # type: ignore[assignment]
     supplied: SuppliedModels
-    definition: Mapping[str, Any] = field(repr=False)
+    definition: Mapping[str, Any] = Field(repr=False)
 
     @property
     def search_view(self) -> str:
@@ -69,10 +58,6 @@ class Study:
         digests = {role: model.digest for role, model in self.checkpoints(forget, seed).items()}
         request = self.forget[forget]
         return Problem(data, self.model, self.training, request, seed, chosen, digests)
-
-    @property
-    def resources(self) -> Resources:
-        return self.settings.resources
 
     def trials(self, method: str) -> int:
         """Return the number of configurations of a method's cells: one where nothing is searched."""
@@ -119,43 +104,24 @@ def parse(raw: Mapping[str, Any], where: str, folders: Sequence[Path] = ()) -> S
     Raises:
         StudyError: Something in it is wrong; the message names file, key, value and what is allowed.
     """
-    file = checked(StudyFile.model_validate, dict(raw), where)
-    model = checked(models.resolve, file.model, f"{where}: model")
+    file = checked(_FILE, raw, where)
     methods = resolve_methods(file.methods, file.forget, f"{where}: methods", folders)
-    search = checked(lambda search: search.over(methods), file.search, f"{where}: search")
-    seeds = dict.fromkeys((*file.seeds.search, *file.seeds.report))
-    paths: dict[Role, str] = {
-        role: path for role in PLACES if (path := getattr(file, role)) is not None
-    }
-    supplied = find_supplied(paths, file.forget, tuple(seeds), where)
-    settings = RunSettings(**{key: getattr(file, key) for key in RunSettings.model_fields})
+    with errors_at(f"{where}: model"):
+        model = models.resolve(file.model)
+    with errors_at(f"{where}: search"):
+        search = file.search.over(methods)
     training = file.training
-    if settings.resources.gpus and "precision" not in raw.get("training", {}):
+    if file.resources.gpus and "precision" not in raw.get("training", {}):
         training = replace(training, precision="bf16")
+    seeds = tuple(dict.fromkeys((*file.seeds.search, *file.seeds.report)))
+    paths = {role: path for role in PLACES if (path := getattr(file, role)) is not None}
+    supplied = find_supplied(paths, file.forget, seeds, where)
     knobs = dict.fromkeys(span.knob for config in methods for span in config.ranges)
     tables, numbers = resolve_published(file.published or (), file.forget, knobs, where)
-    sufficient = file.experiments.sufficient and {"epochs": file.experiments.sufficient}
-    resolved = file.model_copy(update={"training": training, "search": search})
-    definition = resolved.model_dump(mode="json", exclude={"original", "retrain"})
+    file = file.model_copy(update={"training": training, "search": search})
+    definition = file.model_dump(mode="json", by_alias=True)
+    short = {"data", "model", "forget"}
+    definition |= file.model_dump(mode="json", by_alias=True, include=short, exclude_none=True)
     definition |= {"methods": [config.plain for config in methods], "published": tables}
-    definition |= {**{str(role): path for role, path in paths.items()}, **settings.plain}
-    definition["experiments"]["sufficient"] = sufficient
-    return Study(
-        name=file.study,
-        data=file.data,
-        model=model,
-        training=training,
-        forget=file.forget,
-        methods=methods,
-        search_seeds=file.seeds.search,
-        report_seeds=file.seeds.report,
-        search=search,
-        experiments=file.experiments,
-        settings=settings,
-        metrics=file.metrics,
-        audit=file.audit,
-        selection=file.selection,
-        published=numbers,
-        supplied=supplied,
-        definition=definition,
-    )
+    resolved = {"model": model, "methods": methods, "published": numbers, "supplied": supplied}
+    return Study.model_construct(**{**dict(file), **resolved, "definition": definition})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import permutations
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -14,14 +15,27 @@ from pydantic import (
 )
 from pydantic.json_schema import GenerateJsonSchema
 
+from mu.data import LOADERS, DataSpec
 from mu.evaluate import COSTLY
+from mu.forget import ForgetRequest
+from mu.models import ModelSpec
+from mu.models.architectures import MODELS
 from mu.training import Recipe
-from sweeps.phases import trial_phases
-from sweeps.study.data import Data, Network, Request, Training
-from sweeps.study.methods import Entry
+from sweeps.phases import EPOCHS, trial_phases
+from sweeps.study.methods import MethodSection
 from sweeps.study.published import Published
 from sweeps.study.resources import RunSettings
-from sweeps.study.schema import Count, CountOrZero, Filled, Items, Name, OneOf, Section
+from sweeps.study.schema import (
+    Count,
+    CountOrZero,
+    Filled,
+    Items,
+    Name,
+    Named,
+    NumbersAsNames,
+    OneOf,
+    Section,
+)
 from sweeps.study.search import Search
 from sweeps.study.supplied import Original, Retrain
 
@@ -46,36 +60,19 @@ class Seeds(Section):
     """Seeds of the report."""
 
 
-class Extended(Section):
-    """The sufficient-training experiment."""
-
-    epochs: Count
-    """Number of epochs."""
-
-
-def _epochs(value: Any) -> Any:
-    if isinstance(value, dict) and list(value) != ["epochs"]:
-        raise ValueError(f"must be {{epochs: n}} with n at least 1, but got {value!r}")
-    return value["epochs"] if isinstance(value, dict) else value
-
-
 def _pairs(value: Any) -> Any:
-    if value is not None and not isinstance(value, list):
-        raise ValueError(f"must be `all` or a list of [source, target], but got {value!r}")
-    for pair in value or ():
-        if not isinstance(pair, list) or [type(name) for name in pair] != [str, str]:
-            raise ValueError(f"must hold [source, target], but got {pair!r}")
-        if pair[0] == pair[1]:
-            raise ValueError(f"source and target are both {pair[0]!r}")
-    return tuple(map(tuple, value or ()))
+    """Refuse what is no list of pairs, the items of which pydantic checks."""
+    listed = isinstance(value, (list, tuple))
+    if listed and all(isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in value):
+        return tuple(map(tuple, value))
+    raise ValueError(f"must be `all` or a list of [source, target], but got {value!r}")
 
 
 class Experiments(Section):
     """What is tried with the best knobs of each cell, beyond running them on the report seeds."""
 
     sufficient: Annotated[
-        Count | None,
-        BeforeValidator(_epochs, json_schema_input_type=Extended | None),
+        dict[Annotated[str, OneOf([EPOCHS])], Count] | None, Field(min_length=1)
     ] = None
     """`{epochs: 20}`: the same knobs, but so many epochs."""
     transfer: Annotated[
@@ -107,21 +104,21 @@ class Audit(Section):
 class StudyFile(RunSettings):
     """A study of musweep: what is forgotten, by which methods, and how their knobs are tuned and compared."""
 
-    study: Name
+    name: Annotated[Name, Field(alias="study")]
     """Its name: results go to `results/<study>`."""
-    data: Annotated[Data, Field(validate_default=True)] = "digits"  # type: ignore[assignment]
+    data: Annotated[DataSpec, NumbersAsNames(), Named()] = DataSpec("digits")
     """Name of a data set, or a mapping."""
-    model: Annotated[Network, Field(validate_default=True)] = "small_cnn"  # type: ignore[assignment]
+    model: Annotated[ModelSpec, Named()] = ModelSpec("small_cnn")
     """Name of a network, or a mapping."""
     original: Original = None
     """Trained models to unlearn from, such as `models/{seed}.pt`, instead of training them."""
     retrain: Retrain = None
     """The same for retrained models: `models/{request}-{seed}.pt`."""
-    training: Training = Field(default_factory=Recipe)
+    training: Recipe = Field(default_factory=Recipe)
     """The recipe of every original and retrained model; methods have knobs of their own."""
-    forget: Annotated[dict[Name, Request], Field(min_length=1)]
+    forget: Annotated[dict[Name, Annotated[ForgetRequest, NumbersAsNames()]], Field(min_length=1)]
     """Name of each request to what it selects."""
-    methods: Filled[Entry]
+    methods: Filled[Annotated[MethodSection, Named()]]
     """List of methods, each a name or a mapping."""
     seeds: Seeds = Seeds()
     """Seeds to tune knobs on, and others to report them on."""
@@ -142,10 +139,11 @@ class StudyFile(RunSettings):
     @classmethod
     def _every_pair(cls, content: Any, info: ValidationInfo) -> Any:
         """Write `transfer: all` as the list of all pairs of requests."""
-        if not isinstance(content, dict) or content.get("transfer") != "all":
-            return content
-        names = list(info.data.get("forget", ()))
-        return {**content, "transfer": [[s, t] for s in names for t in names if s != t]}
+        match content:
+            case {"transfer": "all" | None as asked}:
+                pairs = permutations(info.data.get("forget", ()), 2) if asked else ()
+                return {**content, "transfer": [*pairs]}
+        return content
 
     @model_validator(mode="after")
     def _check_together(self) -> StudyFile:
@@ -155,19 +153,23 @@ class StudyFile(RunSettings):
                 f"seeds: seed {shared[0]} is in both `search` and `report`; knobs must be reported on "
                 "seeds they were not tuned on"
             )
-        unknown = [
-            name for pair in self.experiments.transfer for name in pair if name not in self.forget
-        ]
-        if unknown:
-            there = ", ".join(self.forget)
-            raise ValueError(
-                f"experiments: transfer: unknown request {unknown[0]!r}; there are {there}"
-            )
+        for source, target in self.experiments.transfer:
+            if source == target:
+                raise ValueError(f"experiments: transfer: source and target are both {source!r}")
+            unknown = [name for name in (source, target) if name not in self.forget]
+            if unknown:
+                raise ValueError(
+                    f"experiments: transfer: unknown request {unknown[0]!r}; there are "
+                    + ", ".join(self.forget)
+                )
         audited, most = self.audit.models, len(self.seeds.report)
         if audited and not 2 <= audited <= most:
             raise ValueError(
                 f"audit: models: must be 0, or in [2, {most}] (the report seeds), but got {audited}"
             )
+        if self.data.name not in LOADERS:
+            allowed = ", ".join(LOADERS)
+            raise ValueError(f"data: name: must be one of {allowed}, but got {self.data.name!r}")
         return self
 
 
@@ -177,11 +179,18 @@ class _Untitled(GenerateJsonSchema):
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False
 
+    def str_schema(self, schema: Any) -> dict[str, Any]:
+        either = {"type": ["string", "number"]} if schema.get("coerce_numbers_to_str") else {}
+        return super().str_schema(schema) | either
+
 
 def json_schema() -> dict[str, Any]:
     """Return the JSON schema of a study file, and of a file that others are based on."""
     schema = StudyFile.model_json_schema(schema_generator=_Untitled)
     keys, required = schema["properties"], schema.pop("required")
+    networks = [{"enum": [*MODELS]}, {"type": "string", "pattern": ":"}]
+    schema["$defs"]["DataSpec"]["properties"]["name"]["enum"] = [*LOADERS]
+    schema["$defs"]["ModelSpec"]["properties"]["name"] |= {"anyOf": networks}
     running = {key: keys.pop(key) for key in RunSettings.model_fields}
     text = "A file beside this one, whose outermost keys hold where this one has none."
     base = {"type": "string", "description": text}

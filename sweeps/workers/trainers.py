@@ -52,8 +52,8 @@ class Trainers:
         self.model = ray.put(plan.study.model)
         self.weights: dict[str, ray.ObjectRef] = {}
         resources = plan.study.resources
-        self.inputs = self.data, self.model, WorkerSetup(resources.reference, resources.launch)
-        options = ray_options(resources.reference)
+        self.inputs = self.data, self.model, WorkerSetup(resources.references, resources.launch)
+        options = ray_options(resources.references)
         self._train = train_task.options(**options)
         self._score = score_task.options(**options)
         self._rank = rank_task.options(**options)

@@ -49,7 +49,7 @@ class Workers:
             module = sys.modules[configured.method.unlearn.__module__]
             if not module.__name__.startswith("mu.methods."):
                 ray.cloudpickle.register_pickle_by_value(module)  # workers do not have its file
-        slot = study.settings.resources.trial
+        slot = study.resources.trial
         resources = {name: amount for name, amount in slot.amounts.items() if amount}
         inputs = TrialInputs(
             study=study.name,
@@ -60,7 +60,7 @@ class Workers:
             originals=self.trainers.refs("original", references),
             retrained=self.trainers.refs("retrain", references),
             methods={configured.name: configured.method for configured in study.methods},
-            setup=WorkerSetup(slot, study.settings.resources.launch),
+            setup=WorkerSetup(slot, study.resources.launch),
             resources=resources,
             early_stop=early_stop,
             mean_gap_metrics=study.search.mean_gap,
@@ -70,7 +70,7 @@ class Workers:
             tune.with_parameters(UnlearningTrial, inputs=inputs),
             {"cpu": slot.cpus, "gpu": slot.gpus, **slot.custom},
         )
-        timeout = study.settings.trial_timeout
+        timeout = study.trial_timeout
         searcher = JobSearcher(jobs, self.cluster.wanted, resources, timeout)
         supervise(lambda: _fit(trainable, searcher), searcher)
 

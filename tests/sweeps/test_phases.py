@@ -56,7 +56,7 @@ def test_the_phases_and_their_order() -> None:
 
 
 def test_the_plan_has_the_jobs_of_a_made_up_phase(made_up: Phase, plan: Plan) -> None:
-    cells, seeds = len(plan.cells), len(plan.study.report_seeds)
+    cells, seeds = len(plan.cells), len(plan.study.seeds.report)
     assert plan.counts["halved"] == cells * seeds
     assert plan.samples["halved"] > 0
     best = {cell: plan.study.method(cell[1]).fixed for cell in plan.cells}

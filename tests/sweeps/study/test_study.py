@@ -420,7 +420,7 @@ def test_overrides_replace_parts_and_are_checked(tmp_path: Path) -> None:
     path = studies.write(tmp_path, studies.tiny())
     changed = study.read(path, ["search.trials=7", "training.lr=1e-2", "seeds.report=[5]"])
     assert (changed.search.trials, changed.training.lr) == (7, 0.01)
-    assert changed.report_seeds == (5,)
+    assert changed.seeds.report == (5,)
     for text, expected in (
         ("search.trials", "must be key=value"),
         ("search.trails=3", "unknown key `trails`"),
@@ -490,7 +490,7 @@ def test_a_study_lies_over_its_base(tmp_path: Path) -> None:
     (tmp_path / "_below.yaml").write_text(yaml.safe_dump(below))
     wanted = study.read(studies.write(tmp_path, above), ["search.trials=2"])
     assert (wanted.name, wanted.search.trials) == ("above", 2)
-    assert (wanted.search_seeds, wanted.report_seeds) == ((5,), (6,))
+    assert (wanted.seeds.search, wanted.seeds.report) == ((5,), (6,))
     assert list(wanted.forget) == list(below["forget"])
     assert "base" not in wanted.definition
 
@@ -644,14 +644,14 @@ def test_trainings_occupy_what_trials_do_but_for_what_they_say() -> None:
     resources = {"cpus": 2, "gpus": 0.25, "custom": {"a100": 1}, "references": {"gpus": 1}}
     read = study.parse({**studies.tiny(), "resources": resources}, "study.yaml")
     assert read.resources.trial.amounts == {"cpus": 2, "gpus": 0.25, "a100": 1}
-    assert read.resources.reference.amounts == {"cpus": 2, "gpus": 1, "a100": 1}
+    assert read.resources.references.amounts == {"cpus": 2, "gpus": 1, "a100": 1}
 
 
 def test_how_a_study_is_run_is_written_down_without_secrets() -> None:
     url = "https://me:hush@hooks.example.com:8443/services/hidden?token=hush"
     running = {"notify": url, "trial_timeout": 60, "budget": {"gpu_hours": 20}}
     read = study.parse({**studies.tiny(), **running}, "study.yaml")
-    assert read.settings.notify == url
+    assert read.notify == url
     assert read.definition["notify"] == "https://hooks.example.com:8443/..."
     assert read.definition["trial_timeout"] == 60
     assert read.definition["budget"]["gpu_hours"] == 20
