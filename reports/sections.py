@@ -29,9 +29,8 @@ CONCORDANCE = (
 
 def byline(study: RecordedStudy, written: str) -> str:
     """The study on one line."""
-    definition = study.definition
     data = _mapping(study.line.get("data")).get("name")
-    what = _join([data, definition.get("model")])
+    what = _join([data, _mapping(study.definition.get("model")).get("name")])
     scale = _join(
         [
             counted(len(study.methods), "method"),
@@ -211,7 +210,7 @@ def _setting(study: RecordedStudy) -> list[tuple[str, str]]:
         ("Data", _join([data.get("name"), shape, classes])),
         ("Samples", _join(f"{part} {n:,}" for part, n in parts.items() if n)),
         ("Fingerprint", str(data.get("fingerprint", ""))),
-        ("Model", str(definition.get("model", ""))),
+        ("Model", _join(_mapping(definition.get("model")).values())),
         ("Training", _pairs(_mapping(definition.get("training")))),
         ("Budget", f"{study.trials} configurations per method and request" if study.trials else ""),
         ("Search", _pairs({k: search[k] for k in ("sampler", "early_stop") if k in search})),

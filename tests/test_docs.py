@@ -88,7 +88,7 @@ def test_the_page_of_keys_has_all_that_a_study_may_hold() -> None:
     head, *sections = re.split(r"^## ", page, flags=re.MULTILINE)
     rows = {"": head} | {text.partition("\n")[0]: text for text in sections}
     keys = {part: re.findall(r"^\| `(\w+)`", text, re.MULTILINE) for part, text in rows.items()}
-    assert set(keys[""]) == {"base", *StudyFile.model_fields}
+    assert set(keys[""]) == {"base", "study", *StudyFile.model_fields} - {"name"}
     assert keys["methods: space"] == list(RangeSection.model_fields)
     assert keys["methods"] == ["name", "fix", "space", "forget"]
     assert set(keys["resources"]) == {

@@ -114,7 +114,7 @@ def _comparable(line: Mapping[str, Any]) -> dict[str, Any]:
     search = definition["search"]
     flat: dict[str, Any] = {
         "data.fingerprint": line["data"]["fingerprint"],
-        "model": line.get("model", definition["model"]),
+        "model": line["model"],
         "seeds.search": definition["seeds"]["search"],
         "search.sampler": search["sampler"],
         "search.objective": search["objective"],

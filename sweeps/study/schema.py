@@ -23,21 +23,21 @@ from sweeps.errors import StudyError
 
 T = TypeVar("T")
 RULES = {
-    "model_type": "be a mapping",
-    "dataclass_type": "be a mapping",
-    "dict_type": "be a mapping",
-    "tuple_type": "be a list",
-    "string_type": "be text",
-    "string_pattern_mismatch": "be a name of letters, digits, `.`, `_`, `-`",
-    "int_type": "be a whole number",
-    "float_type": "be a number",
-    "bool_type": "be true or false",
-    "literal_error": "be one of {expected}",
-    "greater_than": "be above {gt:g}",
-    "greater_than_equal": "be at least {ge:g}",
-    "too_short": "not be empty",
+    "model_type": "must be a mapping",
+    "dataclass_type": "must be a mapping",
+    "dict_type": "must be a mapping",
+    "tuple_type": "must be a list",
+    "string_type": "must be text",
+    "string_pattern_mismatch": "must be a name of letters, digits, `.`, `_`, `-`",
+    "int_type": "must be a whole number",
+    "float_type": "must be a number",
+    "bool_type": "must be true or false",
+    "literal_error": "must be one of {expected}",
+    "greater_than": "must be above {gt:g}",
+    "greater_than_equal": "must be at least {ge:g}",
+    "too_short": "must not be empty",
 }
-"""Kind of a pydantic error to what a value must."""
+"""Kind of a pydantic error to what it demands."""
 UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
 """Kinds of pydantic errors for a key that a section, or a dataclass of `mu`, does not have."""
 
@@ -72,9 +72,15 @@ class Named:
     """Annotation of a section or dataclass whose `name` alone may stand for the mapping."""
 
     def __get_pydantic_core_schema__(self, cls: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        tags = {str: "name", dict: "", cls: ""}
+        either = core_schema.tagged_union_schema(
+            {"name": core_schema.str_schema(), "": handler(cls)},
+            discriminator=lambda value: tags.get(type(value)),
+            custom_error_type="named",
+            custom_error_message="must be a name, or a mapping with a `name`",
+        )
         return core_schema.no_info_after_validator_function(
-            lambda value: cls(name=value) if isinstance(value, str) else value,
-            core_schema.union_schema([core_schema.str_schema(), handler(cls)]),
+            lambda value: cls(name=value) if isinstance(value, str) else value, either
         )
 
 
@@ -103,14 +109,14 @@ Items = Annotated[tuple[T, ...], Field(strict=False)]
 Filled = Annotated[tuple[T, ...], Field(strict=False, min_length=1)]
 
 
-def checked(kind: TypeAdapter[T], content: Any, where: str) -> T:
+def checked(adapter: TypeAdapter[T], content: Any, where: str) -> T:
     """Return what plain data stands for. Raises StudyError, with one line on the first thing that is wrong."""
     plain = _plain(content, where)
     try:
         # As JSON, because pydantic's strict mode then takes a list for a tuple and a mapping for a dataclass.
-        return kind.validate_json(json.dumps(plain, default=str))
+        return adapter.validate_json(json.dumps(plain, default=str))
     except ValidationError as error:
-        raise StudyError(": ".join([where, *_explain(error, plain, kind)])) from None
+        raise StudyError(": ".join([where, *_explain(error, plain, adapter)])) from None
 
 
 def _plain(value: Any, where: str) -> Any:
@@ -132,52 +138,41 @@ def _label(item: Any, position: int) -> list[str]:
     return [str(item.get("name", position + 1))] if isinstance(item, dict) else []
 
 
-def _explain(error: ValidationError, content: Any, kind: TypeAdapter[Any]) -> list[str]:
-    """Return the keys that lead to what is wrong, then what is allowed there: unknown keys first, else the innermost."""
-
-    def rank(problem: Any) -> tuple[bool, int, bool]:
-        name = problem["type"]
-        return name in UNKNOWN_KEY, len(problem["loc"]), name == "value_error"
-
+def _explain(error: ValidationError, content: Any, adapter: TypeAdapter[Any]) -> list[str]:
+    """Return the keys that lead to the first problem, an unknown key before others, and what is allowed there."""
     problems: list[Any] = error.errors(include_url=False)
-    worst = max(problems, key=rank)
-    steps, labels = _path(worst["loc"], content)
-    if worst["type"] in UNKNOWN_KEY:
-        schema = kind.json_schema()
-        allowed = ", ".join(_allowed(schema, steps[:-1], schema.get("$defs", {})))
-        return [*labels[:-1], f"unknown key `{steps[-1]}`; allowed are {allowed}"]
-    if worst["type"] == "missing":
-        return [*labels, f"`{worst['loc'][-1]}` is required"]
-    if worst["type"] == "value_error":
-        return [*labels, str(worst["ctx"]["error"])]
-    # Where a value may be of several types, each has its own error for it.
-    alike = [p for p in problems if rank(p) == rank(worst) and _path(p["loc"], content)[0] == steps]
-    rules = " or ".join(dict.fromkeys(map(_rule, alike)))
-    return [*labels, f"must {rules}, but got {worst['input']!r}"]
+    first = next((each for each in problems if each["type"] in UNKNOWN_KEY), problems[0])
+    kind, context, value = first["type"], first.get("ctx", {}), first["input"]
+    steps = [step for step in first["loc"] if step != ""]  # which is the tag of a mapping
+    if kind in UNKNOWN_KEY:
+        key, schema = steps.pop(), adapter.json_schema()
+        allowed = ", ".join(_allowed(schema, steps, schema.get("$defs", {})))
+        text = f"unknown key `{key}`; allowed are {allowed}"
+    elif kind == "missing":
+        text = f"`{steps.pop()}` is required"
+    elif kind == "value_error":
+        text = str(context["error"])
+    else:
+        if steps[-1:] == ["[key]"]:  # the key itself is wrong, and the message shows it
+            steps = steps[:-2]
+        context["expected"] = ", ".join(re.findall(r"'(.*?)'", context.get("expected", "")))
+        rule = RULES.get(kind, first["msg"]).format(**context)
+        text = f"{rule}, but got {value!r}"
+    return [*_labels(steps, content), text]
 
 
-def _rule(problem: Any) -> str:
-    context = problem.get("ctx", {})
-    choices = ", ".join(re.findall(r"'(.*?)'", context.get("expected", "")))
-    return RULES.get(problem["type"], problem["msg"]).format(**{**context, "expected": choices})
-
-
-def _path(location: Sequence[int | str], content: Any) -> tuple[list[int | str], list[str]]:
-    """Return the steps of a location, without pydantic's names for the types of a value, and what messages call them."""
-    steps: list[int | str] = []
+def _labels(steps: Sequence[int | str], content: Any) -> list[str]:
+    """Return what messages call the steps that lead to a value."""
     labels: list[str] = []
-    for step in location:
-        if step == "[key]":  # the key itself is wrong, and the message shows it
-            return steps[:-1], labels[:-1]
-        if isinstance(content, dict) and step in content:
-            labels.append(str(step))
-        elif isinstance(content, list) and isinstance(step, int):
-            labels += _label(content[step], step)
-        else:
-            continue
-        content = content[step]
-        steps.append(step)
-    return steps, labels
+    for step in steps:
+        inner = content.get(step) if isinstance(content, dict) else None
+        if isinstance(step, str):
+            labels.append(step)
+        elif isinstance(content, list):
+            inner = content[step]
+            labels += _label(inner, step)
+        content = inner
+    return labels
 
 
 def _allowed(
@@ -185,16 +180,13 @@ def _allowed(
 ) -> Iterator[str]:
     """Yield the keys that a part of a JSON schema allows at the end of some steps."""
     part = definitions.get(part.get("$ref", "").rpartition("/")[2], part)
-    for alternative in part.get("anyOf", ()):
+    inner = [part.get("items"), part.get("additionalProperties")]
+    inner += part.get("patternProperties", {}).values()
+    for alternative in (*part.get("anyOf", ()), *part.get("oneOf", ())):
         yield from _allowed(alternative, steps, definitions)
     if not steps:
         yield from part.get("properties", ())
         return
-    every = part.get("items"), part.get("additionalProperties")
-    for inner in (
-        part.get("properties", {}).get(steps[0]),
-        *every,
-        *part.get("patternProperties", {}).values(),
-    ):
-        if isinstance(inner, dict):
-            yield from _allowed(inner, steps[1:], definitions)
+    for each in (part.get("properties", {}).get(steps[0]), *inner):
+        if isinstance(each, dict):
+            yield from _allowed(each, steps[1:], definitions)

@@ -46,6 +46,7 @@ def _different(seeds: tuple[int, ...]) -> tuple[int, ...]:
     return seeds
 
 
+DEFAULT = Field(validate_default=True)
 SeedList = Annotated[
     Filled[CountOrZero], AfterValidator(_different), Field(json_schema_extra={"uniqueItems": True})
 ]
@@ -106,9 +107,9 @@ class StudyFile(RunSettings):
 
     name: Annotated[Name, Field(alias="study")]
     """Its name: results go to `results/<study>`."""
-    data: Annotated[DataSpec, NumbersAsNames(), Named()] = DataSpec("digits")
+    data: Annotated[DataSpec, NumbersAsNames(), Named(), DEFAULT] = "digits"  # type: ignore[assignment]
     """Name of a data set, or a mapping."""
-    model: Annotated[ModelSpec, Named()] = ModelSpec("small_cnn")
+    model: Annotated[ModelSpec, Named(), DEFAULT] = "small_cnn"  # type: ignore[assignment]
     """Name of a network, or a mapping."""
     original: Original = None
     """Trained models to unlearn from, such as `models/{seed}.pt`, instead of training them."""

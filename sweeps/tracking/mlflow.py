@@ -108,6 +108,6 @@ def describe(study_line: Mapping[str, Any]) -> dict[str, str]:
     """Return the facts of a study as tags."""
     return {
         "data": f"{study_line['data']['name']} {study_line['data']['fingerprint']}",
-        "model": str(study_line["definition"]["model"]),
+        "model": str(study_line["model"]),
         **{f"version.{name}": value for name, value in study_line["versions"].items()},
     }

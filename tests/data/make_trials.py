@@ -43,7 +43,7 @@ def study() -> dict[str, Any]:
         "definition": {
             "study": "tiny",
             "data": {"name": "digits"},
-            "model": "small_cnn",
+            "model": {"name": "small_cnn"},
             "training": {"epochs": 12, "optimizer": "sgd", "lr": 0.1},
             "forget": {
                 "random10": {"kind": "random", "fraction": 0.1},

@@ -123,7 +123,7 @@ def test_its_published_numbers_are_attached(name: str) -> None:
         if row.phase == "transfer":
             assert (row.source, row.forget) in wanted.experiments.transfer
         if row.phase == "sufficient":
-            assert wanted.experiments.sufficient == 20
+            assert wanted.experiments.sufficient == {"epochs": 20}
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in FIGURES])

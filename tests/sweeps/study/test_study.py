@@ -200,7 +200,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "transfer to itself": ({"experiments__transfer": [["some", "some"]]}, "are both 'some'"),
     "epochs of another name": (
         {"experiments__sufficient": {"epoch": 3}},
-        "experiments: sufficient: must be {epochs: n} with n at least 1, but got {'epoch': 3}",
+        "experiments: sufficient: must be one of epochs, but got 'epoch'",
     ),
     "text for truth": (
         {"experiments__defaults": "no"},
@@ -242,7 +242,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a transfer of three": (
         {"experiments__transfer": [["some", "three", "some"]]},
-        "experiments: transfer: must hold [source, target], but got ['some', 'three', 'some']",
+        "transfer: must be `all` or a list of [source, target], but got [['some', 'three', 'some']]",
     ),
     "a pair that is no list": (
         {"experiments__transfer": "some"},
@@ -258,7 +258,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "zero epochs": (
         {"experiments__sufficient": {"epochs": 0}},
-        "experiments: sufficient: must be at least 1, but got 0",
+        "experiments: sufficient: epochs: must be at least 1, but got 0",
     ),
     "more GPUs than there are": ({"resources": {"gpus": 64}}, "gpus: 64 are asked for each trial"),
     "more cores than there are": ({"resources": {"cpus": 4096}}, "cpus: 4096 are asked for each"),
@@ -300,9 +300,12 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a timeout of nothing": (
         {"trial_timeout": 0},
-        "trial_timeout: must be seconds above 0, but got 0",
+        "trial_timeout: must be above 0, but got 0",
     ),
-    "a timeout in words": ({"trial_timeout": "1 h"}, "trial_timeout: must be seconds above 0"),
+    "a timeout in words": (
+        {"trial_timeout": "1 h"},
+        "trial_timeout: must be a number, but got '1 h'",
+    ),
     "unknown budget": (
         {"budget": {"hours": 2}},
         "budget: unknown key `hours`; allowed are gpu_hours, cpu_hours, wall_minutes",
@@ -370,7 +373,10 @@ INFINITE: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "seeds": ({"seeds": {"search": [math.inf]}}, "seeds: search:"),
     "trials": ({"search__trials": math.inf}, "search: trials:"),
-    "epochs": ({"experiments__sufficient": {"epochs": math.inf}}, "experiments: sufficient:"),
+    "epochs": (
+        {"experiments__sufficient": {"epochs": math.inf}},
+        "experiments: sufficient: epochs:",
+    ),
     "audit": ({"audit": {"models": math.nan}}, "audit: models:"),
     "resources": ({"resources": {"cpus": math.inf}}, "resources: cpus:"),
     "custom resources": ({"resources": {"custom": {"a": math.nan}}}, "resources: custom: a:"),
