@@ -27,7 +27,7 @@ class Run(NamedTuple):
 
 
 class Experiments(Protocol):
-    """What a study asks to be tried with chosen knobs; see ``sweeps.study.experiments.Experiments``."""
+    """What a study asks to be tried with chosen knobs; see ``sweeps.study.study_file.Experiments``."""
 
     @property
     def sufficient(self) -> Mapping[str, int] | None: ...

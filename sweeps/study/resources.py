@@ -65,8 +65,10 @@ class Slot(Section):
 
 def _as_trials(content: Any, info: ValidationInfo) -> Any:
     """Fill what is left out of the resources of references with those of trials."""
-    own = {} if content is None else content
-    return {key: info.data[key] for key in Slot.model_fields if key in info.data} | own
+    if not isinstance(content, dict | None):
+        return content
+    shared = {key: info.data[key] for key in Slot.model_fields if key in info.data}
+    return shared | (content or {})
 
 
 class Resources(Slot):

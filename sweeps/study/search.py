@@ -65,6 +65,8 @@ class Search(Section):
         match content:
             case {"objective": {"mean_gap": gaps, **others}} if not others:
                 return {**content, "objective": ["mean_gap"], "mean_gap": gaps}
+            case {"objective": {} as other}:
+                raise ValueError(f"objective: must be {{mean_gap: [...]}}, but got {other!r}")
         return content
 
     @model_validator(mode="after")

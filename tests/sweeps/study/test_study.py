@@ -39,6 +39,26 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "data without a name": ({"data": {"subset": 3}}, "data: `name` is required"),
     "unknown model": ({"model": "resnet19"}, "model must be one of small_cnn"),
     "unknown key of a model": ({"model": {"nam": "resnet18"}}, "model: unknown key `nam`; allowed"),
+    "unknown key before what else is wrong": (
+        {"training": {"epochs": "3", "lrr": 1}},
+        "training: unknown key `lrr`; allowed are epochs, optimizer, lr",
+    ),
+    "unknown key of a request": (
+        {"forget__three": {"kind": "full_class", "target": 3}},
+        "forget: three: unknown key `target`; allowed are kind, class, fraction",
+    ),
+    "unknown key of a normalization": (
+        {"model": {"name": "allcnn", "normalize": {"mean": [0.5], "sd": [1]}}},
+        "model: normalize: unknown key `sd`; allowed are mean, std",
+    ),
+    "truth for a name": (
+        {"forget__three": {"kind": "full_class", "class": True}},
+        "forget: three: class: must be text, but got True",
+    ),
+    "text in place of numbers": (
+        {"training": {"milestones": ["0.5"]}},
+        "training: milestones: must be a number, but got '0.5'",
+    ),
     "unknown stem": (
         {"model": {"name": "resnet18", "stem": "tiny"}},
         "model: stem: must be one of small, imagenet, but got 'tiny'",
@@ -173,6 +193,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"search__objective": {"mean_gap": ["time_unlearn"]}},
         "search: mean_gap: must be one of acc_test",
     ),
+    "objective of another mapping": (
+        {"search__objective": {"mean_gap": ["acc_test"], "weights": [1]}},
+        "search: objective: must be {mean_gap: [...]}, but got {'mean_gap': ['acc_test'], 'weights'",
+    ),
     "unknown selection": (
         {"selection": "oracle"},
         "selection: must be one of honest, paper, but got 'oracle'",
@@ -285,6 +309,14 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "unknown resource": (
         {"resources": {"gpu": 1}},
         "resources: unknown key `gpu`; allowed are cpus",
+    ),
+    "references that are no mapping": (
+        {"resources": {"references": 3}},
+        "resources: references: must be a mapping, but got 3",
+    ),
+    "unknown resource of references": (
+        {"resources": {"references": {"gpu": 1}}},
+        "resources: references: unknown key `gpu`; allowed are cpus, gpus, custom",
     ),
     "wrong resources of references": (
         {"resources": {"references": {"gpus": -1}}},
