@@ -12,7 +12,7 @@ from pydantic import WithJsonSchema
 from mu import methods
 from mu.forget import ForgetRequest
 from mu.methods import Method
-from sweeps.errors import StudyError
+from sweeps.errors import StudyError, errors_at
 from sweeps.study import space
 from sweeps.study.schema import Filled, Section
 from sweeps.study.space import Range, RangeSection
@@ -79,10 +79,8 @@ def resolve_methods(
     configs: list[MethodConfig] = []
     for entry in entries:
         here = f"{where}: {entry.name}"
-        try:
+        with errors_at(where):
             method = methods.load(entry.name, folders)
-        except ValueError as error:
-            raise StudyError(f"{where}: {error}") from error
         if method.name in [config.name for config in configs]:
             raise StudyError(f"{here}: is listed twice")
         used = _requests(entry, method, requests, here)
@@ -113,10 +111,8 @@ def _knobs(
 ) -> tuple[dict[str, Any], tuple[Range, ...]]:
     """Return the values of all knobs, and the ranges of those that are searched."""
     fix, own = entry.fix or {}, entry.space or {}
-    try:
+    with errors_at(f"{where}: fix"):
         fixed = method.check(fix)
-    except ValueError as error:
-        raise StudyError(f"{where}: fix: {error}") from error
     both = sorted(set(fix) & set(own))
     if both:
         raise StudyError(f"{where}: `{both[0]}` is in both `fix` and `space`")

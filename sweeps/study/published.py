@@ -21,7 +21,7 @@ from pydantic import Field, model_validator
 from mu import methods
 from mu.forget import ForgetRequest
 from mu.metrics import METRICS
-from sweeps.errors import StudyError
+from sweeps.errors import StudyError, errors_at
 from sweeps.phases import trial_phases
 from sweeps.study import yaml_file
 from sweeps.study.schema import OneOf, Section
@@ -231,12 +231,9 @@ def resolve_published(
     definitions: list[dict[str, Any]] = []
     numbers: list[Printed] = []
     for position, published in enumerate(tables, start=1):
-        try:
+        with errors_at(f"{where}: published: {position}: {published.table}"):
             path = find(published.table, Path(where).parent)
             numbers += printed(published, requests, knobs, path)
-        except StudyError as error:
-            here = f"{where}: published: {position}: {published.table}"
-            raise StudyError(f"{here}: {error}") from error
         known = published.table in shipped()
         name = published.table if known else str(path.resolve())
         definitions.append(published.model_dump() | {"table": name})

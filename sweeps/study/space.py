@@ -12,7 +12,7 @@ from pydantic import Field, TypeAdapter
 
 from mu.knobs import Knob
 from mu.methods import Method
-from sweeps.errors import StudyError
+from sweeps.errors import StudyError, errors_at
 from sweeps.study import yaml_file
 from sweeps.study.schema import Filled, Section, checked
 
@@ -140,10 +140,8 @@ def resolve(sections: Mapping[str, RangeSection], method: Method, where: str) ->
                 raise StudyError(
                     f"{where}: {name}: `when` names `{other}`, which is no knob searched before it"
                 )
-        try:
+        with errors_at(f"{where}: {name}"):
             ranges.append(_range(method.knobs, method.knobs[name], section))
-        except ValueError as error:
-            raise StudyError(f"{where}: {name}: {error}") from error
     return tuple(ranges)
 
 

@@ -12,7 +12,7 @@ from pydantic import BeforeValidator
 
 from mu.models import checkpoints
 from mu.problem import Role
-from sweeps.errors import StudyError
+from sweeps.errors import StudyError, errors_at
 
 PLACES: dict[Role, tuple[str, ...]] = {"original": ("seed",), "retrain": ("request", "seed")}
 """The names in braces that the path of a role's checkpoints may hold."""
@@ -78,10 +78,8 @@ def find_supplied(
                 text = template.replace("{seed}", str(seed)).replace("{request}", request)
                 path = Path(text).expanduser()
                 if path not in read:
-                    try:
+                    with errors_at(f"{where}: {role}"):
                         read[path] = SuppliedModel(path, checkpoints.digest(path))
-                    except ValueError as error:
-                        raise StudyError(f"{where}: {role}: {error}") from error
                 models[role, request, seed] = read[path]
     retrained = [(request, m.path) for (role, request, _), m in models.items() if role == "retrain"]
     if len(set(retrained)) < len(retrained):

@@ -179,7 +179,7 @@ def test_no_folder_is_searched_that_the_command_line_does_not_name(
 def test_a_study_keeps_the_options_of_its_model(package: str, tmp_path: Path) -> None:
     given: dict[str, Any] = {"name": f"{package}.nets:build"}
     wanted = study.read(studies.write(tmp_path, studies.tiny(model=given)), own_code=True)
-    assert wanted.definition["model"] == given["name"]
+    assert wanted.definition["model"] == given
     given["normalize"] = {"mean": [0.25], "std": [0.5]}
     wanted = study.read(studies.write(tmp_path, studies.tiny(model=given)), own_code=True)
     assert wanted.definition["model"] == given
