@@ -197,6 +197,18 @@ def test_budget_is_enough_when_as_much_gain_again_would_not_reach_the_next_metho
     assert found.margin == pytest.approx(gain / 2)
 
 
+def test_budget_is_not_enough_when_as_much_gain_again_would_draw_level() -> None:
+    assert tuning_check.TuningCheck(gain=0.25, margin=0.25, trials=8).enough is False
+
+
+def test_no_method_is_ranked_before_one_of_the_same_best() -> None:
+    study = searched(one=[0.5, 0.4, 0.3, 0.1], other=[0.1, 0.2, 0.3, 0.4])
+    for name in ("one", "other"):
+        check = tuning_check.check_tuning(study, "random10", name)
+        assert check is not None
+        assert (check.margin, check.enough) == (None, True)
+
+
 def test_budget_of_the_first_is_enough_and_of_few_trials_unknown() -> None:
     study = searched(first=[0.5, 0.4, 0.3, 0.1], second=[0.2, 0.3])
     first, second = (
@@ -231,6 +243,7 @@ def signs_by_enumeration(differences: Sequence[float]) -> float:
         [0.5, -0.5],
         [0.1, 0.0, 0.2, 0.0, 0.4],
         [-0.3, -0.2, -0.1, -0.4],
+        [0.1, 0.1, 0.2, -0.3],  # rank sums 4 and, of one tie and 0.2, 4.5
     ],
 )
 def test_signed_rank_is_exact_with_and_without_ties(differences: list[float]) -> None:
@@ -253,6 +266,7 @@ def test_signed_rank_names_the_side_and_takes_rounding_for_equality() -> None:
     assert signed_rank([0.1, 0.2, -0.05])[1] == 1
     assert signed_rank([-0.3, 0.1])[1] == -1
     assert signed_rank([0.1 + 0.2 - 0.3, 0.0]) == (1.0, 0)
+    assert signed_rank([0.1, 0.1, -0.2]) == (1.0, 0)  # ranks 1.5 + 1.5 and 3
     assert signed_rank([]) == (1.0, 0)
 
 
@@ -537,10 +551,20 @@ def test_pairs_are_tested_over_shared_problems_and_corrected_together() -> None:
     assert found["far", "noisy"].closer == "noisy"
 
 
+def test_methods_are_told_apart_below_the_level_only() -> None:
+    summary = spread([0.1, 0.2])
+    assert summary is not None
+    for p, apart in ((comparison.ALPHA, False), (0.99 * comparison.ALPHA, True)):
+        assert comparison.Pair("a", "b", summary, 1, p, p, "b").told_apart is apart
+
+
 def test_few_problems_cannot_tell_anything_apart() -> None:
     study = compared({"a": [0.01] * 3, "b": [0.02] * 3, "c": [0.3] * 3})
     n, smallest, corrected = comparison.smallest_corrected(study)
     assert (n, smallest, corrected) == (3, 0.25, 0.75)
+    more = compared({name: [0.01] * 3 for name in "abcd"})
+    assert comparison.smallest_corrected(more) == (3, 0.25, 1.0)  # six pairs
+    assert comparison.smallest_corrected(reported()) == (0, 1.0, 0.0)
     assert not any(pair.told_apart for pair in comparison.pairs(study))
 
 

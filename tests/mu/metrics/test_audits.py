@@ -153,6 +153,7 @@ def test_u_lira_spans_its_scale() -> None:
     same = audits.u_lira(low[:, 0], low, low)
     assert same == pytest.approx(np.zeros(40))
     assert audits.u_lira_accuracy(same, same) == 0.5
+    assert audits.u_lira_accuracy([0.0], [-1.0]) == 0.5  # a ratio of 0 is not above 0
 
 
 @quick
@@ -365,6 +366,21 @@ def test_f_score_of_akbari_et_al_rule_by_rule(seed: int, spread: float, shift: f
     unlearned, retrained = 1 / (1 + np.exp(-logits[:, 0, :, 0]))
     h_values = audits.fscore_seed003(logits[0], logits[1])
     assert h_values == pytest.approx([akbari_h(unlearned, retrained)])
+
+
+@settings(quick, max_examples=60)
+@given(st.integers(0, 9999), st.sampled_from([0.4, 1.0, 2.5]), st.sampled_from([-0.01, 0.0, 0.01]))
+def test_f_score_of_akbari_et_al_by_the_gaussian_rule_alone(
+    seed: int, spread: float, shift: float
+) -> None:
+    """No threshold 0.1 to 0.9 parts probabilities between 0.4 and 0.5."""
+    draws = np.random.default_rng(seed).normal(0.45, 0.012, (2, 12))
+    unlearned = (0.45 + shift + spread * (draws[0] - 0.45)).clip(0.401, 0.499)
+    retrained = draws[1].clip(0.401, 0.499)
+    logits = np.zeros((2, 1, 12, 2))
+    logits[:, 0, :, 0] = [np.log(p / (1 - p)) for p in (unlearned, retrained)]
+    expected = akbari_h(unlearned, retrained)
+    assert audits.fscore_seed003(*logits) == pytest.approx([expected])
 
 
 def test_f_score_of_akbari_et_al_rewards_models_that_are_easy_to_tell_apart() -> None:

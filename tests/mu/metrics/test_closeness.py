@@ -193,6 +193,13 @@ def test_streisand_compares_only_classes_that_both_have() -> None:
     assert np.isnan(closeness.row_rates(forget)[1:]).all()
 
 
+def test_rates_of_a_row_are_shares_of_its_samples_and_of_what_is_added() -> None:
+    counts, missing = [[1, 0], [0, 0]], [math.nan, math.nan]
+    with np.errstate(all="raise"):  # a row without samples is divided by nothing
+        for added, first in ((0, [1, 0]), (1, [0.5, 0])):
+            np.testing.assert_array_equal(closeness.row_rates(counts, added), [first, missing])
+
+
 def test_streisand_spans_its_scale() -> None:
     right, wrong = np.diag([5, 5, 5]), np.array([[0, 7, 0], [7, 0, 0], [7, 0, 0]])
     distances = closeness.streisand(wrong, right)

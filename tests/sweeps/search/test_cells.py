@@ -215,6 +215,39 @@ def test_the_search_continues_without_its_journal(driver: Driver) -> None:
     assert sorted(told) == sorted(r.metrics["val"]["avg_gap_natmu"] for r in driver.records)
 
 
+def test_configurations_get_their_knobs_back_without_their_journal(driver: Driver) -> None:
+    driver.drain(driver.open())
+    driver.path.unlink()
+    driver.records = [record for record in driver.records if record.number != 1]
+    again = driver.open()
+    for record in driver.records:
+        assert record.number is not None
+        params = driver.trials(record.forget, record.method)[record.number].params
+        assert params
+        assert params == {name: record.knobs[name] for name in params}
+    assert [job.number for job in driver.drain(again)] == [1] * len(driver.plan.cells)
+
+
+@pytest.mark.parametrize(
+    ("statuses", "state"),
+    [
+        (("stopped", "failed"), TrialState.FAIL),
+        (("diverged", "finished"), TrialState.FAIL),
+        (("finished", "stopped"), TrialState.PRUNED),
+    ],
+)
+def test_one_broken_run_fails_its_configuration(
+    tmp_path: Path, statuses: tuple[str, str], state: TrialState
+) -> None:
+    driver = make(tmp_path, seeds={"search": [0, 7], "report": [1]})
+    cells = driver.open()
+    for status in statuses:
+        job = cells.next()
+        assert job is not None
+        driver.finish(cells, job, status=status)
+    assert driver.trials(job.forget, job.method)[0].state is state
+
+
 def test_an_interrupted_search_asks_for_the_same_as_an_undisturbed_one(tmp_path: Path) -> None:
     for name in ("once", "twice"):
         (tmp_path / name).mkdir()
