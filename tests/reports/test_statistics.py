@@ -564,6 +564,8 @@ def test_few_problems_cannot_tell_anything_apart() -> None:
     assert (n, smallest, corrected) == (3, 0.25, 0.75)
     more = compared({name: [0.01] * 3 for name in "abcd"})
     assert comparison.smallest_corrected(more) == (3, 0.25, 1.0)  # six pairs
+    partly = compared({"a": [0.01] * 3, "b": [0.02] * 3, "c": [0.3, 0.3, None]})
+    assert comparison.smallest_corrected(partly)[0] == 3
     assert comparison.smallest_corrected(reported()) == (0, 1.0, 0.0)
     assert not any(pair.told_apart for pair in comparison.pairs(study))
 
