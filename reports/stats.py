@@ -129,8 +129,8 @@ def weighted_means(values: Array, weights: Array) -> Array:
     """
     there = np.isfinite(values)
     counts = weights @ there
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return (weights @ np.where(there, values, 0.0)) / np.where(counts > 0, counts, np.nan)
+    with np.errstate(invalid="ignore"):  # 0 / 0 where no such row is drawn
+        return (weights @ np.where(there, values, 0.0)) / counts
 
 
 def leave_one_out(values: Iterable[float]) -> list[float]:

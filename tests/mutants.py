@@ -96,7 +96,11 @@ def places(tree: ast.Module) -> Iterator[tuple[ast.AST, str, int, str]]:
             yield node, "op", -1, type(node.op).__name__
         elif isinstance(node, (ast.If, ast.IfExp, ast.While)):
             yield node, "test", -1, "negated condition"
-        elif isinstance(node, ast.Constant) and isinstance(node.value, (bool, int, float)):
+        elif (
+            isinstance(node, ast.Constant)
+            and isinstance(node.value, (bool, int, float))
+            and node.value + 1 != node.value  # of 1e300 it is the same number
+        ):
             yield node, "value", -1, f"constant {node.value}"
         elif isinstance(node, ast.Name) and node.id in NAMES and isinstance(node.ctx, ast.Load):
             yield node, "id", -1, node.id

@@ -120,6 +120,8 @@ def test_entropy_of_saturated_logits_is_finite_and_keeps_its_order() -> None:
     assert values[0] > values[1] > values[2] > 0
     assert values[4] == 0
     assert np.isfinite(metrics.entropy(logits.astype(np.float32))).all()
+    with np.errstate(over="ignore"):  # the difference of the logits, and the log-probability
+        assert metrics.entropy([[1e308, -1e308]]) == 0
 
 
 def test_entropies_are_those_of_the_papers_attack() -> None:
