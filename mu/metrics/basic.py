@@ -155,8 +155,8 @@ def kl_naturalness(log_probabilities: ArrayLike, targets: ArrayLike) -> Array:
     logp, q = np.asarray(log_probabilities, np.float64), np.asarray(targets)
     if q.ndim == 1:
         return -logp[np.arange(len(q)), q]
-    with np.errstate(divide="ignore"):
-        return (np.where(q > 0, q * (np.log(np.where(q > 0, q, 1)) - logp), 0.0)).sum(axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):  # 0 log 0 is 0
+        return np.where(q > 0, q * (np.log(q) - logp), 0.0).sum(axis=1)
 
 
 def partial_forget_accuracy(logits: ArrayLike, labels: ArrayLike) -> float:

@@ -280,6 +280,7 @@ def test_holm_is_that_of_the_textbook() -> None:
 def test_ranks_share_ties() -> None:
     values = [3.0, 1.0, 0.1 + 0.2, 0.3, 1.0]
     assert list(ranks(values)) == [5.0, 3.5, 1.5, 1.5, 3.5]
+    assert list(ranks([1.0, 1.0 + 4e-13, 1.0 + 2e-12])) == [1.5, 1.5, 3.0]  # twelve decimals count
     drawn = np.random.default_rng(2).integers(0, 5, size=20)
     assert list(ranks(drawn)) == list(reference.rankdata(drawn))
 

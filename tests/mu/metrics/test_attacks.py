@@ -429,6 +429,14 @@ def test_starting_kits_attack() -> None:
     assert (1 - z["pred_member_test"]).sum() == z["TN"]
 
 
+def test_attack_accuracy_counts_members_and_others_alike() -> None:
+    assert attacks.attack_accuracy([True, True, False], [False, True, False]) == pytest.approx(
+        4 / 6
+    )
+    assert attacks.attack_accuracy([True], []) == 1
+    assert math.isnan(attacks.attack_accuracy([], []))
+
+
 def test_additional_attack_balances_before_it_fits() -> None:
     rng = np.random.default_rng(0)
     alike = rng.exponential(size=300), rng.exponential(size=60)
