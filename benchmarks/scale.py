@@ -53,13 +53,15 @@ PARTS: dict[str, tuple[Any, str]] = {
 }
 
 
-class NoWork(actor.UnlearningTrial):
+class NoWork(actor.StudyActor):
     """A trial that ends at once, or after a while, with numbers that follow from its knobs."""
 
     seconds = 0.0
     nodes: Path | None = None
 
     def step(self) -> dict[str, Any]:
+        if self.job.work != "trial":
+            return super().step()
         if self.nodes is not None:
             with (self.nodes / ray.get_runtime_context().get_node_id()).open("a") as file:
                 print(time.time(), file=file)
@@ -172,7 +174,7 @@ def main() -> None:
     )
     given = parser.parse_args()
     NoWork.seconds = given.seconds
-    tuning.UnlearningTrial = NoWork  # type: ignore[misc]
+    tuning.StudyActor = NoWork  # type: ignore[misc]
     if given.without_mlflow:
         Tracking.put = lambda self, record: None  # type: ignore[method-assign]
     spent: dict[str, float] = defaultdict(float)
@@ -194,7 +196,8 @@ def main() -> None:
             raise SystemExit(code)
         folder = scratch / "results" / "scale"
         summary = json.loads((folder / "summary.json").read_text())
-        ended = [r.ended for r in records.read(folder / "trials.jsonl")[1] if r.phase == "search"]
+        found = [r for r in records.read(folder / "trials.jsonl")[1] if r.phase == "search"]
+        ended, began_search = [r.ended for r in found], min(r.started for r in found)
         began = time.perf_counter()
         command_line.main(["status", str(folder)])
         status = time.perf_counter() - began
@@ -203,7 +206,7 @@ def main() -> None:
         report = time.perf_counter() - began
         where = placed(NoWork.nodes) if NoWork.nodes is not None else ""
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    search = summary["seconds_by_phase"]["search"]
+    search = max(ended) - began_search
     versions = f"Ray {ray.__version__}, Optuna {optuna.__version__}, MLflow {mlflow.__version__}"
     print(f"\n{len(ended):,} search trials in 40 cells, {summary['slots']} slots, {versions}")
     print(f"Python {platform.python_version()}; trials of {given.seconds:g} s\n")

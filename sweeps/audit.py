@@ -19,19 +19,26 @@ from sweeps.state.store import Store
 
 def audit_cells(plan: Plan, ledger: Ledger, store: Store, best: Mapping[Cell, Knobs]) -> None:
     """Attack the confirmed models of every cell with those of its other seeds, and record one audit a seed."""
-    if not plan.study.audit.models:
-        return
-    for cell in plan.cells:
+    for confirmed in audits_left(plan, ledger.results.records, best):
+        _audit_cell(plan, ledger, store, confirmed)
+
+
+def audits_left(
+    plan: Plan, records: Mapping[str, TrialRecord], best: Mapping[Cell, Knobs]
+) -> list[dict[int, TrialRecord]]:
+    """Return the confirmed trials, by seed, of every cell whose audit is not recorded."""
+    left = []
+    for cell in plan.cells if plan.study.audit.models else ():
         confirmed = {
             record.seed: record
-            for record in ledger.results.records.values()
+            for record in records.values()
             if (record.phase, record.forget, record.method) == ("confirm", *cell)
             and record.finished
             and record.knobs == best.get(cell)
         }
-        keys = {seed: _audit_key(record) for seed, record in confirmed.items()}
-        if not set(keys.values()) <= set(ledger.results.records):
-            _audit_cell(plan, ledger, store, confirmed)
+        if not all(_audit_key(record) in records for record in confirmed.values()):
+            left.append(confirmed)
+    return left
 
 
 def _audit_key(confirmed: TrialRecord) -> str:

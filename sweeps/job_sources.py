@@ -1,52 +1,132 @@
-"""Where the trials of a phase come from: the search asks Optuna, the phases after it have a fixed list."""
+"""Where the workers of a study get their jobs from: each job as soon as it can start, and no phase waits for another."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
 from mu.record import TrialRecord
+from mu.selection import best_objective, candidates
 from sweeps.ledger import Ledger
-from sweeps.plan import Job
+from sweeps.phases import Cell, Knobs
+from sweeps.plan import Job, Plan
+from sweeps.references import References
 from sweeps.search.cells import Cells
 from sweeps.state.checkpoint_store import CheckpointStore
 from sweeps.state.store import Store
-from sweeps.workers.curve import CurvePoint
+
+if TYPE_CHECKING:
+    from sweeps.workers.curve import CurvePoint
 
 Arrays = dict[str, NDArray[Any]]
 
 
-class TrialSource:
-    """Jobs of one phase, as ``sweeps.workers`` draws them (see its ``JobSource``).
+class StudySource:
+    """All jobs of a study, as ``sweeps.workers`` draws them (see its ``JobSource``).
+
+    References come first, then the search of every cell whose references are there, then what follows the search of
+    every cell that has ended. So a slot waits only when nothing that is left can start.
 
     Args:
+        plan: What the study runs.
         ledger: Where records go.
         store: Where outputs go that the audit needs.
-        checkpoints: Where running trials are saved.
+        checkpoints: Where running jobs are saved.
+        cells: The searches.
+        references: The references.
+
+    Attributes:
+        chosen: The knobs of every cell whose search has ended with a finished configuration.
     """
 
-    def __init__(self, ledger: Ledger, store: Store, checkpoints: CheckpointStore):
-        self.study = ledger.study
+    def __init__(
+        self,
+        plan: Plan,
+        ledger: Ledger,
+        store: Store,
+        checkpoints: CheckpointStore,
+        cells: Cells,
+        references: References,
+    ):
+        self.study = plan.study.name
+        self.plan = plan
         self.ledger = ledger
         self.store = store
         self.checkpoints = checkpoints
+        self.cells = cells
+        self.references = references
+        self.chosen: dict[Cell, Knobs] = {}
+        self._ended: set[Cell] = set()
+        self._searching: Counter[Cell] = Counter()
+        self._finals: dict[str, Job] = {}
+        self._handed_out: set[str] = set()
+        self._queue_finals()
 
     def next(self) -> Job | None:
-        """Return the next job; None when there are no more."""
-        job = self._next()
+        """Return the next job that can start; None when there is none before a running one has ended."""
+        job = self.references.next() or self._next_of_search() or self._next_final()
         if job is not None:
             self.ledger.progress.started()
         return job
 
-    def _next(self) -> Job | None:
-        raise NotImplementedError
+    def _next_of_search(self) -> Job | None:
+        forgets = [f for f in self.plan.study.forget if self.references.ready("search", f)]
+        if self.plan.study.budget and len(forgets) < len(self.plan.study.forget):
+            return None  # a budget ends the search of all cells after the same number of trials
+        running = sum(self._searching.values())
+        job = self.cells.next(self.ledger.may_search(self.cells.asked, running), forgets)
+        if job is not None:
+            self._searching[job.forget, job.method] += 1
+        return job
 
-    def ended(self, record: TrialRecord) -> None:
+    def _next_final(self) -> Job | None:
+        self._queue_finals()
+        for key, job in self._finals.items():
+            if self.references.ready("report", job.forget):
+                self._handed_out.add(key)
+                return self._finals.pop(key)
+        return None
+
+    def _queue_finals(self) -> None:
+        """Queue what follows the search of the cells that have ended since."""
+        more = not self.ledger.search_ended
+        ended = {
+            cell
+            for cell in self.plan.cells
+            if cell not in self._ended
+            and not self._searching[cell]
+            and not self.cells.left(cell, more)
+        }
+        if self._ended and not ended:
+            return
+        self._ended |= ended
+        recorded = self.ledger.results.records
+        self.chosen |= choose(self.plan, recorded.values(), ended)
+        for job in self.plan.final_jobs(self.chosen):
+            if job.key not in recorded and job.key not in self._handed_out:
+                self._finals[job.key] = job
+        if len(self._ended) == len(self.plan.cells):
+            self.ledger.progress.expect("final", len(self._finals))
+
+    def objects(self, job: Job) -> Mapping[str, Any]:
+        """Return where workers find what a job needs, by name."""
+        return self.references.objects(job)
+
+    def ended(self, job: Job, record: TrialRecord, outputs: Arrays) -> None:
         """Record a job that ended."""
-        self.ledger.record_trial(record)
-        self.checkpoints.drop(record.key)
+        if job.phase == "reference":
+            self.references.ended(job, record, outputs)
+        else:
+            if outputs:
+                self.store.put(job.key, outputs)
+            self.ledger.record_trial(record)
+        if job.phase == "search":
+            self.cells.ended(record)
+            self._searching[job.forget, job.method] -= 1
+        self.checkpoints.drop(job.key)
 
     def load_checkpoint(self, job: Job) -> Arrays | None:
         """Return where an earlier run of the study left a job."""
@@ -56,55 +136,24 @@ class TrialSource:
         """Save where a running job is."""
         self.checkpoints.put(job.key, arrays)
 
-    def save_outputs(self, job: Job, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Save the outputs of a job that ended; called before ``ended``."""
-        self.store.put(job.key, arrays)
-
     def behind(self, job: Job, point: CurvePoint) -> bool:
         """Return whether a running job should be stopped."""
-        return False
-
-
-class SearchSource(TrialSource):
-    """The search of all cells, as long as the budget lasts; `early_stop` as the study says it."""
-
-    def __init__(
-        self,
-        ledger: Ledger,
-        store: Store,
-        checkpoints: CheckpointStore,
-        cells: Cells,
-        early_stop: str,
-    ):
-        super().__init__(ledger, store, checkpoints)
-        self.cells = cells
-        self.early_stop = early_stop
-
-    def _next(self) -> Job | None:
-        return self.cells.next(self.ledger.may_search(self.cells.asked))
-
-    def ended(self, record: TrialRecord) -> None:
-        super().ended(record)
-        self.cells.ended(record)
-
-    def behind(self, job: Job, point: CurvePoint) -> bool:
-        if self.early_stop != "asha":
+        if job.phase != "search" or self.plan.study.search.early_stop != "asha":
             return False
         return self.cells.behind(job, int(point["epoch"]), point["avg_gap_natmu"])
 
 
-class FinalSource(TrialSource):
-    """A fixed list of jobs, in its order."""
-
-    def __init__(
-        self,
-        ledger: Ledger,
-        store: Store,
-        checkpoints: CheckpointStore,
-        jobs: Sequence[Job],
-    ):
-        super().__init__(ledger, store, checkpoints)
-        self.waiting = list(reversed(jobs))
-
-    def _next(self) -> Job | None:
-        return self.waiting.pop() if self.waiting else None
+def choose(
+    plan: Plan, records: Iterable[TrialRecord], cells: Collection[Cell]
+) -> dict[Cell, Knobs]:
+    """Return the best knobs of each of these cells, in the order of the plan, that has a finished configuration."""
+    study, records = plan.study, list(records)
+    chosen: dict[Cell, Knobs] = {}
+    for cell in plan.cells:
+        if cell in cells:
+            objective, seeds = study.search.objective[0], study.seeds.search
+            tried = candidates(records, *cell, objective, seeds, study.search_view)
+            best = best_objective(tried)
+            if best is not None:
+                chosen[cell] = best.knobs
+    return chosen

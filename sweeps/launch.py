@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 
@@ -26,9 +25,6 @@ from sweeps.study import study, yaml_file
 from sweeps.study.study import Study
 from sweeps.tracking.mlflow import Tracking, describe, local_uri
 from sweeps.tracking.notify import tell
-
-if TYPE_CHECKING:
-    from sweeps.workers.trainers import Trainers
 
 
 @dataclass(frozen=True)
@@ -178,16 +174,18 @@ def _notify(wanted: Study, study_results: Results, event: str, reason: str = "")
 def _rank(plan: Plan, options: Options, console: Console) -> None:
     """Find the samples of ranked requests, on a cluster of its own where they are not known yet."""
 
-    @contextmanager
-    def workers() -> Iterator[Trainers]:
-        from sweeps.workers import cluster, trainers
+    def run(ranking: splits.Ranking) -> None:
+        from sweeps.workers import cluster, tuning
 
         say(console, f"{plan.study.name}: ranking samples for {', '.join(plan.rankings)}")
-        with cluster.join(options.address, plan.study.resources):
-            yield trainers.Trainers(plan)
+        with cluster.join(options.address, plan.study.resources) as joined:
+            workers = tuning.Workers(plan, joined)
+            ranking.start(workers.put)
+            problems = {(name, p.seed): p for name, p in ranking.missing.items()}
+            workers.run(ranking, problems)
 
     try:
-        splits.resolve_ranked_requests(plan, _open_store(options), workers)
+        splits.resolve_ranked_requests(plan, _open_store(options), run)
     except KeyboardInterrupt:
         say(console, f"\n{plan.study.name}: stopped before any trial")
         raise

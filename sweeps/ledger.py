@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +11,10 @@ from rich.console import Console
 
 from mu.record import TrialRecord
 from sweeps.errors import StudyError
+from sweeps.phases import final_phases
 from sweeps.plan import Plan
 from sweeps.state import results
-from sweeps.state.costs import Meter, by_method, used
+from sweeps.state.costs import Meter, by_method, remaining_seconds, used
 from sweeps.state.results import Results
 from sweeps.study.resources import RunSettings
 from sweeps.study_line import study_line
@@ -25,6 +24,8 @@ if TYPE_CHECKING:
     from sweeps.tracking.mlflow import Tracking
     from sweeps.workers.slots import Slots
 
+FEW = 3
+"""Trials of the search that end before there is an estimate of what is left."""
 SUMMARY_SECONDS = 10.0
 """How often ``summary.json`` is written while a study runs."""
 
@@ -45,6 +46,7 @@ class Ledger:
 
     def __init__(self, plan: Plan, study_results: Results, console: Console):
         study, records = plan.study, study_results.records.values()
+        self.plan = plan
         self.study = study.name
         self.results = study_results
         self.progress = Progress(study.name, study.search.objective[0], study.search_view, console)
@@ -55,20 +57,20 @@ class Ledger:
         self.tracking: Tracking | None = None
         self.slots: Slots | None = None
         self.compute: dict[str, float] = defaultdict(float)
-        self._seconds: dict[str, float] = {}
         self._began = self._summarized = time.monotonic()
 
     def open(self, slots: Slots) -> None:
         """Begin to count slots and time: the cluster is there."""
         self.slots = slots
         self.progress.capacity = lambda: slots.now
+        self.progress.left = self._left
         self._began = time.monotonic()
 
     def record_trial(self, record: TrialRecord) -> None:
         """Record a trial that ended."""
         if self.record_other(record):
             self.compute[record.phase] += record.time_total
-            self.progress.ended(record)
+            self.progress.ended("search" if record.phase == "search" else "final", record)
             if time.monotonic() - self._summarized > SUMMARY_SECONDS:
                 self.summarize("running")
 
@@ -86,16 +88,25 @@ class Ledger:
         """Whether the budget has ended the search."""
         return bool(self.results.study.get("search_ended"))
 
-    def may_search(self, trials: int) -> bool:
+    def _left(self) -> float | None:
+        """Estimate the seconds that are left; None before a few trials have ended."""
+        records = self.results.records.values()
+        if self.slots is None or sum(r.phase == "search" for r in records) < FEW:
+            return None
+        left = remaining_seconds(records, self.plan.planned, self.search_ended)
+        return None if left is None else left / max(1, self.slots.now)
+
+    def may_search(self, trials: int, running: int) -> bool:
         """Return whether the budget leaves room for another trial of the search; if not, note that it has ended.
 
         Args:
             trials: Configurations that every cell has been asked for. Each gets at least one.
+            running: Trials of the search that run or wait.
         """
         if self.search_ended or not self.meter.budget or not trials:
             return not self.search_ended
         slots = self.slots.now if self.slots is not None else 1
-        exceeded = self.meter.exceeded(self.progress.asked, slots)
+        exceeded = self.meter.exceeded(running, slots)
         if exceeded:
             limit = getattr(self.meter.budget, exceeded)
             ended = {"by": exceeded, "limit": limit, "trials": trials}
@@ -105,22 +116,20 @@ class Ledger:
             )
         return not exceeded
 
-    @contextmanager
-    def phase(self, name: str, count: int) -> Iterator[None]:
-        """Show and time a phase of `count` pieces of work."""
-        began = time.monotonic()
-        self.progress.start_phase(name, count)
+    def expect(self, **counts: int) -> None:
+        """Note how many jobs of each stage are to be done: `reference`, `search`."""
+        phases = final_phases()
+        there = sum(record.phase in phases for record in self.results.records.values())
+        finals = sum(self.plan.counts[phase] for phase in phases) - there
+        for stage, count in {**counts, "final": max(0, finals)}.items():
+            self.progress.expect(stage, count)
         self.summarize("running")
-        try:
-            yield
-        finally:
-            self._seconds[name] = time.monotonic() - began
 
     def summarize(self, state: str) -> None:
         """Write ``summary.json``; `state` is `running` or `ended`."""
         if self.slots is not None:
             progress = self.progress
-            now = {"state": state, "phase": progress.phase.name, "written": time.time()}
+            now = {"state": state, "written": time.time()}
             running = {"running": progress.running} if state == "running" else {}
             results.write_summary(self.results.folder, {**self._summary(), **now, **running})
         self._summarized = time.monotonic()
@@ -138,7 +147,6 @@ class Ledger:
             **{key: v for key, v in self.results.study.items() if key == "search_ended"},
             "counts": results.counts(self.results.records),
             "wall_seconds": time.monotonic() - self._began,
-            "seconds_by_phase": self._seconds,
             "slots": self.slots.most,
             "slot_seconds": self.slots.seconds,
             "compute_seconds": compute,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from mu.data import Dataset
 from mu.forget import select
 from mu.keys import content_key
-from mu.problem import Problem
+from mu.problem import Problem, Role
 from mu.record import REFERENCE_ROLES
 from sweeps.phases import EPOCHS, PHASES, Cell, Knobs, Run
 from sweeps.study.study import Study
@@ -21,13 +22,13 @@ from sweeps.study.study import Study
 
 @dataclass(frozen=True)
 class Job:
-    """One trial to run.
+    """One piece of work for a slot: a trial, or work for the references.
 
     Args:
         key: Content key of everything below, and of the problem.
-        phase: One of ``sweeps.phases.PHASES`` that has trials.
+        phase: One of ``sweeps.phases.PHASES``.
         forget: Name of the forget request.
-        method: Name of the method.
+        method: Name of the method; for references what the work is for, such as `original` or `retrain`.
         seed: Seed of the problem.
         knobs: Every knob with its value.
         number: Number of the configuration within its cell; search only.
@@ -36,6 +37,8 @@ class Job:
         attacks: Groups of costly attacks that are run as well; the diagnostics of the method's own work come
             with any.
         keep: Whether its outputs are kept for the audit.
+        work: `trial`; or for references: `train` one, `score` those of a problem, `rank` the samples of a request.
+        roles: The references that are scored.
     """
 
     key: str
@@ -49,6 +52,13 @@ class Job:
     views: tuple[str, ...] = ("val", "test")
     attacks: tuple[str, ...] = ()
     keep: bool = False
+    work: Literal["trial", "train", "score", "rank"] = "trial"
+    roles: tuple[Role, ...] = ()
+
+    @property
+    def role(self) -> str:
+        """The role of its seed: `search` or `report`."""
+        return PHASES[self.phase].role
 
 
 class Plan:
@@ -95,6 +105,12 @@ class Plan:
             self._problems[forget, seed] = self.study.problem(self.data, forget, seed, chosen)
         return self._problems[forget, seed]
 
+    @property
+    def problems(self) -> dict[tuple[str, int], Problem]:
+        """Every problem of the study, by forget request and seed."""
+        names = itertools.product(self.study.forget, self.every_seed)
+        return {name: self.problem(*name) for name in names}
+
     def reference_key(self, forget: str, seed: int, method: str, role: str) -> str:
         """Return the record key of a reference on a problem; `role` is that of its seed, `search` or `report`."""
         return content_key(self.problem(forget, seed).key, "reference", method, role)
@@ -114,10 +130,15 @@ class Plan:
         """Role to its seeds."""
         return {"search": self.study.seeds.search, "report": self.study.seeds.report}
 
-    def reference_attacks(self, role: str) -> tuple[str, ...]:
-        """Return the costly attacks on references of a role: those of any phase that runs on its seeds."""
+    @property
+    def every_seed(self) -> tuple[int, ...]:
+        """The seeds of all roles, those of the search first."""
+        return tuple(dict.fromkeys((*self.study.seeds.search, *self.study.seeds.report)))
+
+    def attacks_on(self, seed: int) -> tuple[str, ...]:
+        """Return the costly attacks on references of a seed: those of any phase that runs on it."""
         asked = self.study.metrics
-        wanted = any(PHASES[phase].role == role for phase in asked.costly)
+        wanted = any(seed in self.seeds[PHASES[phase].role] for phase in asked.costly)
         return asked.attacks if wanted else ()
 
     def job(self, phase: str, run: Run, seed: int, number: int | None = None) -> Job:

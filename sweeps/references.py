@@ -1,257 +1,215 @@
-"""The reference phase: train what the store lacks, score it on every problem, and record it.
-
-The noise floor comes from here: every retrained model is compared with the mean of its request.
-"""
+"""The references of a study as jobs: train what the store lacks, and score all on every problem."""
 
 from __future__ import annotations
 
 import itertools
-import time
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from mu import metrics
-from mu.evaluate import Outputs, mean_of
+from mu.keys import content_key
 from mu.problem import Problem, Role, Weights
 from mu.record import TrialRecord
-from sweeps.errors import StudyError
+from sweeps.errors import StudyError, SweepError
 from sweeps.ledger import Ledger
-from sweeps.plan import Plan
-from sweeps.state.checkpoint_store import CheckpointStore
+from sweeps.plan import Job, Plan
+from sweeps.reference_records import ROLES, ProblemName, ReferenceRecorder
 from sweeps.state.store import Store
 from sweeps.study.supplied import PLACES, SuppliedModel, SuppliedModels
-from sweeps.workers.scores import ReferenceScores, answers, complete, sparse
-from sweeps.workers.tasks import Scored
-from sweeps.workers.trainers import Trainers
+from sweeps.workers import scored as scores
+from sweeps.workers.scored import Scored
 
-ProblemName = tuple[str, int]
-"""Forget request and seed."""
-Question = tuple[Problem, tuple[str, ...], tuple[str, ...]]
-"""A problem, the views its references are scored on, and the costly attacks that are run on them."""
-Group = Mapping[int, Mapping[Role, Scored]]
-"""The scored references of one request, by seed."""
+Put = Callable[[Any], Any]
+"""Makes something available to workers, and returns where they find it."""
 
 
-def run_references(
-    plan: Plan,
-    ledger: Ledger,
-    trainers: Trainers,
-    store: Store,
-    checkpoints: CheckpointStore,
-) -> dict[str, dict[ProblemName, ReferenceScores]]:
-    """Train, score and record all references.
-
-    Returns:
-        Role of the seed (`search` or `report`) to problem to what trials on it are compared with.
-
-    Raises:
-        StudyError: A model that the study supplies is no better than guessing.
-        SweepError: A model cannot be trained.
-    """
-    wanted = _wanted(plan)
-    with ledger.phase("reference", len(wanted)):
-        seconds: dict[str, float] = {}
-        for key, (problem, role) in wanted.items():
-            arrays = load_reference(problem, role, plan.study.supplied, store)
-            if arrays is not None:
-                seconds[key] = _publish(ledger, trainers, key, arrays)
-        questions = _questions(plan)
-        _refuse_guessing(plan, trainers, questions)
-        missing = {key: wanted[key] for key in wanted if key not in seconds}
-        spent: dict[str, float] = {}
-        for key, arrays in trainers.train(missing, checkpoints):
-            store.put(key, arrays)
-            seconds[key] = spent[key] = _publish(ledger, trainers, key, arrays)
-            ledger.compute["reference"] += spent[key]
-        scored = trainers.score(questions)
-        recorder = _Recorder(plan, ledger, store, seconds, spent)
-        return {
-            role: {
-                name: reference
-                for forget in plan.study.forget
-                for name, reference in recorder.compare(
-                    role, forget, {seed: scored[forget, seed] for seed in seeds}
-                ).items()
-            }
-            for role, seeds in plan.seeds.items()
-        }
-
-
-def _publish(ledger: Ledger, trainers: Trainers, key: str, arrays: Weights) -> float:
-    """Let workers read a reference's weights; return the seconds that its training took."""
-    trainers.publish(key, arrays)
-    ledger.progress.ended()
-    return float(arrays["seconds"])
-
-
-def _wanted(plan: Plan) -> dict[str, tuple[Problem, Role]]:
-    """Every reference of a plan by the key of its weights; an original serves all requests of its seed."""
-    wanted: dict[str, tuple[Problem, Role]] = {}
-    roles: tuple[Role, Role] = ("retrain", "original")
-    for role in roles:
-        for seeds in plan.seeds.values():
-            for seed in seeds:
-                for forget in plan.study.forget:
-                    problem = plan.problem(forget, seed)
-                    wanted[problem.reference_key(role)] = (problem, role)
-    return wanted
-
-
-def _questions(plan: Plan) -> dict[ProblemName, Question]:
-    """What is asked of the references of every problem."""
-    views = {
-        "search": tuple(dict.fromkeys((plan.study.search_view, "val"))),
-        "report": ("val", "test"),
-    }
-    questions: dict[ProblemName, Question] = {}
-    for role, seeds in plan.seeds.items():
-        for name in itertools.product(plan.study.forget, seeds):
-            earlier = questions[name][2] if name in questions else ()  # a seed may have both roles
-            attacks = plan.reference_attacks(role) or earlier
-            questions[name] = plan.problem(*name), views[role], attacks
-    return questions
-
-
-def _refuse_guessing(
-    plan: Plan, trainers: Trainers, questions: Mapping[ProblemName, Question]
-) -> None:
-    """Score supplied models before anything is trained. Raises StudyError when one is near chance."""
-    for role in PLACES:
-        supplied = {
-            (problem.supplied[role], problem.seed): (name, (problem, views, ()))
-            for name, (problem, views, _) in questions.items()
-            if role in problem.supplied
-        }
-        for (forget, seed), scored in trainers.score(dict(supplied.values()), (role,)).items():
-            checkpoint = plan.study.supplied[role, forget, seed]
-            held_out = scored[role].evaluation.held_out
-            refuse_guessing(checkpoint, role, seed, held_out.get("test", held_out["val"]))
-
-
-class _Recorder:
-    """Compares the references of a request with the mean of its retrained models, and records them.
+class References:
+    """The references of one study: the jobs that make them, and what trials are compared with.
 
     Args:
-        seconds: Key of each reference's weights to the seconds that its training took, whenever it was.
-        spent: The same for those that this run trained and has not billed to a record yet.
+        plan: The plan.
+        ledger: Where records go.
+        store: Where trained models and their scores are kept.
+        put: Makes weights and scores available to workers.
+
+    Attributes:
+        count: Number of jobs that were to be done when the run began.
     """
 
-    def __init__(
-        self,
-        plan: Plan,
-        ledger: Ledger,
-        store: Store,
-        seconds: Mapping[str, float],
-        spent: dict[str, float],
-    ):
+    def __init__(self, plan: Plan, ledger: Ledger, store: Store, put: Put):
         self.plan, self.study = plan, plan.study
         self.ledger = ledger
         self.store = store
-        self.seconds = seconds
-        self.spent = spent
+        self.put = put
+        self.recorder = ReferenceRecorder(plan, ledger)
+        self._weights: dict[str, Any] = {}
+        self._scored: dict[ProblemName, dict[Role, Scored]] = {}
+        self._compared: dict[tuple[str, str, int], Any] = {}
+        self._checking: set[str] = set()
+        self._waiting: deque[Job] = deque()
+        trainings = self._missing()
+        self._unscored = self._to_score()
+        checks = self._checks()
+        self._checking = {job.key for job in checks}
+        self._waiting.extend([*checks, *trainings])
+        self.count = len(self._waiting) + len(self._unscored)
+        self._queue_scorings()
+        self._compare()
 
-    def compare(self, role: str, forget: str, group: Group) -> dict[ProblemName, ReferenceScores]:
-        """Record one request's references on the seeds of a role; return what trials are compared with."""
-        views = next(iter(group.values()))["retrain"].evaluation.scores
-        mean = {
-            view: mean_of([scored["retrain"].evaluation.scores[view] for scored in group.values()])
-            for view in views
-        }
-        references = {}
-        for seed, scored in group.items():
-            original, retrained = scored["original"], scored["retrain"]
-            reference = ReferenceScores(
-                mean,
-                original.evaluation.scores,
-                retrained.evaluation.forget.logits,
-                original.untrained,
-            )
-            references[forget, seed] = reference
-            for method in scored:
-                key = self.plan.reference_key(forget, seed, method, role)
-                if key not in self.ledger.results.records:
-                    values = self._values(role, forget, seed, method, group, reference)
-                    record = self._record(role, forget, seed, method, scored[method], values)
-                    self.ledger.record_other(record)
-        return references
+    def _missing(self) -> list[Job]:
+        """Publish the weights that are there, and return the jobs that train the others, those of the search first."""
+        jobs: dict[str, Job] = {}
+        for seed, forget, role in itertools.product(self.plan.every_seed, self.study.forget, ROLES):
+            problem = self.plan.problem(forget, seed)
+            key = problem.reference_key(role)
+            if key in self._weights or key in jobs:
+                continue  # an original serves all requests of its seed
+            arrays = load_reference(problem, role, self.study.supplied, self.store)
+            if arrays is None:
+                jobs[key] = training_job(problem, forget, role)
+            else:
+                self._publish(key, arrays, billed=0.0)
+        return list(jobs.values())
 
-    def _values(
-        self,
-        role: str,
-        forget: str,
-        seed: int,
-        method: Role,
-        group: Group,
-        reference: ReferenceScores,
-    ) -> dict[str, dict[str, float]]:
-        """The metrics of one reference by view; keeps a retrained model's outputs where an audit needs them."""
-        evaluation = group[seed][method].evaluation
-        whole_class = self.study.forget[forget].whole_class
-        values = complete(evaluation, reference, whole_class, self.study.search.mean_gap)
-        if method == "retrain":
-            others = [s["retrain"].evaluation.forget.logits for n, s in group.items() if n != seed]
-            for view in values.values():
-                _compare_with_others(view, evaluation.forget, others)
-            if role == "report" and self.study.audit.models:
-                key = self.plan.reference_key(forget, seed, method, role)
-                self.store.put(key, answers(evaluation))
-        return values
+    def _publish(self, key: str, arrays: Weights, billed: float) -> None:
+        """Let workers read the weights of a reference."""
+        self.recorder.seconds[key] = float(arrays["seconds"])
+        self.recorder.billed[key] = billed
+        self._weights[key] = self.put({k: v for k, v in arrays.items() if k != "seconds"})
 
-    def _record(
-        self,
-        role: str,
-        forget: str,
-        seed: int,
-        method: Role,
-        scored: Scored,
-        values: dict[str, dict[str, float]],
-    ) -> TrialRecord:
-        """The record of one reference. Its training is billed once, to the first of its records."""
-        problem = self.plan.problem(forget, seed)
-        supplied = self.study.checkpoints(forget, seed)
-        weights = problem.reference_key(method)
-        environment, cost = scored.environment, dict[str, Any]()
-        if method in supplied:
-            environment = {**environment, "checkpoint": str(supplied[method])}
-        elif method == "retrain":
-            cost = {
-                "time_unlearn": self.seconds[weights],
-                "samples_seen": self.study.training.epochs * len(problem.retain_index),
-            }
-        took, ended = self.spent.pop(weights, 0.0), time.time()
-        slot = self.study.resources.references.amounts
-        return TrialRecord(
-            key=self.plan.reference_key(forget, seed, method, role),
-            study=self.study.name,
+    def _to_score(self) -> dict[ProblemName, Job]:
+        """Read the scores that the store has, and return the jobs that make the others."""
+        jobs: dict[ProblemName, Job] = {}
+        for name in itertools.product(self.study.forget, self.plan.every_seed):
+            job = self._scoring_job(name)
+            arrays = self.store.get(job.key)
+            if arrays is None:
+                jobs[name] = job
+            else:
+                self._scored[name] = scores.from_arrays(arrays)
+        return jobs
+
+    def _scoring_job(
+        self, name: ProblemName, roles: tuple[Role, ...] = ROLES, check: bool = False
+    ) -> Job:
+        """Return the job that scores the references of a problem; a check needs neither attacks nor outputs."""
+        forget, seed = name
+        reports = seed in self.study.seeds.report
+        views = (
+            ("val", "test") if reports else tuple(dict.fromkeys((self.study.search_view, "val")))
+        )
+        attacks = () if check else self.plan.attacks_on(seed)
+        keep = reports and bool(self.study.audit.models) and not check
+        key = self.plan.problem(*name).key
+        return Job(
+            content_key("scores", scores.VERSION, key, views, attacks, roles, keep),
             phase="reference",
             forget=forget,
-            method=method,
+            method=" and ".join(roles),
             seed=seed,
-            status="finished",
-            role=role,
-            metrics=values,
-            unavailable=scored.evaluation.unavailable,
-            confusions=sparse(scored.evaluation.confusions) if role == "report" else {},
-            environment=environment,
-            resources={name: amount for name, amount in slot.items() if amount},
-            time_total=took,
-            started=ended - took,
-            ended=ended,
-            **cost,
+            knobs={},
+            views=views,
+            attacks=attacks,
+            keep=keep,
+            work="score",
+            roles=roles,
         )
 
+    def _checks(self) -> list[Job]:
+        """Return the jobs that score supplied models, before anything is trained."""
+        jobs: dict[tuple[Role, str], Job] = {}
+        for role, (name, job) in itertools.product(PLACES, self._unscored.items()):
+            problem = self.plan.problem(*name)
+            if role in problem.supplied:
+                one = (role, problem.supplied[role])
+                jobs.setdefault(one, self._scoring_job((job.forget, job.seed), (role,), check=True))
+        return list(jobs.values())
 
-def _compare_with_others(
-    values: dict[str, float], forget: Outputs, others: Sequence[np.ndarray]
-) -> None:
-    """Compare a retrained model's outputs on D_f with those of the others of its request; leave it out without any."""
-    del values["activation_distance"], values["entropy_wilcoxon_p"], values["entropy_median_diff"]
-    if others:
-        values["activation_distance"] = float(
-            np.mean([metrics.activation_distance(forget.logits, other) for other in others])
-        )
+    def next(self) -> Job | None:
+        """Return the next job that can start."""
+        if self._waiting and (not self._checking or self._waiting[0].key in self._checking):
+            return self._waiting.popleft()
+        return None
+
+    def objects(self, job: Job) -> dict[str, Any]:
+        """Return where workers find what a job needs, by name."""
+        problem = self.plan.problem(job.forget, job.seed)
+        if job.phase == "reference":
+            roles: Sequence[Role] = job.roles if job.work == "score" else ()
+            return {role: self._weights[problem.reference_key(role)] for role in roles}
+        scores_there = self._compared[job.role, job.forget, job.seed]
+        weights = {str(role): self._weights[problem.reference_key(role)] for role in ROLES}
+        return weights | {"scores": scores_there}
+
+    def ended(self, job: Job, record: TrialRecord, outputs: dict[str, NDArray[Any]]) -> None:
+        """Take what a job has put out.
+
+        Raises:
+            StudyError: A model that the study supplies is no better than guessing.
+            SweepError: The job failed.
+        """
+        if not record.finished:
+            raise SweepError(failure(job, record))
+        self.ledger.compute["reference"] += record.time_total
+        self.ledger.progress.ended("reference")
+        if job.work == "train":
+            self.store.put(job.key, outputs)
+            self._publish(job.key, outputs, billed=record.time_total)
+            self._queue_scorings()
+        elif job.key in self._checking:
+            self._checking.discard(job.key)
+            self._check(job, scores.from_arrays(outputs)[job.roles[0]])
+        else:
+            self.store.put(job.key, outputs)
+            self._scored[job.forget, job.seed] = scores.from_arrays(outputs)
+            self.recorder.billed_scoring[job.forget, job.seed] = record.time_total
+            self._compare()
+
+    def _queue_scorings(self) -> None:
+        """Queue the scoring of every problem whose references are there, before further trainings."""
+        for name in list(self._unscored):
+            problem = self.plan.problem(*name)
+            if all(problem.reference_key(role) in self._weights for role in ROLES):
+                place = self._waiting.append if self._checking else self._waiting.appendleft
+                place(self._unscored.pop(name))
+
+    def _check(self, job: Job, one: Scored) -> None:
+        role = job.roles[0]
+        checkpoint = self.study.supplied[role, job.forget, job.seed]
+        classes = one.forget.logits.shape[1]
+        refuse_guessing(checkpoint, role, job.seed, one.facts.accuracy, classes)
+
+    def ready(self, role: str, forget: str) -> bool:
+        """Return whether trials of a request may run on the seeds of a role."""
+        return all((role, forget, seed) in self._compared for seed in self.plan.seeds[role])
+
+    def _compare(self) -> None:
+        """Compare the references of every request that are all there, and record them."""
+        for (role, seeds), forget in itertools.product(self.plan.seeds.items(), self.study.forget):
+            names = [(forget, seed) for seed in seeds]
+            if not self.ready(role, forget) and all(name in self._scored for name in names):
+                group = {seed: self._scored[forget, seed] for seed in seeds}
+                for seed, reference in self.recorder.compare(role, forget, group).items():
+                    self._compared[role, forget, seed] = self.put(reference)
+
+
+def training_job(problem: Problem, forget: str, role: Role) -> Job:
+    """Return the job that trains a reference of a problem."""
+    key = problem.reference_key(role)
+    return Job(key, "reference", forget, role, problem.seed, knobs={}, work="train", roles=(role,))
+
+
+def failure(job: Job, record: TrialRecord) -> str:
+    """Return the line that says which work for references failed, and why."""
+    what = {
+        "train": f"the {job.method} model of seed {job.seed} cannot be trained",
+        "score": f"the {job.method} models of seed {job.seed} cannot be scored on {job.forget}",
+        "rank": f"the samples of {job.forget} cannot be ranked",
+    }
+    return f"{what[job.work]}: {record.reason.strip().splitlines()[-1]}"
 
 
 def load_reference(
@@ -265,18 +223,19 @@ def load_reference(
     return {**problem.read(path), "seconds": np.array(0.0)}
 
 
-def refuse_guessing(checkpoint: SuppliedModel, role: Role, seed: int, held_out: Outputs) -> None:
+def refuse_guessing(
+    checkpoint: SuppliedModel, role: Role, seed: int, accuracy: float, classes: int
+) -> None:
     """Raise StudyError when a model is no better than guessing on held-out data of the study.
 
-    What counts is the mean accuracy over the classes that are not forgotten, which is 1 / K for any model that does
-    not look at its input. Near is half of that, or a tenth of what is left to 1 where this is less.
+    Near is half of what guessing has, or a tenth of what is left to 1 where this is less.
+
+    Args:
+        accuracy: Mean accuracy over the classes that are not forgotten, which is 1 / K for any model that does not
+            look at its input.
+        classes: K.
     """
-    outside = held_out.without_forgotten()
-    right = outside.logits.argmax(1) == outside.labels
-    accuracy = float(
-        np.mean([right[outside.labels == label].mean() for label in set(outside.labels)])
-    )
-    chance = 1 / outside.logits.shape[1]
+    chance = 1 / classes
     if accuracy < chance + min(0.5 * chance, 0.1 * (1 - chance)):
         raise StudyError(
             f"{checkpoint.path}: the {role} model of seed {seed} has an accuracy of {accuracy:.3f} on held-out "

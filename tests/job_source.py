@@ -1,11 +1,17 @@
-"""A source of three jobs in memory, and how a test lets a searcher's trials end."""
+"""Sources in memory, and how a test lets a searcher's trials end."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
+from mu.problem import Problem
 from mu.record import TrialRecord, trial_line
+from sweeps.errors import SweepError
 from sweeps.plan import Job
+from sweeps.references import failure, training_job
+from sweeps.study.resources import Slot
 from sweeps.workers.job_searcher import JobSearcher
 from sweeps.workers.result import new_record
 
@@ -23,13 +29,14 @@ class Source:
     def next(self) -> Job | None:
         return self.waiting.pop(0) if self.waiting else None
 
-    def ended(self, record: TrialRecord) -> None:
+    def objects(self, job: Job) -> dict[str, Any]:
+        return {"scores": f"scores of {job.key}"}
+
+    def ended(self, job: Job, record: TrialRecord, outputs: Any) -> None:
         if self.broken:
             raise OSError("no space left")
+        assert (job.key, outputs) == (record.key, {})
         self.records.append(record)
-
-    def save_outputs(self, job: Job, arrays: Any) -> None:
-        raise AssertionError("there are no outputs")
 
     def load_checkpoint(self, job: Job) -> None:
         return None
@@ -41,14 +48,66 @@ class Source:
         return False
 
 
+SLOT = Slot(cpus=1, gpus=0.25)
+
+
+@dataclass
+class TwoSlots:
+    """Room for two trials; work for references takes the place of `size` of them."""
+
+    size: float = 1.0
+
+    def wanted(self) -> float:
+        return 2
+
+    def slot(self, job: Job) -> Slot:
+        return SLOT
+
+    def load(self, job: Job) -> float:
+        return 1.0 if job.work == "trial" else self.size
+
+
 def report(searcher: JobSearcher, trial: str) -> None:
     """Let a trial finish, as its actor reports it."""
-    job, resources = searcher.running[trial].job, searcher.resources
+    job = searcher.running[trial].job
+    resources = {"cpus": 1.0, "gpus": 0.25}
     record = new_record(job, "tiny", resources, status="finished", time_total=1.5)
-    searcher.on_trial_complete(trial, {"record": trial_line(record), "outputs": b""})
+    searcher.on_trial_complete(trial, {"record": trial_line(record)})
 
 
 def lost_worker(searcher: JobSearcher, trial: str, words: str) -> None:
     """Let a trial end as Tune says it when the trial's actor has died."""
     searcher.last_words[trial] = words
     searcher.on_trial_complete(trial, error=True)
+
+
+class OneTraining:
+    """The training of one reference; `saved` is called with every checkpoint."""
+
+    study = "tiny"
+
+    def __init__(self, problem: Problem, saved: Callable[[Any], None]):
+        self.waiting = [training_job(problem, "some", "retrain")]
+        self.saved = saved
+        self.record: TrialRecord | None = None
+        self.weights: Any = {}
+
+    def next(self) -> Job | None:
+        return self.waiting.pop() if self.waiting else None
+
+    def objects(self, job: Job) -> dict[str, Any]:
+        return {}
+
+    def ended(self, job: Job, record: TrialRecord, outputs: Any) -> None:
+        self.record, self.weights = record, outputs
+        if not record.finished:
+            raise SweepError(failure(job, record))
+
+    def load_checkpoint(self, job: Job) -> None:
+        return None
+
+    def save_checkpoint(self, job: Job, arrays: Any) -> None:
+        self.saved(arrays)
+
+    def behind(self, job: Job, point: Any) -> bool:
+        return False

@@ -33,14 +33,19 @@ def wait_for(ready: Callable[[], Any], driver: subprocess.Popen[str]) -> Any:
     return value
 
 
-def workers(node: Any, name: str) -> list[int]:
-    """Return the processes of a node's workers that run something of this name, such as ``ray::train_task``."""
+ACTORS = ("ray::StudyActor", "ray::ResourceTrainable")
+"""Names of processes that work for a study: Tune names some after the class that it makes of the actor."""
+
+
+def workers(node: Any) -> list[int]:
+    """Return the processes of a node that work for a study."""
     raylet = node.all_processes["raylet"][0].process.pid
     pids = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             parent = int((process / "stat").read_text().rpartition(")")[2].split()[1])
-            if parent == raylet and name in (process / "cmdline").read_text():
+            command = (process / "cmdline").read_text()
+            if parent == raylet and command.startswith(ACTORS):
                 pids.append(int(process.name))
         except OSError:
             continue  # it has just ended
@@ -64,12 +69,12 @@ def main(folder: Path) -> int:
         return trials.exists() and trials.read_text().count('"phase":"search"') >= count
 
     try:
-        wait_for(lambda: workers(first, "ray::train_task"), driver)
+        wait_for(lambda: workers(first), driver)
         cluster.remove_node(first, allow_graceful=False)
         print("killed a node that trained a reference", flush=True)
         first = cluster.add_node(**NODE)
         wait_for(lambda: searched(2), driver)
-        pids = wait_for(lambda: workers(second, "ray::ResourceTrainable"), driver)
+        pids = wait_for(lambda: workers(second), driver)
         os.kill(pids[0], signal.SIGKILL)
         print("killed a worker of the search", flush=True)
         wait_for(lambda: searched(4), driver)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -132,13 +132,7 @@ class Cells:
 
     def remaining(self, more: bool = True) -> int:
         """Return how many jobs are to be handed out; without `more` only those that were asked for already."""
-        if not more:
-            return sum(len(state.waiting) for state in self._cells.values())
-        seeds = len(self.plan.study.seeds.search)
-        return sum(
-            len(state.waiting) + max(0, state.trials - state.asked) * seeds
-            for state in self._cells.values()
-        )
+        return sum(self.left(cell, more) for cell in self._cells)
 
     @property
     def asked(self) -> int:
@@ -146,17 +140,26 @@ class Cells:
         counts = [state.asked for state in self._cells.values() if state.asked < state.trials]
         return min(counts, default=self.search.trials)
 
-    def next(self, more: bool = True) -> Job | None:
-        """Return the next job, of the cell that has been asked least; None when every cell has had its trials.
+    def left(self, cell: Cell, more: bool = True) -> int:
+        """Return how many jobs of a cell are to be handed out; without `more` only those asked for already."""
+        state, seeds = self._cells[cell], len(self.plan.study.seeds.search)
+        fresh = max(0, state.trials - state.asked) * seeds if more else 0
+        return len(state.waiting) + fresh
 
-        Without `more`, only jobs that were asked for already: then all cells have had the same number, but for one.
+    def next(self, more: bool = True, forgets: Collection[str] | None = None) -> Job | None:
+        """Return the next job, of the cell that has been asked least; None when there is none.
+
+        Args:
+            more: Without it, only jobs that were asked for already: then all cells have had the same number, but for one.
+            forgets: The requests whose trials may run; None is all.
         """
-        for state in self._cells.values():
+        cells = [i for i in self._cells.items() if forgets is None or i[0][0] in forgets]
+        for _, state in cells:
             if state.waiting:
                 return state.waiting.popleft()
         if not more:
             return None
-        left = [item for item in self._cells.items() if item[1].asked < item[1].trials]
+        left = [item for item in cells if item[1].asked < item[1].trials]
         if not left:
             return None
         cell, state = min(left, key=lambda item: item[1].asked)

@@ -7,7 +7,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -21,15 +20,9 @@ from mu.record import TrialRecord
 from mu.selection import objective_value
 
 LINE_SECONDS = 10.0
-"""How often a line is written when the output is not a terminal."""
-
-
-@dataclass
-class _Phase:
-    name: str
-    total: int
-    done: int = 0
-    began: float = field(default_factory=time.monotonic)
+"""How often a line is written when the output is not a terminal, and what is left is estimated anew."""
+STAGES = {"reference": "references", "search": "search", "final": "report"}
+"""Stages of a study, which overlap, to what a line calls them."""
 
 
 class Progress:
@@ -42,7 +35,9 @@ class Progress:
         console: Where to show it.
 
     Attributes:
-        capacity: Tells how many pieces of work fit on the cluster at this moment, once it is there.
+        capacity: Tells how many jobs fit on the cluster at this moment, once it is there.
+        left: Estimates the seconds that are left, or None as long as this cannot be said.
+        running_or_waiting: Jobs that run or wait.
     """
 
     def __init__(self, study: str, objective: str, view: str, console: Console):
@@ -50,12 +45,15 @@ class Progress:
         self.objective = objective
         self.search_view = view
         self.console = console
-        self.phase = _Phase("starting", 0)
-        self.asked = 0
+        self.expected: Counter[str] = Counter()
+        self.done: Counter[str] = Counter()
+        self.running_or_waiting = 0
         self.capacity: Callable[[], int] | None = None
+        self.left: Callable[[], float | None] = lambda: None
         self.counts: Counter[str] = Counter()
         self.best: dict[tuple[str, str], tuple[float, int]] = {}
-        self._last_line = 0.0
+        self._last_line = self._estimated = 0.0
+        self._estimate: float | None = None
         self._live: Live | None = None
         self._lock = threading.Lock()
 
@@ -72,11 +70,10 @@ class Progress:
             self._live.stop()
             self._live = None
 
-    def start_phase(self, name: str, total: int) -> None:
-        """Begin a phase of `total` pieces of work."""
+    def expect(self, stage: str, count: int) -> None:
+        """Note how many jobs of a stage are still to be done."""
         with self._lock:
-            self.phase, self.asked = _Phase(name, total), 0
-        self._line(force=total > 0)
+            self.expected[stage] = self.done[stage] + count
 
     def say(self, text: str) -> None:
         """Print a line of its own."""
@@ -84,21 +81,23 @@ class Progress:
 
     @property
     def running(self) -> int:
-        """How many pieces of work run. On a cluster more are asked for, and wait for it to grow."""
-        return self.asked if self.capacity is None else min(self.asked, self.capacity())
+        """How many jobs run. On a cluster more are asked for, and wait for it to grow."""
+        most = self.running_or_waiting
+        return most if self.capacity is None else min(most, self.capacity())
 
     def started(self) -> None:
-        """Count a piece of work that runs or waits."""
-        self.asked += 1
+        """Count a job that runs or waits. A line is due here rather than at an end, when its slot is empty."""
+        self.running_or_waiting += 1
+        self._line()
 
-    def ended(self, record: TrialRecord | None = None) -> None:
-        """Count a piece of work that ended, and its record."""
+    def ended(self, stage: str, record: TrialRecord | None = None) -> None:
+        """Count a job that ended, and its record."""
         with self._lock:
-            self.phase.done += 1
-            self.asked = max(0, self.asked - 1)
+            self.done[stage] += 1
+            self.running_or_waiting = max(0, self.running_or_waiting - 1)
         if record is not None:
             self.note(record)
-        self._line(force=self.phase.done == self.phase.total)
+        self._line(force=self.done[stage] == self.expected[stage])
 
     def note(self, record: TrialRecord) -> None:
         """Count a record, also one from an earlier run."""
@@ -112,11 +111,10 @@ class Progress:
                 self.best[cell] = (best, tried + 1)
 
     def _left(self) -> str:
-        phase = self.phase
-        if not phase.done:
-            return "?"
-        seconds = (time.monotonic() - phase.began) / phase.done * (phase.total - phase.done)
-        return duration(seconds)
+        now = time.monotonic()
+        if now - self._estimated >= LINE_SECONDS:
+            self._estimated, self._estimate = now, self.left()
+        return "" if self._estimate is None else f", about {duration(self._estimate)} left"
 
     def _line(self, force: bool = False) -> None:
         now = time.monotonic()
@@ -126,23 +124,28 @@ class Progress:
         self.console.print(self._summary(), highlight=False, soft_wrap=True)
 
     def _summary(self) -> str:
-        phase = self.phase
+        stages = ", ".join(
+            f"{name} {self.done[stage]}/{self.expected[stage]}"
+            for stage, name in STAGES.items()
+            if self.expected[stage]
+        )
         trouble = ", ".join(
             f"{self.counts[status]} {status}"
             for status in ("stopped", "diverged", "failed")
             if self.counts[status]
         )
         return (
-            f"{self.study}: {phase.name} {phase.done}/{phase.total}"
+            f"{self.study}: {stages or 'starting'}"
             + (f", {self.running} running" if self.running else "")
             + (f", {trouble}" if trouble else "")
-            + (f", {self._left()} left in this phase" if phase.done < phase.total else "")
+            + (self._left() if self.running else "")
         )
 
     def view(self) -> RenderableType:
-        """Return the live view: a bar for the phase, and the best value of each cell."""
+        """Return the live view: a bar, and the best value of each cell."""
         with self._lock:
-            bar = ProgressBar(total=max(1, self.phase.total), completed=self.phase.done, width=40)
+            total, done = sum(self.expected.values()), sum(self.done.values())
+            bar = ProgressBar(total=max(1, total), completed=done, width=40)
             parts: list[RenderableType] = [Text(self._summary(), style="bold"), bar]
             if self.best:
                 requests = list(dict.fromkeys(forget for forget, _ in self.best))

@@ -122,8 +122,7 @@ def _rate(records: Sequence[TrialRecord], live: Mapping[str, Any]) -> str:
     recent = ends[-RECENT:]
     parts = []
     if live.get("state") == "running":
-        busy = f", {live['running']} running" if live.get("running") else ""
-        parts.append(f"{live['phase']} phase{busy}, {live['slots']} slots")
+        parts.append(f"{live.get('running', 0)} running, {live['slots']} slots")
     if len(recent) > 1 and recent[-1] > recent[0]:
         rate = 60 * (len(recent) - 1) / (recent[-1] - recent[0])
         ago = duration(max(0.0, time.time() - recent[-1]))

@@ -1,6 +1,6 @@
-"""The actor that runs trials: a Tune trainable that lives on from one trial to the next.
+"""The actor that does all work of a study, trials and references: a Tune trainable that lives from the first to the last.
 
-Data and original weights travel once per node through the object store, as numpy arrays. The actor keeps the data of
+Data and weights travel once per node through the object store, as numpy arrays. The actor keeps the data of
 recent problems on its device. It talks to neither Optuna nor MLflow, and writes no files: the driver does.
 """
 
@@ -18,6 +18,8 @@ import torch
 from ray import tune
 
 from mu.data import Dataset
+from mu.device import prepare
+from mu.launch import set_launch
 from mu.methods import Method
 from mu.models import Model
 from mu.problem import Problem, ProblemSpec
@@ -25,11 +27,11 @@ from mu.record import TrialRecord, trial_line
 from mu.split import Split
 from sweeps.plan import Job
 from sweeps.state.store import pack
+from sweeps.study.resources import Slot
+from sweeps.workers.reference_work import reference_steps
 from sweeps.workers.result import RunningTrial, TrialResult, environment, new_record
 from sweeps.workers.save_timer import SaveTimer
-from sweeps.workers.scores import ReferenceScores
-from sweeps.workers.tasks import WorkerSetup
-from sweeps.workers.trial import TrialContext, run_trial
+from sweeps.workers.trial import TrialContext, noting_failure, trial_steps
 
 REPORT_SECONDS = 2.0
 """How often at most a running trial reports; shorter epochs are reported together."""
@@ -41,44 +43,67 @@ ProblemName = tuple[str, int]
 
 
 @dataclass(frozen=True)
-class TrialInputs:
-    """What the trials of a Tune run share. It is sent to each actor once.
+class WorkerSetup:
+    """What an actor is fitted to before it works.
+
+    Args:
+        slot: The resources that its work occupies.
+        launch: How training steps reach a GPU; see ``mu.launch``.
+        save_seconds: How often long work is saved, at the end of an epoch.
+    """
+
+    slot: Slot
+    launch: str
+    save_seconds: float
+
+    def apply(self) -> str:
+        """Fit this process; returns its device, `cuda` or `cpu`."""
+        set_launch(self.launch)
+        return prepare(self.slot.cpus, self.slot.gpus)
+
+    @property
+    def resources(self) -> dict[str, float]:
+        """The resources, as records say them."""
+        return {name: amount for name, amount in self.slot.amounts.items() if amount}
+
+
+@dataclass(frozen=True)
+class WorkInputs:
+    """What the jobs of a Tune run share. It is sent to each actor once.
 
     Args:
         study: Name of the study.
         data, model: The data set and the network, in the object store.
-        problems, references: The problems, and the scores that trials on them are compared with.
-        originals, retrained: Weights of the reference models, in the object store.
+        problems: The problems.
         methods: The methods by name.
-        setup: What an actor is fitted to.
-        resources: What a trial occupies, as its record says it.
+        trial, reference: What an actor for trials is fitted to, and one for references.
         early_stop, mean_gap_metrics: See ``trial.TrialContext``.
-        save_seconds: How often a running trial is saved.
     """
 
     study: str
     data: ray.ObjectRef
     model: ray.ObjectRef
     problems: Mapping[ProblemName, ProblemSpec]
-    references: Mapping[ProblemName, ReferenceScores]
-    originals: Mapping[ProblemName, ray.ObjectRef]
-    retrained: Mapping[ProblemName, ray.ObjectRef]
     methods: Mapping[str, Method]
-    setup: WorkerSetup
-    resources: Mapping[str, float]
+    trial: WorkerSetup
+    reference: WorkerSetup
     early_stop: str
     mean_gap_metrics: tuple[str, ...]
-    save_seconds: float
+
+    def setup(self, job: Job) -> WorkerSetup:
+        """Return what the actor of a job is fitted to."""
+        return self.trial if job.work == "trial" else self.reference
 
 
-class UnlearningTrial(tune.Trainable):
+class StudyActor(tune.Trainable):
     """A job as a Tune trainable. Tune gives its actor the next job when one has ended."""
 
-    def setup(self, config: dict[str, Any], inputs: TrialInputs | None = None) -> None:
+    def setup(self, config: dict[str, Any], inputs: WorkInputs | None = None) -> None:
         """Prepare the process, once, and take the first job."""
         assert inputs is not None
         self.inputs = inputs
-        self.device = inputs.setup.apply()
+        self.setup_of_jobs = inputs.setup(config["job"])  # Tune reuses an actor for equal resources
+        self.device = self.setup_of_jobs.apply()
         self.data: Dataset = ray.get(inputs.data)
         self.model: Model = ray.get(inputs.model)
         self.problems: OrderedDict[ProblemName, tuple[Problem, Split]] = OrderedDict()
@@ -88,17 +113,18 @@ class UnlearningTrial(tune.Trainable):
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take the next job."""
         if self.device_is_broken:
-            os._exit(1)  # Tune sees a lost worker, and the trial starts in a new process
+            os._exit(1)  # Tune sees a lost worker, and the job starts in a new process
         self.job: Job = new_config["job"]
+        self.objects: Mapping[str, Any] = new_config["objects"]
         self.started = time.time()
-        self.timer = SaveTimer(self.inputs.save_seconds)
+        self.timer = SaveTimer(self.inputs.setup(self.job).save_seconds)
         checkpoint = new_config["checkpoint"]
         self.running = RunningTrial(None if checkpoint is None else ray.get(checkpoint))
         self.steps: Iterator[RunningTrial] | None = None
         return True
 
     def step(self) -> dict[str, Any]:
-        """Run the trial for a few seconds, or to its end; returns what the driver gets to know of it."""
+        """Work for a few seconds, or to the end of the job; returns what the driver gets to know of it."""
         if self.steps is None:
             self.steps = self._start()
         until = time.monotonic() + REPORT_SECONDS
@@ -111,19 +137,30 @@ class UnlearningTrial(tune.Trainable):
             return self._report(done=True)
 
     def _start(self) -> Iterator[RunningTrial]:
-        inputs, name = self.inputs, (self.job.forget, self.job.seed)
-        problem, split = self._problem(name)
+        return noting_failure(self._work(), self.running, self.device)
+
+    def _work(self) -> Iterator[RunningTrial]:
+        """Yield from the job's own steps; what it needs is fetched here, so that a failure is the job's."""
+        job, running, device = self.job, self.running, self.device
+        name = job.forget, job.seed
+        if job.work != "trial":
+            problem = self.inputs.problems[name].on(self.data, self.model)
+            yield from reference_steps(job, problem, self._get, running, device)
+            return
         context = TrialContext(
-            problem,
-            split,
-            inputs.methods[self.job.method],
-            inputs.references[name],
-            inputs.early_stop,
-            self.device,
-            inputs.mean_gap_metrics,
-            lambda: ray.get(inputs.retrained[name]),
+            *self._problem(name),
+            self.inputs.methods[job.method],
+            self._get("scores"),
+            self.inputs.early_stop,
+            device,
+            self.inputs.mean_gap_metrics,
+            lambda: self._get("retrain"),
         )
-        return run_trial(context, self.job, ray.get(inputs.originals[name]), self.running)
+        yield from trial_steps(context, job, self._get("original"), running)
+
+    def _get(self, name: str) -> Any:
+        """Fetch what the driver put into the object store for this job; None where it put nothing."""
+        return ray.get(self.objects[name]) if name in self.objects else None
 
     def _problem(self, name: ProblemName) -> tuple[Problem, Split]:
         """Return a problem and its split, of which the actor keeps those used last."""
@@ -136,7 +173,7 @@ class UnlearningTrial(tune.Trainable):
         return self.problems[name]
 
     def _report(self, done: bool) -> dict[str, Any]:
-        """Return the trial's record so far, and beside it what is stored: outputs at the end, or a checkpoint.
+        """Return the record of the job so far, and beside it what is stored: outputs at the end, or a checkpoint.
 
         Tune flattens nested results, so each part is one string or bytes.
         """
@@ -162,7 +199,7 @@ class UnlearningTrial(tune.Trainable):
         return new_record(
             self.job,
             self.inputs.study,
-            self.inputs.resources,
+            self.setup_of_jobs.resources,
             **known,
             environment=environment(self.device),
             started=self.started,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import ipaddress
 import logging
+import math
 import os
 import signal
 import threading
@@ -16,11 +17,12 @@ from typing import Any
 import ray
 
 from sweeps.errors import SweepError
-from sweeps.study.resources import Resources
+from sweeps.plan import Job
+from sweeps.study.resources import Resources, Slot
 from sweeps.workers.slots import Slots
 
-AHEAD = 64
-"""Least number of trials asked for on a cluster: those that wait are what an autoscaler grows for."""
+AHEAD = 1.1
+"""How many jobs run or wait for each that fits: what waits fills a slot at once, and a search knows more that asks later."""
 
 
 @dataclass(frozen=True)
@@ -28,20 +30,29 @@ class Cluster:
     """A running Ray.
 
     Args:
-        local: Whether this process started it, on this machine alone.
+        local: Whether it is this machine alone.
         slots: How many trials fit at once.
-        concurrent: Most trials at once by the study; None is as many as fit.
+        resources: What jobs occupy.
     """
 
     local: bool
     slots: Slots
-    concurrent: int | None
+    resources: Resources
 
-    def wanted(self) -> int:
+    def wanted(self) -> float:
         """Return how many trials should run or wait at this moment."""
-        if self.concurrent is not None:
-            return self.concurrent
-        return max(1, self.slots.now) if self.local else max(AHEAD, 2 * self.slots.now)
+        if self.resources.concurrent is not None:
+            return self.resources.concurrent
+        fit = max(1, self.slots.now)
+        return fit if self.local else math.ceil(AHEAD * fit)
+
+    def slot(self, job: Job) -> Slot:
+        """Return what a job occupies."""
+        return self.resources.trial if job.work == "trial" else self.resources.references
+
+    def load(self, job: Job) -> float:
+        """Return the number of trials that would fit in the place of a job."""
+        return self.slots.load(self.slot(job))
 
 
 @contextmanager
@@ -59,7 +70,7 @@ def join(address: str | None, resources: Resources) -> Iterator[Cluster]:
             logging.getLogger(name).setLevel(logging.CRITICAL)
         slots = Slots(resources.trial, resources.concurrent)
         try:
-            yield Cluster(local, slots, resources.concurrent)
+            yield Cluster(local, slots, resources)
         finally:
             slots.close()
 

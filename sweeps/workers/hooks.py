@@ -57,10 +57,11 @@ class TrialCallback(tune.Callback):
         running = self.searcher.running[trial.trial_id]
         running.started = time.time()
         running.actor = actor._actor_id.hex() if hasattr(actor, "_actor_id") else ""
-        self.trials[trial.trial_id] = time.monotonic(), trial
+        if running.job.work == "trial":
+            self.trials[trial.trial_id] = time.monotonic(), trial
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Kill the workers of overdue trials. Tune sees lost workers then, and a trial that hangs cannot prevent it."""
+        """Kill the workers of overdue trials; references may take their time. Tune sees lost workers then, and a trial that hangs cannot prevent it."""
         limit = self.searcher.timeout_seconds
         if limit is None:
             return
@@ -79,7 +80,8 @@ class TrialCallback(tune.Callback):
         result: dict[str, Any],
         **info: Any,
     ) -> None:
-        """Take the checkpoint out of a result, since Tune keeps the last result of every trial."""
+        """Take out of a result what is large, since Tune keeps the last result of every trial."""
+        self.searcher.running[trial.trial_id].outputs = result.pop("outputs", b"")
         checkpoint = result.pop("checkpoint", b"")
         if checkpoint:
             self.searcher.save_checkpoint(trial.trial_id, checkpoint)
@@ -87,9 +89,8 @@ class TrialCallback(tune.Callback):
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Forget the trial."""
         self.trials.pop(trial.trial_id, None)
-        trial.config["checkpoint"] = (
-            None  # Tune keeps the configuration, and with it all it refers to
-        )
+        # Tune keeps the configuration, and with it all it refers to.
+        trial.config.update(checkpoint=None, objects={})
 
     on_trial_error = on_trial_complete
 

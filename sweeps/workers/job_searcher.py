@@ -5,19 +5,24 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import ray
+from numpy.typing import NDArray
 from ray.tune.search import Searcher
 
 from mu.record import TrialRecord, from_content
 from sweeps.plan import Job
 from sweeps.state.store import unpack
+from sweeps.study.resources import Slot
 from sweeps.workers.curve import CurvePoint
 from sweeps.workers.result import new_record
-from sweeps.workers.tasks import RETRIES, Weights
+
+Arrays = dict[str, NDArray[Any]]
+RETRIES = 3
+"""How often a job is started again after its worker or node was lost."""
 
 
 class JobSource(Protocol):
@@ -26,22 +31,35 @@ class JobSource(Protocol):
     study: str
 
     def next(self) -> Job | None:
-        """Return the next job, or None when there are no more."""
+        """Return the next job that can start; None when there is none before a running one has ended."""
 
-    def ended(self, record: TrialRecord) -> None:
-        """Take the record of a job that has ended."""
+    def objects(self, job: Job) -> Mapping[str, Any]:
+        """Return what a job needs of the object store, by name: weights of references and their scores."""
 
-    def load_checkpoint(self, job: Job) -> Weights | None:
+    def ended(self, job: Job, record: TrialRecord, outputs: Arrays) -> None:
+        """Take the record of a job that has ended, and its outputs."""
+
+    def load_checkpoint(self, job: Job) -> Arrays | None:
         """Return the checkpoint of a job that an earlier run of the study has saved, if there is one."""
 
-    def save_checkpoint(self, job: Job, arrays: Weights) -> None:
+    def save_checkpoint(self, job: Job, arrays: Arrays) -> None:
         """Save a checkpoint of a running job."""
-
-    def save_outputs(self, job: Job, arrays: Weights) -> None:
-        """Save the outputs of a job that has ended; called before its record comes."""
 
     def behind(self, job: Job, point: CurvePoint) -> bool:
         """Return whether a running job is to be stopped at this point of its curve."""
+
+
+class Room(Protocol):
+    """How much work there is room for."""
+
+    def wanted(self) -> float:
+        """Return how many trials should run or wait at this moment."""
+
+    def slot(self, job: Job) -> Slot:
+        """Return what a job occupies."""
+
+    def load(self, job: Job) -> float:
+        """Return the number of trials that would fit in the place of a job."""
 
 
 @dataclass
@@ -50,13 +68,17 @@ class RunningJob:
 
     Args:
         job: The job.
+        load: The number of trials that would fit in its place.
         started: When its worker started with it, in seconds since the epoch; None while it waits for one.
         actor: Ray's identifier of that worker, if it is known.
+        outputs: What the job has put out, once it has ended.
     """
 
     job: Job
+    load: float = 1.0
     started: float | None = None
     actor: str = ""
+    outputs: bytes = b""
 
 
 class JobSearcher(Searcher):
@@ -66,9 +88,8 @@ class JobSearcher(Searcher):
 
     Args:
         jobs: The jobs.
-        wanted: Returns how many jobs should run or wait at this moment.
-        resources: What each occupies.
-        timeout_seconds: How long each may run; None is for ever.
+        room: How much work there is room for.
+        timeout_seconds: How long a trial may run; None is for ever.
 
     Attributes:
         running: What Tune has taken, by its trial's identifier.
@@ -80,14 +101,12 @@ class JobSearcher(Searcher):
     def __init__(
         self,
         jobs: JobSource,
-        wanted: Callable[[], int],
-        resources: Mapping[str, float],
+        room: Room,
         timeout_seconds: float | None,
     ):
         super().__init__()
         self.jobs = jobs
-        self.wanted = wanted
-        self.resources = resources
+        self.room = room
         self.timeout_seconds = timeout_seconds
         self.running: dict[str, RunningJob] = {}
         self.overdue: set[str] = set()
@@ -95,16 +114,18 @@ class JobSearcher(Searcher):
         self.error: Exception | None = None
         self._again: deque[Job] = deque()
         self._losses: Counter[str] = Counter()
+        self._lost_seconds: Counter[str] = Counter()
         self._checkpoints: dict[str, ray.ObjectRef] = {}
 
     def suggest(self, trial_id: str) -> Any:
-        """Return a job and its checkpoint; None when enough run, and FINISHED when there are no more."""
-        if len(self.running) >= self.wanted():
+        """Return a job and what it needs; None when enough run, and FINISHED when there are no more."""
+        if sum(running.load for running in self.running.values()) >= self.room.wanted():
             return None
         job = self._next()
         if job is not None:
-            self.running[trial_id] = RunningJob(job)
-            return {"job": job, "checkpoint": self._checkpoint(job)}
+            self.running[trial_id] = RunningJob(job, self.room.load(job))
+            checkpoint, objects = self._checkpoint(job), dict(self.jobs.objects(job))
+            return {"job": job, "checkpoint": checkpoint, "objects": objects}
         # A running job may be lost and start again, so that only the end of the last one is the end of the run.
         return None if self.running and self.error is None else Searcher.FINISHED
 
@@ -135,7 +156,10 @@ class JobSearcher(Searcher):
         job, arrays = self.running[trial_id].job, unpack(content)
         self._losses[job.key] = 0
         self._checkpoints[job.key] = ray.put(arrays)
-        self.jobs.save_checkpoint(job, arrays)
+        try:
+            self.jobs.save_checkpoint(job, arrays)
+        except Exception as error:
+            self.error = error
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Do nothing: only the end of a trial counts here."""
@@ -150,8 +174,9 @@ class JobSearcher(Searcher):
             words = self.last_words.get(trial_id, "")
             self._lose(trial_id, "memory" if out_of_memory(words) else "infrastructure", words)
         else:
+            running = self.running.pop(trial_id)
             record = from_content(json.loads(result["record"]))
-            self._end(self.running.pop(trial_id).job, record, result.get("outputs"))
+            self._end(running.job, record, running.outputs)
 
     def requeue(self, words: str, lost: Collection[str] = ()) -> int:
         """Queue every running job again, because Tune itself ended when a worker was lost.
@@ -178,6 +203,8 @@ class JobSearcher(Searcher):
             else:
                 del self.running[trial_id]
                 self._again.append(running.job)
+                spent = time.time() - (running.started or time.time())
+                self._lost_seconds[running.job.key] += spent  # type: ignore[assignment]
         return counted
 
     def _lose(self, trial_id: str, cause: str, words: str) -> None:
@@ -185,6 +212,7 @@ class JobSearcher(Searcher):
         running = self.running.pop(trial_id)
         job, ended = running.job, time.time()
         started = running.started or ended
+        self._lost_seconds[job.key] += ended - started  # type: ignore[assignment]
         self.last_words.pop(trial_id, None)
         self._losses[job.key] += 1
         times = self._losses[job.key]
@@ -197,25 +225,26 @@ class JobSearcher(Searcher):
             reason = f"out of memory, {times} times: {words}"
         else:
             reason = f"its worker was lost {times} times: {words}"
+        amounts = self.room.slot(job).amounts
         record = new_record(
             job,
             self.jobs.study,
-            self.resources,
+            {name: amount for name, amount in amounts.items() if amount},
             status="failed",
             cause=cause,
             reason=reason,
             started=started,
             ended=ended,
-            time_total=ended - started,
         )
         self._end(job, record)
 
-    def _end(self, job: Job, record: TrialRecord, outputs: bytes | None = None) -> None:
+    def _end(self, job: Job, record: TrialRecord, outputs: bytes = b"") -> None:
+        """Hand a record to the source; the slot is billed for the attempts that were lost as well."""
         self._checkpoints.pop(job.key, None)
+        billed = record.time_total + self._lost_seconds.pop(job.key, 0.0)
         try:
-            if outputs:
-                self.jobs.save_outputs(job, unpack(outputs))
-            self.jobs.ended(record)
+            ended = replace(record, time_total=billed)
+            self.jobs.ended(job, ended, unpack(outputs) if outputs else {})
         except Exception as error:
             self.error = error
 

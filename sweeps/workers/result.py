@@ -36,8 +36,8 @@ class TrialResult:
     confusions: dict[str, list[list[int]]] = field(default_factory=dict)
     device_memory: float = 0.0
     host_memory: float = 0.0
-    outputs: dict[str, NDArray[np.float32]] = field(default_factory=dict)
-    """Logits on D_f and on the test samples, for the audit; no part of the record."""
+    outputs: dict[str, NDArray[Any]] = field(default_factory=dict)
+    """Arrays that go to the driver beside the record: weights or scores of references, logits for an audit."""
 
 
 class RunningTrial:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mu import metrics
-from mu.evaluate import compare
+from mu.evaluate import Outputs, compare
 from mu.problem import Evaluation
 
 
@@ -32,7 +32,8 @@ class ReferenceScores:
 
 
 def complete(
-    evaluation: Evaluation,
+    scores: Mapping[str, Mapping[str, float]],
+    forget: Outputs,
     reference: ReferenceScores,
     whole_class: bool,
     mean_gap_metrics: Sequence[str] = (),
@@ -40,15 +41,17 @@ def complete(
     """Return each view's metrics together with those that need the retrained model.
 
     Args:
+        scores: View to the metrics that need none.
+        forget: Outputs on D_f.
         mean_gap_metrics: Metrics whose mean gap is `mean_gap`; without any, `mean_gap` is left out.
     """
     full = {}
-    for view, values in evaluation.scores.items():
+    for view, values in scores.items():
         retrain = reference.retrain[view]
         compared = compare(
             values,
             retrain,
-            evaluation.forget,
+            forget,
             reference.retrain_logits,
             reference.untrained_logits,
             whole_class,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Any
 
 import ray
 
@@ -28,16 +27,18 @@ class Slots:
         self._seconds = 0.0
         self._counted = time.monotonic()
         self._slot = slot
-        self.now = self._fit()
+        self.now = self._fit(slot)
         self.most = self.now
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="slots", daemon=True)
         self._thread.start()
 
-    def use(self, slot: Slot) -> None:
-        """Count slots of another size from now on."""
-        self._slot = slot
-        self._count()
+    def load(self, slot: Slot) -> float:
+        """Return the number of slots of this size that work of another size takes the place of."""
+        if slot == self._slot:
+            return 1.0
+        fit_there = self._fit(slot)
+        return self.now / fit_there if fit_there and self.now else 1.0
 
     @property
     def seconds(self) -> float:
@@ -55,15 +56,15 @@ class Slots:
             self._count()
 
     def _count(self) -> None:
-        count = self._fit()
+        count = self._fit(self._slot)
         with self._lock:
             time_counted = time.monotonic()
             self._seconds += self.now * (time_counted - self._counted)
             self._counted, self.now = time_counted, count
             self.most = max(self.most, count)
 
-    def _fit(self) -> int:
-        count = sum(fit(self._slot, node["Resources"]) for node in ray.nodes() if node["Alive"])
+    def _fit(self, slot: Slot) -> int:
+        count = sum(fit(slot, node["Resources"]) for node in ray.nodes() if node["Alive"])
         return count if self._limit is None else min(count, self._limit)
 
 
@@ -88,8 +89,3 @@ def ray_resources(slot: Slot) -> dict[str, float]:
     """Return the resources of a slot by Ray's names, without those of which it needs none."""
     amounts = {"CPU": slot.cpus, "GPU": slot.gpus, **slot.custom}
     return {name: amount for name, amount in amounts.items() if amount}
-
-
-def ray_options(slot: Slot) -> dict[str, Any]:
-    """Return the options of a Ray task that occupies a slot."""
-    return {"num_cpus": slot.cpus, "num_gpus": slot.gpus, "resources": dict(slot.custom)}

@@ -65,20 +65,27 @@ def run_trial(
         running: State to go on from; None starts at the beginning.
     """
     running = running or RunningTrial()
-    result, device = running.result, context.device
+    yield from noting_failure(trial_steps(context, job, weights, running), running, context.device)
+    return running.result
+
+
+def noting_failure(
+    steps: Iterator[RunningTrial], running: RunningTrial, device: str
+) -> Iterator[RunningTrial]:
+    """Run the steps of any work. An exception becomes its result, and the memory that it needed is noted."""
+    result = running.result
     memory.watch(device)
     try:
-        yield from _steps(context, job, weights, running)
+        yield from steps
     except Exception as error:
         result.status, result.cause, result.reason = "failed", "exception", _traceback(error)
         if memory.ran_out(error):
             result.cause = "memory"
             result.reason += memory.advice(error, device)
     result.device_memory, result.host_memory = peak_memory(device), memory.peak()
-    return result
 
 
-def _steps(
+def trial_steps(
     context: TrialContext, job: Job, weights: Weights, running: RunningTrial
 ) -> Iterator[RunningTrial]:
     """Run the method epoch by epoch and score its model, noting both in ``running.result``."""
@@ -164,7 +171,13 @@ def _score(context: TrialContext, job: Job, model: torch.nn.Module, result: Tria
         result.status, result.reason = "diverged", "outputs are not finite"
         return
     whole_class = problem.request.whole_class
-    result.metrics = complete(evaluation, context.reference, whole_class, context.mean_gap_metrics)
+    result.metrics = complete(
+        evaluation.scores,
+        evaluation.forget,
+        context.reference,
+        whole_class,
+        context.mean_gap_metrics,
+    )
     result.unavailable = dict(evaluation.unavailable)
     if "test" in job.views:
         result.confusions = sparse(evaluation.confusions)

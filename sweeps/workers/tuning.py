@@ -6,72 +6,84 @@ import gc
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import ray
 from ray import tune
 from ray.exceptions import RayError, RayTaskError
 
+from mu.problem import Problem
 from sweeps.plan import Plan
-from sweeps.workers.actor import ProblemName, TrialInputs, UnlearningTrial
+from sweeps.workers.actor import ProblemName, StudyActor, WorkerSetup, WorkInputs
 from sweeps.workers.cluster import Cluster
 from sweeps.workers.hooks import EarlyStopScheduler, SourceErrorStopper, TrialCallback
-from sweeps.workers.job_searcher import JobSearcher, JobSource
-from sweeps.workers.scores import ReferenceScores
-from sweeps.workers.tasks import RETRIES, WorkerSetup
-from sweeps.workers.trainers import Trainers
+from sweeps.workers.job_searcher import RETRIES, JobSearcher, JobSource
+from sweeps.workers.slots import ray_resources
 
-SAVE_SECONDS = 180.0
-"""How often a running trial is saved, at the end of an epoch; a shorter trial is saved only when its node is drained."""
+SAVE_SECONDS = {"trial": 180.0, "reference": 60.0}
+"""How often running work is saved, at the end of an epoch: the most that is lost with a worker that gets no notice. Shorter
+work is saved only when its node is drained."""
 
 
 class Workers:
-    """References and trials of one plan, on a running cluster."""
+    """The workers of one plan on a running cluster.
+
+    Args:
+        plan: The plan. It uses its data's copy in the object store from now on, so that the driver's own can go.
+        cluster: The cluster.
+    """
 
     def __init__(self, plan: Plan, cluster: Cluster):
         self.plan = plan
         self.cluster = cluster
-        self.trainers = Trainers(plan)
-
-    def run(
-        self,
-        jobs: JobSource,
-        references: Mapping[ProblemName, ReferenceScores],
-        early_stop: str,
-    ) -> None:
-        """Run jobs of the source until it has no more and all have ended.
-
-        Raises:
-            Exception: What the source raised; the trials that were running then are not recorded.
-        """
-        study = self.plan.study
+        data = ray.put(plan.data)
+        plan.use_data(ray.get(data))
+        for name in plan.study.model.modules:
+            ray.cloudpickle.register_pickle_by_value(sys.modules[name])  # workers do not have them
+        model = ray.put(plan.study.model)
+        study = plan.study
         for configured in study.methods:
             module = sys.modules[configured.method.unlearn.__module__]
             if not module.__name__.startswith("mu.methods."):
                 ray.cloudpickle.register_pickle_by_value(module)  # workers do not have its file
-        slot = study.resources.trial
-        resources = {name: amount for name, amount in slot.amounts.items() if amount}
-        inputs = TrialInputs(
+        resources = study.resources
+        self.inputs = WorkInputs(
             study=study.name,
-            data=self.trainers.data,
-            model=self.trainers.model,
-            problems={name: self.plan.problem(*name).spec for name in references},
-            references=dict(references),
-            originals=self.trainers.refs("original", references),
-            retrained=self.trainers.refs("retrain", references),
+            data=data,
+            model=model,
+            problems={},
             methods={configured.name: configured.method for configured in study.methods},
-            setup=WorkerSetup(slot, study.resources.launch),
-            resources=resources,
-            early_stop=early_stop,
+            trial=WorkerSetup(resources.trial, resources.launch, SAVE_SECONDS["trial"]),
+            reference=WorkerSetup(
+                resources.references, resources.launch, SAVE_SECONDS["reference"]
+            ),
+            early_stop=study.search.early_stop,
             mean_gap_metrics=study.search.mean_gap,
-            save_seconds=SAVE_SECONDS,
         )
-        trainable = tune.with_resources(
-            tune.with_parameters(UnlearningTrial, inputs=inputs),
-            {"cpu": slot.cpus, "gpu": slot.gpus, **slot.custom},
-        )
-        timeout = study.trial_timeout
-        searcher = JobSearcher(jobs, self.cluster.wanted, resources, timeout)
+
+    def put(self, content: Any) -> ray.ObjectRef:
+        """Put something into the object store; arrays are shared by the workers of a node."""
+        return ray.put(content)
+
+    def run(self, jobs: JobSource, problems: Mapping[ProblemName, Problem]) -> None:
+        """Run jobs of the source until it has no more and all have ended.
+
+        Args:
+            problems: Those that jobs may be of.
+
+        Raises:
+            Exception: What the source raised; the jobs that were running then are not recorded.
+        """
+        specs = {name: problem.spec for name, problem in problems.items()}
+        inputs = replace(self.inputs, problems=specs)
+
+        def resources(config: Mapping[str, Any]) -> tune.PlacementGroupFactory:
+            return tune.PlacementGroupFactory([ray_resources(inputs.setup(config["job"]).slot)])
+
+        trainable = tune.with_resources(tune.with_parameters(StudyActor, inputs=inputs), resources)
+        timeout = self.plan.study.trial_timeout
+        searcher = JobSearcher(jobs, self.cluster, timeout)
         supervise(lambda: _fit(trainable, searcher), searcher)
 
 

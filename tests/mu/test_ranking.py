@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,13 +11,14 @@ import numpy as np
 import pytest
 import studies
 import torch
+from in_process import InProcess
 from sklearn.linear_model import LogisticRegression
 from toy import RECIPE, toy_data, toy_reference
 
 from mu.data import load
 from mu.forget import ForgetRequest, select
 from mu.metrics import entropy
-from mu.problem import Problem, weights_of
+from mu.problem import Problem
 from mu.ranking import early_epochs, rank, ranking_key
 from sweeps import preflight, splits
 from sweeps.plan import Plan
@@ -111,33 +110,15 @@ def test_a_model_that_diverges_ranks_nothing() -> None:
         rank(problem)
 
 
-class Here:
-    """Workers that work in this process, and count what they do."""
+class Here(InProcess):
+    """Workers that rank in this process, and count how often they were opened."""
 
-    def __init__(self) -> None:
-        self.trained, self.scored, self.opened = 0, 0, 0
-        self.weights: dict[str, Any] = {}
+    opened = 0
 
-    @contextmanager
-    def open(self) -> Iterator[Any]:
+    def open(self, ranking: splits.Ranking) -> None:
         self.opened += 1
-        yield self
-
-    def publish(self, key: str, arrays: Mapping[str, Any]) -> None:
-        self.weights[key] = {k: v for k, v in arrays.items() if k != "seconds"}
-
-    def train(self, wanted: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-        for key, (problem, role) in wanted.items():
-            self.trained += 1
-            model = problem.build()
-            for _ in problem.train(role, model):
-                pass
-            yield key, {**weights_of(model), "seconds": np.array(1.0)}
-
-    def rank(self, wanted: Mapping[str, Problem]) -> Iterator[tuple[str, Any]]:
-        for key, problem in wanted.items():
-            self.scored += 1
-            yield key, rank(problem, self.weights.get(problem.reference_key("original")))
+        ranking.start(self.put)
+        self.run(ranking, {(name, p.seed): p for name, p in ranking.missing.items()})
 
 
 @pytest.fixture
@@ -155,7 +136,7 @@ def plan() -> Plan:
 def test_samples_are_ranked_once_ever(plan: Plan, tmp_path: Path) -> None:
     store, workers = Store(str(tmp_path)), Here()
     splits.resolve_ranked_requests(plan, store, workers.open)
-    assert (workers.opened, workers.trained, workers.scored) == (1, 1, 2), (
+    assert (workers.opened, len(workers.of("train")), len(workers.of("rank"))) == (1, 1, 2), (
         "two requests share theirs"
     )
     again = Plan(plan.study, plan.data)

@@ -22,6 +22,7 @@ import pytest
 import ray
 import studies
 import torch
+from job_source import OneTraining
 from lose_nodes import wait_for, workers
 from mlflow.tracking import MlflowClient
 from ray._common.utils import get_system_memory
@@ -32,13 +33,10 @@ from studies import ROOT, numbers, records
 from sweeps import preflight
 from sweeps.plan import Plan
 from sweeps.search.optuna_storage import _Journal
-from sweeps.state.checkpoint_store import CheckpointStore
 from sweeps.study import study
 from sweeps.tracking.mlflow import local_uri
 from sweeps.tracking.mlflow_process import KEY
-from sweeps.workers import cluster, job_searcher
-from sweeps.workers.tasks import CHECKPOINT
-from sweeps.workers.trainers import Trainers
+from sweeps.workers import cluster, job_searcher, tuning
 
 pytestmark = [pytest.mark.slow, pytest.mark.fault]
 TROUBLES = {
@@ -261,46 +259,33 @@ def test_nodes_and_workers_may_be_lost_at_any_time(finished: Path, tmp_path: Pat
     assert not list((tmp_path / "storage").rglob(".writing*"))
 
 
-class Recording(CheckpointStore):
-    """A store that kills the training worker at its third checkpoint, and notes the epochs of all."""
-
-    def __init__(self, location: str):
-        super().__init__(location)
-        self.epochs: list[int] = []
-
-    def put(self, key: str, arrays: Any) -> None:
-        super().put(key, arrays)
-        if CHECKPOINT in arrays:
-            state = torch.load(io.BytesIO(arrays[CHECKPOINT].tobytes()), weights_only=True)
-            self.epochs.append(state["epochs"])
-            if len(self.epochs) == 3:
-                (worker,) = workers(ray._private.worker._global_node, "ray::train_task")
-                os.kill(worker, signal.SIGKILL)
-
-
-def test_a_reference_goes_on_from_its_snapshot(finished: Path, tmp_path: Path) -> None:
-    """Its worker is killed, and no epoch that was saved is run again."""
+def test_a_reference_goes_on_from_its_checkpoint(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its worker is killed at the third checkpoint, and no epoch that was saved is run again."""
     wanted = study.read(finished / "study.yaml", ["training.epochs=60"])
     plan = Plan(wanted, preflight.load_data(wanted, "study.yaml"))
     problem = plan.problem("some", 1)
-    key = problem.reference_key("retrain")
-    store = Recording(str(tmp_path))
-    with cluster.join(None, wanted.resources):
-        trainers = Trainers(plan)
-        trainers.save_seconds = 0.05
-        steps = trainers.train({key: (problem, "retrain")}, store)
-        ((found, arrays),) = steps
-        store.close()
-        first = list(store.epochs)
-        assert found == key
-        assert len(first) > 3
-        assert first == sorted(set(first)), "after the loss it did not begin again"
-        assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    epochs: list[int] = []
+
+    def saved(arrays: Any) -> None:
+        state = torch.load(io.BytesIO(arrays["method"].tobytes()), weights_only=True)
+        epochs.append(state["epochs"])
+        if len(epochs) == 3:
+            (worker,) = workers(ray._private.worker._global_node)
+            os.kill(worker, signal.SIGKILL)
+
+    monkeypatch.setattr(tuning, "SAVE_SECONDS", {"trial": 0.05, "reference": 0.05})
+    source = OneTraining(problem, saved)
+    with cluster.join(None, wanted.resources) as joined:
+        tuning.Workers(plan, joined).run(source, plan.problems)
+    assert len(epochs) > 3
+    assert epochs == sorted(set(epochs)), "after the loss it did not begin again"
 
     model = problem.build()
     list(problem.train("retrain", model))
     for name, weights in model.state_dict().items():
-        np.testing.assert_array_equal(arrays[name], weights.numpy())
+        np.testing.assert_array_equal(source.weights[name], weights.numpy())
 
 
 class Receiver(http.server.BaseHTTPRequestHandler):

@@ -16,6 +16,7 @@ import numpy as np
 import optuna
 import pytest
 import studies
+from job_source import OneTraining
 from mlflow.tracking import MlflowClient
 from studies import counts, numbers, records
 
@@ -266,19 +267,19 @@ def test_a_reference_that_cannot_be_trained_is_named(tmp_path: Path) -> None:
     from sweeps.errors import SweepError
     from sweeps.plan import Plan
     from sweeps.study import study
-    from sweeps.workers import cluster
-    from sweeps.workers.trainers import Trainers
+    from sweeps.workers import cluster, tuning
 
     wanted = study.read(studies.write(tmp_path, studies.tiny()))
     plan = Plan(wanted, preflight.load_data(wanted, "study.yaml"))
-    with cluster.join(None, wanted.resources):
+    with cluster.join(None, wanted.resources) as joined:
         recipe = Recipe(lr=0.1)
         object.__setattr__(recipe, "optimizer", "no_such_optimizer")  # what its checks would refuse
         problem = replace(plan.problem("some", 1), recipe=recipe)
+        source = OneTraining(problem, lambda _: None)
         with pytest.raises(
             SweepError, match=r"retrain model of seed 1 cannot be trained: .*no_such"
         ):
-            list(Trainers(plan).train({"key": (problem, "retrain")}))
+            tuning.Workers(plan, joined).run(source, {("some", 1): problem})
 
 
 def test_a_store_that_cannot_be_written_ends_before_the_sweep(tmp_path: Path) -> None:

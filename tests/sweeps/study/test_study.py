@@ -588,13 +588,13 @@ def test_costly_attacks_run_where_the_study_says(tmp_path: Path) -> None:
     searched = study.read(studies.write(tmp_path, studies.tiny(metrics={"costly": ["search"]})))
     assert Plan(searched, plan.data).job("search", Run("some", "jit", {}), 0, 0).attacks
     both = ("svc", "starting_kit")
-    for asked, role, groups in (
-        (searched, "search", both),
-        (searched, "report", ()),
-        (wanted, "search", ()),
-        (wanted, "report", both),
+    for asked, seed, groups in (
+        (searched, 0, both),
+        (searched, 1, ()),
+        (wanted, 0, ()),
+        (wanted, 1, both),
     ):
-        assert Plan(asked, plan.data).reference_attacks(role) == groups
+        assert Plan(asked, plan.data).attacks_on(seed) == groups
     for phase, groups in {"search": (), "confirm": (), "transfer": ("svc", "starting_kit")}.items():
         assert plan.job(phase, Run("some", "jit", {}), 1).attacks == groups
     own = studies.tiny(metrics={"attacks": ["svc_chunked"]})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from job_source import Source
+from job_source import Source, TwoSlots
 
 from sweeps.workers.job_searcher import JobSearcher
 
@@ -15,4 +15,4 @@ def source() -> Source:
 
 @pytest.fixture
 def searcher(source: Source) -> JobSearcher:
-    return JobSearcher(source, lambda: 2, {"cpus": 1, "gpus": 0.25}, timeout_seconds=5)
+    return JobSearcher(source, TwoSlots(), timeout_seconds=5)

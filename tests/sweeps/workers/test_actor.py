@@ -14,7 +14,7 @@ from mu.record import from_content
 from sweeps.plan import Job
 from sweeps.state.store import unpack
 from sweeps.workers import actor
-from sweeps.workers.actor import UnlearningTrial
+from sweeps.workers.actor import StudyActor
 from sweeps.workers.result import RunningTrial
 
 JOB = Job("k0", "search", "some", "jit", 7, {"lr": 0.1}, 3)
@@ -35,8 +35,9 @@ class Timer:
 @pytest.fixture
 def trial() -> Any:
     """A trial between two epochs, made without its actor."""
-    trial: Any = object.__new__(UnlearningTrial)
-    trial.inputs = SimpleNamespace(study="tiny", resources={"cpus": 2.0})
+    trial: Any = object.__new__(StudyActor)
+    trial.inputs = SimpleNamespace(study="tiny")
+    trial.setup_of_jobs = SimpleNamespace(resources={"cpus": 2.0})
     trial.device, trial.job, trial.started, trial.timer = "cpu", JOB, 100.0, Timer()
     trial.running = RunningTrial()
     trial.running.result.curve = [{"epoch": 0, "acc_test": 0.5}, {"epoch": 1, "acc_test": math.nan}]

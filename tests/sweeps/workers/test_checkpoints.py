@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import ray
 import studies
+from job_source import OneTraining
 from lose_nodes import wait_for
 from ray.cluster_utils import Cluster
 from studies import numbers, records
@@ -25,8 +26,7 @@ from sweeps.plan import Plan
 from sweeps.state.checkpoint_store import CheckpointStore
 from sweeps.state.store import Store
 from sweeps.study import study as study_files
-from sweeps.workers import cluster
-from sweeps.workers.trainers import Trainers
+from sweeps.workers import cluster, tuning
 
 METHOD = '''"""slow: finetunes slowly, and may lose its worker once, as long as a file is there.
 
@@ -58,7 +58,7 @@ def unlearn(model, split, generator, *, epochs: int = 12):
 DRIVER = """
 import sys
 from sweeps.workers import tuning
-tuning.SAVE_SECONDS = 0.1
+tuning.SAVE_SECONDS = {"trial": 0.1, "reference": 60}
 from sweeps.__main__ import main
 sys.exit(main(sys.argv[1:]))
 """
@@ -193,23 +193,12 @@ class Saved(Exception):
     pass
 
 
-class Noticing(CheckpointStore):
-    """A store that ends the test when a training is saved."""
-
-    def put(self, key: str, arrays: Any) -> None:
-        super().put(key, arrays)
-        raise Saved
-
-
 @pytest.mark.slow
 @pytest.mark.fault
-def test_a_training_is_saved_when_its_node_is_drained(tmp_path: Path, nodes: Cluster) -> None:
+def test_a_training_is_saved_when_its_node_is_drained(nodes: Cluster) -> None:
     wanted = study_files.parse(studies.tiny(training__epochs=100_000), "study.yaml")
     plan = Plan(wanted, preflight.load_data(wanted, "study.yaml"))
-    problem = plan.problem("some", 1)
-    key = problem.reference_key("retrain")
     node = nodes.add_node(num_cpus=1)
-    store = Noticing(str(tmp_path))
     drain = [
         *(sys.executable, "-m", "ray.scripts.scripts", "drain-node"),
         *("--address", nodes.address, "--node-id", node.node_id),
@@ -221,16 +210,19 @@ def test_a_training_is_saved_when_its_node_is_drained(tmp_path: Path, nodes: Clu
         drained.set()
         subprocess.run(drain, env=studies.environment(), check=True, timeout=300)
 
-    with cluster.join(nodes.address, wanted.resources):
-        steps = Trainers(plan).train({key: (problem, "retrain")}, store)
+    def saved(arrays: Any) -> None:
+        assert arrays["method"].size
+        raise Saved
+
+    with cluster.join(nodes.address, wanted.resources) as joined:
         timer = threading.Timer(5, notice)
         timer.start()
         with pytest.raises(Saved):
-            next(steps)
+            tuning.Workers(plan, joined).run(
+                OneTraining(plan.problem("some", 1), saved), plan.problems
+            )
         timer.join()
-        store.close()
     assert drained.is_set(), "it is not saved before a minute has passed, unless there is notice"
-    assert store.store.keys() == {key}
 
 
 def test_checkpoints_are_found_by_the_next_run_until_they_are_dropped(tmp_path: Path) -> None:

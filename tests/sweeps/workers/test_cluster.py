@@ -26,7 +26,7 @@ from sweeps.study.resources import Resources, Slot
 from sweeps.submit import arguments
 from sweeps.workers import cluster as clusters
 from sweeps.workers.cluster import loopback_only
-from sweeps.workers.slots import fit, ray_options
+from sweeps.workers.slots import fit, ray_resources
 
 FILES = ("cluster.yaml", "cluster.local.yaml")
 
@@ -258,7 +258,8 @@ def test_a_node_holds_as_many_as_all_its_resources_do(
 
 def test_a_slot_is_asked_of_ray_by_its_names() -> None:
     slot = Slot(cpus=2, gpus=0.5, custom={"place": 1})
-    assert ray_options(slot) == {"num_cpus": 2, "num_gpus": 0.5, "resources": {"place": 1}}
+    assert ray_resources(slot) == {"CPU": 2, "GPU": 0.5, "place": 1}
+    assert ray_resources(Slot(cpus=1)) == {"CPU": 1}
 
 
 @pytest.mark.parametrize("before", [None, "1"])

@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from job_source import Source, lost_worker, report
+from job_source import Source, TwoSlots, lost_worker, report
 from ray.tune.search import Searcher
 
 from mu.record import TrialRecord
 from sweeps.ledger import runs_again
 from sweeps.study.resources import Resources, RunSettings
-from sweeps.workers.job_searcher import JobSearcher
-from sweeps.workers.tasks import RETRIES
+from sweeps.workers.job_searcher import RETRIES, JobSearcher
 
 
 def test_no_more_run_than_are_wanted_and_the_end_is_the_last_one(
@@ -29,6 +28,37 @@ def test_no_more_run_than_are_wanted_and_the_end_is_the_last_one(
     assert [r.key for r in source.records] == ["k0", "k1", "k2"]
     assert source.records[0].resources == {"cpus": 1, "gpus": 0.25}
     assert source.records[0].cost("gpus") == 1.5 / 4
+
+
+def test_a_job_of_another_size_takes_the_place_of_several_trials(source: Source) -> None:
+    searcher = JobSearcher(source, TwoSlots(size=2.0), timeout_seconds=5)
+    source.waiting[0] = replace(source.waiting[0], work="train")
+    assert searcher.suggest("a")["job"].work == "train"
+    assert searcher.suggest("b") is None, "it fills both places"
+    report(searcher, "a")
+    assert [searcher.suggest(name)["job"].key for name in "bc"] == ["k1", "k2"]
+
+
+def test_a_job_comes_with_what_it_needs(searcher: JobSearcher) -> None:
+    taken = searcher.suggest("a")
+    assert taken["objects"] == {"scores": "scores of k0"}
+    assert taken["checkpoint"] is None
+
+
+def test_lost_attempts_are_billed_to_the_job(
+    searcher: JobSearcher, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr("time.time", lambda: now)
+    for attempt in ("a", "b"):
+        searcher.suggest(attempt)
+        searcher.running[attempt].started = now
+        now += 7
+        lost_worker(searcher, attempt, "the node died")
+    searcher.suggest("c")
+    report(searcher, "c")
+    (record,) = source.records
+    assert record.time_total == 7 + 7 + 1.5
 
 
 def test_a_lost_job_starts_again_and_is_given_up_after_its_retries(

@@ -10,8 +10,7 @@ from job_source import Source, report
 from ray.exceptions import NodeDiedError, OutOfMemoryError, RayError, RayTaskError
 from ray.tune.search import Searcher
 
-from sweeps.workers.job_searcher import JobSearcher
-from sweeps.workers.tasks import RETRIES
+from sweeps.workers.job_searcher import RETRIES, JobSearcher
 from sweeps.workers.tuning import supervise
 
 REPORT = """Task was killed due to the node running low on memory.

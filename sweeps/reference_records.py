@@ -1,0 +1,142 @@
+"""The records of references: every retrained model is compared with the mean of its request, which is the noise floor."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mu import metrics
+from mu.evaluate import mean_of
+from mu.problem import Role
+from mu.record import TrialRecord
+from sweeps.ledger import Ledger
+from sweeps.plan import Plan
+from sweeps.workers.scored import Scored
+from sweeps.workers.scores import ReferenceScores, complete
+
+ProblemName = tuple[str, int]
+"""Forget request and seed."""
+ROLES: tuple[Role, Role] = ("original", "retrain")
+
+
+class ReferenceRecorder:
+    """Compares the references of a request with the mean of its retrained models, and records them.
+
+    Args:
+        plan: The plan.
+        ledger: Where records go.
+
+    Attributes:
+        seconds: Key of a reference's weights to the seconds that its training took, whenever it was.
+        billed: The same for the time on a slot that this run spent on it and no record has yet.
+        billed_scoring: The same for the scoring of both references of a problem.
+    """
+
+    def __init__(self, plan: Plan, ledger: Ledger):
+        self.plan, self.study = plan, plan.study
+        self.ledger = ledger
+        self.seconds: dict[str, float] = {}
+        self.billed: dict[str, float] = {}
+        self.billed_scoring: dict[ProblemName, float] = {}
+
+    def compare(
+        self, role: str, forget: str, group: Mapping[int, Mapping[Role, Scored]]
+    ) -> dict[int, ReferenceScores]:
+        """Record one request's references on the seeds of a role.
+
+        Returns:
+            Seed to what the trials on it are compared with.
+        """
+        references: dict[int, ReferenceScores] = {}
+        retrained = [one["retrain"].facts.metrics for one in group.values()]
+        mean = {view: mean_of([each[view] for each in retrained]) for view in retrained[0]}
+        for seed, both in group.items():
+            reference = ReferenceScores(
+                mean,
+                both["original"].facts.metrics,
+                both["retrain"].forget.logits,
+                both["original"].untrained,
+            )
+            references[seed] = reference
+            for method in ROLES:
+                key = self.plan.reference_key(forget, seed, method, role)
+                if key not in self.ledger.results.records:
+                    others = [o["retrain"] for n, o in group.items() if n != seed]
+                    values = self._values(forget, method, both[method], reference, others)
+                    record = self._record(role, (forget, seed), method, both[method], values)
+                    self.ledger.record_other(record)
+        return references
+
+    def _values(
+        self,
+        forget: str,
+        method: Role,
+        one: Scored,
+        reference: ReferenceScores,
+        others: Sequence[Scored],
+    ) -> dict[str, dict[str, float]]:
+        """The metrics of one reference by view."""
+        whole_class = self.study.forget[forget].whole_class
+        mean_gap = self.study.search.mean_gap
+        values = complete(one.facts.metrics, one.forget, reference, whole_class, mean_gap)
+        if method == "retrain":
+            for view in values.values():
+                _compare_with_others(view, one, others)
+        return values
+
+    def _record(
+        self,
+        role: str,
+        name: ProblemName,
+        method: Role,
+        one: Scored,
+        values: dict[str, dict[str, float]],
+    ) -> TrialRecord:
+        """The record of one reference. Its training and scoring are billed once, to the first of its records."""
+        (forget, seed), problem = name, self.plan.problem(*name)
+        supplied = self.study.checkpoints(forget, seed)
+        weights = problem.reference_key(method)
+        environment, cost = one.facts.environment, dict[str, Any]()
+        if method in supplied:
+            environment = {**environment, "checkpoint": str(supplied[method])}
+        elif method == "retrain":
+            cost = {
+                "time_unlearn": self.seconds[weights],
+                "samples_seen": self.study.training.epochs * len(problem.retain_index),
+            }
+        took, ended = self.billed.pop(weights, 0.0), time.time()
+        if method == "retrain":
+            took += self.billed_scoring.pop(name, 0.0)
+        slot = self.study.resources.references.amounts
+        return TrialRecord(
+            key=self.plan.reference_key(forget, seed, method, role),
+            study=self.study.name,
+            phase="reference",
+            forget=forget,
+            method=method,
+            seed=seed,
+            status="finished",
+            role=role,
+            metrics=values,
+            unavailable=one.facts.unavailable,
+            confusions=one.facts.confusions if role == "report" else {},
+            environment=environment,
+            resources={name: amount for name, amount in slot.items() if amount},
+            time_total=took,
+            started=ended - took,
+            ended=ended,
+            **cost,
+        )
+
+
+def _compare_with_others(values: dict[str, float], one: Scored, others: Sequence[Scored]) -> None:
+    """Compare a retrained model's outputs on D_f with those of the others of its request; leave it out without any."""
+    del values["activation_distance"], values["entropy_wilcoxon_p"], values["entropy_median_diff"]
+    if others:
+        distances = [
+            metrics.activation_distance(one.forget.logits, other.forget.logits) for other in others
+        ]
+        values["activation_distance"] = float(np.mean(distances))

@@ -1,0 +1,67 @@
+"""What a worker does for references: train one, score those of a problem, rank the samples of a request. No Ray."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from mu.device import place
+from mu.evaluate import predict
+from mu.problem import Problem, Role, weights_of
+from mu.ranking import rank
+from sweeps.plan import Job
+from sweeps.workers.result import RunningTrial, environment
+from sweeps.workers.scored import Scored, describe, to_arrays
+
+Get = Callable[[str], Any]
+"""Fetches what a job needs by name, such as the weights of `original`; None where there is nothing."""
+
+
+def reference_steps(
+    job: Job, problem: Problem, get: Get, running: RunningTrial, device: str
+) -> Iterator[RunningTrial]:
+    """Do the work of a job for references. Yields between epochs; its outputs are in ``running.result`` at the end."""
+    if job.work == "train":
+        yield from _train(problem, job.roles[0], running, device)
+    elif job.work == "score":
+        yield from _score(job, problem, get, running, device)
+    else:
+        yield running
+        running.result.outputs = {"scores": rank(problem, get("original"), device)}
+
+
+def _train(
+    problem: Problem, role: Role, running: RunningTrial, device: str
+) -> Iterator[RunningTrial]:
+    """Train one reference; the outputs are its weights, and the `seconds` that it took."""
+    result = running.result
+    model = place(problem.build(), device)
+    started = time.perf_counter() - result.time_unlearn  # of what was done before a checkpoint
+    for _ in running.snapshot.follow(problem.train(role, model, device)):
+        result.time_unlearn = time.perf_counter() - started
+        yield running
+    seconds = time.perf_counter() - started
+    result.outputs = {**weights_of(model), "seconds": np.array(seconds)}
+
+
+def _score(
+    job: Job, problem: Problem, get: Get, running: RunningTrial, device: str
+) -> Iterator[RunningTrial]:
+    """Score references on one problem, each view once; the outputs are the arrays of ``scored``."""
+    split = problem.split(device)
+    untrained = predict(place(problem.build(), device), split.forget)
+    scored: dict[Role, Scored] = {}
+    for role in job.roles:
+        model = place(problem.load(get(role)), device)
+        evaluation = problem.evaluate(model, split, job.views, device, job.attacks)
+        scored[role] = Scored(
+            describe(evaluation, environment(device)),
+            evaluation.forget,
+            untrained,
+            evaluation.held_out["test"].logits if job.keep else None,
+        )
+        yield running
+    running.result.outputs = to_arrays(scored)
