@@ -120,7 +120,7 @@ def _cell(study: RecordedStudy, values: Sequence[float], gold: float | None) -> 
         percent(found.mean),
         "" if found.std is None else percent(found.std),
         "" if gold is None else percent(abs(found.mean - gold)),
-        runs=missing(found.n, len(study.seeds.report)),
+        runs=missing(found.n, len(study.report_seeds)),
     )
 
 

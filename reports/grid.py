@@ -47,7 +47,7 @@ def points(study: RecordedStudy) -> Table | None:
     return Table(
         "grid",
         "Every point of the grid",
-        f"Means over {count(len(study.seeds.search), 'search seed')} on the {searched_view(study)}, fractions in "
+        f"Means over {count(len(study.search_seeds), 'search seed')} on the {searched_view(study)}, fractions in "
         "percent, of every configuration that finished on all of them. `points.csv` has all metrics in full.",
         "Forget request",
         ("Method", "Knobs", *map(label, names)),
@@ -134,7 +134,7 @@ def _map(
     return Drawing(
         f"grid_{slug(study, method)}",
         f"Grid of {method.name} over {two[0].knob} and {two[1].knob}",
-        f"Means over {count(len(study.seeds.search), 'search seed')} on the {searched_view(study)}, fractions in "
+        f"Means over {count(len(study.search_seeds), 'search seed')} on the {searched_view(study)}, fractions in "
         "percent; a point that did not finish is empty.",
         figure,
     )

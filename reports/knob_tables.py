@@ -47,7 +47,7 @@ def knobs(study: RecordedStudy) -> Table:
         "knobs",
         "Chosen knobs",
         f"The configuration with the smallest {objective(study)} on the {searched_view(study)}, averaged over "
-        f"{count(len(study.seeds.search), 'search seed')}, among the candidates: those that finished on "
+        f"{count(len(study.search_seeds), 'search seed')}, among the candidates: those that finished on "
         "every search seed. Last quarter: by how much the expected best objective fell over the last quarter of "
         "the candidates (Dodge et al. 2019). To next: distance of the objective to the method ranked just "
         "before. A budget was enough when as much gain again would not close that distance.",

@@ -150,7 +150,7 @@ def _on_gpus(study: RecordedStudy) -> bool:
 
 def _cells(study: RecordedStudy) -> str:
     return (
-        f"Cells are mean ± standard deviation (gap) over {count(len(study.seeds.report), 'seed')} on the test "
+        f"Cells are mean ± standard deviation (gap) over {count(len(study.report_seeds), 'seed')} on the test "
         "view, in percent; the gap is |mean − mean of the retrained models|. The noise floor is the mean "
         "distance of a retrained model from the others. AvgGap (of means) is the mean of the gaps above it, "
         "AvgGap (per run) that of each run's own gaps. Activation distance, in [0, √2], is itself a distance "
@@ -170,7 +170,7 @@ def _columns(study: RecordedStudy) -> tuple[str, ...]:
 
 def _gap_rows(study: RecordedStudy, request: RecordedRequest, phase: str) -> list[Row]:
     """The rows of one request: its metrics, activation distance and both AvgGaps."""
-    reference, seeds = retrained(study, request), len(study.seeds.report)
+    reference, seeds = retrained(study, request), len(study.report_seeds)
     original = cell_summary(study, request, "original", "reference")
     tried = [cell_summary(study, request, method.name, phase) for method in study.methods]
     rows = [_metric_row(study, request, name, phase) for name in (*request.metrics, DISTANCE)]
@@ -191,7 +191,7 @@ def _metric_row(
     study: RecordedStudy, request: RecordedRequest, name: str, phase: str, view: str = VIEW
 ) -> Row:
     """A metric of the original, of the retrained models, its noise floor, and that of every method."""
-    reference, seeds = retrained(study, request, view), len(study.seeds.report)
+    reference, seeds = retrained(study, request, view), len(study.report_seeds)
     original, retrain = (
         cell_summary(study, request, kind, "reference", view=view)
         for kind in ("original", "retrain")
@@ -212,7 +212,7 @@ def _default_rows(study: RecordedStudy, request: RecordedRequest) -> list[Row]:
     """AvgGap with the authors' knobs, where they were run."""
     if not any(phase == "default" and forget == request.name for phase, forget, *_ in study.runs):
         return []
-    reference, seeds = retrained(study, request), len(study.seeds.report)
+    reference, seeds = retrained(study, request), len(study.report_seeds)
     untuned = [cell_summary(study, request, method.name, "default") for method in study.methods]
     cells = [shown(result, average_cell(result, reference, seeds)) for result in untuned]
     best = marked_best(cells, [result.average for result in untuned])
@@ -270,7 +270,7 @@ def _unavailable(study: RecordedStudy, request: RecordedRequest, method: str, ke
 
 def _transfer_rows(study: RecordedStudy, request: RecordedRequest, source: str) -> list[Row]:
     """The rows of one pair: a (d) of each metric, AvgChange, and AvgGap with either knobs."""
-    reference, seeds = retrained(study, request), len(study.seeds.report)
+    reference, seeds = retrained(study, request), len(study.report_seeds)
     moved = [cell_summary(study, request, m.name, "transfer", source) for m in study.methods]
     own = [cell_summary(study, request, method.name) for method in study.methods]
     compared = [changes(after, before, request.metrics) for after, before in zip(moved, own)]

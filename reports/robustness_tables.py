@@ -217,7 +217,7 @@ def _gain(
 
 
 def _slope_rows(study: RecordedStudy, request: RecordedRequest) -> list[Row]:
-    seeds, floor = len(study.seeds.report), retrained(study, request).floors.get("acc_forget")
+    seeds, floor = len(study.report_seeds), retrained(study, request).floors.get("acc_forget")
     rows: list[Row] = []
     for method in study.methods:
         found = slope(study, request, method)
@@ -259,7 +259,7 @@ def _reading(
 
 
 def _matrix_rows(study: RecordedStudy, source: str, target: str) -> tuple[Row, ...]:
-    request, seeds = study.request(target), len(study.seeds.report)
+    request, seeds = study.request(target), len(study.report_seeds)
     reference = retrained(study, request)
     used = [m for m in study.methods if m.used_on(source) and m.used_on(target)]
     own = [cell_summary(study, request, method.name) for method in used]

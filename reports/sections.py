@@ -35,7 +35,7 @@ def byline(study: RecordedStudy, written: str) -> str:
         [
             counted(len(study.methods), "method"),
             counted(len(study.requests), "forget request"),
-            counted(len(study.seeds.report), "report seed"),
+            counted(len(study.report_seeds), "report seed"),
             counted(len(study.records), "trial"),
         ]
     )
@@ -217,7 +217,7 @@ def _setting(study: RecordedStudy) -> list[tuple[str, str]]:
         ("Objective", objective(study)),
         ("Further objectives", _join(label(name) for name in objectives[1:])),
         ("Selection", ORACLE if study.oracle else ""),
-        ("Seeds", f"search {_join(study.seeds.search)}; report {_join(study.seeds.report)}"),
+        ("Seeds", f"search {_join(study.search_seeds)}; report {_join(study.report_seeds)}"),
         ("Sufficient training", sufficient),
         ("Transfer", _join(f"{source} → {target}" for source, target in study.transfers)),
         *_resources(_mapping(definition.get("resources"))),

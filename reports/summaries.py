@@ -177,7 +177,7 @@ def at_floor(gap: float | None, floor: float | None) -> bool:
 def weights(study: RecordedStudy) -> Array:
     """Bootstrap samples of the report seeds, the same for all that is estimated."""
     return study.once(
-        "weights", lambda: resamples(len(study.seeds.report), study.name, study.seeds.report)
+        "weights", lambda: resamples(len(study.report_seeds), study.name, study.report_seeds)
     )
 
 
@@ -292,7 +292,7 @@ def _matrix(study: RecordedStudy, runs: Runs, names: Sequence[str], view: str) -
     """Values [seeds, names] in the order of the report seeds, NaN where there is none."""
     found = {r.seed: r.metrics.get(view, {}) for r in runs.finished}
     return np.array(
-        [[found.get(seed, {}).get(name, math.nan) for name in names] for seed in study.seeds.report]
+        [[found.get(seed, {}).get(name, math.nan) for name in names] for seed in study.report_seeds]
     )
 
 

@@ -171,8 +171,7 @@ class References:
     def _queue_scorings(self) -> None:
         """Queue the scoring of every problem whose references are there, before further trainings."""
         for name in list(self._unscored):
-            problem = self.plan.problem(*name)
-            if all(problem.reference_key(role) in self._weights for role in ROLES):
+            if self._has_weights(name):
                 place = self._waiting.append if self._checking else self._waiting.appendleft
                 place(self._unscored.pop(name))
 
@@ -184,13 +183,22 @@ class References:
 
     def ready(self, role: str, forget: str) -> bool:
         """Return whether trials of a request may run on the seeds of a role."""
-        return all((role, forget, seed) in self._compared for seed in self.plan.seeds[role])
+        return all(
+            (role, forget, seed) in self._compared and self._has_weights((forget, seed))
+            for seed in self.plan.seeds[role]
+        )
+
+    def _has_weights(self, name: ProblemName) -> bool:
+        """Return whether workers can read both models of a problem."""
+        problem = self.plan.problem(*name)
+        return all(problem.reference_key(role) in self._weights for role in ROLES)
 
     def _compare(self) -> None:
-        """Compare the references of every request that are all there, and record them."""
+        """Compare the references of every request that are all scored, and record them."""
         for (role, seeds), forget in itertools.product(self.plan.seeds.items(), self.study.forget):
-            names = [(forget, seed) for seed in seeds]
-            if not self.ready(role, forget) and all(name in self._scored for name in names):
+            if (role, forget, seeds[0]) in self._compared:
+                continue
+            if all((forget, seed) in self._scored for seed in seeds):
                 group = {seed: self._scored[forget, seed] for seed in seeds}
                 for seed, reference in self.recorder.compare(role, forget, group).items():
                     self._compared[role, forget, seed] = self.put(reference)

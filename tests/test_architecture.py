@@ -26,6 +26,7 @@ LAYERS = (
         "sweeps.launch",
         "sweeps.ledger",
         "sweeps.preflight",
+        "sweeps.reference_records",
         "sweeps.references",
         "sweeps.run",
         "sweeps.shadow_attacks",

@@ -637,7 +637,7 @@ def test_without_a_study_line_the_records_say_what_they_can(lines):
     study = load.assemble({}, [r for r in lines[1] if r.phase != "search"], {})
     assert [r.name for r in study.requests] == ["random10", "class3"]
     assert [r.whole_class for r in study.requests] == [False, True]
-    assert study.seeds.report == (1, 2, 3)
+    assert study.report_seeds == (1, 2, 3)
     assert column(result_tables.main(study), "random10", "alpha")["AvgGap (of means)"] == "3.83"
     assert (
         column(result_tables.sufficient(study), "random10", "alpha")["Change of AvgGap"] == "+16.83"
