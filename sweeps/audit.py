@@ -13,14 +13,17 @@ from mu.record import TrialRecord
 from sweeps.ledger import Ledger
 from sweeps.phases import Cell, Knobs
 from sweeps.plan import Plan
+from sweeps.references import References
 from sweeps.shadow_attacks import Answers, Targets, audit
 from sweeps.state.store import Store
 
 
-def audit_cells(plan: Plan, ledger: Ledger, store: Store, best: Mapping[Cell, Knobs]) -> None:
+def audit_cells(
+    plan: Plan, references: References, ledger: Ledger, store: Store, best: Mapping[Cell, Knobs]
+) -> None:
     """Attack the confirmed models of every cell with those of its other seeds, and record one audit a seed."""
     for confirmed in audits_left(plan, ledger.results.records, best):
-        _audit_cell(plan, ledger, store, confirmed)
+        _audit_cell(plan, references, ledger, store, confirmed)
 
 
 def audits_left(
@@ -46,7 +49,11 @@ def _audit_key(confirmed: TrialRecord) -> str:
 
 
 def _audit_cell(
-    plan: Plan, ledger: Ledger, store: Store, confirmed: Mapping[int, TrialRecord]
+    plan: Plan,
+    references: References,
+    ledger: Ledger,
+    store: Store,
+    confirmed: Mapping[int, TrialRecord],
 ) -> None:
     """Audit one cell, if the outputs of enough of its models were kept."""
     one = next(iter(confirmed.values()))
@@ -54,9 +61,10 @@ def _audit_cell(
     retrained: dict[int, Answers] = {}
     for seed, record in confirmed.items():
         ours = store.get(record.key)
-        theirs = store.get(plan.reference_key(one.forget, seed, "retrain", "report"))
-        if ours is not None and theirs is not None:
-            unlearned[seed], retrained[seed] = Answers(**ours), Answers(**theirs)
+        theirs = references.scored[one.forget, seed]["retrain"]
+        if ours is not None and theirs.held_out is not None:
+            unlearned[seed] = Answers(**ours)
+            retrained[seed] = Answers(theirs.forget.logits, theirs.held_out)
     if len(unlearned) < plan.study.audit.models:
         ledger.progress.say(
             f"audit of {one.forget} {one.method}: outputs of {len(unlearned)} models were kept, "

@@ -36,6 +36,7 @@ class References:
         put: Makes weights and scores available to workers.
 
     Attributes:
+        scored: Forget request and seed to the scores of both references.
         count: Number of jobs that were to be done when the run began.
     """
 
@@ -46,7 +47,7 @@ class References:
         self.put = put
         self.recorder = ReferenceRecorder(plan, ledger)
         self._weights: dict[str, Any] = {}
-        self._scored: dict[ProblemName, dict[Role, Scored]] = {}
+        self.scored: dict[ProblemName, dict[Role, Scored]] = {}
         self._compared: dict[tuple[str, str, int], Any] = {}
         self._checking: set[str] = set()
         self._waiting: deque[Job] = deque()
@@ -89,7 +90,7 @@ class References:
             if arrays is None:
                 jobs[name] = job
             else:
-                self._scored[name] = scores.from_arrays(arrays)
+                self.scored[name] = scores.from_arrays(arrays)
         return jobs
 
     def _scoring_job(
@@ -164,7 +165,7 @@ class References:
             self._check(job, scores.from_arrays(outputs)[job.roles[0]])
         else:
             self.store.put(job.key, outputs)
-            self._scored[job.forget, job.seed] = scores.from_arrays(outputs)
+            self.scored[job.forget, job.seed] = scores.from_arrays(outputs)
             self.recorder.billed_scoring[job.forget, job.seed] = record.time_total
             self._compare()
 
@@ -198,8 +199,8 @@ class References:
         for (role, seeds), forget in itertools.product(self.plan.seeds.items(), self.study.forget):
             if (role, forget, seeds[0]) in self._compared:
                 continue
-            if all((forget, seed) in self._scored for seed in seeds):
-                group = {seed: self._scored[forget, seed] for seed in seeds}
+            if all((forget, seed) in self.scored for seed in seeds):
+                group = {seed: self.scored[forget, seed] for seed in seeds}
                 for seed, reference in self.recorder.compare(role, forget, group).items():
                     self._compared[role, forget, seed] = self.put(reference)
 

@@ -92,4 +92,4 @@ class Sweep:
             searched = self.cells.remaining(not self.ledger.search_ended)
             self.ledger.expect(reference=references.count, search=searched)
             workers.run(source, self.plan.problems)
-            audit_cells(self.plan, self.ledger, store, source.chosen)
+            audit_cells(self.plan, references, self.ledger, store, source.chosen)
