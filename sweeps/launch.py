@@ -209,16 +209,17 @@ def _sweep(sweep: Sweep, options: Options, console: Console) -> None:
     facts = describe(sweep.results.study)
     tracking = Tracking(uri, sweep.ledger.study, facts, sweep.results.path, artifacts)
     try:
-        from sweeps.workers import cluster, tuning  # while the process of MLflow starts
+        from sweeps.workers import cluster, tuning
 
-        try:
-            tracking.wait()
-        except OSError as error:
-            raise StudyError(
-                f"--tracking-uri {uri}: MLflow cannot be written to: {error}"
-            ) from error
-        sweep.ledger.tracking = tracking
+        # The process of MLflow starts beside Ray.
         with cluster.join(options.address, sweep.plan.study.resources) as joined:
+            try:
+                tracking.wait()
+            except OSError as error:
+                raise StudyError(
+                    f"--tracking-uri {uri}: MLflow cannot be written to: {error}"
+                ) from error
+            sweep.ledger.tracking = tracking
             try:
                 sweep.run(tuning.Workers(sweep.plan, joined), store)
             finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +15,18 @@ from mu.data.torchvision_sets import celeba, cifar, mnist, svhn
 
 
 def digits(spec: DataSpec, cache: Path) -> Raw:
-    """Load the handwritten digits shipped with scikit-learn: 1,797 grey images of 8 x 8, one fifth for test."""
-    from sklearn.datasets import load_digits
+    """Load the handwritten digits shipped with scikit-learn: 1,797 grey images of 8 x 8, one fifth for test.
 
-    bunch = load_digits()
-    images = np.round(bunch.images * (255 / 16)).astype(np.uint8)[:, None]
-    labels = bunch.target.astype(np.int64)
+    Its file is read directly: `sklearn.datasets` takes a second to import, which every start would wait for.
+    """
+    package = find_spec("sklearn")
+    assert package is not None and package.submodule_search_locations is not None
+    path = Path(package.submodule_search_locations[0]) / "datasets" / "data" / "digits.csv.gz"
+    table = np.loadtxt(path, delimiter=",")  # 64 pixels in [0, 16], and the label
+    images = np.round(table[:, :64].reshape(-1, 1, 8, 8) * (255 / 16)).astype(np.uint8)
+    labels = table[:, 64].astype(np.int64)
     test, train = stratified_cut(labels, np.arange(len(labels)), len(labels) // 5, "digits test")
-    classes = tuple(str(name) for name in bunch.target_names)
+    classes = tuple(str(digit) for digit in range(10))
     return Raw((images[train], labels[train]), (images[test], labels[test]), classes)
 
 

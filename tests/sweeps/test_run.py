@@ -285,6 +285,7 @@ def test_a_reference_that_cannot_be_trained_is_named(tmp_path: Path) -> None:
             tuning.Workers(plan, joined).run(source, {("some", 1): problem})
 
 
+@pytest.mark.usefixtures("ray_here")
 def test_a_store_that_cannot_be_written_ends_before_the_sweep(tmp_path: Path) -> None:
     studies.write(tmp_path, studies.tiny())
     (tmp_path / "file").write_text("")

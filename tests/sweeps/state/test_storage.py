@@ -187,6 +187,8 @@ def test_a_storage_that_cannot_be_opened_is_one_clear_error(location: str, tmp_p
 SECRET = "hush-1f9a3c"
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_here")
 @pytest.mark.parametrize(
     ("option", "url"),
     [
