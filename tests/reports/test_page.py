@@ -785,6 +785,7 @@ def test_command_line_prints_the_page(tmp_path, capsys):
     assert capsys.readouterr().out.strip() == str(out / "index.html")
 
 
+@pytest.mark.usefixtures("rendered_figures")
 def test_same_results_give_the_same_figures(study, tmp_path):
     drawn = [contents.all_figures(study)["gaps"] for _ in range(2)]
     for name, drawing in zip(("a", "b"), drawn):

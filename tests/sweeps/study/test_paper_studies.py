@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import studies
 import tiny_data
+import torch
 
 from mu.data import Examples
 from sweeps import estimate, preflight
@@ -58,6 +59,9 @@ def _no_measuring(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
     """What a step costs is measured in its own test; a large network would take minutes here."""
     monkeypatch.setattr(estimate, "seconds_per_sample", lambda plan: 1e-3)
     monkeypatch.setenv("MUSWEEP_CACHE", str(cache))
+    # Only shapes are looked at here; random numbers for large networks would take most of the time.
+    for name in ("normal_", "uniform_"):
+        monkeypatch.setattr(torch.Tensor, name, lambda tensor, *_, **__: tensor.zero_())
 
 
 def small(name: str, root_of: Roots) -> list[str]:
