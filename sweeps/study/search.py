@@ -47,8 +47,10 @@ class Search(Section):
     trials: Count = 30
     """Configurations per cell, the same for every method, but one for a method with nothing to search; of a grid, how
     many points it has."""
-    sampler: Literal["tpe", "random", "grid"] = "tpe"
-    """`tpe`, `random`, or `grid`, which tries every combination of `choices` and of values a `step` apart."""
+    sampler: Literal["tpe", "gp", "cmaes", "random", "qmc", "grid", "nsga2"] = "tpe"
+    """`tpe`, a model of where values were low; `gp`, a Gaussian process, for few trials; `cmaes`, evolution of numeric
+    knobs, for many trials; `random`; `qmc`, points spread evenly; `grid`, which tries every combination of `choices`
+    and of values a `step` apart; `nsga2`, evolution towards the front of several objectives."""
     objective: Objectives = ("avg_gap_natmu",)
     """Metric to minimise on the `val` view, or a list of them, of which the first decides which knobs are best; or
     `{mean_gap: [acc_test, acc_forget]}`, the mean gap of a list of one's own."""
@@ -76,14 +78,24 @@ class Search(Section):
             raise ValueError(f"the objective mean_gap needs its list of metrics, such as {example}")
         if self.early_stop == "asha" and len(self.objective) > 1:
             raise ValueError("early_stop asha compares one objective, but there are several")
+        if self.sampler == "cmaes" and len(self.objective) > 1:
+            raise ValueError("sampler cmaes minimises one objective, but there are several")
+        if self.sampler == "nsga2" and len(self.objective) == 1:
+            raise ValueError("sampler nsga2 needs several objectives, but there is one")
         return self
 
     def over(self, methods: Sequence[MethodConfig]) -> Search:
         """Return the search of these methods: that of a grid has as many trials as the grid has points.
 
         Raises:
-            ValueError: A range has no points, or the methods' grids differ in size.
+            ValueError: A range has no points, the methods' grids differ in size, or a method has only choices
+                for CMA-ES.
         """
+        for method in methods if self.sampler == "cmaes" else ():
+            if method.ranges and all(span.choices or span.when for span in method.ranges):
+                raise ValueError(
+                    f"sampler cmaes needs a range of numbers without `when`, but {method.name} has none"
+                )
         if self.sampler != "grid":
             return self
         sizes: dict[str, int] = {}

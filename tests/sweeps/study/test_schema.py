@@ -61,7 +61,7 @@ def test_the_tiny_study_and_its_definition_follow_the_schema() -> None:
         {"seeds": {"report": []}},
         {"seeds": {"report": [1, 1]}},
         {"search__trials": 0},
-        {"search__sampler": "cmaes"},
+        {"search__sampler": "hyperband"},
         {"search__objective": "acc"},
         {"search__objective": {"mean_gap": ["time_unlearn"]}},
         {"metrics": {"costly": ["reference"]}},
@@ -98,7 +98,9 @@ def test_names_to_choose_from_are_enums() -> None:
 
     assert names("DataSpec", "name") == list(LOADERS)
     assert names("ForgetRequest", "kind") == list(KINDS)
-    assert names("Search", "sampler") == ["tpe", "random", "grid"]
+    assert names("Search", "sampler") == [
+        "tpe", "gp", "cmaes", "random", "qmc", "grid", "nsga2",
+    ]  # fmt: skip
     assert names("Search", "mean_gap") == list(GAPPED)
     assert definitions["Search"]["properties"]["objective"]["anyOf"][0]["enum"] == list(OBJECTIVES)
     assert names("Published", "phase") == list(trial_phases())

@@ -181,8 +181,8 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no report seeds": ({"seeds": {"report": []}}, "seeds: report: must not be empty, but got []"),
     "zero trials": ({"search__trials": 0}, "search: trials: must be at least 1, but got 0"),
     "unknown sampler": (
-        {"search__sampler": "cmaes"},
-        "search: sampler: must be one of tpe, random, grid, but got 'cmaes'",
+        {"search__sampler": "hyperband"},
+        "search: sampler: must be one of tpe, gp, cmaes, random, qmc, grid, nsga2, but got 'hyperband'",
     ),
     "unknown objective": (
         {"search__objective": "acc"},
