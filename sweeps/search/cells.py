@@ -22,7 +22,7 @@ from sweeps.phases import Cell, Run
 from sweeps.plan import Job, Plan
 from sweeps.search.asha import is_behind, make_pruner
 from sweeps.search.optuna_storage import open_storage
-from sweeps.search.samplers import advance, make_sampler
+from sweeps.search.samplers import make_sampler, resume
 from sweeps.study import space
 from sweeps.study.methods import MethodConfig
 from sweeps.study.search import Search
@@ -91,7 +91,7 @@ class Cells:
 
     def _reconcile(self, cell: Cell, state: _CellState) -> None:
         """Make Optuna agree with the records, and queue again the configurations that never ended."""
-        self._ask_again(state)
+        self._ask_again(cell, state)
         for frozen in state.study.get_trials():
             if frozen.state is TrialState.WAITING:
                 continue
@@ -108,8 +108,11 @@ class Cells:
                 if seed not in recorded
             ]
 
-    def _ask_again(self, state: _CellState) -> None:
-        """Ask for the configurations that have records but are not in Optuna's storage: it was lost, or cut short."""
+    def _ask_again(self, cell: Cell, state: _CellState) -> None:
+        """Ask for the configurations that have records but are not in Optuna's storage: it was lost, or cut short.
+
+        Each is told at once, since what samplers write beside a trial follows from those that have ended.
+        """
         ranges, fixed = state.config.ranges, state.config.fixed
         asked = [t for t in state.study.get_trials() if t.state is not TrialState.WAITING]
         for number in range(len(asked), max(state.ended, default=-1) + 1):
@@ -117,7 +120,10 @@ class Cells:
                 knobs = state.ended[number][0].knobs
                 searched = {r.knob: knobs[r.knob] for r in ranges if r.applies(knobs)}
                 state.study.enqueue_trial(searched)
+            state.study.sampler = self._sampler(cell, number)
             space.suggest(state.study.ask(), ranges, fixed)
+            if self._complete(state.ended.get(number, [])):
+                self._tell(state, number)
 
     def _knobs(
         self, cell: Cell, state: _CellState, frozen: optuna.trial.FrozenTrial
@@ -125,9 +131,7 @@ class Cells:
         """All knobs of a configuration that was asked for; draws those that a crash left out."""
         trial: optuna.trial.BaseTrial = optuna.trial.FixedTrial(frozen.params)
         if frozen.state is TrialState.RUNNING:  # the driver may have died between two knobs
-            sampler = self._sampler(cell, frozen.number)
-            state.study.sampler = advance(sampler, state.study, frozen)
-            trial = optuna.trial.Trial(state.study, frozen._trial_id)
+            trial = resume(self._sampler(cell, frozen.number), state.study, frozen)
         return space.suggest(trial, state.config.ranges, state.config.fixed)
 
     def remaining(self, more: bool = True) -> int:
@@ -185,7 +189,8 @@ class Cells:
         ]
 
     def _sampler(self, cell: Cell, number: int) -> optuna.samplers.BaseSampler:
-        return make_sampler(self.search.sampler, self.plan.study.name, cell, number)
+        study = self.plan.study
+        return make_sampler(self.search, study.method(cell[1]), study.name, cell, number)
 
     def ended(self, record: TrialRecord) -> None:
         """Take the record of a job, and tell Optuna once every search seed of its number has ended.

@@ -1,25 +1,97 @@
-"""Optuna's samplers as a study names them, seeded by cell and number so that a restart replays nothing."""
+"""The samplers as a study names them, made anew for each trial and seeded by cell and number.
+
+A sampler knows only what is in Optuna's storage, so that a restart replays nothing and forgets nothing.
+"""
 
 from __future__ import annotations
 
+import warnings
+
 import optuna
+from optuna import samplers
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.exceptions import ExperimentalWarning
+from optuna.trial import FrozenTrial, Trial
 
 from mu.keys import derive_seed
 from sweeps.phases import Cell
+from sweeps.search.points import CmaSampler, SobolSampler
+from sweeps.study.methods import MethodConfig
+from sweeps.study.search import Search
+from sweeps.study.space import Range
 
 
-def make_sampler(name: str, study: str, cell: Cell, number: int) -> optuna.samplers.BaseSampler:
-    """Make the sampler that draws configuration `number` of a cell; `name` is one of ``SAMPLERS``."""
+def startup_trials(trials: int) -> int:
+    """Return how many trials of a cell are random before a model of their results draws the others."""
+    return max(3, trials // 4)
+
+
+def make_sampler(
+    search: Search, config: MethodConfig, study: str, cell: Cell, number: int
+) -> samplers.BaseSampler:
+    """Make the sampler that draws configuration `number` of a cell."""
     seed = derive_seed("sampler", study, *cell, number) % 2**32
-    if name in ("random", "grid"):  # a grid leaves nothing to draw
-        return optuna.samplers.RandomSampler(seed=seed)
-    return optuna.samplers.TPESampler(seed=seed)
+    startup = startup_trials(search.trials)
+    if search.sampler == "tpe":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)  # of `group`
+            return samplers.TPESampler(
+                n_startup_trials=startup,
+                multivariate=True,
+                group=True,  # knobs that apply to some trials only are modelled together
+                constant_liar=True,  # trials that run count as bad, so that others keep away from them
+                seed=seed,
+            )
+    if search.sampler == "gp":
+        return samplers.GPSampler(
+            n_startup_trials=startup, warn_independent_sampling=False, seed=seed
+        )
+    if search.sampler == "nsga2":
+        return _Nsga2Sampler(population_size=startup, seed=seed)
+    if search.sampler in ("cmaes", "qmc"):
+        same = derive_seed("sampler", study, *cell) % 2**32  # for all trials of the cell
+        space = {span.knob: distribution(span) for span in config.ranges}
+        if search.sampler == "qmc":
+            return SobolSampler(space, same, number)
+        always = {span.knob: space[span.knob] for span in config.ranges if not span.when}
+        return CmaSampler(always, same, seed)
+    return samplers.RandomSampler(seed=seed)  # a grid leaves nothing to draw
 
 
-def advance(
-    sampler: optuna.samplers.BaseSampler, study: optuna.Study, trial: optuna.trial.FrozenTrial
-) -> optuna.samplers.BaseSampler:
-    """Let a sampler draw the knobs that a trial has already, so that it draws the others as it would have."""
-    for name, distribution in trial.distributions.items():
-        sampler.sample_independent(study, trial, name, distribution)
-    return sampler
+class _Nsga2Sampler(samplers.NSGAIISampler):
+    """NSGA-II, to whose generations those trials belong as well whose knobs were given and not drawn."""
+
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        super().before_trial(study, trial)
+        self.get_trial_generation(study, trial)  # which notes it with the trial
+
+
+def distribution(span: Range) -> BaseDistribution:
+    """Return the values of a knob in Optuna's words."""
+    if span.choices:
+        return CategoricalDistribution(span.choices)
+    if span.whole:
+        step = int(span.step or 1)
+        return IntDistribution(int(span.low), int(span.high), log=span.log, step=step)
+    return FloatDistribution(span.low, span.high, log=span.log, step=span.step)
+
+
+def resume(sampler: samplers.BaseSampler, study: optuna.Study, frozen: FrozenTrial) -> Trial:
+    """Return a trial whose driver may have died between two knobs; it draws the others as it would have."""
+    study.sampler = sampler
+    for name in frozen.system_attrs:
+        if (
+            ":relative_params:" in name
+        ):  # what it drew at once: it must not count itself as a trial that runs
+            study._storage.set_trial_system_attr(frozen._trial_id, name, "")
+    trial = Trial(study, frozen._trial_id)
+    given = {**frozen.system_attrs.get("fixed_params", {}), **trial.relative_params}
+    for name, values in frozen.distributions.items():
+        if name not in given:
+            sampler.sample_independent(study, frozen, name, values)
+    return trial
