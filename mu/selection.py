@@ -29,12 +29,14 @@ class Candidate:
         knobs: Every knob with its value.
         value: Mean of the objective over the search seeds; lower is better.
         metrics: Mean of each metric of the `val` view over the search seeds.
+        costs: Mean of each of ``COSTS``.
     """
 
     number: int
     knobs: dict[str, Any]
     value: float
     metrics: dict[str, float] = field(default_factory=dict)
+    costs: dict[str, float] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True)
@@ -81,15 +83,17 @@ def candidates(
     objective: str,
     seeds: Sequence[int],
     view: str = "val",
+    phases: Sequence[str] = ("search",),
 ) -> list[Candidate]:
-    """Return the configurations of a cell that finished, with a finite value, on all search seeds, by number.
+    """Return the configurations of a cell that finished, with a finite value, on all of some seeds, by number.
 
     Args:
         view: What the search looked at; `test` only where a study selects as the papers do.
+        phases: `search`, and `finalist` where its seeds are among them.
     """
     runs: dict[int, dict[int, TrialRecord]] = defaultdict(dict)
     for record in records:
-        if (record.phase, record.forget, record.method) != ("search", forget, method):
+        if (record.forget, record.method) != (forget, method) or record.phase not in phases:
             continue
         if record.finished and record.number is not None and record.seed in seeds:
             runs[record.number][record.seed] = record
@@ -97,8 +101,9 @@ def candidates(
         Candidate(
             number,
             list(by_seed.values())[-1].knobs,
-            sum(objective_value(r, objective, view) for r in by_seed.values()) / len(by_seed),
+            _mean(objective_value(r, objective, view) for r in by_seed.values()),
             _means(by_seed.values(), view),
+            {name: _mean(getattr(r, name) for r in by_seed.values()) for name in COSTS},
         )
         for number, by_seed in sorted(runs.items())
         if set(by_seed) == set(seeds)
@@ -107,12 +112,16 @@ def candidates(
 
 
 def references(
-    records: Iterable[TrialRecord], forget: str, seeds: Sequence[int], view: str = "val"
+    records: Iterable[TrialRecord],
+    forget: str,
+    seeds: Sequence[int],
+    view: str = "val",
+    roles: Sequence[str] = ("search",),
 ) -> References:
-    """Return the reference models of a request on the search seeds, as far as they were recorded."""
+    """Return the reference models of a request on seeds of these roles, as far as they were recorded."""
     runs: dict[str, dict[int, TrialRecord]] = {name: {} for name in REFERENCE_ROLES}
     for record in records:
-        here = (record.phase, record.forget, record.role) == ("reference", forget, "search")
+        here = (record.phase, record.forget) == ("reference", forget) and record.role in roles
         if here and record.finished and record.seed in seeds and record.method in runs:
             runs[record.method][record.seed] = record
     return References(*(_means(runs[name].values(), view) for name in ("original", "retrain")))
@@ -209,6 +218,11 @@ def _lost(candidate: Candidate, known: References, name: str = "acc_test") -> fl
 def _rounded(value: float) -> float:
     """Round away the errors of floating-point numbers, which must not decide between equals."""
     return round(value, 9)
+
+
+def _mean(values: Iterable[float]) -> float:
+    listed = list(values)
+    return sum(listed) / len(listed)
 
 
 def _means(runs: Iterable[TrialRecord], view: str) -> dict[str, float]:

@@ -34,7 +34,7 @@ TINY: dict[str, Any] = {
     },
     "methods": [{"name": "finetune", "fix": {"epochs": 2}}, "jit"],
     "seeds": {"search": [0], "report": [1, 2]},
-    "search": {"trials": 3, "sampler": "random", "objective": "avg_gap_natmu"},
+    "search": {"trials": 3, "sampler": "random", "objective": "avg_gap_natmu", "finalists": 1},
     "experiments": {
         "sufficient": {"epochs": 3},
         "transfer": [["some", "three"]],

@@ -98,7 +98,9 @@ def test_the_page_of_keys_has_all_that_a_study_may_hold() -> None:
         "launch",
         "references",
     }
-    assert keys["search"] == ["trials", "sampler", "objective", "mean_gap", "early_stop"]
+    assert keys["search"] == [
+        "trials", "sampler", "objective", "mean_gap", "early_stop", "choose", "finalists", "start_from",
+    ]  # fmt: skip
     assert {"class", "kind"} < set(keys["forget"]) and "target" not in keys["forget"]
     held = study.parse(studies.tiny(), "study.yaml").definition
     for part in ("training", "search", "experiments", "metrics", "audit", "budget", "seeds"):

@@ -1,13 +1,15 @@
-"""How cells are searched: trials, sampler, objective, early stopping."""
+"""How cells are searched: trials, sampler, objective, early stopping, and which configuration is chosen."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from mu.choice import parse_constraint
 from mu.metrics import METRICS
+from mu.selection import COSTS
 from sweeps.study import space
 from sweeps.study.methods import MethodConfig
 from sweeps.study.schema import Count, Filled, Items, OneOf, Section
@@ -22,7 +24,14 @@ GAPPED = tuple(
 Objective = Annotated[str, OneOf(OBJECTIVES)]
 
 
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
 Gaps = Items[Annotated[str, OneOf(GAPPED)]]
+
+
+def _check_constraint(text: str) -> str:
+    parse_constraint(text)
+    return text
 
 
 class MeanGap(Section):
@@ -41,6 +50,54 @@ Objectives = Annotated[
 ]
 
 
+def _unfold_choose(content: Any) -> Any:
+    """Write a constraint, or a list of them, as the section that it stands for."""
+    if content is None or isinstance(content, (dict, Choose)):
+        return content
+    return {"constraint": content}
+
+
+class Choose(Section):
+    """What decides among the configurations of a cell, beside the first objective."""
+
+    weights: Annotated[dict[Objective, Positive], Field(min_length=1)] | None = None
+    """Objective to its weight: the least weighted sum is chosen, each objective in its own unit."""
+    lexicographic: Annotated[dict[Objective, NonNegative], Field(min_length=1)] | None = None
+    """Objective to tolerance, the most important first: those within the tolerance of the best stay."""
+    constraint: Annotated[
+        Items[Annotated[str, AfterValidator(_check_constraint)]],
+        BeforeValidator(
+            lambda value: [value] if isinstance(value, str) else value,
+            json_schema_input_type=str | list[str],
+        ),
+    ] = ()
+    """What must hold, such as `acc_test >= original - 0.01`, or a list of it."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Choose:
+        if self.weights and self.lexicographic:
+            raise ValueError("must have either `weights` or `lexicographic`")
+        return self
+
+    def check(self, objective: Sequence[str], mean_gap: Sequence[str]) -> None:
+        """Raise ValueError when it names a metric that the search does not know."""
+        for key in ("weights", "lexicographic"):
+            unknown = [name for name in getattr(self, key) or () if name not in objective]
+            if unknown:
+                raise ValueError(
+                    f"choose: {key}: {unknown[0]!r} is no objective of the search, which has {', '.join(objective)}"
+                )
+        known = {*_IN_TRIALS, *(("mean_gap",) if mean_gap else ())}
+        for constraint in map(parse_constraint, self.constraint):
+            name = constraint.metric
+            if name not in known:
+                raise ValueError(
+                    f"choose: constraint: unknown metric {name!r}; there are {', '.join(sorted(known))}"
+                )
+            if constraint.base and (name in COSTS or name == "mean_gap"):
+                raise ValueError(f"choose: constraint: {constraint.base} has no {name}")
+
+
 class Search(Section):
     """How knobs are tuned. Every cell, a method on a request, is searched with the same number of trials."""
 
@@ -52,13 +109,28 @@ class Search(Section):
     knobs, for many trials; `random`; `qmc`, points spread evenly; `grid`, which tries every combination of `choices`
     and of values a `step` apart; `nsga2`, evolution towards the front of several objectives."""
     objective: Objectives = ("avg_gap_natmu",)
-    """Metric to minimise on the `val` view, or a list of them, of which the first decides which knobs are best; or
-    `{mean_gap: [acc_test, acc_forget]}`, the mean gap of a list of one's own."""
+    """Metric to minimise on the `val` view, or a list of them, of which the first decides which knobs are best unless
+    `choose` says otherwise; or `{mean_gap: [acc_test, acc_forget]}`, the mean gap of a list of one's own."""
     mean_gap: Gaps = ()
     """The metrics whose mean gap the objective `mean_gap` is, where that is one of several objectives."""
     early_stop: Literal["collapse", "none", "asha"] = "collapse"
     """`collapse` ends a trial whose model is destroyed; `asha` ends also those that are behind others of their cell, for
     methods that improve steadily; `none` only ends what diverged."""
+    choose: Annotated[
+        Choose | None,
+        BeforeValidator(_unfold_choose, json_schema_input_type=Choose | str | list[str] | None),
+    ] = None
+    """Which configuration of a cell is taken: a constraint such as `acc_test >= original - 0.01` (`original` and
+    `retrain` are the values of those models), or a list of them, which the lowest first objective must hold, or break
+    least; `{weights: {avg_gap_natmu: 1, time_unlearn: 0.001}}`, the least weighted sum; or `{lexicographic:
+    {avg_gap_natmu: 0.005, time_unlearn: 0}}`, by turns, those within a tolerance of the best. A `constraint` may stand
+    beside the last two."""
+    finalists: Count = 3
+    """How many of the best configurations of a cell run again on two further search seeds before one is chosen; 1 leaves
+    it out, as do supplied models and `selection: paper`. Without this key it is at most the number of trials."""
+    start_from: Items[str] = ()
+    """Results folders of earlier studies, such as `results/earlier`: the knobs that they chose for a method, on the request
+    of the same name or else on each request, are the first trials after the authors' defaults, and count as trials."""
 
     @model_validator(mode="before")
     @classmethod
@@ -82,7 +154,21 @@ class Search(Section):
             raise ValueError("sampler cmaes minimises one objective, but there are several")
         if self.sampler == "nsga2" and len(self.objective) == 1:
             raise ValueError("sampler nsga2 needs several objectives, but there is one")
+        if self.sampler == "grid" and self.start_from:
+            raise ValueError(
+                "sampler grid tries its own points, so that `start_from` has no trials"
+            )
+        if self.choose is not None:
+            self.choose.check(self.objective, self.mean_gap)
+        if self.sampler != "grid":  # whose trials are not known yet
+            self._check_finalists(self.trials)
         return self
+
+    def _check_finalists(self, trials: int) -> None:
+        if "finalists" in self.model_fields_set and self.finalists > trials:
+            raise ValueError(
+                f"finalists: must be at most the number of trials, {trials}, but got {self.finalists}"
+            )
 
     def over(self, methods: Sequence[MethodConfig]) -> Search:
         """Return the search of these methods: that of a grid has as many trials as the grid has points.
@@ -97,7 +183,7 @@ class Search(Section):
                     f"sampler cmaes needs a range of numbers without `when`, but {method.name} has none"
                 )
         if self.sampler != "grid":
-            return self
+            return self.model_copy(update={"finalists": min(self.finalists, self.trials)})
         sizes: dict[str, int] = {}
         for method in (method for method in methods if method.ranges):
             try:
@@ -111,4 +197,5 @@ class Search(Section):
             raise ValueError(
                 f"sampler grid needs a grid of `trials` points for every method, but got {points}"
             )
-        return self.model_copy(update={"trials": first})
+        self._check_finalists(first)
+        return self.model_copy(update={"trials": first, "finalists": min(self.finalists, first)})

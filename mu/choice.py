@@ -1,0 +1,217 @@
+"""Which knobs a cell is given: the one way in which search, status and report choose among what was tried.
+
+Needs no torch. A study says what counts (``search.objective``, ``search.choose``) and how many of the best
+configurations run again on further search seeds before one is chosen (``search.finalists``).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from mu.keys import derive_seed
+from mu.record import REFERENCE_ROLES, TrialRecord
+from mu.selection import COSTS, Candidate, References, best_objective, candidates, references
+
+FURTHER_SEEDS = 2
+"""Number of seeds on which finalists run again."""
+_CONSTRAINT = re.compile(
+    r"(?P<metric>\w+)\s*(?P<sign>>=|<=)\s*"
+    r"(?:(?P<base>original|retrain)\s*(?:(?P<plus>[+-])\s*(?P<offset>[\d.eE-]+))?|(?P<limit>-?[\d.eE-]+))"
+)
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """A bound on a metric of the search's view.
+
+    Args:
+        metric: The metric.
+        least: Whether the bound is the least that is allowed, and not the most.
+        base: Reference whose value of the metric is added to `offset`: `original`, `retrain`, or empty.
+        offset: A number in the unit of the metric.
+    """
+
+    metric: str
+    least: bool
+    base: str
+    offset: float
+
+    def excess(self, candidate: Candidate, known: References) -> float:
+        """Return by how much a candidate breaks it, 0 where it does not; infinity where a value is missing."""
+        bound = self.offset
+        if self.base:
+            bound += getattr(known, self.base).get(self.metric, math.nan)
+        beyond = measured(candidate, self.metric) - bound
+        beyond = round(-beyond if self.least else beyond, 9)
+        return math.inf if math.isnan(beyond) else max(0.0, beyond)
+
+
+def parse_constraint(text: str) -> Constraint:
+    """Read a constraint such as ``acc_test >= original - 0.01``. Raises ValueError when it is none."""
+    match = _CONSTRAINT.fullmatch(text.strip())
+    try:
+        if match is None:
+            raise ValueError
+        number = match["limit"] or match["offset"] or "0"
+        offset = float(number) * (-1 if match["plus"] == "-" else 1)
+    except ValueError:
+        raise ValueError(
+            f"must be a constraint such as `acc_test >= original - 0.01`, but got {text!r}"
+        ) from None
+    return Constraint(match["metric"], match["sign"] == ">=", match["base"] or "", offset)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What is known of the choice of a cell.
+
+    Args:
+        tried: The configurations that finished on all search seeds, by number.
+        finalists: The best of them, which run again; empty where none does.
+        chosen: The one that stands for the cell; None while there is none. As long as a finalist has not ended, it is
+            the best of the search.
+        settled: Whether every finalist has ended.
+    """
+
+    tried: tuple[Candidate, ...] = ()
+    finalists: tuple[Candidate, ...] = ()
+    chosen: Candidate | None = None
+    settled: bool = True
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How a study chooses.
+
+    Args:
+        objective: Metrics that the search minimises; the first decides where nothing else is said.
+        seeds: The search seeds.
+        view: The view that the search looks at.
+        finalists: How many of the best run again on the further seeds.
+        further_seeds: These seeds; empty where none run again.
+        weights: Objective to its weight: the least weighted sum is chosen.
+        lexicographic: Objective to tolerance, the most important first: those within the tolerance of the best stay.
+        constraints: What must hold. Where nothing holds them all, the least excess is chosen.
+    """
+
+    objective: tuple[str, ...]
+    seeds: tuple[int, ...]
+    view: str = "val"
+    finalists: int = 1
+    further_seeds: tuple[int, ...] = ()
+    weights: Mapping[str, float] = field(default_factory=dict)
+    lexicographic: Mapping[str, float] = field(default_factory=dict)
+    constraints: tuple[Constraint, ...] = ()
+
+    def best(self, tried: Iterable[Candidate], known: References) -> Candidate | None:
+        """Return the best configuration; the earliest of equals; None when nothing can be compared."""
+        left = list(tried)
+        if self.constraints:
+            excess = {c.number: sum(x.excess(c, known) for x in self.constraints) for c in left}
+            least = min(excess.values(), default=0.0)
+            left = [candidate for candidate in left if excess[candidate.number] == least]
+        if self.weights:
+            sums = {c.number: self._weighted(c) for c in left}
+            left = _lowest(left, sums, 0.0)
+        for name, tolerance in self.lexicographic.items():
+            left = _lowest(left, {c.number: measured(c, name) for c in left}, tolerance)
+        if self.weights or self.lexicographic:
+            return min(left, key=lambda candidate: candidate.number, default=None)
+        return best_objective(left)
+
+    def _weighted(self, candidate: Candidate) -> float:
+        return sum(weight * measured(candidate, name) for name, weight in self.weights.items())
+
+    def decide(self, records: Sequence[TrialRecord], forget: str, method: str) -> Decision:
+        """Return the choice of a cell, as far as its records settle it."""
+        objective = self.objective[0]
+        tried = candidates(records, forget, method, objective, self.seeds, self.view)
+        known = References()
+        if self.constraints:
+            known = references(records, forget, self.seeds, self.view)
+        best, finalists = self.best(tried, known), self._first(tried, known)
+        if best is None or len(finalists) < 2:
+            return Decision(tuple(tried), (), best)
+        ended = {
+            (record.number, record.seed)
+            for record in records
+            if (record.phase, record.forget, record.method) == ("finalist", forget, method)
+            and not record.lost
+        }
+        wanted = {(one.number, seed) for one in finalists for seed in self.further_seeds}
+        if not wanted <= ended:
+            return Decision(tuple(tried), finalists, best, settled=False)
+        both, phases = (*self.seeds, *self.further_seeds), ("search", "finalist")
+        again = candidates(records, forget, method, objective, both, self.view, phases)
+        numbers = {one.number for one in finalists}
+        if self.constraints:
+            known = references(records, forget, both, self.view, phases)
+        chosen = self.best([one for one in again if one.number in numbers], known)
+        return Decision(tuple(tried), finalists, chosen or best)
+
+    def _first(self, tried: Sequence[Candidate], known: References) -> tuple[Candidate, ...]:
+        """Return the best configurations in their order, as many as there are finalists."""
+        if not self.further_seeds:
+            return ()
+        left: list[Candidate] = list(tried)
+        first: list[Candidate] = []
+        while len(first) < self.finalists and (best := self.best(left, known)) is not None:
+            first.append(best)
+            left.remove(best)
+        return tuple(first)
+
+
+def measured(candidate: Candidate, name: str) -> float:
+    """Return a candidate's mean of a metric or cost; NaN where it has none."""
+    values = candidate.costs if name in COSTS else candidate.metrics
+    return values.get(name, math.nan)
+
+
+def _lowest(
+    tried: Sequence[Candidate], values: Mapping[int, float], tolerance: float
+) -> list[Candidate]:
+    """Return the candidates whose value, by number, is within the tolerance of the lowest."""
+    finite = [one for one in tried if math.isfinite(values[one.number])]
+    least = min((values[one.number] for one in finite), default=math.nan)
+    return [one for one in finite if round(values[one.number] - least, 9) <= tolerance]
+
+
+def choice_of(definition: Mapping[str, Any]) -> Choice:
+    """Return how a study chooses, from its definition as plain data. Raises ValueError as ``parse_constraint``."""
+    search, seeds = definition["search"], definition["seeds"]
+    choose = search.get("choose") or {}
+    if not isinstance(choose, dict):
+        choose = {"constraint": choose}
+    constraints = choose.get("constraint") or ()
+    texts = [constraints] if isinstance(constraints, str) else constraints
+    finalists = search.get("finalists") or 1
+    supplied = any(definition.get(role) for role in REFERENCE_ROLES)
+    paper = definition.get("selection") == "paper"
+    further = () if finalists == 1 or supplied or paper else further_seeds(seeds)
+    return Choice(
+        objective=tuple(search["objective"]),
+        seeds=tuple(seeds["search"]),
+        view="test" if paper else "val",
+        finalists=finalists,
+        further_seeds=further,
+        weights=choose.get("weights") or {},
+        lexicographic=choose.get("lexicographic") or {},
+        constraints=tuple(parse_constraint(text) for text in texts),
+    )
+
+
+def further_seeds(seeds: Mapping[str, Sequence[int]]) -> tuple[int, ...]:
+    """Return the further seeds of a study's `search` seeds; none of them is another seed of the study."""
+    taken = {seed for listed in seeds.values() for seed in listed}
+    further: list[int] = []
+    number = 0
+    while len(further) < FURTHER_SEEDS:
+        seed = derive_seed("finalist", *seeds["search"], number) % 10**6
+        number += 1
+        if seed not in taken and seed not in further:
+            further.append(seed)
+    return tuple(further)
