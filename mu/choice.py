@@ -7,62 +7,24 @@ configurations run again on further search seeds before one is chosen (``search.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from mu.constraints import Constraint, parse_constraint
 from mu.keys import derive_seed
 from mu.record import REFERENCE_ROLES, TrialRecord
-from mu.selection import COSTS, Candidate, References, best_objective, candidates, references
+from mu.selection import (
+    Candidate,
+    References,
+    best_objective,
+    candidates,
+    measured,
+    references,
+)
 
 FURTHER_SEEDS = 2
 """Number of seeds on which finalists run again."""
-_CONSTRAINT = re.compile(
-    r"(?P<metric>\w+)\s*(?P<sign>>=|<=)\s*"
-    r"(?:(?P<base>original|retrain)\s*(?:(?P<plus>[+-])\s*(?P<offset>[\d.eE-]+))?|(?P<limit>-?[\d.eE-]+))"
-)
-
-
-@dataclass(frozen=True)
-class Constraint:
-    """A bound on a metric of the search's view.
-
-    Args:
-        metric: The metric.
-        least: Whether the bound is the least that is allowed, and not the most.
-        base: Reference whose value of the metric is added to `offset`: `original`, `retrain`, or empty.
-        offset: A number in the unit of the metric.
-    """
-
-    metric: str
-    least: bool
-    base: str
-    offset: float
-
-    def excess(self, candidate: Candidate, known: References) -> float:
-        """Return by how much a candidate breaks it, 0 where it does not; infinity where a value is missing."""
-        bound = self.offset
-        if self.base:
-            bound += getattr(known, self.base).get(self.metric, math.nan)
-        beyond = measured(candidate, self.metric) - bound
-        beyond = round(-beyond if self.least else beyond, 9)
-        return math.inf if math.isnan(beyond) else max(0.0, beyond)
-
-
-def parse_constraint(text: str) -> Constraint:
-    """Read a constraint such as ``acc_test >= original - 0.01``. Raises ValueError when it is none."""
-    match = _CONSTRAINT.fullmatch(text.strip())
-    try:
-        if match is None:
-            raise ValueError
-        number = match["limit"] or match["offset"] or "0"
-        offset = float(number) * (-1 if match["plus"] == "-" else 1)
-    except ValueError:
-        raise ValueError(
-            f"must be a constraint such as `acc_test >= original - 0.01`, but got {text!r}"
-        ) from None
-    return Constraint(match["metric"], match["sign"] == ">=", match["base"] or "", offset)
 
 
 @dataclass(frozen=True)
@@ -88,7 +50,7 @@ class Choice:
     """How a study chooses.
 
     Args:
-        objective: Metrics that the search minimises; the first decides where nothing else is said.
+        objective: The first metric that the search minimises, which decides where nothing else is said.
         seeds: The search seeds.
         view: The view that the search looks at.
         finalists: How many of the best run again on the further seeds.
@@ -98,7 +60,7 @@ class Choice:
         constraints: What must hold. Where nothing holds them all, the least excess is chosen.
     """
 
-    objective: tuple[str, ...]
+    objective: str
     seeds: tuple[int, ...]
     view: str = "val"
     finalists: int = 1
@@ -128,8 +90,7 @@ class Choice:
 
     def decide(self, records: Sequence[TrialRecord], forget: str, method: str) -> Decision:
         """Return the choice of a cell, as far as its records settle it."""
-        objective = self.objective[0]
-        tried = candidates(records, forget, method, objective, self.seeds, self.view)
+        tried = candidates(records, forget, method, self.objective, self.seeds, self.view)
         known = References()
         if self.constraints:
             known = references(records, forget, self.seeds, self.view)
@@ -146,7 +107,7 @@ class Choice:
         if not wanted <= ended:
             return Decision(tuple(tried), finalists, best, settled=False)
         both, phases = (*self.seeds, *self.further_seeds), ("search", "finalist")
-        again = candidates(records, forget, method, objective, both, self.view, phases)
+        again = candidates(records, forget, method, self.objective, both, self.view, phases)
         numbers = {one.number for one in finalists}
         if self.constraints:
             known = references(records, forget, both, self.view, phases)
@@ -163,12 +124,6 @@ class Choice:
             first.append(best)
             left.remove(best)
         return tuple(first)
-
-
-def measured(candidate: Candidate, name: str) -> float:
-    """Return a candidate's mean of a metric or cost; NaN where it has none."""
-    values = candidate.costs if name in COSTS else candidate.metrics
-    return values.get(name, math.nan)
 
 
 def _lowest(
@@ -193,7 +148,7 @@ def choice_of(definition: Mapping[str, Any]) -> Choice:
     paper = definition.get("selection") == "paper"
     further = () if finalists == 1 or supplied or paper else further_seeds(seeds)
     return Choice(
-        objective=tuple(search["objective"]),
+        objective=search["objective"][0],
         seeds=tuple(seeds["search"]),
         view="test" if paper else "val",
         finalists=finalists,

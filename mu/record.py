@@ -31,8 +31,8 @@ class TrialRecord:
         seed: Seed of the problem.
         status: `finished`; `stopped` (by early stopping); `diverged` (non-finite); `failed` (see `cause`).
         knobs: Every knob of the method with the value used.
-        number: Number of the trial within its search cell; None outside the search.
-        role: Of references: `search` or `report`, the seeds they serve; else empty.
+        number: Number of the trial's configuration within its search cell; None outside search and finalists.
+        role: Of references: `search`, `finalist` or `report`, the seeds they serve; else empty.
         source: Request whose tuned knobs were used; transfer phase only.
         reason: Why the trial did not finish; the traceback of a failed one.
         cause: Of a failed trial, one of ``CAUSES``: the method raised an `exception`; it needed more `memory` than

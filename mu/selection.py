@@ -150,6 +150,12 @@ def objective_value(record: TrialRecord, objective: str, view: str = "val") -> f
     return record.metrics.get(view, {}).get(objective, math.nan)
 
 
+def measured(candidate: Candidate, name: str) -> float:
+    """Return a candidate's mean of a metric or cost; NaN where it has none."""
+    values = candidate.costs if name in COSTS else candidate.metrics
+    return values.get(name, math.nan)
+
+
 def _lowest_objective(candidate: Candidate, known: References) -> tuple[float, ...]:
     return (candidate.value,)
 

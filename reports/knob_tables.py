@@ -227,7 +227,7 @@ def _choice(
 ) -> Choice:
     found = study.candidates.get((request.name, method.name), ())
     taken = selection.choose(rule, found, study.references[request.name])
-    best = study.chosen(request.name, method.name)
+    best = selection.best_objective(found)
     if taken is None or best is None:
         return Choice(None, None)
     return Choice(taken, taken.value - best.value)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mu import record, selection
+from mu.choice import Decision, choice_of
 from mu.metrics import AVG_GAP_NATMU
 from mu.record import TrialRecord
 from mu.selection import Candidate, References
@@ -103,7 +104,7 @@ class RecordedStudy:
         transfers: (source, target) requests of the transfer experiment.
         records: Every ended trial.
         audits: Number of audits; their metrics are in the records of the trials that they attacked.
-        candidates: (request, method) to the configurations that finished on all search seeds.
+        decisions: (request, method) to what was tried and chosen.
         references: Request to what the rules of selection may compare with.
         runs: (phase, request, method, source) to the runs that count; source is empty but in `transfer`.
         summary: Content of ``summary.json``; empty when there is none.
@@ -123,7 +124,7 @@ class RecordedStudy:
     transfers: tuple[tuple[str, str], ...]
     records: tuple[TrialRecord, ...]
     audits: int
-    candidates: Mapping[tuple[str, str], Sequence[Candidate]]
+    decisions: Mapping[tuple[str, str], Decision]
     references: Mapping[str, References]
     runs: Mapping[tuple[str, str, str, str], Runs]
     summary: Mapping[str, Any]
@@ -159,7 +160,12 @@ class RecordedStudy:
 
     def chosen(self, forget: str, method: str) -> Candidate | None:
         """The configuration that stands for a cell; None when none has finished."""
-        return selection.best_objective(self.candidates.get((forget, method), ()))
+        return self.decisions.get((forget, method), Decision()).chosen
+
+    @property
+    def candidates(self) -> Mapping[tuple[str, str], Sequence[Candidate]]:
+        """(request, method) to the configurations that finished on all search seeds."""
+        return {cell: decision.tried for cell, decision in self.decisions.items()}
 
     def searched(self, forget: str, method: str) -> Sequence[TrialRecord]:
         """Every search trial of a cell."""
@@ -232,16 +238,20 @@ def assemble(
     seeds, search = _mapping(definition.get("seeds")), _mapping(definition.get("search"))
     search_seeds = seeds.get("search") or _seeds(r for r in records if r.phase == "search")
     report_seeds = seeds.get("report") or _seeds(
-        r for r in records if r.phase not in ("search", "reference") or r.role == "report"
+        r
+        for r in records
+        if r.phase not in ("search", "finalist", "reference") or r.role == "report"
     )
     objective = _first(search.get("objective")) or "avg_gap_natmu"
     requests, methods = _requests(line, records), _methods(line, records)
     view = "test" if definition.get("selection") == "paper" else "val"
     epochs, transfers = _experiments(definition, records, [request.name for request in requests])
-    candidates = {
-        (request.name, method.name): tuple(
-            selection.candidates(records, request.name, method.name, objective, search_seeds, view)
-        )
+    all_seeds = {"search": search_seeds, "report": report_seeds}
+    choice = choice_of(
+        {**definition, "search": {**search, "objective": [objective]}, "seeds": all_seeds}
+    )
+    decisions = {
+        (request.name, method.name): choice.decide(records, request.name, method.name)
         for request in requests
         for method in methods
     }
@@ -259,12 +269,12 @@ def assemble(
         transfers=transfers,
         records=tuple(records),
         audits=audits,
-        candidates=candidates,
+        decisions=decisions,
         references={
             request.name: selection.references(records, request.name, search_seeds, view)
             for request in requests
         },
-        runs=_runs(records, report_seeds, candidates, epochs),
+        runs=_runs(records, report_seeds, decisions, epochs),
         summary=summary,
     )
 
@@ -272,23 +282,23 @@ def assemble(
 def _runs(
     records: Iterable[TrialRecord],
     seeds: Sequence[int],
-    candidates: Mapping[tuple[str, str], Sequence[Candidate]],
+    decisions: Mapping[tuple[str, str], Decision],
     epochs: int | None,
 ) -> dict[tuple[str, str, str, str], Runs]:
     """The runs that count: a search that goes on may choose other knobs, and leave runs with the old ones.
 
     Args:
         seeds: The report seeds.
-        candidates: Of every cell of the study; runs of other cells are left out.
+        decisions: Of every cell of the study; runs of other cells are left out.
         epochs: Epochs of sufficient training.
     """
-    requests = {forget for forget, _ in candidates}
+    requests = {forget for forget, _ in decisions}
     cells: dict[tuple[str, str, str, str], list[TrialRecord]] = defaultdict(list)
     for r in records:
         if r.phase == "reference":
             known = r.forget in requests and r.role == "report"
         else:
-            known = (r.forget, r.method) in candidates and r.phase != "search"
+            known = (r.forget, r.method) in decisions and r.phase != "search"
         if known and r.seed in seeds:
             cells[r.phase, r.forget, r.method, r.source or ""].append(r)
     return {
@@ -296,7 +306,7 @@ def _runs(
             ended,
             None
             if phase in ("reference", "default")
-            else selection.best_objective(candidates.get((source or forget, method), ())),
+            else decisions.get((source or forget, method), Decision()).chosen,
             {EPOCHS: epochs} if phase == "sufficient" else {},
         )
         for (phase, forget, method, source), ended in cells.items()

@@ -49,25 +49,26 @@ class Phase:
         name: As records carry it.
         title: As reports print it.
         role: The seeds it runs on.
-        runs: The trials that follow from the chosen knobs; None for phases that are no such list.
+        runs: The trials that follow from the chosen knobs; None for phases that are no such list, among them the
+            finalists, from which knobs are chosen.
         audited: Whether its models' outputs are kept for the audit.
     """
 
     name: str
     title: str
-    role: Literal["search", "report"] = "report"
+    role: Literal["search", "finalist", "report"] = "report"
     runs: Runs | None = None
     audited: bool = False
 
     @property
     def follows_search(self) -> bool:
-        """Whether its trials start when knobs have been chosen, so that a budget leaves room for them."""
-        return self.runs is not None
+        """Whether its trials start when the search has ended, so that a budget leaves room for them."""
+        return self.runs is not None or self.role == "finalist"
 
     @property
     def has_trials(self) -> bool:
         """Whether methods run in it: its trials may have costly metrics, and printed numbers beside them."""
-        return self.follows_search or self.role == "search"
+        return self.follows_search or self.role != "report"
 
 
 def _defaults(
@@ -110,6 +111,7 @@ PHASES = {
     for phase in (
         Phase("reference", "references"),
         Phase("search", "search", role="search"),
+        Phase("finalist", "finalists", role="finalist"),
         Phase("default", "default knobs", runs=_defaults),
         Phase("confirm", "tuned knobs", runs=_confirm, audited=True),
         Phase("sufficient", "sufficient training", runs=_sufficient),

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from mu.choice import Decision
 from mu.data import Dataset
 from mu.forget import select
 from mu.keys import content_key
@@ -31,7 +32,7 @@ class Job:
         method: Name of the method; for references what the work is for, such as `original` or `retrain`.
         seed: Seed of the problem.
         knobs: Every knob with its value.
-        number: Number of the configuration within its cell; search only.
+        number: Number of the configuration within its cell; search and finalists only.
         source: Request whose knobs these are; transfer only.
         views: The views it is scored on: an honest search never sees `test`.
         attacks: Groups of costly attacks that are run as well; the diagnostics of the method's own work come
@@ -127,8 +128,20 @@ class Plan:
 
     @property
     def seeds(self) -> dict[str, tuple[int, ...]]:
-        """Role to its seeds."""
-        return {"search": self.study.seeds.search, "report": self.study.seeds.report}
+        """Role to its seeds; `finalist` is there where configurations run again before one is chosen."""
+        seeds = {"search": self.study.seeds.search}
+        if self._finalists:
+            seeds["finalist"] = self.study.choice.further_seeds
+        return {**seeds, "report": self.study.seeds.report}
+
+    @property
+    def _finalists(self) -> dict[Cell, int]:
+        """Number of finalists of each cell that has any: a cell of one configuration has no choice."""
+        choice = self.study.choice
+        if not choice.further_seeds:
+            return {}
+        counts = {cell: min(choice.finalists, self.study.trials(cell[1])) for cell in self.cells}
+        return {cell: count for cell, count in counts.items() if count > 1}
 
     @property
     def every_seed(self) -> tuple[int, ...]:
@@ -145,7 +158,7 @@ class Plan:
         """Return the job of a run on a seed; `number` is that of its configuration, in the search."""
         problem = self.problem(run.forget, seed).key
         key = content_key(problem, phase, run.forget, run.method, run.knobs, number, run.source)
-        searches = PHASES[phase].role == "search"
+        searches = PHASES[phase].role != "report"
         metrics, audit = self.study.metrics, self.study.audit
         return Job(
             key=key,
@@ -160,6 +173,16 @@ class Plan:
             attacks=metrics.attacks if phase in metrics.costly else (),
             keep=PHASES[phase].audited and audit.models > 0,
         )
+
+    def finalist_jobs(self, decisions: Mapping[Cell, Decision]) -> list[Job]:
+        """Return the jobs of all finalists, on every further search seed, the longest first."""
+        jobs = [
+            self.job("finalist", Run(*cell, finalist.knobs), seed, finalist.number)
+            for cell, decision in decisions.items()
+            for finalist in decision.finalists
+            for seed in self.study.choice.further_seeds
+        ]
+        return sorted(jobs, key=lambda job: -job.knobs.get(EPOCHS, 1))
 
     def _final_runs(self, best: Mapping[Cell, Knobs]) -> dict[str, list[Run]]:
         """The runs of every phase that follows the search, by phase; each is run on every report seed."""
@@ -193,11 +216,12 @@ class Plan:
     def counts(self) -> dict[str, int]:
         """Records of each phase when nothing fails."""
         study, seeds = self.study, len(self.study.seeds.report)
+        every_seed = sum(map(len, self.seeds.values()))
         searched = sum(study.trials(method) for _, method in self.cells) * len(study.seeds.search)
-        every_seed = len(study.seeds.search) + seeds
         counts = {
             "reference": every_seed * len(study.forget) * len(REFERENCE_ROLES),
             "search": searched,
+            "finalist": sum(self._finalists.values()) * len(study.choice.further_seeds),
             "audit": len(self.cells) * seeds if study.audit.models else 0,
             **{phase: len(runs) * seeds for phase, runs in self._expected_runs.items()},
         }
@@ -211,16 +235,21 @@ class Plan:
             (role, seed) if role == "original" else (role, forget, seed)
             for role, forget, seed in study.supplied
         }
-        seeds = len({*study.seeds.search, *study.seeds.report})
+        seeds = len({seed for seeds in self.seeds.values() for seed in seeds})
         # Requests share the original models.
         trained = seeds * (1 + len(study.forget)) - len(supplied)
         searched = sum(
             study.trials(method) * study.method(method).fixed.get(EPOCHS, 1)
             for _, method in self.cells
         )
+        again = sum(
+            count * study.method(method).fixed.get(EPOCHS, 1)
+            for (_, method), count in self._finalists.items()
+        )
         epochs = {
             "reference": trained * study.training.epochs,
             "search": searched * len(study.seeds.search),
+            "finalist": again * len(study.choice.further_seeds),
             "audit": 0,
         }
         for phase, runs in self._expected_runs.items():

@@ -6,7 +6,6 @@ its Sobol sampler counts draws there, so that a restart may leave a point out.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,15 +13,12 @@ import cmaes
 import numpy as np
 from numpy.typing import NDArray
 from optuna import Study
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import qmc
+
+from sweeps.search.positions import position_of, value_at
 
 Space = Mapping[str, BaseDistribution]
 SIGMA = 1 / 6
@@ -126,33 +122,3 @@ class CmaSampler(_PointSampler):
 
     def _point(self, trial: FrozenTrial) -> NDArray[np.float64]:
         return np.array([position_of(d, trial.params[name]) for name, d in self._space.items()])
-
-
-def value_at(distribution: BaseDistribution, position: float) -> Any:
-    """Return the value at a position in [0, 1] of a range. Values that are a step apart have shares of equal width."""
-    if isinstance(distribution, CategoricalDistribution):
-        count = len(distribution.choices)
-        return distribution.choices[min(int(position * count), count - 1)]
-    assert isinstance(distribution, (FloatDistribution, IntDistribution))
-    low, high = _ends(distribution)
-    value = low + position * (high - low)
-    value = math.exp(value) if distribution.log else value
-    if distribution.step:
-        steps = round((value - distribution.low) / distribution.step)
-        value = round(distribution.low + distribution.step * steps, 12)
-    value = min(max(value, distribution.low), distribution.high)
-    return int(value) if isinstance(distribution, IntDistribution) else value
-
-
-def position_of(distribution: BaseDistribution, value: float) -> float:
-    """Return where in [0, 1] a number of a range lies."""
-    assert isinstance(distribution, (FloatDistribution, IntDistribution))
-    low, high = _ends(distribution)
-    return ((math.log(value) if distribution.log else value) - low) / (high - low)
-
-
-def _ends(distribution: FloatDistribution | IntDistribution) -> tuple[float, float]:
-    """Return the ends of the positions: half a step beyond those of the values, on the scale of the range."""
-    half = (distribution.step or 0) / 2
-    low, high = distribution.low - half, distribution.high + half
-    return (math.log(low), math.log(high)) if distribution.log else (low, high)

@@ -9,21 +9,15 @@ import warnings
 
 import optuna
 from optuna import samplers
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
 from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, Trial
 
 from mu.keys import derive_seed
 from sweeps.phases import Cell
 from sweeps.search.points import CmaSampler, SobolSampler
+from sweeps.search.positions import distribution
 from sweeps.study.methods import MethodConfig
 from sweeps.study.search import Search
-from sweeps.study.space import Range
 
 
 def startup_trials(trials: int) -> int:
@@ -69,16 +63,6 @@ class _Nsga2Sampler(samplers.NSGAIISampler):
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
         super().before_trial(study, trial)
         self.get_trial_generation(study, trial)  # which notes it with the trial
-
-
-def distribution(span: Range) -> BaseDistribution:
-    """Return the values of a knob in Optuna's words."""
-    if span.choices:
-        return CategoricalDistribution(span.choices)
-    if span.whole:
-        step = int(span.step or 1)
-        return IntDistribution(int(span.low), int(span.high), log=span.log, step=step)
-    return FloatDistribution(span.low, span.high, log=span.log, step=span.step)
 
 
 def resume(sampler: samplers.BaseSampler, study: optuna.Study, frozen: FrozenTrial) -> Trial:

@@ -122,7 +122,8 @@ class Meter:
         if self._searched:
             mean = self._seconds / self._searched
             search = self.planned["search"]
-            samples = sum(self.planned[phase]["samples"] for phase in final_phases())
+            phases = [phase for phase in final_phases() if phase in self.planned]
+            samples = sum(self.planned[phase]["samples"] for phase in phases)
             expected = mean * (running + 1 + samples * search["trials"] / search["samples"])
         seconds = {
             "gpu_hours": self._used["gpus"] + expected * self.occupied.get("gpus", 0.0),

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from mu.choice import parse_constraint
+from mu.constraints import parse_constraint
 from mu.metrics import METRICS
 from mu.selection import COSTS
 from sweeps.study import space

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from numpy.typing import NDArray
 from pydantic import Field, TypeAdapter
 
 from mu import models
-from mu.data import Dataset
+from mu.choice import Choice, choice_of
+from mu.data import Dataset, DataSpec
+from mu.forget import ForgetRequest
 from mu.models import Model
 from mu.problem import Problem, Role
 from sweeps.errors import StudyError, errors_at
@@ -37,6 +40,11 @@ class Study(StudyFile):
     published: tuple[Printed, ...]  # type: ignore[assignment]
     supplied: SuppliedModels
     definition: Mapping[str, Any] = Field(repr=False)
+
+    @cached_property
+    def choice(self) -> Choice:
+        """How the knobs of a cell are chosen."""
+        return choice_of(self.definition)
 
     @property
     def search_view(self) -> str:

@@ -14,8 +14,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from mu.record import STATUSES, TrialRecord
-from mu.selection import best_objective, candidates
+from mu.choice import choice_of
+from mu.record import REFERENCE_ROLES, STATUSES, TrialRecord
 from sweeps.phases import trial_phases
 from sweeps.state import costs, results
 from sweeps.tracking.progress import duration, side_by_side
@@ -71,11 +71,10 @@ def _best(line: Mapping[str, Any], records: Sequence[TrialRecord]) -> dict[tuple
     """The best value of every cell so far, and how many of its trials have finished, by method and request."""
     search = line["definition"]["search"]
     asked = {m["name"]: m.get("forget") for m in line["definition"].get("methods", ())}
-    seeds = line["definition"]["seeds"]["search"]
+    choice = choice_of(line["definition"])
     cells: dict[tuple[str, str], list[TrialRecord]] = defaultdict(list)
     for record in records:
-        if record.phase == "search":
-            cells[record.forget, record.method].append(record)
+        cells[record.forget, record.method].append(record)
     texts = {}
     for method, about in line["methods"].items():
         budget, wanted = (
@@ -86,10 +85,10 @@ def _best(line: Mapping[str, Any], records: Sequence[TrialRecord]) -> dict[tuple
             if forget not in wanted:
                 texts[method, forget] = "-"
                 continue
-            records, objective = cells[forget, method], search["objective"][0]
-            tried = candidates(records, forget, method, objective, seeds, _view(line))
-            best = best_objective(tried)
-            text = f"{best.value:.4f} ({len(tried)}/{budget})" if best else f"0/{budget}"
+            known = [r for role in REFERENCE_ROLES for r in cells[forget, role]]
+            decision = choice.decide([*cells[forget, method], *known], forget, method)
+            best, tried = decision.chosen, len(decision.tried)
+            text = f"{best.value:.4f} ({tried}/{budget})" if best else f"0/{budget}"
             texts[method, forget] = text
     return texts
 

@@ -16,7 +16,8 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from mu.record import TrialRecord
 from sweeps.plan import Job
-from sweeps.search.points import SobolSampler, position_of, value_at
+from sweeps.search.points import SobolSampler
+from sweeps.search.positions import position_of, value_at
 from sweeps.search.samplers import make_sampler, startup_trials
 from sweeps.study import study
 from sweeps.study.search import Search
