@@ -33,6 +33,8 @@ class TrialRecord:
         knobs: Every knob of the method with the value used.
         number: Number of the trial's configuration within its search cell; None outside search and finalists.
         role: Of references: `search`, `finalist` or `report`, the seeds they serve; else empty.
+        origin: Where the knobs of a search trial come from: `defaults`, the authors' own; the results folder of an
+            earlier study; empty when the sampler drew them.
         source: Request whose tuned knobs were used; transfer phase only.
         reason: Why the trial did not finish; the traceback of a failed one.
         cause: Of a failed trial, one of ``CAUSES``: the method raised an `exception`; it needed more `memory` than
@@ -64,6 +66,7 @@ class TrialRecord:
     knobs: dict[str, Any] = field(default_factory=dict)
     number: int | None = None
     role: str = ""
+    origin: str = ""
     source: str | None = None
     reason: str = ""
     cause: str = ""

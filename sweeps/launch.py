@@ -17,6 +17,7 @@ from sweeps.errors import StudyError, SweepError
 from sweeps.ledger import open_results
 from sweeps.plan import Plan
 from sweeps.run import Locations, Sweep
+from sweeps.search.earlier import first_knobs
 from sweeps.state import credentials, results
 from sweeps.state.credentials import hide
 from sweeps.state.results import Results
@@ -87,7 +88,8 @@ def make_plan(name: str, options: Options, dry_run: bool = False) -> Plan:
     credentials.remember(wanted.notify)
     if options.address is None and not dry_run:
         _check_machine(wanted)
-    return Plan(wanted, preflight.load_data(wanted, str(path)))
+    first = first_knobs(wanted, str(path))
+    return Plan(wanted, preflight.load_data(wanted, str(path)), first)
 
 
 def run(plan: Plan, options: Options, console: Console, again: str) -> Finished:

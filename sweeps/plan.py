@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,13 @@ from mu.problem import Problem, Role
 from mu.record import REFERENCE_ROLES
 from sweeps.phases import EPOCHS, PHASES, Cell, Knobs, Run
 from sweeps.study.study import Study
+
+
+class FirstKnobs(NamedTuple):
+    """Searched knobs that no sampler drew, and their origin, as a record names it."""
+
+    knobs: Knobs
+    origin: str
 
 
 @dataclass(frozen=True)
@@ -34,6 +42,7 @@ class Job:
         knobs: Every knob with its value.
         number: Number of the configuration within its cell; search and finalists only.
         source: Request whose knobs these are; transfer only.
+        origin: Where the knobs come from, if no sampler drew them; search only, and no part of the key.
         views: The views it is scored on: an honest search never sees `test`.
         attacks: Groups of costly attacks that are run as well; the diagnostics of the method's own work come
             with any.
@@ -50,6 +59,7 @@ class Job:
     knobs: Mapping[str, Any]
     number: int | None = None
     source: str | None = None
+    origin: str = ""
     views: tuple[str, ...] = ("val", "test")
     attacks: tuple[str, ...] = ()
     keep: bool = False
@@ -63,10 +73,22 @@ class Job:
 
 
 class Plan:
-    """A study with its data: the problems and jobs that follow from both."""
+    """A study with its data: the problems and jobs that follow from both.
 
-    def __init__(self, study: Study, data: Dataset):
+    Args:
+        study: The study.
+        data: Its data.
+        first_knobs: Cell to what its search tries after the authors' defaults, by ``sweeps.search.earlier``.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        data: Dataset,
+        first_knobs: Mapping[Cell, Sequence[FirstKnobs]] = MappingProxyType({}),
+    ):
         self.study = study
+        self.first_knobs = first_knobs
         self.data = data
         self._problems: dict[tuple[str, int], Problem] = {}
         self._chosen: dict[str, NDArray[np.int64]] = {
@@ -154,8 +176,10 @@ class Plan:
         wanted = any(seed in self.seeds[PHASES[phase].role] for phase in asked.costly)
         return asked.attacks if wanted else ()
 
-    def job(self, phase: str, run: Run, seed: int, number: int | None = None) -> Job:
-        """Return the job of a run on a seed; `number` is that of its configuration, in the search."""
+    def job(
+        self, phase: str, run: Run, seed: int, number: int | None = None, origin: str = ""
+    ) -> Job:
+        """Return the job of a run on a seed; `number` and `origin` are those of its configuration, in the search."""
         problem = self.problem(run.forget, seed).key
         key = content_key(problem, phase, run.forget, run.method, run.knobs, number, run.source)
         searches = PHASES[phase].role != "report"
@@ -169,6 +193,7 @@ class Plan:
             knobs=run.knobs,
             number=number,
             source=run.source,
+            origin=origin,
             views=(self.study.search_view,) if searches else ("val", "test"),
             attacks=metrics.attacks if phase in metrics.costly else (),
             keep=PHASES[phase].audited and audit.models > 0,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,15 +19,18 @@ from optuna.trial import TrialState
 from mu.record import TrialRecord
 from mu.selection import objective_value
 from sweeps.phases import Cell, Run
-from sweeps.plan import Job, Plan
+from sweeps.plan import FirstKnobs, Job, Plan
 from sweeps.search.asha import is_behind, make_pruner
 from sweeps.search.optuna_storage import open_storage
 from sweeps.search.samplers import make_sampler, resume
 from sweeps.study import space
 from sweeps.study.methods import MethodConfig
 from sweeps.study.search import Search
+from sweeps.study.space import Range
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
+ORIGIN = "origin"
+"""Attribute of a trial in Optuna's storage; see ``mu.record.TrialRecord``."""
 
 
 @dataclass
@@ -102,8 +105,9 @@ class Cells:
                 continue
             knobs = self._knobs(cell, state, frozen)
             recorded = {record.seed for record in records}
+            origin = frozen.user_attrs.get(ORIGIN, "")
             state.waiting += [
-                self.plan.job("search", Run(*cell, knobs), seed, frozen.number)
+                self.plan.job("search", Run(*cell, knobs), seed, frozen.number, origin)
                 for seed in self.plan.study.seeds.search
                 if seed not in recorded
             ]
@@ -117,9 +121,8 @@ class Cells:
         asked = [t for t in state.study.get_trials() if t.state is not TrialState.WAITING]
         for number in range(len(asked), max(state.ended, default=-1) + 1):
             if number in state.ended:
-                knobs = state.ended[number][0].knobs
-                searched = {r.knob: knobs[r.knob] for r in ranges if r.applies(knobs)}
-                state.study.enqueue_trial(searched)
+                record = state.ended[number][0]
+                self._enqueue(state, FirstKnobs(_searched(ranges, record.knobs), record.origin))
             state.study.sampler = self._sampler(cell, number)
             space.suggest(state.study.ask(), ranges, fixed)
             if self._complete(state.ended.get(number, [])):
@@ -172,21 +175,36 @@ class Cells:
 
     def _ask(self, cell: Cell, state: _CellState) -> None:
         ranges, fixed = state.config.ranges, state.config.fixed
-        fresh = state.asked == 0 and not state.study.get_trials(deepcopy=False)
         if self.search.sampler == "grid":
-            state.study.enqueue_trial(space.grid(ranges, fixed)[state.asked])
-        elif fresh and all(fixed[span.knob] in span for span in ranges if span.applies(fixed)):
-            # The authors' own values are always among what is tried.
-            defaults = {s.knob: fixed[s.knob] for s in ranges if s.applies(fixed)}
-            state.study.enqueue_trial(defaults)
+            self._enqueue(state, FirstKnobs(space.grid(ranges, fixed)[state.asked], ""))
+        else:
+            first = self._first_knobs(cell, state.config)
+            if state.asked < len(first):
+                self._enqueue(state, first[state.asked])
         state.study.sampler = self._sampler(cell, state.asked)
         trial = state.study.ask()
         state.asked = trial.number + 1
         knobs = space.suggest(trial, ranges, fixed)
+        origin = trial.user_attrs.get(ORIGIN, "")
         state.waiting += [
-            self.plan.job("search", Run(*cell, knobs), seed, trial.number)
+            self.plan.job("search", Run(*cell, knobs), seed, trial.number, origin)
             for seed in self.plan.study.seeds.search
         ]
+
+    def _first_knobs(self, cell: Cell, config: MethodConfig) -> list[FirstKnobs]:
+        """Return what is tried before a sampler draws: the authors' own values, then those of earlier studies."""
+        ranges, fixed = config.ranges, config.fixed
+        first = list(self.plan.first_knobs.get(cell, ()))
+        if all(fixed[span.knob] in span for span in ranges if span.applies(fixed)):
+            defaults = FirstKnobs(_searched(ranges, fixed), "defaults")
+            first = [defaults, *(each for each in first if each.knobs != defaults.knobs)]
+        return first
+
+    def _enqueue(self, state: _CellState, first: FirstKnobs) -> None:
+        """Let the next trial that is asked have these knobs. A driver that died may have enqueued them already."""
+        waiting = state.study.get_trials(deepcopy=False, states=[TrialState.WAITING])
+        if not waiting:
+            state.study.enqueue_trial(dict(first.knobs), user_attrs={ORIGIN: first.origin})
 
     def _sampler(self, cell: Cell, number: int) -> optuna.samplers.BaseSampler:
         study = self.plan.study
@@ -228,3 +246,8 @@ class Cells:
         assert job.number is not None
         state = self._cells[job.forget, job.method]
         return is_behind(state.study, job.number, epoch, value)
+
+
+def _searched(ranges: Sequence[Range], knobs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the knobs that are searched and apply."""
+    return {span.knob: knobs[span.knob] for span in ranges if span.applies(knobs)}

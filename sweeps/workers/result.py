@@ -84,6 +84,7 @@ def new_record(job: Job, study: str, resources: Mapping[str, float], **ended: An
         seed=job.seed,
         knobs=dict(job.knobs),
         number=job.number,
+        origin=job.origin,
         source=job.source,
         resources=dict(resources),
         **ended,

@@ -91,7 +91,9 @@ def test_what_is_no_constraint_is_refused(text: str) -> None:
         parse_constraint(text)
 
 
-def record(number: int, gap: float, seed: int = 0, phase: str = "search", **how: Any) -> TrialRecord:
+def record(
+    number: int, gap: float, seed: int = 0, phase: str = "search", **how: Any
+) -> TrialRecord:
     plain = TrialRecord(
         f"{phase}{number}-{seed}", "toy", phase, "some", "ga", seed, "finished", {"lr": number}, number,
         metrics={"val": {"gap": gap}},
@@ -110,9 +112,7 @@ def searched() -> list[TrialRecord]:
 
 
 def again(choice: Choice, number: int, *gaps: float) -> list[TrialRecord]:
-    return [
-        record(number, gap, seed, "finalist") for gap, seed in zip(gaps, choice.further_seeds)
-    ]
+    return [record(number, gap, seed, "finalist") for gap, seed in zip(gaps, choice.further_seeds)]
 
 
 def test_the_best_run_again_and_the_mean_over_all_seeds_decides(

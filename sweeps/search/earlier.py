@@ -1,0 +1,92 @@
+"""The knobs that earlier studies chose, as the first trials of a search (``search.start_from``)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from mu import record as records
+from mu.choice import choice_of
+from sweeps.errors import StudyError
+from sweeps.phases import Cell, Knobs
+from sweeps.plan import FirstKnobs
+from sweeps.study.methods import MethodConfig
+from sweeps.study.study import Study
+
+
+def first_knobs(study: Study, where: str) -> dict[Cell, list[FirstKnobs]]:
+    """Return what the search of each cell tries after the authors' defaults.
+
+    A cell takes what an earlier study chose for its method on the request of the same name, or else on each of its requests.
+
+    Args:
+        where: File of the study, for messages.
+
+    Raises:
+        StudyError: An earlier study is missing, holds nothing to start from, or has other knobs than the method has
+            here.
+    """
+    first: dict[Cell, list[FirstKnobs]] = {}
+    for folder in study.search.start_from:
+        here = f"{where}: search: start_from: {folder}"
+        chosen = _chosen(Path(folder).expanduser(), here)
+        by_method = {
+            config.name: {
+                forget: _searched(config, forget, knobs, here)
+                for (forget, method), knobs in chosen.items()
+                if method == config.name
+            }
+            for config in study.methods
+        }
+        if not any(by_method.values()):
+            names = ", ".join(by_method)
+            raise StudyError(f"{here}: has no chosen knobs of any method of this study ({names})")
+        for config in study.methods:
+            there = by_method[config.name]
+            for forget in config.forget:
+                same = [there[forget]] if forget in there else list(there.values())
+                _add(first.setdefault((forget, config.name), []), same, folder)
+    return first
+
+
+def _add(first: list[FirstKnobs], more: Iterable[Knobs], origin: str) -> None:
+    """Add knobs that are not there yet. A method with nothing to search has none to add."""
+    for knobs in more:
+        if knobs and knobs not in [each.knobs for each in first]:
+            first.append(FirstKnobs(knobs, origin))
+
+
+def _chosen(folder: Path, here: str) -> dict[Cell, Knobs]:
+    """Return the knobs that a study chose, by cell."""
+    path = folder / "trials.jsonl"
+    if not path.is_file():
+        raise StudyError(f"{here}: is no folder with the results of a study (trials.jsonl)")
+    try:
+        line, trials = records.read(path)
+    except (OSError, ValueError) as error:
+        raise StudyError(f"{here}: {error}") from error
+    cells = dict.fromkeys((t.forget, t.method) for t in trials if t.phase == "search")
+    try:
+        choice = choice_of(line["definition"])
+        decisions = {cell: choice.decide(trials, *cell) for cell in cells}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise StudyError(f"{here}: its study cannot be read: {error!r}") from error
+    return {cell: d.chosen.knobs for cell, d in decisions.items() if d.chosen is not None}
+
+
+def _searched(config: MethodConfig, forget: str, knobs: Knobs, here: str) -> dict[str, Any]:
+    """Return the knobs that are searched here. Raises StudyError when others differ, or a value is out of range."""
+    where = f"{here}: {config.name} on {forget}"
+    if set(knobs) != set(config.fixed):
+        there, names = ", ".join(sorted(knobs)), ", ".join(sorted(config.fixed))
+        raise StudyError(f"{where}: has the knobs {there}; here they are {names}")
+    searched = {span.knob: span for span in config.ranges if span.applies(knobs)}
+    for name, value in knobs.items():
+        if name in searched and value not in searched[name]:
+            raise StudyError(
+                f"{where}: {name} is {value!r}, which is not in its range here, {searched[name].plain}"
+            )
+        if name not in searched and value != config.fixed[name]:
+            raise StudyError(f"{where}: {name} is {value!r}; here it is {config.fixed[name]!r}")
+    return {name: knobs[name] for name in searched}
