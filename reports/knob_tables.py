@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from mu import selection
 from mu.selection import RULES, Candidate, Rule
-from reports import tuning_check
+from reports import choosing, tuning_check
 from reports.importance import ENOUGH, importance, mean_shares
 from reports.load import RecordedMethod, RecordedRequest, RecordedStudy
 from reports.spaces import spans
@@ -18,11 +18,9 @@ from reports.table_cells import (
     Table,
     TableCell,
     by_request,
-    count,
     knob_text,
     label,
     number,
-    objective,
     percent,
     searched_view,
 )
@@ -46,9 +44,7 @@ def knobs(study: RecordedStudy) -> Table:
     return Table(
         "knobs",
         "Chosen knobs",
-        f"The configuration with the smallest {objective(study)} on the {searched_view(study)}, averaged over "
-        f"{count(len(study.search_seeds), 'search seed')}, among the candidates: those that finished on "
-        "every search seed. Last quarter: by how much the expected best objective fell over the last quarter of "
+        f"{choosing.sentence(study)} Last quarter: by how much the expected best objective fell over the last quarter of "
         "the candidates (Dodge et al. 2019). To next: distance of the objective to the method ranked just "
         "before. A budget was enough when as much gain again would not close that distance.",
         "Forget request",
@@ -83,7 +79,9 @@ def rules(study: RecordedStudy) -> Table | None:
         regrets = [choice.regret or 0.0 for *_, choice in found]
         request, method, _ = found[max(range(len(found)), key=regrets.__getitem__)]
         same = sum(
-            choice.candidate == study.chosen(request.name, method.name)
+            choice.candidate is not None
+            and (chosen := study.chosen(request.name, method.name)) is not None
+            and choice.candidate.number == chosen.number
             for request, method, choice in found
         )
         worst = number(study.objective, max(regrets))
@@ -170,7 +168,7 @@ def _knob_rows(study: RecordedStudy, request: RecordedRequest) -> list[Row]:
                 TableCell(method.name),
                 TableCell(knob_text(best.knobs)),
                 TableCell(number(study.objective, best.value)),
-                TableCell(str(best.number)),
+                TableCell(choosing.trial(study, request.name, method.name)),
                 TableCell(str(enough.trials)),
                 BLANK if enough.enough is None else TableCell(number(study.objective, enough.gain)),
                 BLANK

@@ -98,6 +98,8 @@ class RecordedStudy:
         requests, methods: In the order of the study file.
         phases: Name to title of every phase, in the order in which a study passes through them.
         search_seeds, report_seeds: Seeds of tuning and of reporting.
+        further_seeds: Search seeds on which finalists ran again; empty where none did.
+        finalists: How many of a cell did.
         objective: Metric by which knobs are chosen, on the `val` view.
         trials: Configurations per cell; None when not recorded.
         sufficient_epochs: Epochs of the sufficient-training experiment; None when it is not asked for.
@@ -118,6 +120,8 @@ class RecordedStudy:
     phases: Mapping[str, str]
     search_seeds: tuple[int, ...]
     report_seeds: tuple[int, ...]
+    further_seeds: tuple[int, ...]
+    finalists: int
     objective: str
     trials: int | None
     sufficient_epochs: int | None
@@ -263,6 +267,8 @@ def assemble(
         phases=_phases(line, records),
         search_seeds=tuple(search_seeds),
         report_seeds=tuple(report_seeds),
+        further_seeds=choice.further_seeds,
+        finalists=choice.finalists,
         objective=objective,
         trials=search.get("trials"),
         sufficient_epochs=epochs,

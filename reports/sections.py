@@ -13,7 +13,7 @@ from typing import Any
 
 from mu.metrics import METRICS
 from mu.record import REFERENCE_ROLES, STATUSES, TrialRecord
-from reports import markup
+from reports import choosing, markup
 from reports.load import RecordedStudy
 from reports.table_cells import ORACLE, knob_text, label, objective
 from reports.table_cells import count as counted
@@ -214,8 +214,11 @@ def _setting(study: RecordedStudy) -> list[tuple[str, str]]:
         ("Training", _pairs(_mapping(definition.get("training")))),
         ("Budget", f"{study.trials} configurations per method and request" if study.trials else ""),
         ("Search", _pairs({k: search[k] for k in ("sampler", "early_stop") if k in search})),
+        ("Started from", choosing.started_from(study)),
         ("Objective", objective(study)),
         ("Further objectives", _join(label(name) for name in objectives[1:])),
+        ("Choice", choosing.rule(study)),
+        ("Finalists", _finalists(study)),
         ("Selection", ORACLE if study.oracle else ""),
         ("Seeds", f"search {_join(study.search_seeds)}; report {_join(study.report_seeds)}"),
         ("Sufficient training", sufficient),
@@ -227,6 +230,11 @@ def _setting(study: RecordedStudy) -> list[tuple[str, str]]:
         ("Versions", _join(f"{name} {version}" for name, version in versions.items())),
         *_clock(study),
     ]
+
+
+def _finalists(study: RecordedStudy) -> str:
+    seeds = study.further_seeds
+    return f"the best {study.finalists} again on search seeds {_join(seeds)}" if seeds else ""
 
 
 def _resources(given: Mapping[str, Any]) -> list[tuple[str, str]]:
