@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,7 @@ from pydantic import Field, TypeAdapter
 
 from mu import models
 from mu.choice import Choice, choice_of
-from mu.data import Dataset, DataSpec
-from mu.forget import ForgetRequest
+from mu.data import Dataset
 from mu.models import Model
 from mu.problem import Problem, Role
 from sweeps.errors import StudyError, errors_at

@@ -197,13 +197,50 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"search__objective": {"mean_gap": ["acc_test"], "weights": [1]}},
         "search: objective: must be {mean_gap: [...]}, but got {'mean_gap': ['acc_test'], 'weights'",
     ),
+    "a constraint on an unknown metric": (
+        {"search__choose": "acc_tst >= original - 0.01"},
+        "search: choose: constraint: unknown metric 'acc_tst'; there are acc_forget, acc_retain",
+    ),
+    "no constraint": (
+        {"search__choose": ["acc_test > 0.5"]},
+        "must be a constraint such as `acc_test >= original - 0.01`, but got 'acc_test > 0.5'",
+    ),
+    "a bound that no reference has": (
+        {"search__choose": "time_unlearn <= original"},
+        "search: choose: constraint: original has no time_unlearn",
+    ),
+    "weights of what is not searched": (
+        {"search__choose": {"weights": {"time_unlearn": 1}}},
+        "search: choose: weights: 'time_unlearn' is no objective of the search, which has avg_gap_natmu",
+    ),
+    "weights and turns": (
+        {
+            "search__choose": {
+                "weights": {"avg_gap_natmu": 1},
+                "lexicographic": {"avg_gap_natmu": 0},
+            }
+        },
+        "search: choose: must have either `weights` or `lexicographic`",
+    ),
+    "more finalists than trials": (
+        {"search__finalists": 4},
+        "search: finalists: must be at most the number of trials, 3, but got 4",
+    ),
+    "a grid that starts elsewhere": (
+        {"search": {"sampler": "grid", "start_from": ["results/earlier"]}},
+        "search: sampler grid tries its own points, so that `start_from` has no trials",
+    ),
+    "an earlier study that is missing": (
+        {"search__start_from": ["results/earlier"]},
+        "search: start_from: results/earlier: is no folder with the results of a study",
+    ),
     "unknown selection": (
         {"selection": "oracle"},
         "selection: must be one of honest, paper, but got 'oracle'",
     ),
     "costly metrics of references": (
         {"metrics": {"costly": ["reference"]}},
-        "metrics: costly: must be one of search, default, confirm",
+        "metrics: costly: must be one of search, finalist, default, confirm",
     ),
     "an unknown attack": (
         {"metrics": {"attacks": ["lira"]}},
