@@ -9,7 +9,7 @@ ahead) and random draws, on 1 and on 16 slots, with one cell and with eight that
 handwritten digits. Results go to a file, a line for each repetition, and those that it holds are not run again.
 Printed are, after 10, 20 and 30 trials of each cell, the best objective and the regret: what the true value of the
 configuration with the lowest observed value is above the least there is (on digits: that was seen), each with the 95 %
-interval of the mean over the repetitions.
+interval of the mean over the repetitions; and the paired difference to random draws of the same repetitions.
 """
 
 from __future__ import annotations
@@ -273,18 +273,23 @@ def show(lines: list[dict[str, Any]], landscape: str) -> None:
     )
     print(f"\n{landscape}: least value {least:.2f}; Optuna {optuna.__version__}\n")
     print(
-        "| search | slots | cells | repetitions | best after 10 | 20 | 30 | regret after 10 | 20 | 30 |"
+        "| cells | slots | search | repetitions | best after 10 | 20 | 30 | regret after 10 | 20 | 30 "
+        "| above random after 30 |"
     )
-    print("|---|---|---|---|---|---|---|---|---|---|")
-    groups: dict[tuple[int, int, str], list[dict[str, float]]] = {}
+    print("|---|---|---|---|---|---|---|---|---|---|---|")
+    groups: dict[tuple[int, int, str], dict[int, dict[str, float]]] = {}
     for line in mine:
-        name = (line["cells"], line["slots"], line["settings"])
-        groups.setdefault(name, []).append(line["best"])
+        group = (line["cells"], line["slots"], line["settings"])
+        groups.setdefault(group, {})[line["repetition"]] = line["best"]
     for (cells, slots, name), bests in sorted(groups.items()):
-        columns = [[best[str(mark)] for best in bests] for mark in MARKS]
+        columns = [[best[str(mark)] for best in bests.values()] for mark in MARKS]
         above = [[value - least for value in column] for column in columns]
         texts = [interval(column) for column in (*columns, *above)]
-        print(f"| {name} | {slots} | {cells} | {len(bests)} | {' | '.join(texts)} |")
+        drawn, last = groups.get((cells, slots, "random"), {}), str(MARKS[-1])
+        # Searches of the same repetition have their first trials in common.
+        paired = [best[last] - drawn[n][last] for n, best in bests.items() if n in drawn]
+        texts.append(interval(paired) if len(paired) > 1 and name != "random" else "")
+        print(f"| {cells} | {slots} | {name} | {len(bests)} | {' | '.join(texts)} |")
 
 
 def main() -> None:

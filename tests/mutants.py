@@ -37,8 +37,18 @@ PARTS = {
         ["attacks.py", "audits.py", "basic.py", "closeness.py", "logistic.py"],
         ["tests/mu/metrics", "tests/mu/test_evaluate.py", "tests/sweeps/test_audit.py"],
     ),
-    "mu": (["selection.py"], ["tests/mu/test_selection.py", "tests/reports/test_statistics.py"]),
-    "sweeps/search": (["asha.py", "cells.py", "samplers.py"], ["tests/sweeps/search"]),
+    "mu": (
+        ["selection.py", "choice.py", "constraints.py"],
+        [
+            "tests/mu/test_selection.py",
+            "tests/mu/test_choice.py",
+            "tests/reports/test_statistics.py",
+        ],
+    ),
+    "sweeps/search": (
+        ["asha.py", "cells.py", "earlier.py", "points.py", "positions.py", "samplers.py"],
+        ["tests/sweeps/search"],
+    ),
     "reports": (
         ["stats.py", "ranks.py", "comparison.py", "robustness.py", "tuning_check.py"],
         ["tests/reports/test_statistics.py", "tests/reports/test_robustness.py"],
