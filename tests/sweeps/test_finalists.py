@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
 import studies
+from rich.console import Console
 from studies import counts, records
 
 from mu import record
 from mu.choice import choice_of
+from mu.record import TrialRecord
 from reports import load
 from sweeps import preflight
 from sweeps.plan import Plan
 from sweeps.study import study
+from sweeps.study_line import study_line
+from sweeps.tracking import status
 
 
 def test_a_plan_counts_the_finalists_of_cells_that_have_a_choice() -> None:
@@ -31,6 +36,30 @@ def test_a_plan_counts_the_finalists_of_cells_that_have_a_choice() -> None:
     without = study.parse(studies.tiny(methods=[nothing], search__finalists=2), "study.yaml")
     alone = Plan(without, preflight.load_data(without, "study.yaml"))
     assert "finalist" not in alone.seeds and alone.counts["finalist"] == 0
+
+
+def test_status_shows_the_value_of_the_finalist_that_was_chosen(tmp_path: Path) -> None:
+    wanted = study.parse(studies.tiny(search__finalists=2, methods=["jit"]), "study.yaml")
+    line = study_line(Plan(wanted, preflight.load_data(wanted, "study.yaml")))
+
+    def ended(number: int, gap: float, seed: int, phase: str) -> TrialRecord:
+        return TrialRecord(
+            f"{phase}{number}-{seed}", "tiny", phase, "some", "jit", seed, "finished", {}, number,
+            metrics={"val": {"avg_gap_natmu": gap}}, ended=1.0,
+        )  # fmt: skip
+
+    def shown(trials: list[TrialRecord]) -> str:
+        text = io.StringIO()
+        status.show(tmp_path, line, trials, Console(file=text, width=120))
+        return text.getvalue()
+
+    trials = [ended(number, gap, 0, "search") for number, gap in enumerate((0.3, 0.1, 0.2))]
+    assert "0.1000 (3/3)" in shown(trials)
+    further = wanted.choice.further_seeds
+    trials += [
+        ended(n, gap, seed, "finalist") for n, gap in ((1, 0.7), (2, 0.2)) for seed in further
+    ]
+    assert "0.2000 (3/3)" in shown(trials)
 
 
 @pytest.mark.slow
