@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
+from mu.choice import Decision
 from mu.record import TrialRecord
-from mu.selection import best_objective, candidates
 from sweeps.ledger import Ledger
 from sweeps.phases import Cell, Knobs
 from sweeps.plan import Job, Plan
@@ -27,8 +27,8 @@ Arrays = dict[str, NDArray[Any]]
 class StudySource:
     """All jobs of a study, as ``sweeps.workers`` draws them (see its ``JobSource``).
 
-    References come first, then the search of every cell whose references are there, then what follows the search of
-    every cell that has ended. So a slot waits only when nothing that is left can start.
+    References come first, then the search of every cell whose references are there, then the finalists of every cell
+    whose search has ended, and what follows the choice of every cell that is made. So a slot waits only when nothing that is left can start.
 
     Args:
         plan: What the study runs.
@@ -39,7 +39,7 @@ class StudySource:
         references: The references.
 
     Attributes:
-        chosen: The knobs of every cell whose search has ended with a finished configuration.
+        chosen: The knobs of every cell whose search and finalists have ended, if a configuration has finished.
     """
 
     def __init__(
@@ -59,8 +59,10 @@ class StudySource:
         self.cells = cells
         self.references = references
         self.chosen: dict[Cell, Knobs] = {}
-        self._ended: set[Cell] = set()
-        self._searching: Counter[Cell] = Counter()
+        self._searched: set[Cell] = set()
+        self._settled: set[Cell] = set()
+        self._running: Counter[Cell] = Counter()  # of the search
+        self._finalists: Counter[Cell] = Counter()  # that wait or run
         self._finals: dict[str, Job] = {}
         self._handed_out: set[str] = set()
         self._queue_finals()
@@ -76,39 +78,47 @@ class StudySource:
         forgets = [f for f in self.plan.study.forget if self.references.ready("search", f)]
         if self.plan.study.budget and len(forgets) < len(self.plan.study.forget):
             return None  # a budget ends the search of all cells after the same number of trials
-        running = sum(self._searching.values())
+        running = sum(self._running.values())
         job = self.cells.next(self.ledger.may_search(self.cells.asked, running), forgets)
         if job is not None:
-            self._searching[job.forget, job.method] += 1
+            self._running[job.forget, job.method] += 1
         return job
 
     def _next_final(self) -> Job | None:
         self._queue_finals()
         for key, job in self._finals.items():
-            if self.references.ready("report", job.forget):
+            if self.references.ready(job.role, job.forget):
                 self._handed_out.add(key)
                 return self._finals.pop(key)
         return None
 
     def _queue_finals(self) -> None:
-        """Queue what follows the search of the cells that have ended since."""
+        """Queue the finalists of the cells whose search has ended since, and what follows the choice of others."""
         more = not self.ledger.search_ended
-        ended = {
+        searched = {
             cell
             for cell in self.plan.cells
-            if cell not in self._ended
-            and not self._searching[cell]
+            if cell not in self._searched
+            and not self._running[cell]
             and not self.cells.left(cell, more)
         }
-        if self._ended and not ended:
-            return
-        self._ended |= ended
+        self._searched |= searched
         recorded = self.ledger.results.records
-        self.chosen |= choose(self.plan, recorded.values(), ended)
+        for job in self.plan.finalist_jobs(decide(self.plan, recorded.values(), searched)):
+            if job.key not in recorded:
+                self._finals[job.key] = job
+                self._finalists[job.forget, job.method] += 1
+        settled = {cell for cell in self._searched - self._settled if not self._finalists[cell]}
+        if self._settled and not settled:
+            return
+        self._settled |= settled
+        for cell, decision in decide(self.plan, recorded.values(), settled).items():
+            if decision.chosen is not None:
+                self.chosen[cell] = decision.chosen.knobs
         for job in self.plan.final_jobs(self.chosen):
             if job.key not in recorded and job.key not in self._handed_out:
                 self._finals[job.key] = job
-        if len(self._ended) == len(self.plan.cells):
+        if len(self._settled) == len(self.plan.cells):
             self.ledger.progress.expect("final", len(self._finals))
 
     def objects(self, job: Job) -> Mapping[str, Any]:
@@ -125,7 +135,9 @@ class StudySource:
             self.ledger.record_trial(record)
         if job.phase == "search":
             self.cells.ended(record)
-            self._searching[job.forget, job.method] -= 1
+            self._running[job.forget, job.method] -= 1
+        elif job.phase == "finalist":
+            self._finalists[job.forget, job.method] -= 1
         self.checkpoints.drop(job.key)
 
     def load_checkpoint(self, job: Job) -> Arrays | None:
@@ -143,17 +155,9 @@ class StudySource:
         return self.cells.behind(job, int(point["epoch"]), point["avg_gap_natmu"])
 
 
-def choose(
+def decide(
     plan: Plan, records: Iterable[TrialRecord], cells: Collection[Cell]
-) -> dict[Cell, Knobs]:
-    """Return the best knobs of each of these cells, in the order of the plan, that has a finished configuration."""
-    study, records = plan.study, list(records)
-    chosen: dict[Cell, Knobs] = {}
-    for cell in plan.cells:
-        if cell in cells:
-            objective, seeds = study.search.objective[0], study.seeds.search
-            tried = candidates(records, *cell, objective, seeds, study.search_view)
-            best = best_objective(tried)
-            if best is not None:
-                chosen[cell] = best.knobs
-    return chosen
+) -> dict[Cell, Decision]:
+    """Return what is known of the choice of each of these cells, in the order of the plan."""
+    records = list(records) if cells else []
+    return {cell: plan.study.choice.decide(records, *cell) for cell in plan.cells if cell in cells}

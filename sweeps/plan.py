@@ -68,7 +68,7 @@ class Job:
 
     @property
     def role(self) -> str:
-        """The role of its seed: `search` or `report`."""
+        """The role of its seed: `search`, `finalist` or `report`."""
         return PHASES[self.phase].role
 
 
@@ -135,7 +135,7 @@ class Plan:
         return {name: self.problem(*name) for name in names}
 
     def reference_key(self, forget: str, seed: int, method: str, role: str) -> str:
-        """Return the record key of a reference on a problem; `role` is that of its seed, `search` or `report`."""
+        """Return the record key of a reference on a problem; `role` is that of its seed, `search`, `finalist` or `report`."""
         return content_key(self.problem(forget, seed).key, "reference", method, role)
 
     @property
@@ -168,12 +168,12 @@ class Plan:
     @property
     def every_seed(self) -> tuple[int, ...]:
         """The seeds of all roles, those of the search first."""
-        return tuple(dict.fromkeys((*self.study.seeds.search, *self.study.seeds.report)))
+        return tuple(dict.fromkeys(itertools.chain(*self.seeds.values())))
 
     def attacks_on(self, seed: int) -> tuple[str, ...]:
         """Return the costly attacks on references of a seed: those of any phase that runs on it."""
         asked = self.study.metrics
-        wanted = any(seed in self.seeds[PHASES[phase].role] for phase in asked.costly)
+        wanted = any(seed in self.seeds.get(PHASES[phase].role, ()) for phase in asked.costly)
         return asked.attacks if wanted else ()
 
     def job(
@@ -260,7 +260,7 @@ class Plan:
             (role, seed) if role == "original" else (role, forget, seed)
             for role, forget, seed in study.supplied
         }
-        seeds = len({seed for seeds in self.seeds.values() for seed in seeds})
+        seeds = len(self.every_seed)
         # Requests share the original models.
         trained = seeds * (1 + len(study.forget)) - len(supplied)
         searched = sum(

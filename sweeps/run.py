@@ -11,7 +11,7 @@ from rich.console import Console
 
 from mu.record import REFERENCE_ROLES
 from sweeps.audit import audit_cells, audits_left
-from sweeps.job_sources import StudySource, choose
+from sweeps.job_sources import StudySource, decide
 from sweeps.ledger import Ledger
 from sweeps.plan import Plan
 from sweeps.references import References
@@ -78,8 +78,10 @@ class Sweep:
             return False
         if self.cells.remaining(not self.ledger.search_ended):
             return False
-        chosen = choose(plan, recorded.values(), plan.cells)
-        if not all(job.key in recorded for job in plan.final_jobs(chosen)):
+        decisions = decide(plan, recorded.values(), plan.cells)
+        chosen = {cell: one.chosen.knobs for cell, one in decisions.items() if one.chosen}
+        jobs = [*plan.finalist_jobs(decisions), *plan.final_jobs(chosen)]
+        if not all(job.key in recorded for job in jobs):
             return False
         return not audits_left(plan, recorded, chosen)
 
