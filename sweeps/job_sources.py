@@ -106,7 +106,7 @@ class StudySource:
         recorded = self.ledger.results.records
         for job in self.plan.finalist_jobs(decide(self.plan, recorded.values(), searched)):
             if job.key not in recorded:
-                self._finals[job.key] = job
+                self._finals = {job.key: job, **self._finals}  # the choice waits for them
                 self._finalists[job.forget, job.method] += 1
         settled = {cell for cell in self._searched - self._settled if not self._finalists[cell]}
         if self._settled and not settled:
@@ -120,6 +120,11 @@ class StudySource:
                 self._finals[job.key] = job
         if len(self._settled) == len(self.plan.cells):
             self.ledger.progress.expect("final", len(self._finals))
+
+    def left(self) -> int:
+        """Return how many jobs are to be handed out, as far as this is known."""
+        searches = self.cells.remaining(not self.ledger.search_ended)
+        return self.references.left() + searches + len(self._finals)
 
     def objects(self, job: Job) -> Mapping[str, Any]:
         """Return where workers find what a job needs, by name."""

@@ -135,6 +135,10 @@ class References:
             return self._waiting.popleft()
         return None
 
+    def left(self) -> int:
+        """Return how many jobs are to be handed out."""
+        return len(self._waiting) + len(self._unscored)
+
     def objects(self, job: Job) -> dict[str, Any]:
         """Return where workers find what a job needs, by name."""
         problem = self.plan.problem(job.forget, job.seed)

@@ -109,6 +109,10 @@ class Ranking:
         """Return the next job that can start."""
         return self._waiting.popleft() if self._waiting else None
 
+    def left(self) -> int:
+        """Return how many jobs can start now."""
+        return len(self._waiting)
+
     def objects(self, job: Job) -> dict[str, Any]:
         """Return where workers find the model that a ranking attacks."""
         key = self.missing[job.forget].reference_key("original")

@@ -29,6 +29,9 @@ class Source:
     def next(self) -> Job | None:
         return self.waiting.pop(0) if self.waiting else None
 
+    def left(self) -> int:
+        return len(self.waiting)
+
     def objects(self, job: Job) -> dict[str, Any]:
         return {"scores": f"scores of {job.key}"}
 
@@ -66,6 +69,9 @@ class TwoSlots:
     def load(self, job: Job) -> float:
         return 1.0 if job.work == "trial" else self.size
 
+    def note_left(self, left: int) -> None:
+        self.known_left = left
+
 
 def report(searcher: JobSearcher, trial: str) -> None:
     """Let a trial finish, as its actor reports it."""
@@ -94,6 +100,9 @@ class OneTraining:
 
     def next(self) -> Job | None:
         return self.waiting.pop() if self.waiting else None
+
+    def left(self) -> int:
+        return len(self.waiting)
 
     def objects(self, job: Job) -> dict[str, Any]:
         return {}

@@ -19,7 +19,8 @@ import ray
 from sweeps.errors import SweepError
 from sweeps.plan import Job
 from sweeps.study.resources import Resources, Slot
-from sweeps.workers.slots import Slots
+from sweeps.workers.demand import Demand
+from sweeps.workers.slots import Slots, ray_resources
 
 AHEAD = 1.1
 """How many jobs run or wait for each that fits: what waits fills a slot at once, and a search knows more that asks later."""
@@ -33,11 +34,13 @@ class Cluster:
         local: Whether it is this machine alone.
         slots: How many trials fit at once.
         resources: What jobs occupy.
+        demand: What the autoscaler is asked for; None without one.
     """
 
     local: bool
     slots: Slots
     resources: Resources
+    demand: Demand | None = None
 
     def wanted(self) -> float:
         """Return how many trials should run or wait at this moment."""
@@ -45,6 +48,11 @@ class Cluster:
             return self.resources.concurrent
         fit = max(1, self.slots.now)
         return fit if self.local else math.ceil(AHEAD * fit)
+
+    def note_left(self, left: int) -> None:
+        """Ask the autoscaler for room for the jobs that are left."""
+        if self.demand is not None:
+            self.demand.update(left)
 
     def slot(self, job: Job) -> Slot:
         """Return what a job occupies."""
@@ -69,10 +77,15 @@ def join(address: str | None, resources: Resources) -> Iterator[Cluster]:
         for name in ("ray", "ray.tune", "ray.data"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
         slots = Slots(resources.trial, resources.concurrent)
+        demand = None
+        if not local:
+            demand = Demand(ray_resources(resources.trial), resources.concurrent)
         try:
-            yield Cluster(local, slots, resources)
+            yield Cluster(local, slots, resources, demand)
         finally:
             slots.close()
+            if demand is not None:
+                demand.close()
 
 
 @contextmanager

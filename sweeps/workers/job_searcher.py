@@ -33,6 +33,9 @@ class JobSource(Protocol):
     def next(self) -> Job | None:
         """Return the next job that can start; None when there is none before a running one has ended."""
 
+    def left(self) -> int:
+        """Return how many jobs are to be handed out, as far as this is known."""
+
     def objects(self, job: Job) -> Mapping[str, Any]:
         """Return what a job needs of the object store, by name: weights of references and their scores."""
 
@@ -60,6 +63,9 @@ class Room(Protocol):
 
     def load(self, job: Job) -> float:
         """Return the number of trials that would fit in the place of a job."""
+
+    def note_left(self, left: int) -> None:
+        """Take notice of how many jobs run or are left."""
 
 
 @dataclass
@@ -119,6 +125,7 @@ class JobSearcher(Searcher):
 
     def suggest(self, trial_id: str) -> Any:
         """Return a job and what it needs; None when enough run, and FINISHED when there are no more."""
+        self.room.note_left(len(self.running) + self.jobs.left())
         if sum(running.load for running in self.running.values()) >= self.room.wanted():
             return None
         job = self._next()
