@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import studies
 from job_source import Source, TwoSlots, report
+from ray.util import get_node_ip_address
 from servers import free_port
 
 from sweeps.workers import demand
@@ -67,7 +68,7 @@ def test_a_searcher_says_what_runs_and_is_left(source: Source) -> None:
     assert room.known_left == 1
 
 
-AUTOSCALED = {
+AUTOSCALED: dict[str, Any] = {
     "cluster_name": "made-up",
     "max_workers": 3,
     "upscaling_speed": 10,
@@ -84,17 +85,27 @@ AUTOSCALED = {
         "small": {"resources": {"CPU": 1}, "node_config": {}, "min_workers": 0, "max_workers": 3},
     },
     "auth": {},
+    "file_mounts": {},
+    "cluster_synced_files": [],
+    "initialization_commands": [],
+    **{f"{node}_setup_commands": [] for node in ("head", "worker")},
+    **{f"{node}_start_ray_commands": [] for node in ("head", "worker")},
+    "setup_commands": [],
 }
 """A cluster file: nodes of one CPU, three at most, which Ray's own provider for tests starts on this machine."""
+
+
+NO_TOKEN = {"RAY_AUTH_MODE": "disabled"}
+"""Without it, `ray start` demands the token of a machine where somebody has made one."""
 
 
 @pytest.fixture
 def autoscaled(tmp_path: Path) -> Iterator[str]:
     """The address of a head without CPUs that has an autoscaler."""
-    file = tmp_path / "autoscaling.json"
-    file.write_text(json.dumps(AUTOSCALED))
-    settings = {"AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_FAKE_CLUSTER": "1"}
-    port = free_port()
+    port, file = free_port(), tmp_path / "autoscaling.json"
+    provider = {**AUTOSCALED["provider"], "gcs_address": f"{get_node_ip_address()}:{port}"}
+    file.write_text(json.dumps({**AUTOSCALED, "provider": provider}))
+    settings = {"AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_FAKE_CLUSTER": "1", **NO_TOKEN}
     start = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"]
     options = [f"--port={port}", f"--autoscaling-config={file}", "--include-dashboard=false"]
     head = subprocess.Popen(
@@ -139,7 +150,7 @@ def test_a_cluster_grows_for_what_is_left_and_shrinks_after(
     """The search of two cells asks for little more than fits; the nodes that are there at most are all it may have."""
     studies.write(tmp_path, studies.tiny(search__trials=8))
     watch = subprocess.Popen(
-        [sys.executable, "-c", WATCH, autoscaled], env=studies.environment(), text=True,
+        [sys.executable, "-c", WATCH, autoscaled], env={**studies.environment(), **NO_TOKEN}, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     assert watch.stdout is not None
@@ -147,7 +158,8 @@ def test_a_cluster_grows_for_what_is_left_and_shrinks_after(
     reader = threading.Thread(target=lambda: counts.extend(map(int, watch.stdout or ())))
     reader.start()
     try:
-        done = studies.musweep(tmp_path, "run", "study.yaml", "--address", autoscaled)
+        command = ("run", "study.yaml", "--address", autoscaled)
+        done = studies.musweep(tmp_path, *command, environment=NO_TOKEN)
         assert done.returncode == 0, done.stderr
         deadline = time.monotonic() + studies.LIMIT_SECONDS
         while counts[-1] and time.monotonic() < deadline:
