@@ -44,6 +44,7 @@ class _CellState:
         waiting: Jobs that were asked for and not handed out.
         asked: Configurations that it has asked for.
         ended: Number of a configuration to the records of its search seeds.
+        seconds: The sum of what these took.
     """
 
     study: optuna.Study
@@ -52,6 +53,24 @@ class _CellState:
     waiting: deque[Job] = field(default_factory=deque)
     asked: int = 0
     ended: dict[int, list[TrialRecord]] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def add(self, record: TrialRecord) -> None:
+        """Take the record of a trial."""
+        assert record.number is not None
+        self.ended.setdefault(record.number, []).append(record)
+        self.seconds += record.time_total
+
+    @property
+    def crowded(self) -> bool:
+        """Whether as many configurations run as can do without knowing of each other: a quarter of the trials."""
+        return self.asked - len(self.ended) >= max(1, self.trials // 4)
+
+    @property
+    def seconds_left(self) -> float:
+        """Estimate of what the configurations take that it may still ask for; infinite before the first result."""
+        mean = self.seconds / len(self.ended) if self.ended else math.inf
+        return (self.trials - self.asked) * mean
 
 
 class Cells:
@@ -87,8 +106,7 @@ class Cells:
         )
         state = _CellState(study, self.plan.study.method(method), self.plan.study.trials(method))
         for record in records:
-            if record.number is not None:
-                state.ended.setdefault(record.number, []).append(record)
+            state.add(record)
         self._reconcile(cell, state)
         return state
 
@@ -154,7 +172,7 @@ class Cells:
         return len(state.waiting) + fresh
 
     def next(self, more: bool = True, forgets: Collection[str] | None = None) -> Job | None:
-        """Return the next job, of the cell that has been asked least; None when there is none.
+        """Return the next job; None when there is none.
 
         Args:
             more: Without it, only jobs that were asked for already: then all cells have had the same number, but for one.
@@ -169,9 +187,21 @@ class Cells:
         left = [item for item in cells if item[1].asked < item[1].trials]
         if not left:
             return None
-        cell, state = min(left, key=lambda item: item[1].asked)
+        cell, state = min(left, key=self._turn)
         self._ask(cell, state)
         return state.waiting.popleft()
+
+    def _turn(self, item: tuple[Cell, _CellState]) -> tuple[float, ...]:
+        """Order cells by whose turn it is: after a first trial of each, the one with most work left is next.
+
+        So no long cell is left over at the end. A cell of slow trials would collect many that run at once, and its sampler
+        would know little: then others are next. A budget may end the search at any time, so under one it is the turn of
+        the cell that has been asked least.
+        """
+        _, state = item
+        if self.plan.study.budget:
+            return (state.asked,)
+        return (state.crowded, state.asked > 0, -state.seconds_left, state.asked)
 
     def _ask(self, cell: Cell, state: _CellState) -> None:
         ranges, fixed = state.config.ranges, state.config.fixed
@@ -219,7 +249,7 @@ class Cells:
         if record.lost:
             return
         state = self._cells[record.forget, record.method]
-        state.ended.setdefault(record.number, []).append(record)
+        state.add(record)
         if self._complete(state.ended[record.number]):
             self._tell(state, record.number)
 
