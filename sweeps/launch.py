@@ -86,8 +86,8 @@ def make_plan(name: str, options: Options, dry_run: bool = False) -> Plan:
         options.code_path is not None,
     )
     credentials.remember(wanted.notify)
-    if options.address is None and not dry_run:
-        _check_machine(wanted)
+    if not dry_run:
+        _check_place(wanted, options.address)
     first = first_knobs(wanted, str(path))
     return Plan(wanted, preflight.load_data(wanted, str(path)), first)
 
@@ -273,6 +273,16 @@ def _import_from(folder: Path | None) -> None:
     if not folder.is_dir():
         raise StudyError(f"--code-path {folder}: is not a folder")
     sys.path.insert(0, str(folder.resolve()))
+
+
+def _check_place(wanted: Study, address: str | None) -> None:
+    """Refuse a cluster that does not answer, and trials that this machine can never hold."""
+    if address is None:
+        _check_machine(wanted)
+    else:
+        from sweeps.workers.address import check_cluster
+
+        check_cluster(address)
 
 
 def _check_machine(wanted: Study) -> None:

@@ -64,6 +64,8 @@ class Ledger:
         self.slots = slots
         self.progress.capacity = lambda: slots.now
         self.progress.left = self._left
+        self.progress.lack = lambda: slots.lack
+        slots.looked = self.progress.looked
         self._began = time.monotonic()
 
     def record_trial(self, record: TrialRecord) -> None:

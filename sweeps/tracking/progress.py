@@ -21,6 +21,8 @@ from mu.selection import objective_value
 
 LINE_SECONDS = 10.0
 """How often a line is written when the output is not a terminal, and what is left is estimated anew."""
+LACK_SECONDS = 60.0
+"""How often a line is written while no node can hold work that waits."""
 STAGES = {"reference": "references", "search": "search", "final": "report"}
 """Stages of a study, which overlap, to what a line calls them."""
 
@@ -36,6 +38,7 @@ class Progress:
 
     Attributes:
         capacity: Tells how many jobs fit on the cluster at this moment, once it is there.
+        lack: Says what work no node can hold; empty while all work has a place.
         left: Estimates the seconds that are left, or None as long as this cannot be said.
         running_or_waiting: Jobs that run or wait.
     """
@@ -49,6 +52,7 @@ class Progress:
         self.done: Counter[str] = Counter()
         self.running_or_waiting = 0
         self.capacity: Callable[[], int] | None = None
+        self.lack: Callable[[], str] = lambda: ""
         self.left: Callable[[], float | None] = lambda: None
         self.counts: Counter[str] = Counter()
         self.best: dict[tuple[str, str], tuple[float, int]] = {}
@@ -89,6 +93,11 @@ class Progress:
         """Count a job that runs or waits. A line is due here rather than at an end, when its slot is empty."""
         self.running_or_waiting += 1
         self._line()
+
+    def looked(self) -> None:
+        """Write a line from time to time while work has no place, since nothing may start or end then."""
+        if self.lack() and time.monotonic() - self._last_line >= LACK_SECONDS:
+            self._line()
 
     def ended(self, stage: str, record: TrialRecord | None = None) -> None:
         """Count a job that ended, and its record."""
@@ -139,6 +148,7 @@ class Progress:
             + (f", {self.running} running" if self.running else "")
             + (f", {trouble}" if trouble else "")
             + (self._left() if self.running else "")
+            + (f"; {lack}" if (lack := self.lack()) else "")
         )
 
     def view(self) -> RenderableType:

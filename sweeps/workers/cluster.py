@@ -16,7 +16,7 @@ from typing import Any
 
 import ray
 
-from sweeps.errors import SweepError
+from sweeps.errors import StudyError, SweepError
 from sweeps.plan import Job
 from sweeps.study.resources import Resources, Slot
 from sweeps.workers.demand import Demand
@@ -70,13 +70,14 @@ def join(address: str | None, resources: Resources) -> Iterator[Cluster]:
     Without an address, a Ray that this process is connected to already is used, and left as it is.
 
     Raises:
+        StudyError: The cluster cannot be joined.
         SweepError: A Ray that was started here can be reached from other machines.
     """
     local = address is None
     with nullcontext() if local and ray.is_initialized() else _connected(address):
         for name in ("ray", "ray.tune", "ray.data"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
-        slots = Slots(resources.trial, resources.concurrent)
+        slots = Slots(resources.trial, resources.concurrent, resources.references)
         demand = None
         if not local:
             demand = Demand(ray_resources(resources.trial), resources.concurrent)
@@ -95,13 +96,19 @@ def _connected(address: str | None) -> Iterator[None]:
     options: dict[str, Any] = {"include_dashboard": False} if local else {}
     on_sigterm = signal.getsignal(signal.SIGTERM)
     with loopback_only() if local else nullcontext():
-        ray.init(
-            address=address or "local",
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            namespace="musweep",
-            **options,
-        )
+        try:
+            ray.init(
+                address=address or "local",
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                namespace="musweep",
+                **options,
+            )
+        except Exception as error:  # such as of a cluster of another version of Ray or Python
+            if local:
+                raise
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise StudyError(f"--address {address}: cannot be joined: {reason}") from error
     if threading.current_thread() is threading.main_thread():
         # Ray sets a handler of its own, which exits on the spot.
         signal.signal(signal.SIGTERM, on_sigterm)
