@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -18,14 +19,18 @@ from sweeps.ledger import open_results
 from sweeps.plan import Plan
 from sweeps.run import Locations, Sweep
 from sweeps.search.earlier import first_knobs
-from sweeps.state import credentials, results
+from sweeps.state import code, credentials, results
 from sweeps.state.credentials import hide
 from sweeps.state.results import Results
 from sweeps.state.store import Store
 from sweeps.study import study, yaml_file
 from sweeps.study.study import Study
+from sweeps.study_line import versions
 from sweeps.tracking.mlflow import Tracking, describe, local_uri
 from sweeps.tracking.notify import tell
+from sweeps.tracking.run_log import SHOWN, in_folder
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -112,21 +117,24 @@ def run(plan: Plan, options: Options, console: Console, again: str) -> Finished:
     if plan.rankings:
         _rank(plan, options, console)
     study_results = open_results(plan, locations.folder)
-    try:
-        splits.write(plan, locations.folder / "splits")
-        sweep = Sweep(plan, study_results, locations, console)
-        if sweep.done:
-            count = len(study_results.records)
-            say(console, f"{plan.study.name}: nothing to do, all {count} trials are there")
-        else:
-            _sweep(sweep, options, console)
-            _notify(plan.study, study_results, "finished")
-    except (KeyboardInterrupt, Exception) as error:
-        _explain(error, plan.study, study_results, console, again)
-        raise
-    finally:
-        study_results.close()
-    return _report(locations, study_results, console)
+    with in_folder(locations.folder):
+        libraries = ", ".join(f"{name} {version}" for name, version in versions().items())
+        logger.info("%s: musweep %s, %s", again, code.describe(), libraries)
+        try:
+            splits.write(plan, locations.folder / "splits")
+            sweep = Sweep(plan, study_results, locations, console)
+            if sweep.done:
+                count = len(study_results.records)
+                say(console, f"{plan.study.name}: nothing to do, all {count} trials are there")
+            else:
+                _sweep(sweep, options, console)
+                _notify(plan.study, study_results, "finished")
+        except (KeyboardInterrupt, Exception) as error:
+            _explain(error, plan.study, study_results, console, again)
+            raise
+        finally:
+            study_results.close()
+        return _report(locations, study_results, console)
 
 
 def _explain(
@@ -141,6 +149,8 @@ def _explain(
             f"Continue with the same command: {again} ...",
         )
         raise KeyboardInterrupt from error
+    expected = isinstance(error, (StudyError, SweepError, OSError))
+    logger.error("%s", error, exc_info=None if expected else error, extra=SHOWN)
     _notify(wanted, study_results, "failed", str(error))
     if isinstance(error, OSError):  # such as a full disk
         raise SweepError(f"{error}; what has ended is kept, continue with: {again}") from error
@@ -257,6 +267,7 @@ def _report(locations: Locations, study_results: Results, console: Console) -> F
 def say(console: Console, text: str) -> None:
     """Print text as it is, long paths in one piece."""
     console.print(text, markup=False, highlight=False, soft_wrap=True)
+    logger.info("%s", text.strip(), extra=SHOWN)
 
 
 def method_folders(path: Path | None) -> list[Path]:

@@ -29,6 +29,8 @@ from sweeps.study.search import Search
 from sweeps.study.space import Range
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
+optuna.logging.disable_default_handler()
+optuna.logging.enable_propagation()  # to run.log, and to the console in our own form
 ORIGIN = "origin"
 """Attribute of a trial in Optuna's storage; see ``mu.record.TrialRecord``."""
 

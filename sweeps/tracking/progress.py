@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import time
@@ -18,7 +19,9 @@ from rich.text import Text
 
 from mu.record import TrialRecord
 from mu.selection import objective_value
+from sweeps.tracking.run_log import SHOWN
 
+logger = logging.getLogger(__name__)
 LINE_SECONDS = 10.0
 """How often a line is written when the output is not a terminal, and what is left is estimated anew."""
 LACK_SECONDS = 60.0
@@ -82,6 +85,7 @@ class Progress:
     def say(self, text: str) -> None:
         """Print a line of its own."""
         self.console.print(f"{self.study}: {text}", highlight=False, soft_wrap=True)
+        logger.info("%s: %s", self.study, text, extra=SHOWN)
 
     @property
     def running(self) -> int:
@@ -127,10 +131,13 @@ class Progress:
 
     def _line(self, force: bool = False) -> None:
         now = time.monotonic()
-        if self.console.is_terminal or (not force and now - self._last_line < LINE_SECONDS):
+        if not force and now - self._last_line < LINE_SECONDS:
             return
         self._last_line = now
-        self.console.print(self._summary(), highlight=False, soft_wrap=True)
+        summary = self._summary()
+        logger.info("%s", summary, extra=SHOWN)
+        if not self.console.is_terminal:
+            self.console.print(summary, highlight=False, soft_wrap=True)
 
     def _summary(self) -> str:
         stages = ", ".join(

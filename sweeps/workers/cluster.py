@@ -75,8 +75,7 @@ def join(address: str | None, resources: Resources) -> Iterator[Cluster]:
     """
     local = address is None
     with nullcontext() if local and ray.is_initialized() else _connected(address):
-        for name in ("ray", "ray.tune", "ray.data"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)
+        _quieten()
         slots = Slots(resources.trial, resources.concurrent, resources.references)
         demand = None
         if not local:
@@ -87,6 +86,16 @@ def join(address: str | None, resources: Resources) -> Iterator[Cluster]:
             slots.close()
             if demand is not None:
                 demand.close()
+
+
+def _quieten() -> None:
+    """Keep what Ray says off the console; ``run.log`` has its warnings."""
+    for name in ("ray", "ray.tune", "ray.data"):
+        logger = logging.getLogger(name)
+        logger.setLevel(logging.WARNING)
+        for handler in logger.handlers:
+            if type(handler).__module__.startswith("ray."):
+                handler.setLevel(logging.CRITICAL)
 
 
 @contextmanager
