@@ -65,7 +65,7 @@ class _ShowVersion(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
         from sweeps.state import code
 
-        print(parser.prog, code.describe())
+        print(parser.prog, code.running())
         parser.exit()
 
 

@@ -119,7 +119,7 @@ def run(plan: Plan, options: Options, console: Console, again: str) -> Finished:
     study_results = open_results(plan, locations.folder)
     with in_folder(locations.folder):
         libraries = ", ".join(f"{name} {version}" for name, version in versions().items())
-        logger.info("%s: musweep %s, %s", again, code.describe(), libraries)
+        logger.info("%s: musweep %s, %s", again, code.running(), libraries)
         try:
             splits.write(plan, locations.folder / "splits")
             sweep = Sweep(plan, study_results, locations, console)

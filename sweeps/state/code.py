@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from functools import cache
 from importlib import metadata, util
 from pathlib import Path
@@ -32,10 +33,26 @@ def digest() -> str:
     return content.hexdigest()[:12]
 
 
-def describe() -> str:
-    """Return version and digest, such as ``0.2.0 (source 0f3a...)``."""
+@dataclass(frozen=True)
+class Code:
+    """What a process runs.
+
+    Args:
+        version: Of the installed program.
+        digest: Of the source that is imported, which may be another than the installed one.
+    """
+
+    version: str
+    digest: str
+
+    def __str__(self) -> str:
+        return f"{self.version} (source {self.digest})"
+
+
+def running() -> Code:
+    """Return what this process runs."""
     try:
         version = metadata.version("musweep")
     except metadata.PackageNotFoundError:
         version = "not installed"
-    return f"{version} (source {digest()})"
+    return Code(version, digest())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import ipaddress
+import json
 import logging
 import math
 import os
@@ -18,10 +19,13 @@ import ray
 
 from sweeps.errors import StudyError, SweepError
 from sweeps.plan import Job
+from sweeps.state import code
 from sweeps.study.resources import Resources, Slot
 from sweeps.workers.demand import Demand
 from sweeps.workers.slots import Slots, ray_resources
 
+JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""Where Ray tells a job that was submitted to it its runtime environment."""
 AHEAD = 1.1
 """How many jobs run or wait for each that fits: what waits fills a slot at once, and a search knows more that asks later."""
 
@@ -102,7 +106,7 @@ def _quieten() -> None:
 def _connected(address: str | None) -> Iterator[None]:
     """Connect this process to a cluster, or start one on this machine when `address` is None."""
     local = address is None
-    options: dict[str, Any] = {"include_dashboard": False} if local else {}
+    options: dict[str, Any] = {"include_dashboard": False} if local else source_code()
     on_sigterm = signal.getsignal(signal.SIGTERM)
     with loopback_only() if local else nullcontext():
         try:
@@ -127,6 +131,19 @@ def _connected(address: str | None) -> Iterator[None]:
         yield
     finally:
         _shut_down()
+
+
+def source_code() -> dict[str, Any]:
+    """Return the option of ``ray.init`` that gives workers this process's own packages, whatever their nodes have.
+
+    They are uploaded once, some two megabytes, and precede what is installed there. A Ray job that brings modules
+    itself keeps its own: Ray refuses both.
+    """
+    job = json.loads(os.environ.get(JOB_VARIABLE) or "{}")
+    if (job.get("runtime_env") or {}).get("py_modules"):
+        return {}
+    modules = [str(folder) for folder in code.folders()]
+    return {"runtime_env": {"py_modules": modules, "excludes": ["__pycache__"]}}
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ray.tune.search import Searcher
 
 from mu.record import TrialRecord, from_content
+from sweeps.errors import SweepError
 from sweeps.plan import Job
 from sweeps.state.store import unpack
 from sweeps.study.resources import Slot
@@ -21,6 +22,8 @@ from sweeps.workers.curve import CurvePoint
 from sweeps.workers.result import new_record
 
 Arrays = dict[str, NDArray[Any]]
+REFUSAL = "refusal"
+"""Key of the result of a worker that takes no job at all, with its reason, which ends the run."""
 RETRIES = 3
 """How often a job is started again after its worker or node was lost."""
 
@@ -177,6 +180,9 @@ class JobSearcher(Searcher):
         """Hand the record of an ended trial to the source, or queue the job again when its worker was lost."""
         if self.error is not None:
             del self.running[trial_id]  # the next run of the study runs it again
+        elif result and REFUSAL in result:
+            del self.running[trial_id]
+            self.error = SweepError(result[REFUSAL])
         elif error or not result or "record" not in result:
             words = self.last_words.get(trial_id, "")
             self._lose(trial_id, "memory" if out_of_memory(words) else "infrastructure", words)

@@ -110,7 +110,7 @@ def test_the_end_prints_the_table_and_says_where_things_are(finished: Path) -> N
 def test_run_log_has_the_end_of_each_trial_and_what_the_console_said(finished: Path) -> None:
     log = (finished / "results/tiny/run.log").read_text()
     first = log.splitlines()[0]
-    assert f"musweep run study.yaml: musweep {code.describe()}" in first and "torch" in first
+    assert f"musweep run study.yaml: musweep {code.running()}" in first and "torch" in first
     for each in studies.records(finished / "results/tiny").values():
         assert log.count(in_one_line(each)) == 1
     assert "tiny: references 0/" in log or "tiny: references 1/" in log

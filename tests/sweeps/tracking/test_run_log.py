@@ -125,7 +125,7 @@ def test_version_names_the_release_and_the_source(capsys: pytest.CaptureFixture[
     with pytest.raises(SystemExit) as stopped:
         main(["--version"])
     assert stopped.value.code == 0
-    assert capsys.readouterr().out == f"musweep {code.describe()}\n"
+    assert capsys.readouterr().out == f"musweep {code.running()}\n"
 
 
 def test_the_digest_changes_with_the_source_alone(
