@@ -13,6 +13,7 @@ from typing import Any
 
 from rich.console import Console
 
+from mu.failing import failing_cells, say_failing
 from sweeps import preflight, splits
 from sweeps.errors import StudyError, SweepError
 from sweeps.ledger import open_results
@@ -261,6 +262,10 @@ def _report(locations: Locations, study_results: Results, console: Console) -> F
     failed = sum(record.status == "failed" for record in study_results.records.values())
     if failed:
         say(console, f"{failed} trials failed; the report says which and why")
+    limit = study_results.study["definition"]["max_failures"]
+    failing = failing_cells(study_results.records.values(), limit)
+    if failing:
+        say(console, f"Cells {say_failing(failing, limit)}")
     return Finished(locations.folder, index, failed)
 
 

@@ -67,6 +67,11 @@ class Job:
     roles: tuple[Role, ...] = ()
 
     @property
+    def cell(self) -> Cell:
+        """The cell that it belongs to."""
+        return self.forget, self.method
+
+    @property
     def role(self) -> str:
         """The role of its seed: `search`, `finalist` or `report`."""
         return PHASES[self.phase].role

@@ -155,6 +155,12 @@ class Cells:
         fresh = max(0, state.trials - state.asked) * seeds if more else 0
         return len(state.waiting) + fresh
 
+    def end(self, cell: Cell) -> None:
+        """Hand out no more jobs of a cell. What it was asked for and did not run is asked for by the next run."""
+        state = self._cells[cell]
+        state.waiting.clear()
+        state.trials = state.asked
+
     def next(self, more: bool = True, forgets: Collection[str] | None = None) -> Job | None:
         """Return the next job, of the cell that has been asked least; None when there is none.
 
