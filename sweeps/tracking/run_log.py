@@ -49,10 +49,7 @@ class _RunLogHandler(RotatingFileHandler):
 @contextmanager
 def on_console(verbose: bool) -> Iterator[None]:
     """Show warnings on the console, or with `verbose` all that is in ``run.log``."""
-    handler = ConsoleHandler(verbose)
-    # Ray keeps what it says from the root logger.
-    loggers = [logging.getLogger(), *([logging.getLogger("ray")] if verbose else [])]
-    with _attached(handler, loggers):
+    with _attached(ConsoleHandler(verbose), with_ray=verbose):
         yield
 
 
@@ -68,7 +65,7 @@ def in_folder(folder: Path) -> Iterator[None]:
     for name in OWN:
         logging.getLogger(name).setLevel(logging.INFO)
     try:
-        with _attached(handler, [logging.getLogger(), logging.getLogger("ray")]):
+        with _attached(handler, with_ray=True):
             yield
     finally:
         handler.close()
@@ -77,12 +74,28 @@ def in_folder(folder: Path) -> Iterator[None]:
             logging.getLogger(name).setLevel(level)
 
 
+class _Relay(logging.Handler):
+    """A handler that gives records to another one, whose form Ray cannot change: it sets its own on all it finds."""
+
+    def __init__(self, to: logging.Handler):
+        super().__init__()
+        self.to = to
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Give a record on."""
+        if record.levelno >= self.to.level:
+            self.to.handle(record)
+
+
 @contextmanager
-def _attached(handler: logging.Handler, loggers: list[logging.Logger]) -> Iterator[None]:
-    for logger in loggers:
-        logger.addHandler(handler)
+def _attached(handler: logging.Handler, with_ray: bool) -> Iterator[None]:
+    """Attach a handler to the root logger, and to that of Ray, which keeps what it says from the root."""
+    root, ray, relay = logging.getLogger(), logging.getLogger("ray"), _Relay(handler)
+    root.addHandler(handler)
+    if with_ray:
+        ray.addHandler(relay)
     try:
         yield
     finally:
-        for logger in loggers:
-            logger.removeHandler(handler)
+        root.removeHandler(handler)
+        ray.removeHandler(relay)

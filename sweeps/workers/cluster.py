@@ -22,6 +22,7 @@ from sweeps.plan import Job
 from sweeps.state import code
 from sweeps.study.resources import Resources, Slot
 from sweeps.workers.demand import Demand
+from sweeps.workers.nodes import NodeWatch
 from sweeps.workers.slots import Slots, ray_resources
 
 JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
@@ -38,12 +39,14 @@ class Cluster:
         local: Whether it is this machine alone.
         slots: How many trials fit at once.
         resources: What jobs occupy.
+        nodes: Which nodes lose work.
         demand: What the autoscaler is asked for; None without one.
     """
 
     local: bool
     slots: Slots
     resources: Resources
+    nodes: NodeWatch
     demand: Demand | None = None
 
     def wanted(self) -> float:
@@ -66,6 +69,19 @@ class Cluster:
         """Return the number of trials that would fit in the place of a job."""
         return self.slots.load(self.slot(job))
 
+    def placement(self, job: Job) -> dict[str, Any]:
+        """Return the options of a job's placement group that say on which nodes it may be."""
+        return self.nodes.elsewhere(job.key)
+
+    def worked(self, actor: str) -> None:
+        """Note that an actor has ended a job."""
+        self.nodes.worked(actor)
+
+    def lost(self, actor: str, job: Job) -> None:
+        """Note that an actor was lost with a job. The one node of a local Ray has no other beside it."""
+        if not self.local:
+            self.nodes.lost(actor, job.key)
+
 
 @contextmanager
 def join(address: str | None, resources: Resources) -> Iterator[Cluster]:
@@ -80,12 +96,13 @@ def join(address: str | None, resources: Resources) -> Iterator[Cluster]:
     local = address is None
     with nullcontext() if local and ray.is_initialized() else _connected(address):
         _quieten()
-        slots = Slots(resources.trial, resources.concurrent, resources.references)
+        nodes = NodeWatch(resources.trial)
+        slots = Slots(resources.trial, resources.concurrent, resources.references, nodes.avoided)
         demand = None
         if not local:
             demand = Demand(ray_resources(resources.trial), resources.concurrent)
         try:
-            yield Cluster(local, slots, resources, demand)
+            yield Cluster(local, slots, resources, nodes, demand)
         finally:
             slots.close()
             if demand is not None:

@@ -70,6 +70,15 @@ class Room(Protocol):
     def note_left(self, left: int) -> None:
         """Take notice of how many jobs run or are left."""
 
+    def placement(self, job: Job) -> Mapping[str, Any]:
+        """Return the options of a job's placement group, beside its size."""
+
+    def worked(self, actor: str) -> None:
+        """Note that an actor has ended a job."""
+
+    def lost(self, actor: str, job: Job) -> None:
+        """Note that an actor was lost with a job, and not for the memory or the time that the job took."""
+
 
 @dataclass
 class RunningJob:
@@ -135,7 +144,8 @@ class JobSearcher(Searcher):
         if job is not None:
             self.running[trial_id] = RunningJob(job, self.room.load(job))
             checkpoint, objects = self._checkpoint(job), dict(self.jobs.objects(job))
-            return {"job": job, "checkpoint": checkpoint, "objects": objects}
+            taken = {"job": job, "checkpoint": checkpoint, "objects": objects}
+            return {**taken, "placement": dict(self.room.placement(job))}
         # A running job may be lost and start again, so that only the end of the last one is the end of the run.
         return None if self.running and self.error is None else Searcher.FINISHED
 
@@ -188,6 +198,7 @@ class JobSearcher(Searcher):
             self._lose(trial_id, "memory" if out_of_memory(words) else "infrastructure", words)
         else:
             running = self.running.pop(trial_id)
+            self.room.worked(running.actor)
             record = from_content(json.loads(result["record"]))
             self._end(running.job, record, running.outputs)
 
@@ -229,6 +240,8 @@ class JobSearcher(Searcher):
         self.last_words.pop(trial_id, None)
         self._losses[job.key] += 1
         times = self._losses[job.key]
+        if cause == "infrastructure" and trial_id not in self.overdue:
+            self.room.lost(running.actor, job)
         if trial_id in self.overdue:
             cause, reason = "timeout", f"timeout: it had not ended after {self.timeout_seconds:g} s"
         elif times <= RETRIES:

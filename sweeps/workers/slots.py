@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import ray
 
@@ -26,6 +26,7 @@ class Slots:
         slot: What each piece of work occupies.
         limit: Most at once; None is as many as fit.
         training: What a training occupies, if it is something else.
+        avoided: Returns the nodes that get no work now.
 
     Attributes:
         now: How many fit at this moment.
@@ -34,8 +35,15 @@ class Slots:
         looked: Is called each time that the nodes were counted.
     """
 
-    def __init__(self, slot: Slot, limit: int | None, training: Slot | None = None):
+    def __init__(
+        self,
+        slot: Slot,
+        limit: int | None,
+        training: Slot | None = None,
+        avoided: Callable[[], Collection[str]] = tuple,
+    ):
         self._limit = limit
+        self._avoided = avoided
         self._work = {"trial": slot, "training": training or slot}
         self.lack = ""
         self.looked: Callable[[], None] = lambda: None
@@ -81,7 +89,12 @@ class Slots:
             self.most = max(self.most, count)
 
     def _fit(self, slot: Slot) -> int:
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        avoided = self._avoided()
+        nodes = [
+            node["Resources"]
+            for node in ray.nodes()
+            if node["Alive"] and node["NodeID"] not in avoided
+        ]
         self._note_lack(nodes)
         count = sum(fit(slot, node) for node in nodes)
         return count if self._limit is None else min(count, self._limit)

@@ -81,7 +81,8 @@ class Workers:
         inputs = replace(self.inputs, problems=specs)
 
         def resources(config: Mapping[str, Any]) -> tune.PlacementGroupFactory:
-            return tune.PlacementGroupFactory([ray_resources(inputs.setup(config["job"]).slot)])
+            bundle = ray_resources(inputs.setup(config["job"]).slot)
+            return tune.PlacementGroupFactory([bundle], **config["placement"])
 
         trainable = tune.with_resources(tune.with_parameters(StudyActor, inputs=inputs), resources)
         timeout = self.plan.study.trial_timeout

@@ -44,6 +44,7 @@ def test_a_job_comes_with_what_it_needs(searcher: JobSearcher) -> None:
     taken = searcher.suggest("a")
     assert taken["objects"] == {"scores": "scores of k0"}
     assert taken["checkpoint"] is None
+    assert taken["placement"] == {"strategy": "PACK"}
 
 
 def test_lost_attempts_are_billed_to_the_job(

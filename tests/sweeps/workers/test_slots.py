@@ -35,7 +35,7 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, float]]:
     there: list[dict[str, float]] = [SMALL]
 
     def listed() -> list[dict[str, Any]]:
-        return [{"Alive": True, "Resources": node} for node in there]
+        return [{"Alive": True, "NodeID": "n", "Resources": node} for node in there]
 
     monkeypatch.setattr(slots_module.ray, "nodes", listed)
     return there
