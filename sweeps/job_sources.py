@@ -106,7 +106,9 @@ class StudySource:
         }
         self._searched |= searched
         recorded = self.ledger.results.records
-        for job in self.plan.finalist_jobs(decide(self.plan, recorded.values(), searched - self._failing)):
+        for job in self.plan.finalist_jobs(
+            decide(self.plan, recorded.values(), searched - self._failing)
+        ):
             if job.key not in recorded:
                 self._finals = {job.key: job, **self._finals}  # the choice waits for them
                 self._finalists[job.forget, job.method] += 1
