@@ -60,6 +60,7 @@ class Progress:
         self.counts: Counter[str] = Counter()
         self.best: dict[tuple[str, str], tuple[float, int]] = {}
         self._last_line = self._estimated = 0.0
+        self._stage_ended = False
         self._estimate: float | None = None
         self._live: Live | None = None
         self._lock = threading.Lock()
@@ -96,7 +97,7 @@ class Progress:
     def started(self) -> None:
         """Count a job that runs or waits. A line is due here rather than at an end, when its slot is empty."""
         self.running_or_waiting += 1
-        self._line()
+        self._line(force=self._stage_ended)
 
     def looked(self) -> None:
         """Write a line from time to time while work has no place, since nothing may start or end then."""
@@ -110,7 +111,12 @@ class Progress:
             self.running_or_waiting = max(0, self.running_or_waiting - 1)
         if record is not None:
             self.note(record)
-        self._line(force=self.done[stage] == self.expected[stage])
+        self._stage_ended |= self.done[stage] == self.expected[stage]
+        left = sum(self.expected.values()) - sum(self.done.values())
+        if (
+            left <= self.running_or_waiting
+        ):  # else another job starts at once, and the line is due then
+            self._line(force=self._stage_ended)
 
     def note(self, record: TrialRecord) -> None:
         """Count a record, also one from an earlier run."""
@@ -133,7 +139,7 @@ class Progress:
         now = time.monotonic()
         if not force and now - self._last_line < LINE_SECONDS:
             return
-        self._last_line = now
+        self._last_line, self._stage_ended = now, False
         summary = self._summary()
         logger.info("%s", summary, extra=SHOWN)
         if not self.console.is_terminal:
