@@ -164,12 +164,10 @@ def _run(options: argparse.Namespace) -> int:
     asked = launch.Options(
         **{each.name: getattr(options, each.name) for each in dataclasses.fields(launch.Options)}
     )
-    plan = launch.make_plan(options.study, asked, options.dry_run)
     if options.dry_run:
-        from sweeps.estimate import print_plan
-
-        print_plan(plan, console)
+        launch.dry_run(options.study, asked, console)
         return DONE
+    plan = launch.make_plan(options.study, asked)
     launch.stop_on_sigterm()
     try:
         ended = launch.run(plan, asked, console, f"musweep run {shlex.quote(options.study)}")

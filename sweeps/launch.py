@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -15,8 +14,9 @@ from rich.console import Console
 
 from mu.failing import failing_cells, say_failing
 from sweeps import preflight, splits
-from sweeps.errors import StudyError, SweepError
+from sweeps.errors import DataMissingError, StudyError, SweepError
 from sweeps.ledger import open_results
+from sweeps.outline import Outline
 from sweeps.plan import Plan
 from sweeps.run import Locations, Sweep
 from sweeps.search.earlier import first_knobs
@@ -74,15 +74,45 @@ class Finished:
     failed: int
 
 
-def make_plan(name: str, options: Options, dry_run: bool = False) -> Plan:
+def make_plan(name: str, options: Options) -> Plan:
     """Read a study, by file or by the name of a shipped one, load its data, and check that all of it fits.
 
-    Args:
-        dry_run: Whether it is planned only, maybe for another machine; else this one must hold its trials.
+    Raises:
+        StudyError: Something in it is wrong; the message names file, key, value and what is allowed. Or this machine
+            cannot hold its trials, or no cluster answers at the address.
+    """
+    wanted, path = _read_study(name, options)
+    _check_place(wanted, options.address)
+    return _plan(wanted, path)
+
+
+def dry_run(name: str, options: Options, console: Console) -> None:
+    """Print what a study would run, maybe on another machine, and for how long where this one can tell.
 
     Raises:
-        StudyError: Something in it is wrong; the message names file, key, value and what is allowed.
+        StudyError: As ``make_plan``; but the study need not fit this machine, nor its data be there.
     """
+    from sweeps import estimate
+
+    wanted, path = _read_study(name, options)
+    try:
+        plan = _plan(wanted, path)
+    except DataMissingError as error:
+        estimate.print_outline(Outline(wanted), console)
+        say(
+            console,
+            f"Without its data nothing is checked against it, and nothing estimated: {error}",
+        )
+    else:
+        estimate.print_plan(plan, console)
+
+
+def _plan(wanted: Study, path: Path) -> Plan:
+    first = first_knobs(wanted, str(path))
+    return Plan(wanted, preflight.load_data(wanted, str(path)), first)
+
+
+def _read_study(name: str, options: Options) -> tuple[Study, Path]:
     path = yaml_file.find_study(name)
     _import_from(options.code_path)
     wanted = study.read(
@@ -92,10 +122,7 @@ def make_plan(name: str, options: Options, dry_run: bool = False) -> Plan:
         options.code_path is not None,
     )
     credentials.remember(wanted.notify)
-    if not dry_run:
-        _check_place(wanted, options.address)
-    first = first_knobs(wanted, str(path))
-    return Plan(wanted, preflight.load_data(wanted, str(path)), first)
+    return wanted, path
 
 
 def run(plan: Plan, options: Options, console: Console, again: str) -> Finished:
@@ -303,10 +330,9 @@ def _check_place(wanted: Study, address: str | None) -> None:
 
 def _check_machine(wanted: Study) -> None:
     """Refuse trials that this machine can never hold; a cluster may still grow."""
-    import torch
+    from sweeps.estimate import machine
 
-    there = {"cpus": os.cpu_count() or 1, "gpus": torch.cuda.device_count()}
-    resources = wanted.resources
+    there, resources = machine(), wanted.resources
     for work, slot in (("trial", resources.trial), ("training", resources.references)):
         for name, asked in slot.amounts.items():
             if asked > there.get(name, 0):
