@@ -225,8 +225,8 @@ def other_code(drivers: code.Code) -> str:
     if own.digest == drivers.digest:
         return ""
     return (
-        f"workers on {platform.node()} run musweep {own}, but the driver runs {drivers}: install the "
-        "same version on all nodes"
+        f"workers on {platform.node()} run musweep {own}, but the driver runs {drivers}: all "
+        "nodes need the same, and it may not change while a study runs"
     )
 
 

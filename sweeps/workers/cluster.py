@@ -156,11 +156,12 @@ def source_code() -> dict[str, Any]:
     They are uploaded once, some two megabytes, and precede what is installed there. A Ray job that brings modules
     itself keeps its own: Ray refuses both.
     """
-    job = json.loads(os.environ.get(JOB_VARIABLE) or "{}")
-    if (job.get("runtime_env") or {}).get("py_modules"):
+    job = json.loads(os.environ.get(JOB_VARIABLE) or "{}").get("runtime_env") or {}
+    if job.get("py_modules"):
         return {}
     modules = [str(folder) for folder in code.folders()]
-    return {"runtime_env": {"py_modules": modules, "excludes": ["__pycache__"]}}
+    own = {"py_modules": modules, "excludes": ["__pycache__"]}
+    return {"runtime_env": {key: value for key, value in own.items() if key not in job}}
 
 
 @contextmanager

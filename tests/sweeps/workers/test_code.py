@@ -59,8 +59,10 @@ def test_the_packages_go_to_a_cluster_and_nothing_goes_to_a_ray_of_this_machine(
 def test_a_job_that_brings_modules_keeps_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(clusters.JOB_VARIABLE, json.dumps({"runtime_env": {"py_modules": ["a"]}}))
     assert "runtime_env" not in options_of_init("auto", monkeypatch)
-    monkeypatch.setenv(clusters.JOB_VARIABLE, json.dumps({"runtime_env": {"env_vars": {}}}))
-    assert "runtime_env" in options_of_init("auto", monkeypatch)
+    own = {"runtime_env": {"working_dir": "gcs://x.zip", "excludes": ["data"]}}
+    monkeypatch.setenv(clusters.JOB_VARIABLE, json.dumps(own))
+    sent = options_of_init("auto", monkeypatch)["runtime_env"]
+    assert sent.keys() == {"py_modules"}, "Ray refuses a key that both give"
 
 
 @pytest.mark.slow
@@ -90,4 +92,4 @@ def test_nodes_with_other_code_run_the_drivers_and_else_are_refused(tmp_path: Pa
     assert second == 1, said
     (line,) = [line for line in said.splitlines() if line.startswith("musweep: ")]
     assert "workers on " in line and line.count("(source ") == 2
-    assert f"the driver runs {code.running()}: install the same" in line
+    assert f"the driver runs {code.running()}: all nodes need the same" in line
