@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
+from mu.failing import failing_cells, say_failing
 from reports import tuning_check
 from reports.comparison import ALPHA, pairs, smallest_corrected
 from reports.load import RecordedRequest, RecordedStudy
@@ -162,18 +163,22 @@ def tuned_enough(study: RecordedStudy) -> str:
 
 def unfinished(study: RecordedStudy) -> str:
     """How many trials gave no result, and how much is still to run."""
-    ended = Counter(record.status for record in study.records)
+    statuses = Counter(record.status for record in study.records)
     parts = [
-        f"{ended[status]:,} {word}"
+        f"{statuses[status]:,} {word}"
         for status, word in (
             ("failed", "failed"),
             ("diverged", "diverged"),
             ("stopped", "stopped early"),
         )
-        if ended[status]
+        if statuses[status]
     ]
     total = len(study.records)
     text = f"Of {total:,} trials, {_listed(parts, 3)}; they give no numbers." if parts else ""
+    limit = study.definition.get("max_failures")
+    ended = say_failing(failing_cells(study.records, limit), limit)
+    if ended:
+        text += f" Cells {ended}."
     missing = sum(
         max(0, (study.planned(phase) or 0) - sum(counter.values()))
         for phase, counter in study.counts().items()

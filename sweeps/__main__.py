@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import logging
 import os
 import shlex
 import sys
@@ -23,18 +22,22 @@ from sweeps.errors import StudyError, SweepError
 from sweeps.state import credentials, results
 from sweeps.state.credentials import hide
 from sweeps.study import yaml_file
+from sweeps.tracking import run_log
 
 DONE, SOME_FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0 done, 1 some trials failed, 2 the input is wrong, 130 interrupted."""
-    lines = logging.StreamHandler()
-    lines.setFormatter(credentials.Formatter("%(levelname)s: %(message)s"))
-    logging.basicConfig(level=logging.WARNING, handlers=[lines])
     options = _parser().parse_args(arguments)
     urls = (getattr(options, name, None) for name in ("storage", "tracking_uri", "optuna_storage"))
     credentials.remember(*urls)
+    with run_log.on_console(getattr(options, "verbose", False)):
+        return _call(options)
+
+
+def _call(options: argparse.Namespace) -> int:
+    """Run the command and return its exit code; tell errors of the user in one line."""
     try:
         return int(options.command(options))
     except StudyError as error:
@@ -56,9 +59,22 @@ def _path(text: str) -> Path:
     return Path(text).expanduser()
 
 
+class _ShowVersion(argparse.Action):
+    """An option that prints the version. The digest is computed only then."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from sweeps.state import code
+
+        print(parser.prog, code.running())
+        parser.exit()
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="musweep", description="Hyperparameter sweeps for machine unlearning."
+    )
+    parser.add_argument(
+        "--version", action=_ShowVersion, nargs=0, help="show version and digest of the source"
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_run(commands)
@@ -130,6 +146,9 @@ def _add_run(commands: Any) -> None:
     )  # fmt: skip
     run.add_argument("--methods-path", type=_path, help="folder with methods of your own")
     run.add_argument("--code-path", type=_path, help="folder with modules of your own models")
+    run.add_argument(
+        "-v", "--verbose", action="store_true", help="also show what goes to run.log of the results"
+    )
     run.add_argument("--dry-run", action="store_true", help="print what would run, and stop")
     run.add_argument(
         "-o", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
@@ -145,12 +164,10 @@ def _run(options: argparse.Namespace) -> int:
     asked = launch.Options(
         **{each.name: getattr(options, each.name) for each in dataclasses.fields(launch.Options)}
     )
-    plan = launch.make_plan(options.study, asked, options.dry_run)
     if options.dry_run:
-        from sweeps.estimate import print_plan
-
-        print_plan(plan, console)
+        launch.dry_run(options.study, asked, console)
         return DONE
+    plan = launch.make_plan(options.study, asked)
     launch.stop_on_sigterm()
     try:
         ended = launch.run(plan, asked, console, f"musweep run {shlex.quote(options.study)}")

@@ -10,6 +10,10 @@ class StudyError(ValueError):
     """What the user wrote is wrong: file, key, what was given and what is allowed. Exit code 2."""
 
 
+class DataMissingError(StudyError):
+    """The study's data is not on this machine: it cannot run here, but its plan can be printed."""
+
+
 class SweepError(RuntimeError):
     """The study is right, but could not be run to its end, such as when a reference cannot be trained. Exit code 1."""
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from mu.choice import Decision
+from mu.failing import failing_cells, say_failing
 from mu.record import TrialRecord
 from sweeps.ledger import Ledger
 from sweeps.phases import Cell, Knobs
@@ -65,6 +66,7 @@ class StudySource:
         self._finalists: Counter[Cell] = Counter()  # that wait or run
         self._finals: dict[str, Job] = {}
         self._handed_out: set[str] = set()
+        self._failing: set[Cell] = set(self._failing_now())
         self._queue_finals()
 
     def next(self) -> Job | None:
@@ -104,7 +106,9 @@ class StudySource:
         }
         self._searched |= searched
         recorded = self.ledger.results.records
-        for job in self.plan.finalist_jobs(decide(self.plan, recorded.values(), searched)):
+        for job in self.plan.finalist_jobs(
+            decide(self.plan, recorded.values(), searched - self._failing)
+        ):
             if job.key not in recorded:
                 self._finals = {job.key: job, **self._finals}  # the choice waits for them
                 self._finalists[job.forget, job.method] += 1
@@ -112,11 +116,12 @@ class StudySource:
         if self._settled and not settled:
             return
         self._settled |= settled
-        for cell, decision in decide(self.plan, recorded.values(), settled).items():
+        for cell, decision in decide(self.plan, recorded.values(), settled - self._failing).items():
             if decision.chosen is not None:
                 self.chosen[cell] = decision.chosen.knobs
         for job in self.plan.final_jobs(self.chosen):
-            if job.key not in recorded and job.key not in self._handed_out:
+            left = job.key not in recorded and job.key not in self._handed_out
+            if left and job.cell not in self._failing:
                 self._finals[job.key] = job
         if len(self._settled) == len(self.plan.cells):
             self.ledger.progress.expect("final", len(self._finals))
@@ -144,6 +149,25 @@ class StudySource:
         elif job.phase == "finalist":
             self._finalists[job.forget, job.method] -= 1
         self.checkpoints.drop(job.key)
+        if record.status == "failed" and job.phase != "reference":
+            self._end_failing()
+
+    def _failing_now(self) -> dict[Cell, TrialRecord]:
+        return failing_cells(self.ledger.results.records.values(), self.plan.study.max_failures)
+
+    def _end_failing(self) -> None:
+        """End the cells whose first trials have all failed by now; what runs of them may end."""
+        fresh = {c: last for c, last in self._failing_now().items() if c not in self._failing}
+        if not fresh:
+            return
+        self._failing |= fresh.keys()
+        for cell in fresh:
+            self.cells.end(cell)
+        self._finals = {k: job for k, job in self._finals.items() if job.cell not in self._failing}
+        progress, searching = self.ledger.progress, sum(self._running.values())
+        progress.say(say_failing(fresh, self.plan.study.max_failures))
+        left = self.cells.remaining(not self.ledger.search_ended)
+        progress.expect("search", searching + left)
 
     def load_checkpoint(self, job: Job) -> Arrays | None:
         """Return where an earlier run of the study left a job."""

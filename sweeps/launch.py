@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import logging
 import signal
 import sys
 from collections.abc import Sequence
@@ -12,20 +12,26 @@ from typing import Any
 
 from rich.console import Console
 
+from mu.failing import failing_cells, say_failing
 from sweeps import preflight, splits
-from sweeps.errors import StudyError, SweepError
+from sweeps.errors import DataMissingError, StudyError, SweepError
 from sweeps.ledger import open_results
+from sweeps.outline import Outline
 from sweeps.plan import Plan
 from sweeps.run import Locations, Sweep
 from sweeps.search.earlier import first_knobs
-from sweeps.state import credentials, results
+from sweeps.state import code, credentials, results
 from sweeps.state.credentials import hide
 from sweeps.state.results import Results
 from sweeps.state.store import Store
 from sweeps.study import study, yaml_file
 from sweeps.study.study import Study
+from sweeps.study_line import versions
 from sweeps.tracking.mlflow import Tracking, describe, local_uri
 from sweeps.tracking.notify import tell
+from sweeps.tracking.run_log import SHOWN, in_folder
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -68,15 +74,45 @@ class Finished:
     failed: int
 
 
-def make_plan(name: str, options: Options, dry_run: bool = False) -> Plan:
+def make_plan(name: str, options: Options) -> Plan:
     """Read a study, by file or by the name of a shipped one, load its data, and check that all of it fits.
 
-    Args:
-        dry_run: Whether it is planned only, maybe for another machine; else this one must hold its trials.
+    Raises:
+        StudyError: Something in it is wrong; the message names file, key, value and what is allowed. Or this machine
+            cannot hold its trials, or no cluster answers at the address.
+    """
+    wanted, path = _read_study(name, options)
+    _check_place(wanted, options.address)
+    return _plan(wanted, path)
+
+
+def dry_run(name: str, options: Options, console: Console) -> None:
+    """Print what a study would run, maybe on another machine, and for how long where this one can tell.
 
     Raises:
-        StudyError: Something in it is wrong; the message names file, key, value and what is allowed.
+        StudyError: As ``make_plan``; but the study need not fit this machine, nor its data be there.
     """
+    from sweeps import estimate
+
+    wanted, path = _read_study(name, options)
+    try:
+        plan = _plan(wanted, path)
+    except DataMissingError as error:
+        estimate.print_outline(Outline(wanted), console)
+        say(
+            console,
+            f"Without its data nothing is checked against it, and nothing estimated: {error}",
+        )
+    else:
+        estimate.print_plan(plan, console)
+
+
+def _plan(wanted: Study, path: Path) -> Plan:
+    first = first_knobs(wanted, str(path))
+    return Plan(wanted, preflight.load_data(wanted, str(path)), first)
+
+
+def _read_study(name: str, options: Options) -> tuple[Study, Path]:
     path = yaml_file.find_study(name)
     _import_from(options.code_path)
     wanted = study.read(
@@ -86,10 +122,7 @@ def make_plan(name: str, options: Options, dry_run: bool = False) -> Plan:
         options.code_path is not None,
     )
     credentials.remember(wanted.notify)
-    if options.address is None and not dry_run:
-        _check_machine(wanted)
-    first = first_knobs(wanted, str(path))
-    return Plan(wanted, preflight.load_data(wanted, str(path)), first)
+    return wanted, path
 
 
 def run(plan: Plan, options: Options, console: Console, again: str) -> Finished:
@@ -112,21 +145,24 @@ def run(plan: Plan, options: Options, console: Console, again: str) -> Finished:
     if plan.rankings:
         _rank(plan, options, console)
     study_results = open_results(plan, locations.folder)
-    try:
-        splits.write(plan, locations.folder / "splits")
-        sweep = Sweep(plan, study_results, locations, console)
-        if sweep.done:
-            count = len(study_results.records)
-            say(console, f"{plan.study.name}: nothing to do, all {count} trials are there")
-        else:
-            _sweep(sweep, options, console)
-            _notify(plan.study, study_results, "finished")
-    except (KeyboardInterrupt, Exception) as error:
-        _explain(error, plan.study, study_results, console, again)
-        raise
-    finally:
-        study_results.close()
-    return _report(locations, study_results, console)
+    with in_folder(locations.folder):
+        libraries = ", ".join(f"{name} {version}" for name, version in versions().items())
+        logger.info("%s: musweep %s, %s", again, code.running(), libraries)
+        try:
+            splits.write(plan, locations.folder / "splits")
+            sweep = Sweep(plan, study_results, locations, console)
+            if sweep.done:
+                count = len(study_results.records)
+                say(console, f"{plan.study.name}: nothing to do, all {count} trials are there")
+            else:
+                _sweep(sweep, options, console)
+                _notify(plan.study, study_results, "finished")
+        except (KeyboardInterrupt, Exception) as error:
+            _explain(error, plan.study, study_results, console, again)
+            raise
+        finally:
+            study_results.close()
+        return _report(locations, study_results, console)
 
 
 def _explain(
@@ -141,6 +177,8 @@ def _explain(
             f"Continue with the same command: {again} ...",
         )
         raise KeyboardInterrupt from error
+    expected = isinstance(error, (StudyError, SweepError, OSError))
+    logger.error("%s", error, exc_info=None if expected else error, extra=SHOWN)
     _notify(wanted, study_results, "failed", str(error))
     if isinstance(error, OSError):  # such as a full disk
         raise SweepError(f"{error}; what has ended is kept, continue with: {again}") from error
@@ -251,12 +289,17 @@ def _report(locations: Locations, study_results: Results, console: Console) -> F
     failed = sum(record.status == "failed" for record in study_results.records.values())
     if failed:
         say(console, f"{failed} trials failed; the report says which and why")
+    limit = study_results.study["definition"]["max_failures"]
+    failing = failing_cells(study_results.records.values(), limit)
+    if failing:
+        say(console, f"Cells {say_failing(failing, limit)}")
     return Finished(locations.folder, index, failed)
 
 
 def say(console: Console, text: str) -> None:
     """Print text as it is, long paths in one piece."""
     console.print(text, markup=False, highlight=False, soft_wrap=True)
+    logger.info("%s", text.strip(), extra=SHOWN)
 
 
 def method_folders(path: Path | None) -> list[Path]:
@@ -275,12 +318,21 @@ def _import_from(folder: Path | None) -> None:
     sys.path.insert(0, str(folder.resolve()))
 
 
+def _check_place(wanted: Study, address: str | None) -> None:
+    """Refuse a cluster that does not answer, and trials that this machine can never hold."""
+    if address is None:
+        _check_machine(wanted)
+    else:
+        from sweeps.workers.address import check_cluster
+
+        check_cluster(address)
+
+
 def _check_machine(wanted: Study) -> None:
     """Refuse trials that this machine can never hold; a cluster may still grow."""
-    import torch
+    from sweeps.estimate import machine
 
-    there = {"cpus": os.cpu_count() or 1, "gpus": torch.cuda.device_count()}
-    resources = wanted.resources
+    there, resources = machine(), wanted.resources
     for work, slot in (("trial", resources.trial), ("training", resources.references)):
         for name, asked in slot.amounts.items():
             if asked > there.get(name, 0):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from sweeps.tracking.mlflow import Tracking
     from sweeps.workers.slots import Slots
 
+logger = logging.getLogger(__name__)
 FEW = 3
 """Trials of the search that end before there is an estimate of what is left."""
 SUMMARY_SECONDS = 10.0
@@ -64,6 +66,8 @@ class Ledger:
         self.slots = slots
         self.progress.capacity = lambda: slots.now
         self.progress.left = self._left
+        self.progress.lack = lambda: slots.lack
+        slots.looked = self.progress.looked
         self._began = time.monotonic()
 
     def record_trial(self, record: TrialRecord) -> None:
@@ -78,6 +82,7 @@ class Ledger:
         """Record what no Tune run gave: a reference, or an audit. Return False when it is there already."""
         if not self.results.append(record):
             return False
+        logger.info("%s", in_one_line(record))
         self.meter.add(record)
         if self.tracking is not None:
             self.tracking.put(record)
@@ -156,6 +161,16 @@ class Ledger:
             "efficiency": compute
             / (max(compute, self.slots.seconds) or 1.0),  # before there are slots
         }
+
+
+def in_one_line(record: TrialRecord) -> str:
+    """Return what a trial was, how it ended and where, in one line."""
+    number = "" if record.number is None else f" number {record.number}"
+    trial = f"{record.phase} {record.forget}/{record.method} seed {record.seed}{number}"
+    host = f" on {record.environment['host']}" if "host" in record.environment else ""
+    ended = f"{trial}: {record.status} after {record.time_total:.1f} s{host}"
+    reason = (record.reason.strip().splitlines() or [""])[-1]
+    return f"{ended}: {reason}" if reason else ended
 
 
 def open_results(plan: Plan, folder: Path) -> Results:

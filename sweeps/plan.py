@@ -17,7 +17,7 @@ from mu.data import Dataset
 from mu.forget import select
 from mu.keys import content_key
 from mu.problem import Problem, Role
-from mu.record import REFERENCE_ROLES
+from sweeps.outline import Outline
 from sweeps.phases import EPOCHS, PHASES, Cell, Knobs, Run
 from sweeps.study.study import Study
 
@@ -67,12 +67,17 @@ class Job:
     roles: tuple[Role, ...] = ()
 
     @property
+    def cell(self) -> Cell:
+        """The cell that it belongs to."""
+        return self.forget, self.method
+
+    @property
     def role(self) -> str:
         """The role of its seed: `search`, `finalist` or `report`."""
         return PHASES[self.phase].role
 
 
-class Plan:
+class Plan(Outline):
     """A study with its data: the problems and jobs that follow from both.
 
     Args:
@@ -87,7 +92,7 @@ class Plan:
         data: Dataset,
         first_knobs: Mapping[Cell, Sequence[FirstKnobs]] = MappingProxyType({}),
     ):
-        self.study = study
+        super().__init__(study)
         self.first_knobs = first_knobs
         self.data = data
         self._problems: dict[tuple[str, int], Problem] = {}
@@ -138,38 +143,6 @@ class Plan:
         """Return the record key of a reference on a problem; `role` is that of its seed, `search`, `finalist` or `report`."""
         return content_key(self.problem(forget, seed).key, "reference", method, role)
 
-    @property
-    def cells(self) -> list[Cell]:
-        """Every (forget request, method)."""
-        return [
-            (forget, config.name)
-            for forget in self.study.forget
-            for config in self.study.methods
-            if forget in config.forget
-        ]
-
-    @property
-    def seeds(self) -> dict[str, tuple[int, ...]]:
-        """Role to its seeds; `finalist` is there where configurations run again before one is chosen."""
-        seeds = {"search": self.study.seeds.search}
-        if self._finalists:
-            seeds["finalist"] = self.study.choice.further_seeds
-        return {**seeds, "report": self.study.seeds.report}
-
-    @property
-    def _finalists(self) -> dict[Cell, int]:
-        """Number of finalists of each cell that has any: a cell of one configuration has no choice."""
-        choice = self.study.choice
-        if not choice.further_seeds:
-            return {}
-        counts = {cell: min(choice.finalists, self.study.trials(cell[1])) for cell in self.cells}
-        return {cell: count for cell, count in counts.items() if count > 1}
-
-    @property
-    def every_seed(self) -> tuple[int, ...]:
-        """The seeds of all roles, those of the search first."""
-        return tuple(dict.fromkeys(itertools.chain(*self.seeds.values())))
-
     def attacks_on(self, seed: int) -> tuple[str, ...]:
         """Return the costly attacks on references of a seed: those of any phase that runs on it."""
         asked = self.study.metrics
@@ -209,15 +182,6 @@ class Plan:
         ]
         return sorted(jobs, key=lambda job: -job.knobs.get(EPOCHS, 1))
 
-    def _final_runs(self, best: Mapping[Cell, Knobs]) -> dict[str, list[Run]]:
-        """The runs of every phase that follows the search, by phase; each is run on every report seed."""
-        defaults = {cell: self.study.method(cell[1]).fixed for cell in self.cells}
-        return {
-            phase.name: list(phase.runs(self.study.experiments, defaults, best))
-            for phase in PHASES.values()
-            if phase.runs is not None
-        }
-
     def final_jobs(self, best: Mapping[Cell, Knobs]) -> list[Job]:
         """Return the fixed list after the search, on every report seed, the longest first.
 
@@ -226,60 +190,17 @@ class Plan:
         """
         jobs = [
             self.job(phase, run, seed)
-            for phase, runs in self._final_runs(best).items()
+            for phase, runs in self.final_runs(best).items()
             for run in runs
             for seed in self.study.seeds.report
         ]
         return sorted(jobs, key=lambda job: -job.knobs.get(EPOCHS, 1))
 
     @cached_property
-    def _expected_runs(self) -> dict[str, list[Run]]:
-        """What will follow the search, were the defaults chosen everywhere."""
-        return self._final_runs({cell: self.study.method(cell[1]).fixed for cell in self.cells})
-
-    @cached_property
-    def counts(self) -> dict[str, int]:
-        """Records of each phase when nothing fails."""
-        study, seeds = self.study, len(self.study.seeds.report)
-        every_seed = sum(map(len, self.seeds.values()))
-        searched = sum(study.trials(method) for _, method in self.cells) * len(study.seeds.search)
-        counts = {
-            "reference": every_seed * len(study.forget) * len(REFERENCE_ROLES),
-            "search": searched,
-            "finalist": sum(self._finalists.values()) * len(study.choice.further_seeds),
-            "audit": len(self.cells) * seeds if study.audit.models else 0,
-            **{phase: len(runs) * seeds for phase, runs in self._expected_runs.items()},
-        }
-        return {phase: counts[phase] for phase in PHASES}
-
-    @cached_property
     def samples(self) -> dict[str, float]:
-        """Rough number of samples trained on in each phase, an epoch of a method counted as one of D."""
-        study, train = self.study, len(self.data.parts["train"])
-        supplied = {
-            (role, seed) if role == "original" else (role, forget, seed)
-            for role, forget, seed in study.supplied
-        }
-        seeds = len(self.every_seed)
-        # Requests share the original models.
-        trained = seeds * (1 + len(study.forget)) - len(supplied)
-        searched = sum(
-            study.trials(method) * study.method(method).fixed.get(EPOCHS, 1)
-            for _, method in self.cells
-        )
-        again = sum(
-            count * study.method(method).fixed.get(EPOCHS, 1)
-            for (_, method), count in self._finalists.items()
-        )
-        epochs = {
-            "reference": trained * study.training.epochs,
-            "search": searched * len(study.seeds.search),
-            "finalist": again * len(study.choice.further_seeds),
-            "audit": 0,
-        }
-        for phase, runs in self._expected_runs.items():
-            epochs[phase] = len(study.seeds.report) * sum(r.knobs.get(EPOCHS, 1) for r in runs)
-        return {phase: float(epochs[phase] * train) for phase in PHASES}
+        """Rough number of samples trained on in each phase."""
+        train = len(self.data.parts["train"])
+        return {phase: epochs * train for phase, epochs in self.epochs.items()}
 
     @property
     def planned(self) -> dict[str, dict[str, float]]:

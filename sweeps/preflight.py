@@ -15,10 +15,11 @@ from torch import nn
 
 from mu import forget
 from mu.data import Dataset, load
+from mu.data.decode import DataMissing
 from mu.models import checkpoints
 from mu.problem import Problem
 from mu.ranking import early_epochs
-from sweeps.errors import StudyError
+from sweeps.errors import DataMissingError, StudyError
 from sweeps.study.methods import MethodConfig
 from sweeps.study.study import Study
 
@@ -27,11 +28,14 @@ def load_data(study: Study, where: str, cache: Path | None = None) -> Dataset:
     """Load the study's data, and check every forget request and the model against it.
 
     Raises:
+        DataMissingError: The data is not on this machine.
         StudyError: The data cannot be loaded; a request selects nothing, everything, or an unknown class; or the
             model, or a checkpoint of it, does not fit the data.
     """
     try:
         data = load(study.data, cache)
+    except DataMissing as error:
+        raise DataMissingError(f"{where}: {error}") from error
     except ValueError as error:
         raise StudyError(f"{where}: {error}") from error
     stand_ins: dict[str, Problem] = {}

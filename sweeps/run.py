@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from mu.failing import Cell, failing_cells
 from mu.record import REFERENCE_ROLES
 from sweeps.audit import audit_cells, audits_left
 from sweeps.job_sources import StudySource, decide
@@ -62,6 +64,12 @@ class Sweep:
             results.drop_partial_line(journal)
         location = locations.optuna or str(journal)
         self.cells = Cells(plan, location, study_results.records.values())
+        for cell in self._failing:
+            self.cells.end(cell)
+
+    @property
+    def _failing(self) -> Collection[Cell]:
+        return failing_cells(self.results.records.values(), self.plan.study.max_failures)
 
     @property
     def done(self) -> bool:
@@ -78,10 +86,12 @@ class Sweep:
             return False
         if self.cells.remaining(not self.ledger.search_ended):
             return False
-        decisions = decide(plan, recorded.values(), plan.cells)
+        failing = self._failing
+        whole = [cell for cell in plan.cells if cell not in failing]
+        decisions = decide(plan, recorded.values(), whole)
         chosen = {cell: one.chosen.knobs for cell, one in decisions.items() if one.chosen}
         jobs = [*plan.finalist_jobs(decisions), *plan.final_jobs(chosen)]
-        if not all(job.key in recorded for job in jobs):
+        if not all(job.key in recorded for job in jobs if job.cell not in failing):
             return False
         return not audits_left(plan, recorded, chosen)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mu.problem import Problem
@@ -59,6 +59,7 @@ class TwoSlots:
     """Room for two trials; work for references takes the place of `size` of them."""
 
     size: float = 1.0
+    noted: list[tuple[str, str]] = field(default_factory=list)
 
     def wanted(self) -> float:
         return 2
@@ -71,6 +72,15 @@ class TwoSlots:
 
     def note_left(self, left: int) -> None:
         self.known_left = left
+
+    def placement(self, job: Job) -> dict[str, Any]:
+        return {"strategy": "PACK"}
+
+    def worked(self, actor: str) -> None:
+        self.noted.append((actor, "worked"))
+
+    def lost(self, actor: str, job: Job) -> None:
+        self.noted.append((actor, job.key))
 
 
 def report(searcher: JobSearcher, trial: str) -> None:

@@ -17,7 +17,7 @@ LAYERS = (
     ("sweeps.errors", "sweeps.phases"),
     ("sweeps.study",),
     ("sweeps.state",),
-    ("sweeps.plan", "sweeps.study_line"),
+    ("sweeps.outline", "sweeps.plan", "sweeps.study_line"),
     ("sweeps.search", "sweeps.workers", "sweeps.tracking"),
     (
         "sweeps.audit",

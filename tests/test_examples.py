@@ -106,9 +106,15 @@ def test_the_study_of_a_folder_checks_its_images(
     shown = studies.here(tmp_path, "run", study, "-o", f"data.root={root}", "--dry-run")
     assert shown.returncode == 0, shown.stderr
     assert all(name in shown.stdout for name in ("finetune", "natmu", "ssd"))
-    missing = studies.here(tmp_path, "run", study, "-o", "data.root=elsewhere", "--dry-run")
+    missing = studies.here(tmp_path, "run", study, "-o", "data.root=elsewhere")
     assert missing.returncode == 2
     assert "elsewhere" in missing.stderr
+    planned = studies.here(tmp_path, "run", study, "-o", "data.root=elsewhere", "--dry-run")
+    assert planned.returncode == 0, planned.stderr
+    assert "data.root: elsewhere does not exist" in planned.stdout
+    assert "slots of" in shown.stdout and "slots of" not in planned.stdout
+    for line in shown.stdout.splitlines()[:4]:
+        assert line in planned.stdout
 
 
 @pytest.mark.slow

@@ -24,6 +24,10 @@ Files = Mapping[str, Sequence[tuple[str, int]]]
 """Part (`train` or `test`) to its files: relative name and label of each."""
 
 
+class DataMissing(ValueError):
+    """The files of a data set are not on this machine, where they may be right on another."""
+
+
 @dataclass(frozen=True)
 class Source:
     """Files below a folder or inside a .zip, read in memory: nothing is ever extracted to a path.
@@ -51,7 +55,7 @@ def open_source(root: Path) -> Source:
         names = (p.relative_to(root).as_posix() for p in root.rglob("*"))
         return folder_source(root, tuple(sorted(filter(_is_image, names))))
     if not root.exists():
-        raise ValueError(f"data.root: {root} does not exist")
+        raise DataMissing(f"data.root: {root} does not exist")
     if not zipfile.is_zipfile(root):
         raise ValueError(f"data.root: {root} is neither a folder nor a .zip file")
     archive = zipfile.ZipFile(root)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mu.data.decode import Source, decoded, open_source
+from mu.data.decode import DataMissing, Source, decoded, open_source
 from mu.data.sampling import stratified_cut
 from mu.data.spec import DataSpec, Raw
 from mu.vision import datasets as torchvision_datasets
@@ -101,7 +101,7 @@ def tiny_imagenet(spec: DataSpec, cache: Path) -> Raw:
         root = next(root.glob("tiny-imagenet-200.zip"), root)
     other = f"get tiny-imagenet-200.zip from {TINY_URL}, or set data.download: true"
     if not root.exists():
-        raise ValueError(f"data.root: {root} does not exist; {other}")
+        raise DataMissing(f"data.root: {root} does not exist; {other}")
     source = open_source(root)
     prefix = next(
         (m[1] for n in source.names if (m := re.match(r"(.*?)train/[^/]+/images/", n))), ""

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mu.checks import not_finite
-from mu.data.decode import digest, make_entry
+from mu.data.decode import DataMissing, digest, make_entry
 
 Labelled = tuple[NDArray[Any], NDArray[np.int64]]
 COMMON = ("name", "subset", "val", "twin", "superclasses", "reserve")
@@ -120,7 +120,7 @@ class Loader:
 def require(
     spec: DataSpec, root: Path, names: Iterable[str], where: str, downloads: bool = True
 ) -> None:
-    """Raise ValueError unless all files are there.
+    """Raise DataMissing unless all files are there.
 
     Args:
         names: Relative names of files, or, with a slash at the end, of folders.
@@ -128,7 +128,7 @@ def require(
         downloads: Whether `data.download: true` is another way.
 
     Raises:
-        ValueError: The message names what is missing, and where to get it.
+        DataMissing: The message names what is missing, and where to get it.
     """
     missing = [
         name
@@ -139,7 +139,7 @@ def require(
         shown = ", ".join(missing[:4]) + (f" and {len(missing) - 4} more" if missing[4:] else "")
         other = ", or set data.download: true" if downloads else ""
         state = "" if root.exists() else " (there is no such folder)"
-        raise ValueError(
+        raise DataMissing(
             f"data.root: {root}{state}: {spec.name} is not complete there, "
             f"{shown} {'is' if len(missing) == 1 else 'are'} missing; {where}{other}"
         )

@@ -29,6 +29,8 @@ from sweeps.study.search import Search
 from sweeps.study.space import Range
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
+optuna.logging.disable_default_handler()
+optuna.logging.enable_propagation()  # to run.log, and to the console in our own form
 ORIGIN = "origin"
 """Attribute of a trial in Optuna's storage; see ``mu.record.TrialRecord``."""
 
@@ -170,6 +172,12 @@ class Cells:
         state, seeds = self._cells[cell], len(self.plan.study.seeds.search)
         fresh = max(0, state.trials - state.asked) * seeds if more else 0
         return len(state.waiting) + fresh
+
+    def end(self, cell: Cell) -> None:
+        """Hand out no more jobs of a cell. What it was asked for and did not run is asked for by the next run."""
+        state = self._cells[cell]
+        state.waiting.clear()
+        state.trials = state.asked
 
     def next(self, more: bool = True, forgets: Collection[str] | None = None) -> Job | None:
         """Return the next job; None when there is none.

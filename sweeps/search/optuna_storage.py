@@ -19,7 +19,8 @@ from sweeps.state.credentials import database_url, hide
 
 logger = logging.getLogger(__name__)
 OUTAGE_SECONDS = 1800.0
-"""How long a running sweep waits for its database before it ends. Trials that run go on meanwhile."""
+"""How long a running sweep waits for its database before it ends. The driver does nothing else meanwhile, so that trials
+which run stop at their next report."""
 PAUSE_SECONDS = 1.0
 CONNECTION = {
     "connect_timeout": 10,
@@ -121,7 +122,7 @@ def _patiently(method: Callable[..., Any]) -> Callable[..., Any]:
                 if time.monotonic() - began > OUTAGE_SECONDS:
                     raise SweepError(f"Optuna's database stays away: {reason}") from error
                 if not tried:
-                    logger.warning("Optuna's database is away, the search waits: %s", reason)
+                    logger.warning("Optuna's database is away, the study waits: %s", reason)
                 tried += 1
                 time.sleep(PAUSE_SECONDS)
 

@@ -118,6 +118,9 @@ class RunSettings(Section):
     """What trials and trainings occupy."""
     trial_timeout: Limit = None
     """Seconds after which a trial is ended, and recorded as `failed`; never when left out."""
+    max_failures: Count | None = 5
+    """A cell ends when its first so many trials all failed; null: never. Five are the authors' own knobs and four draws:
+    where all of these fail, it is hardly the knobs."""
     budget: Annotated[
         Budget, BeforeValidator(lambda value: value or {}, json_schema_input_type=Budget | None)
     ] = Field(default_factory=Budget)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import queue
 import subprocess
@@ -19,8 +20,11 @@ from typing import Any
 
 from mu.record import TrialRecord, trial_line
 
+logger = logging.getLogger(__name__)
 END = "end\n"
 """The last line to the process. Without it the driver was lost, and the next run sends the missing records."""
+LISTEN_SECONDS = 5.0
+"""How long the last words of a process that has ended may take to arrive."""
 CLOSE_SECONDS = 60.0
 """How long the end of a run waits for MLflow."""
 
@@ -48,6 +52,7 @@ class Tracking:
             [sys.executable, "-m", "sweeps.tracking.mlflow_process"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )
@@ -56,6 +61,8 @@ class Tracking:
         self._lines.put(json.dumps({**first, "records": str(records)}) + "\n")
         self._writer = threading.Thread(target=self._write, name="tracking", daemon=True)
         self._writer.start()
+        self._listener = threading.Thread(target=self._listen, name="mlflow warnings", daemon=True)
+        self._listener.start()
 
     def wait(self) -> None:
         """Wait until MLflow has all records so far.
@@ -80,8 +87,23 @@ class Tracking:
             return self._answer().get("unsent")
         finally:
             killer.cancel()
-            self._process.kill()
-            self._process.communicate()
+            self._end()
+
+    def _end(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._listener.join(LISTEN_SECONDS)
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            with contextlib.suppress(BrokenPipeError):  # of a line that it did not take
+                pipe.close()
+
+    def _listen(self) -> None:
+        """Log what the process says, such as warnings of MLflow."""
+        assert self._process.stderr is not None
+        with self._process.stderr as lines:
+            for line in lines:
+                logger.warning("%s", line.rstrip())
 
     def _answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import time
@@ -18,9 +19,13 @@ from rich.text import Text
 
 from mu.record import TrialRecord
 from mu.selection import objective_value
+from sweeps.tracking.run_log import SHOWN
 
+logger = logging.getLogger(__name__)
 LINE_SECONDS = 10.0
 """How often a line is written when the output is not a terminal, and what is left is estimated anew."""
+LACK_SECONDS = 60.0
+"""How often a line is written while no node can hold work that waits."""
 STAGES = {"reference": "references", "search": "search", "final": "report"}
 """Stages of a study, which overlap, to what a line calls them."""
 
@@ -36,6 +41,7 @@ class Progress:
 
     Attributes:
         capacity: Tells how many jobs fit on the cluster at this moment, once it is there.
+        lack: Says what work no node can hold; empty while all work has a place.
         left: Estimates the seconds that are left, or None as long as this cannot be said.
         running_or_waiting: Jobs that run or wait.
     """
@@ -49,10 +55,12 @@ class Progress:
         self.done: Counter[str] = Counter()
         self.running_or_waiting = 0
         self.capacity: Callable[[], int] | None = None
+        self.lack: Callable[[], str] = lambda: ""
         self.left: Callable[[], float | None] = lambda: None
         self.counts: Counter[str] = Counter()
         self.best: dict[tuple[str, str], tuple[float, int]] = {}
         self._last_line = self._estimated = 0.0
+        self._stage_ended = False
         self._estimate: float | None = None
         self._live: Live | None = None
         self._lock = threading.Lock()
@@ -78,6 +86,7 @@ class Progress:
     def say(self, text: str) -> None:
         """Print a line of its own."""
         self.console.print(f"{self.study}: {text}", highlight=False, soft_wrap=True)
+        logger.info("%s: %s", self.study, text, extra=SHOWN)
 
     @property
     def running(self) -> int:
@@ -88,7 +97,12 @@ class Progress:
     def started(self) -> None:
         """Count a job that runs or waits. A line is due here rather than at an end, when its slot is empty."""
         self.running_or_waiting += 1
-        self._line()
+        self._line(force=self._stage_ended)
+
+    def looked(self) -> None:
+        """Write a line from time to time while work has no place, since nothing may start or end then."""
+        if self.lack() and time.monotonic() - self._last_line >= LACK_SECONDS:
+            self._line()
 
     def ended(self, stage: str, record: TrialRecord | None = None) -> None:
         """Count a job that ended, and its record."""
@@ -97,7 +111,12 @@ class Progress:
             self.running_or_waiting = max(0, self.running_or_waiting - 1)
         if record is not None:
             self.note(record)
-        self._line(force=self.done[stage] == self.expected[stage])
+        self._stage_ended |= self.done[stage] == self.expected[stage]
+        left = sum(self.expected.values()) - sum(self.done.values())
+        if (
+            left <= self.running_or_waiting
+        ):  # else another job starts at once, and the line is due then
+            self._line(force=self._stage_ended)
 
     def note(self, record: TrialRecord) -> None:
         """Count a record, also one from an earlier run."""
@@ -118,10 +137,13 @@ class Progress:
 
     def _line(self, force: bool = False) -> None:
         now = time.monotonic()
-        if self.console.is_terminal or (not force and now - self._last_line < LINE_SECONDS):
+        if not force and now - self._last_line < LINE_SECONDS:
             return
-        self._last_line = now
-        self.console.print(self._summary(), highlight=False, soft_wrap=True)
+        self._last_line, self._stage_ended = now, False
+        summary = self._summary()
+        logger.info("%s", summary, extra=SHOWN)
+        if not self.console.is_terminal:
+            self.console.print(summary, highlight=False, soft_wrap=True)
 
     def _summary(self) -> str:
         stages = ", ".join(
@@ -139,6 +161,7 @@ class Progress:
             + (f", {self.running} running" if self.running else "")
             + (f", {trouble}" if trouble else "")
             + (self._left() if self.running else "")
+            + (f"; {lack}" if (lack := self.lack()) else "")
         )
 
     def view(self) -> RenderableType:

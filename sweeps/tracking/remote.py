@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import shlex
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from sweeps.errors import StudyError, SweepError
 
+ANSWER_SECONDS = 5.0
+"""How long the dashboard may take to answer at all; Ray's client would wait for ever."""
 PAUSE_SECONDS = 0.5
 MODE = "RAY_AUTH_MODE"
 
@@ -48,6 +52,7 @@ def _run(arguments: Sequence[str], address: str) -> str:
     from ray.job_submission import JobStatus, JobSubmissionClient
 
     try:
+        _check_answer(address)
         jobs = JobSubmissionClient(address)
         job = jobs.submit_job(entrypoint=shlex.join(["musweep", *arguments]))
     except (
@@ -61,3 +66,17 @@ def _run(arguments: Sequence[str], address: str) -> str:
     if status is not JobStatus.SUCCEEDED:
         raise SweepError(f"on {address}: {shown.strip() or jobs.get_job_info(job).message}")
     return shown
+
+
+def _check_answer(address: str) -> None:
+    """Raise OSError or HTTPException unless a web server answers, whatever it says."""
+    parts = urlsplit(address)
+    if parts.scheme not in ("http", "https") or parts.hostname is None:
+        return  # Ray has words for this
+    kinds = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
+    connection = kinds[parts.scheme](parts.hostname, parts.port, timeout=ANSWER_SECONDS)
+    try:
+        connection.request("GET", "/api/version")
+        connection.getresponse()
+    finally:
+        connection.close()

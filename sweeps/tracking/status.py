@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mu.choice import choice_of
+from mu.failing import failing_cells, say_failing
 from mu.record import REFERENCE_ROLES, STATUSES, TrialRecord
 from sweeps.phases import trial_phases
 from sweeps.state import costs, results
@@ -42,7 +43,14 @@ def show(
     layout = partial(_table, line, _best(line, records))
     for table in side_by_side(list(line["requests"]), layout, console):
         console.print(table)
-    for text in (_ended(line), _rate(records, live if owner else {}), _cost(line, records, live)):
+    limit = line["definition"].get("max_failures")
+    failing = say_failing(failing_cells(records, limit), limit)
+    for text in (
+        _ended(line),
+        failing,
+        _rate(records, live if owner else {}),
+        _cost(line, records, live),
+    ):
         if text:
             console.print(text, soft_wrap=True, highlight=False)
     for text in failures(records):

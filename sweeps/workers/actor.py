@@ -7,6 +7,7 @@ recent problems on its device. It talks to neither Optuna nor MLflow, and writes
 from __future__ import annotations
 
 import os
+import platform
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
@@ -26,8 +27,10 @@ from mu.problem import Problem, ProblemSpec
 from mu.record import TrialRecord, trial_line
 from mu.split import Split
 from sweeps.plan import Job
+from sweeps.state import code
 from sweeps.state.store import pack
 from sweeps.study.resources import Slot
+from sweeps.workers.job_searcher import REFUSAL
 from sweeps.workers.reference_work import reference_steps
 from sweeps.workers.result import RunningTrial, TrialResult, environment, new_record
 from sweeps.workers.save_timer import SaveTimer
@@ -37,6 +40,7 @@ REPORT_SECONDS = 2.0
 """How often at most a running trial reports; shorter epochs are reported together."""
 KEPT_PROBLEMS = 4
 """Problems whose data an actor keeps on its device."""
+
 
 ProblemName = tuple[str, int]
 """Forget request and seed."""
@@ -78,6 +82,7 @@ class WorkInputs:
         methods: The methods by name.
         trial, reference: What an actor for trials is fitted to, and one for references.
         early_stop, mean_gap_metrics: See ``trial.TrialContext``.
+        code: What the driver runs. Workers must run the same.
     """
 
     study: str
@@ -89,6 +94,7 @@ class WorkInputs:
     reference: WorkerSetup
     early_stop: str
     mean_gap_metrics: tuple[str, ...]
+    code: code.Code
 
     def setup(self, job: Job) -> WorkerSetup:
         """Return what the actor of a job is fitted to."""
@@ -101,6 +107,9 @@ class StudyActor(tune.Trainable):
     def setup(self, config: dict[str, Any], inputs: WorkInputs | None = None) -> None:
         """Prepare the process, once, and take the first job."""
         assert inputs is not None
+        self.refusal = other_code(inputs.code)
+        if self.refusal:
+            return
         self.inputs = inputs
         self.setup_of_jobs = inputs.setup(config["job"])  # Tune reuses an actor for equal resources
         self.device = self.setup_of_jobs.apply()
@@ -125,6 +134,8 @@ class StudyActor(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """Work for a few seconds, or to the end of the job; returns what the driver gets to know of it."""
+        if self.refusal:
+            return {"done": True, REFUSAL: self.refusal}
         if self.steps is None:
             self.steps = self._start()
         until = time.monotonic() + REPORT_SECONDS
@@ -206,6 +217,17 @@ class StudyActor(tune.Trainable):
             ended=ended,
             time_total=ended - self.started,
         )
+
+
+def other_code(drivers: code.Code) -> str:
+    """Return in one line how this process's code differs from the driver's; empty when it is the same."""
+    own = code.running()
+    if own.digest == drivers.digest:
+        return ""
+    return (
+        f"workers on {platform.node()} run musweep {own}, but the driver runs {drivers}: all "
+        "nodes need the same, and it may not change while a study runs"
+    )
 
 
 def _works(device: str) -> bool:

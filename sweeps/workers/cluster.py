@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import ipaddress
+import json
 import logging
 import math
 import os
@@ -16,12 +17,16 @@ from typing import Any
 
 import ray
 
-from sweeps.errors import SweepError
+from sweeps.errors import StudyError, SweepError
 from sweeps.plan import Job
+from sweeps.state import code
 from sweeps.study.resources import Resources, Slot
 from sweeps.workers.demand import Demand
+from sweeps.workers.nodes import NodeWatch
 from sweeps.workers.slots import Slots, ray_resources
 
+JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""Where Ray tells a job that was submitted to it its runtime environment."""
 AHEAD = 1.1
 """How many jobs run or wait for each that fits: what waits fills a slot at once, and a search knows more that asks later."""
 
@@ -34,12 +39,14 @@ class Cluster:
         local: Whether it is this machine alone.
         slots: How many trials fit at once.
         resources: What jobs occupy.
+        nodes: Which nodes lose work.
         demand: What the autoscaler is asked for; None without one.
     """
 
     local: bool
     slots: Slots
     resources: Resources
+    nodes: NodeWatch
     demand: Demand | None = None
 
     def wanted(self) -> float:
@@ -62,6 +69,19 @@ class Cluster:
         """Return the number of trials that would fit in the place of a job."""
         return self.slots.load(self.slot(job))
 
+    def placement(self, job: Job) -> dict[str, Any]:
+        """Return the options of a job's placement group that say on which nodes it may be."""
+        return self.nodes.elsewhere(job.key)
+
+    def worked(self, actor: str) -> None:
+        """Note that an actor has ended a job."""
+        self.nodes.worked(actor)
+
+    def lost(self, actor: str, job: Job) -> None:
+        """Note that an actor was lost with a job. The one node of a local Ray has no other beside it."""
+        if not self.local:
+            self.nodes.lost(actor, job.key)
+
 
 @contextmanager
 def join(address: str | None, resources: Resources) -> Iterator[Cluster]:
@@ -70,38 +90,55 @@ def join(address: str | None, resources: Resources) -> Iterator[Cluster]:
     Without an address, a Ray that this process is connected to already is used, and left as it is.
 
     Raises:
+        StudyError: The cluster cannot be joined.
         SweepError: A Ray that was started here can be reached from other machines.
     """
     local = address is None
     with nullcontext() if local and ray.is_initialized() else _connected(address):
-        for name in ("ray", "ray.tune", "ray.data"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)
-        slots = Slots(resources.trial, resources.concurrent)
+        _quieten()
+        nodes = NodeWatch(resources.trial)
+        slots = Slots(resources.trial, resources.concurrent, resources.references, nodes.avoided)
         demand = None
         if not local:
             demand = Demand(ray_resources(resources.trial), resources.concurrent)
         try:
-            yield Cluster(local, slots, resources, demand)
+            yield Cluster(local, slots, resources, nodes, demand)
         finally:
             slots.close()
             if demand is not None:
                 demand.close()
 
 
+def _quieten() -> None:
+    """Keep what Ray says off the console; ``run.log`` has its warnings."""
+    for name in ("ray", "ray.tune", "ray.data"):
+        logger = logging.getLogger(name)
+        logger.setLevel(logging.WARNING)
+        for handler in logger.handlers:
+            if type(handler).__module__.startswith("ray."):
+                handler.setLevel(logging.CRITICAL)
+
+
 @contextmanager
 def _connected(address: str | None) -> Iterator[None]:
     """Connect this process to a cluster, or start one on this machine when `address` is None."""
     local = address is None
-    options: dict[str, Any] = {"include_dashboard": False} if local else {}
+    options: dict[str, Any] = {"include_dashboard": False} if local else source_code()
     on_sigterm = signal.getsignal(signal.SIGTERM)
     with loopback_only() if local else nullcontext():
-        ray.init(
-            address=address or "local",
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            namespace="musweep",
-            **options,
-        )
+        try:
+            ray.init(
+                address=address or "local",
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                namespace="musweep",
+                **options,
+            )
+        except Exception as error:  # such as of a cluster of another version of Ray or Python
+            if local:
+                raise
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise StudyError(f"--address {address}: cannot be joined: {reason}") from error
     if threading.current_thread() is threading.main_thread():
         # Ray sets a handler of its own, which exits on the spot.
         signal.signal(signal.SIGTERM, on_sigterm)
@@ -111,6 +148,20 @@ def _connected(address: str | None) -> Iterator[None]:
         yield
     finally:
         _shut_down()
+
+
+def source_code() -> dict[str, Any]:
+    """Return the option of ``ray.init`` that gives workers this process's own packages, whatever their nodes have.
+
+    They are uploaded once, some two megabytes, and precede what is installed there. A Ray job that brings modules
+    itself keeps its own: Ray refuses both.
+    """
+    job = json.loads(os.environ.get(JOB_VARIABLE) or "{}").get("runtime_env") or {}
+    if job.get("py_modules"):
+        return {}
+    modules = [str(folder) for folder in code.folders()]
+    own = {"py_modules": modules, "excludes": ["__pycache__"]}
+    return {"runtime_env": {key: value for key, value in own.items() if key not in job}}
 
 
 @contextmanager

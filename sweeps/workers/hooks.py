@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +38,20 @@ class EarlyStopScheduler(FIFOScheduler):
         """Note why a worker was lost, before the searcher hears that it was."""
         path = trial.error_file and Path(trial.error_file)
         lines = path.read_text(errors="replace").strip().splitlines() if path else []
+        running = self.searcher.running.get(trial.trial_id)
+        if running is not None and not running.actor:  # it was lost before it had started
+            running.actor = lost_actor(lines)
         cause = next(filter(out_of_memory, reversed(lines)), None)
         self.searcher.last_words[trial.trial_id] = cause or (lines[-1] if lines else "")
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
+
+
+def lost_actor(lines: Sequence[str]) -> str:
+    """Return Ray's identifier of the actor that an error of Ray is about; empty when it names none."""
+    named = (line.strip().partition("actor_id: ") for line in lines)
+    return next((identifier for before, key, identifier in named if key and not before), "")
 
 
 class TrialCallback(tune.Callback):

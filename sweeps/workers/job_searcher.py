@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ray.tune.search import Searcher
 
 from mu.record import TrialRecord, from_content
+from sweeps.errors import SweepError
 from sweeps.plan import Job
 from sweeps.state.store import unpack
 from sweeps.study.resources import Slot
@@ -21,6 +22,8 @@ from sweeps.workers.curve import CurvePoint
 from sweeps.workers.result import new_record
 
 Arrays = dict[str, NDArray[Any]]
+REFUSAL = "refusal"
+"""Key of the result of a worker that takes no job at all, with its reason, which ends the run."""
 RETRIES = 3
 """How often a job is started again after its worker or node was lost."""
 
@@ -66,6 +69,15 @@ class Room(Protocol):
 
     def note_left(self, left: int) -> None:
         """Take notice of how many jobs run or are left."""
+
+    def placement(self, job: Job) -> Mapping[str, Any]:
+        """Return the options of a job's placement group, beside its size."""
+
+    def worked(self, actor: str) -> None:
+        """Note that an actor has ended a job."""
+
+    def lost(self, actor: str, job: Job) -> None:
+        """Note that an actor was lost with a job, and not for the memory or the time that the job took."""
 
 
 @dataclass
@@ -132,7 +144,8 @@ class JobSearcher(Searcher):
         if job is not None:
             self.running[trial_id] = RunningJob(job, self.room.load(job))
             checkpoint, objects = self._checkpoint(job), dict(self.jobs.objects(job))
-            return {"job": job, "checkpoint": checkpoint, "objects": objects}
+            taken = {"job": job, "checkpoint": checkpoint, "objects": objects}
+            return {**taken, "placement": dict(self.room.placement(job))}
         # A running job may be lost and start again, so that only the end of the last one is the end of the run.
         return None if self.running and self.error is None else Searcher.FINISHED
 
@@ -177,11 +190,15 @@ class JobSearcher(Searcher):
         """Hand the record of an ended trial to the source, or queue the job again when its worker was lost."""
         if self.error is not None:
             del self.running[trial_id]  # the next run of the study runs it again
+        elif result and REFUSAL in result:
+            del self.running[trial_id]
+            self.error = SweepError(result[REFUSAL])
         elif error or not result or "record" not in result:
             words = self.last_words.get(trial_id, "")
             self._lose(trial_id, "memory" if out_of_memory(words) else "infrastructure", words)
         else:
             running = self.running.pop(trial_id)
+            self.room.worked(running.actor)
             record = from_content(json.loads(result["record"]))
             self._end(running.job, record, running.outputs)
 
@@ -223,6 +240,8 @@ class JobSearcher(Searcher):
         self.last_words.pop(trial_id, None)
         self._losses[job.key] += 1
         times = self._losses[job.key]
+        if cause == "infrastructure" and trial_id not in self.overdue:
+            self.room.lost(running.actor, job)
         if trial_id in self.overdue:
             cause, reason = "timeout", f"timeout: it had not ended after {self.timeout_seconds:g} s"
         elif times <= RETRIES:

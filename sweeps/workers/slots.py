@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import ray
 
 from sweeps.study.resources import Slot
 
+logger = logging.getLogger(__name__)
 LOOK_SECONDS = 2.0
 """How often the nodes of the cluster are counted."""
+SHOWN_KINDS = 3
+"""Kinds of nodes that a warning lists."""
 
 
 class Slots:
@@ -19,10 +25,28 @@ class Slots:
     Args:
         slot: What each piece of work occupies.
         limit: Most at once; None is as many as fit.
+        training: What a training occupies, if it is something else.
+        avoided: Returns the nodes that get no work now.
+
+    Attributes:
+        now: How many fit at this moment.
+        most: How many there were at once.
+        lack: Which work no node can hold, and what the nodes have; empty where all work has a place.
+        looked: Is called each time that the nodes were counted.
     """
 
-    def __init__(self, slot: Slot, limit: int | None):
+    def __init__(
+        self,
+        slot: Slot,
+        limit: int | None,
+        training: Slot | None = None,
+        avoided: Callable[[], Collection[str]] = tuple,
+    ):
         self._limit = limit
+        self._avoided = avoided
+        self._work = {"trial": slot, "training": training or slot}
+        self.lack = ""
+        self.looked: Callable[[], None] = lambda: None
         self._lock = threading.Lock()
         self._seconds = 0.0
         self._counted = time.monotonic()
@@ -54,6 +78,7 @@ class Slots:
     def _follow(self) -> None:
         while not self._ended.wait(LOOK_SECONDS):
             self._count()
+            self.looked()
 
     def _count(self) -> None:
         count = self._fit(self._slot)
@@ -64,11 +89,46 @@ class Slots:
             self.most = max(self.most, count)
 
     def _fit(self, slot: Slot) -> int:
-        count = sum(fit(slot, node["Resources"]) for node in ray.nodes() if node["Alive"])
+        avoided = self._avoided()
+        nodes = [
+            node["Resources"]
+            for node in ray.nodes()
+            if node["Alive"] and node["NodeID"] not in avoided
+        ]
+        self._note_lack(nodes)
+        count = sum(fit(slot, node) for node in nodes)
         return count if self._limit is None else min(count, self._limit)
 
+    def _note_lack(self, nodes: Sequence[Mapping[str, float]]) -> None:
+        """Warn of work that no node can hold, once for each change of the nodes: a cluster may still grow."""
+        lacks = (lack(work, slot, nodes) for work, slot in self._work.items())
+        text = next(filter(None, lacks), "")
+        if text and text != self.lack:
+            logger.warning("%s; nothing of this kind starts unless the cluster grows", text)
+        self.lack = text
 
-def fit(slot: Slot, node: dict[str, float]) -> int:
+
+def lack(work: str, slot: Slot, nodes: Sequence[Mapping[str, float]]) -> str:
+    """Return what `work` needs against what the nodes have; an empty text when a node can hold it.
+
+    Args:
+        nodes: Resources of each node, by Ray's names.
+    """
+    if any(fit(slot, node) for node in nodes):
+        return ""
+    needed = ray_resources(slot)
+
+    def amounts(of: Mapping[str, float]) -> str:
+        return ", ".join(f"{of.get(name, 0.0):g} {name}" for name in needed)
+
+    kinds = Counter(amounts(node) for node in nodes)
+    there = "; ".join(f"{count} x {kind}" for kind, count in kinds.most_common(SHOWN_KINDS))
+    return f"no node can hold a {work}: it needs {amounts(needed)}, " + (
+        f"the nodes have {there}" if nodes else "there is no node"
+    )
+
+
+def fit(slot: Slot, node: Mapping[str, float]) -> int:
     """Return how many slots a node holds.
 
     Args:

@@ -15,6 +15,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from mu.problem import Problem
 from sweeps.plan import Plan
+from sweeps.state import code
 from sweeps.workers.actor import ProblemName, StudyActor, WorkerSetup, WorkInputs
 from sweeps.workers.cluster import Cluster
 from sweeps.workers.hooks import EarlyStopScheduler, SourceErrorStopper, TrialCallback
@@ -60,6 +61,7 @@ class Workers:
             ),
             early_stop=study.search.early_stop,
             mean_gap_metrics=study.search.mean_gap,
+            code=code.running(),
         )
 
     def put(self, content: Any) -> ray.ObjectRef:
@@ -79,7 +81,8 @@ class Workers:
         inputs = replace(self.inputs, problems=specs)
 
         def resources(config: Mapping[str, Any]) -> tune.PlacementGroupFactory:
-            return tune.PlacementGroupFactory([ray_resources(inputs.setup(config["job"]).slot)])
+            bundle = ray_resources(inputs.setup(config["job"]).slot)
+            return tune.PlacementGroupFactory([bundle], **config["placement"])
 
         trainable = tune.with_resources(tune.with_parameters(StudyActor, inputs=inputs), resources)
         timeout = self.plan.study.trial_timeout

@@ -22,6 +22,8 @@ from studies import counts, numbers, records
 
 from mu import record
 from reports import load
+from sweeps.ledger import in_one_line
+from sweeps.state import code
 from sweeps.state.store import Store
 from sweeps.tracking.mlflow import local_uri
 from sweeps.tracking.mlflow_process import KEY
@@ -103,6 +105,16 @@ def test_the_end_prints_the_table_and_says_where_things_are(finished: Path) -> N
             assert (finished / f"results/tiny/report/tables/{name}.{suffix}").stat().st_size > 0
     assert (finished / "results/tiny/report/index.html").stat().st_size > 0
     assert not list((finished / "results").rglob("*.tmp"))
+
+
+def test_run_log_has_the_end_of_each_trial_and_what_the_console_said(finished: Path) -> None:
+    log = (finished / "results/tiny/run.log").read_text()
+    first = log.splitlines()[0]
+    assert f"musweep run study.yaml: musweep {code.running()}" in first and "torch" in first
+    for each in studies.records(finished / "results/tiny").values():
+        assert log.count(in_one_line(each)) == 1
+    assert "tiny: references 0/" in log or "tiny: references 1/" in log
+    assert "sweeps.launch: Report: " in log
 
 
 def test_running_it_again_does_nothing_and_says_so(

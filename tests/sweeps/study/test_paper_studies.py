@@ -107,6 +107,8 @@ def test_the_cost_of_a_large_network_is_measured_on_few_samples(
         (0.0, 1e-3, [8, 270, 270]),
         (0.0, 10.0, [8, 8]),
         (60.0, 1e-3, [8, 8, 270, 270]),
+        (0.0, 0.1, [8, 64]),  # one step of a whole batch
+        (0.0, 0.5, [8, 8, 40]),  # as much of it as can be waited for
     ):
         seen.clear()
         setting_up, each = costs

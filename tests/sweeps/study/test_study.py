@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import studies
+import torch
 import yaml
 from torch import nn
 from toy import toy_problem
@@ -16,7 +17,7 @@ from toy import toy_problem
 from mu import methods
 from mu.models.architectures import MODELS, Shape
 from mu.problem import weights_of
-from sweeps import preflight
+from sweeps import estimate, preflight
 from sweeps.__main__ import main
 from sweeps.errors import StudyError
 from sweeps.phases import Run
@@ -695,7 +696,59 @@ def test_dry_run_prints_the_plan_and_writes_nothing(
     assert "tiny: 4 cells" in shown
     for phase, count in {"reference": 12, "search": 12, "confirm": 8, "transfer": 4}.items():
         assert any(line.split()[:2] == [phase, str(count)] for line in shown.splitlines())
+    assert " on one slot, " in shown and " slots of 1 CPU of this machine." in " ".join(
+        shown.split()
+    )
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_dry_run_for_gpus_that_are_not_here_gives_no_figure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    path = studies.write(tmp_path, studies.tiny(resources={"gpus": 0.25}))
+    assert main(["run", str(path), "--dry-run"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "search 12 finalist 0 " in shown, "the numbers of trials stand alone"
+    assert "No estimate: a trial needs 0.25 gpus, and this machine has 0." in shown
+    assert " min" not in shown and " h " not in shown
+
+
+def test_dry_run_without_the_data_prints_the_study_s_own_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MUSWEEP_CACHE", str(tmp_path / "cache"))
+    study = studies.tiny(data={"name": "cifar10", "root": str(tmp_path / "absent")})
+    path = studies.write(tmp_path, study)
+    assert main(["run", str(path), "--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    for phase, count in {"reference": 12, "search": 12, "confirm": 8, "transfer": 4}.items():
+        assert any(line.split() == [phase, str(count)] for line in shown.splitlines())
+    assert "Without its data nothing is checked against it, and nothing estimated: " in shown
+    assert "absent" in shown
+    assert main(["run", str(path)]) == 2, "only a dry run does without"
+    damaged = studies.tiny(data={"name": "digits", "subset": 10**6})
+    assert main(["run", str(studies.write(tmp_path, damaged)), "--dry-run"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("resources", "gpus", "words"),
+    [
+        ({"cpus": 2}, 0, (4, "4 slots of 2 CPU")),
+        ({"cpus": 2, "concurrent": 3}, 0, (3, "3 of 4 slots of 2 CPU (resources.concurrent)")),
+        ({"gpus": 0.25}, 2, (2, "2 x 1 GPU (H100)")),
+        ({"gpus": 2}, 5, (2, "2 x 2 GPU (H100)")),
+    ],
+)
+def test_the_time_is_for_what_this_machine_has_by_name(
+    monkeypatch: pytest.MonkeyPatch, resources: dict[str, Any], gpus: int, words: tuple[int, str]
+) -> None:
+    monkeypatch.setattr(estimate.os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "H100")
+    wanted = study.parse(studies.tiny(resources=resources), "study.yaml")
+    assert estimate.slots_here(wanted) == words
+    assert estimate.not_here(wanted) == ""
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,11 @@ import pytest
 
 from mu.record import from_content
 from sweeps.plan import Job
+from sweeps.state.code import Code
 from sweeps.state.store import unpack
 from sweeps.workers import actor
 from sweeps.workers.actor import StudyActor
+from sweeps.workers.job_searcher import REFUSAL
 from sweeps.workers.result import RunningTrial
 
 JOB = Job("k0", "search", "some", "jit", 7, {"lr": 0.1}, 3)
@@ -100,3 +102,17 @@ def test_an_actor_whose_device_is_broken_ends_itself_before_the_next_trial(
     with pytest.raises(SystemExit):
         trial.reset_config({})
     assert ended == [1]
+
+
+def test_a_worker_with_other_code_than_the_driver_s_names_both_and_takes_no_job(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    here, there = Code("0.2", "aaaa"), Code("0.1", "bbbb")
+    monkeypatch.setattr(actor.code, "running", lambda: there)
+    monkeypatch.setattr(actor.platform, "node", lambda: "node7")
+    refused: Any = object.__new__(StudyActor)
+    refused.setup({"job": JOB}, SimpleNamespace(code=here))
+    line = "workers on node7 run musweep 0.1 (source bbbb), but the driver runs 0.2 (source aaaa)"
+    result = refused.step()
+    assert result["done"] and result[REFUSAL].startswith(line) and "\n" not in result[REFUSAL]
+    assert actor.other_code(Code("another release of the same source", "bbbb")) == ""

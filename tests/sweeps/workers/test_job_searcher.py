@@ -9,9 +9,10 @@ from job_source import Source, TwoSlots, lost_worker, report
 from ray.tune.search import Searcher
 
 from mu.record import TrialRecord
+from sweeps.errors import SweepError
 from sweeps.ledger import runs_again
 from sweeps.study.resources import Resources, RunSettings
-from sweeps.workers.job_searcher import RETRIES, JobSearcher
+from sweeps.workers.job_searcher import REFUSAL, RETRIES, JobSearcher
 
 
 def test_no_more_run_than_are_wanted_and_the_end_is_the_last_one(
@@ -43,6 +44,7 @@ def test_a_job_comes_with_what_it_needs(searcher: JobSearcher) -> None:
     taken = searcher.suggest("a")
     assert taken["objects"] == {"scores": "scores of k0"}
     assert taken["checkpoint"] is None
+    assert taken["placement"] == {"strategy": "PACK"}
 
 
 def test_lost_attempts_are_billed_to_the_job(
@@ -152,3 +154,12 @@ def test_what_is_repeated_by_the_next_run(cause: str, operation: RunSettings, ag
     """What was lost, and what a limit ended that is another now."""
     assert runs_again(replace(RECORD, cause=cause, time_total=5.1), operation) is again
     assert not runs_again(replace(RECORD, status="finished"), operation)
+
+
+def test_a_worker_that_takes_no_job_ends_the_run_with_its_reason(
+    searcher: JobSearcher, source: Source
+) -> None:
+    searcher.suggest("a")
+    searcher.on_trial_complete("a", {"done": True, REFUSAL: "workers run something else"})
+    assert isinstance(searcher.error, SweepError) and str(searcher.error).startswith("workers run")
+    assert searcher.suggest("b") == Searcher.FINISHED and source.records == []
