@@ -24,7 +24,7 @@ class TrialRecord:
     """One ended trial.
 
     Args:
-        key: Content key: problem, method, knobs, phase and number. A finished key never runs again.
+        key: Content key: problem, cell, knobs, number and source. A finished key never runs again.
         phase: Name of the phase of its study, such as `search` or `confirm`.
         forget: Name of the forget request.
         method: Name of the method, or `original` / `retrain` in the reference phase.
@@ -36,6 +36,11 @@ class TrialRecord:
         origin: Where the knobs of a search trial come from: `defaults`, the authors' own; the results folder of an
             earlier study; empty when the sampler drew them.
         source: Request whose tuned knobs were used; transfer phase only.
+        problem: Content key of the problem.
+        cell: Content key of all else that decides its numbers, but for knobs and number: the method's code, and what
+            its phase asks for (in the search: ranges, objective, sampler and seeds). Trials are compared
+            only with those of the same key.
+        code: Digest of the method's code with which it ran (see ``mu.source``).
         reason: Why the trial did not finish; the traceback of a failed one.
         cause: Of a failed trial, one of ``CAUSES``: the method raised an `exception`; it needed more `memory` than
             it had; it took longer than the study's `timeout`; its worker was lost each time, `infrastructure`,
@@ -68,6 +73,9 @@ class TrialRecord:
     role: str = ""
     origin: str = ""
     source: str | None = None
+    problem: str = ""
+    cell: str = ""
+    code: str = ""
     reason: str = ""
     cause: str = ""
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mu import record, selection
+from mu import selection
 from mu.choice import Decision, choice_of
+from mu.current import read_current
 from mu.metrics import AVG_GAP_NATMU
 from mu.record import TrialRecord
 from mu.selection import Candidate, References
@@ -206,7 +207,7 @@ def read(study_dir: Path) -> RecordedStudy:
     path = study_dir / "trials.jsonl"
     if not path.is_file():
         raise ValueError(f"{path}: there is no such file; a study's folder must hold one")
-    line, records = record.read(path)
+    line, records = read_current(path)
     if not line and not records:
         raise ValueError(f"{path}: is empty; it must hold at least the line of a started study")
     return assemble(line, records, _summary(study_dir / "summary.json"), study_dir.resolve().name)
@@ -308,7 +309,7 @@ def _runs(
         if known and r.seed in seeds:
             cells[r.phase, r.forget, r.method, r.source or ""].append(r)
     return {
-        (phase, forget, method, source): _current(
+        (phase, forget, method, source): _latest(
             ended,
             None
             if phase in ("reference", "default")
@@ -319,7 +320,7 @@ def _runs(
     }
 
 
-def _current(
+def _latest(
     ended: Sequence[TrialRecord], chosen: Candidate | None, changed: Mapping[str, Any]
 ) -> Runs:
     """The runs of a cell with the chosen knobs, or while there are none those with the latest knobs."""

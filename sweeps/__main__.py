@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mu import record
+from mu.current import read_current
 from sweeps.errors import StudyError, SweepError
 from sweeps.state import credentials, results
 from sweeps.state.credentials import hide
@@ -130,6 +131,10 @@ def _add_run(commands: Any) -> None:
     )  # fmt: skip
     run.add_argument("--methods-path", type=_path, help="folder with methods of your own")
     run.add_argument("--code-path", type=_path, help="folder with modules of your own models")
+    run.add_argument(
+        "--accept-code-change", action="store_true",
+        help="keep trials of methods whose code has changed since",
+    )  # fmt: skip
     run.add_argument("--dry-run", action="store_true", help="print what would run, and stop")
     run.add_argument(
         "-o", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
@@ -258,7 +263,7 @@ def _sync(options: argparse.Namespace) -> int:
     line, records = _read(options.folder)
     uri = options.tracking_uri or local_uri(options.folder)
     try:
-        tracker = Tracker(uri, line["study"])
+        tracker = Tracker(uri, (line["study"], line.get("uuid", "")))
         tracker.facts = describe(line)
         sent = tracker.sync(records)
         tracker.close()
@@ -273,7 +278,7 @@ def _read(folder: Path) -> tuple[dict[str, Any], list[record.TrialRecord]]:
     if not path.is_file():
         raise StudyError(f"{folder}: there is no {results.TRIALS}; give the folder of a study")
     try:
-        line, records = record.read(path)
+        line, records = read_current(path)
     except ValueError as error:
         raise StudyError(str(error)) from error
     if not line:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from mu.current import audit_cell
 from mu.evaluate import mean_of, population_of
 from mu.keys import content_key
 from mu.metrics import audits
@@ -39,13 +40,14 @@ def audits_left(
             and record.finished
             and record.knobs == best.get(cell)
         }
-        if not all(_audit_key(record) in records for record in confirmed.values()):
+        audited = audit_cell(record.key for record in confirmed.values())
+        if not all(_audit_key(record, audited) in records for record in confirmed.values()):
             left.append(confirmed)
     return left
 
 
-def _audit_key(confirmed: TrialRecord) -> str:
-    return content_key(confirmed.key, "audit")
+def _audit_key(confirmed: TrialRecord, cell: str) -> str:
+    return content_key(confirmed.key, cell)
 
 
 def _audit_cell(
@@ -78,13 +80,15 @@ def _audit_cell(
         test_labels,
         population_of(test_labels),
     )
+    cell = audit_cell(record.key for record in confirmed.values())
     utility = _utility(plan, ledger, [confirmed[seed] for seed in unlearned])
     for seed, values in audit(unlearned, retrained, targets, utility).items():
         now = time.time()
         ledger.record_other(
             replace(
                 confirmed[seed],
-                key=_audit_key(confirmed[seed]),
+                key=_audit_key(confirmed[seed], cell),
+                cell=cell,
                 phase="audit",
                 metrics={"test": values},
                 unavailable={},

@@ -143,15 +143,15 @@ class StudySource:
             self._running[job.forget, job.method] -= 1
         elif job.phase == "finalist":
             self._finalists[job.forget, job.method] -= 1
-        self.checkpoints.drop(job.key)
+        self.checkpoints.drop(job.checkpoint_key)
 
     def load_checkpoint(self, job: Job) -> Arrays | None:
         """Return where an earlier run of the study left a job."""
-        return self.checkpoints.get(job.key)
+        return self.checkpoints.get(job.checkpoint_key)
 
     def save_checkpoint(self, job: Job, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Save where a running job is."""
-        self.checkpoints.put(job.key, arrays)
+        self.checkpoints.put(job.checkpoint_key, arrays)
 
     def behind(self, job: Job, point: CurvePoint) -> bool:
         """Return whether a running job should be stopped."""

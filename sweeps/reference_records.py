@@ -120,6 +120,8 @@ class ReferenceRecorder:
             seed=seed,
             status="finished",
             role=role,
+            problem=problem.key,
+            cell=self.plan.reference_cell(role, seed),
             metrics=values,
             unavailable=one.facts.unavailable,
             confusions=one.facts.confusions if role == "report" else {},

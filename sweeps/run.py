@@ -61,7 +61,8 @@ class Sweep:
         if locations.optuna is None:
             results.drop_partial_line(journal)
         location = locations.optuna or str(journal)
-        self.cells = Cells(plan, location, study_results.records.values())
+        known = study_results.study.get("uuid", "")
+        self.cells = Cells(plan, location, study_results.records.values(), known)
 
     @property
     def done(self) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 
 from mu.data import PARTS
 from mu.keys import content_key
-from sweeps.phases import EPOCHS, PHASES
+from sweeps.phases import EPOCHS, PHASES, trial_phases
 from sweeps.plan import Plan
 
 LIBRARIES = ("musweep", "torch", "numpy", "ray", "optuna", "mlflow", "scikit-learn")
@@ -47,8 +47,20 @@ def study_line(plan: Plan) -> dict[str, Any]:
                 "has_epochs": EPOCHS in config.fixed,
                 "knobs": dict(config.fixed),
                 "trials": study.trials(config.name),
+                "forget": list(config.forget),
+                "code": plan.code[config.name],
+                "counts_as": plan.counts_as[config.name],
+                "cells": {phase: plan.cell_key(phase, config.name) for phase in trial_phases()},
             }
             for config in study.methods
+        },
+        "problems": {
+            name: {str(seed): plan.problem(name, seed).key for seed in plan.every_seed}
+            for name in study.forget
+        },
+        "references": {
+            role: {str(seed): plan.reference_cell(role, seed) for seed in seeds}
+            for role, seeds in plan.seeds.items()
         },
         "published": [asdict(number) for number in study.published],
         "planned": plan.planned,

@@ -34,12 +34,15 @@ from mlflow.tracking import MlflowClient
 from sqlalchemy import event
 from sqlalchemy.engine import Engine, make_url
 
-from mu.record import TrialRecord, from_content, read
+from mu.current import read_current
+from mu.record import TrialRecord, from_content
 from sweeps.state.credentials import database_url
 from sweeps.tracking.mlflow import END
 
 logger = logging.getLogger(__name__)
 KEY = "musweep.key"
+STUDY = "musweep.study"
+"""Tag with the UUID of the study that a run is of: studies of one name share an experiment."""
 PARENT = "musweep.parent"
 STATUS = {"finished": "FINISHED", "stopped": "KILLED", "diverged": "FAILED", "failed": "FAILED"}
 AWAY_SECONDS = 10.0
@@ -52,33 +55,34 @@ PORTS = {"postgres": 5432, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
 class Tracker:
-    """The experiment of one study in MLflow.
+    """The runs of one study in MLflow.
 
     Args:
         uri: Tracking URI: an MLflow server or a database.
-        study: Name of the study, which is the experiment's.
+        study: Name of the study, which is the experiment's, and its UUID, which its runs carry as a tag.
         artifacts: Where artifacts of a new experiment go; None leaves it to the server.
 
     Raises:
         mlflow.exceptions.MlflowException, OSError: The store cannot be written to.
     """
 
-    def __init__(self, uri: str, study: str, artifacts: str | None = None):
+    def __init__(self, uri: str, study: tuple[str, str], artifacts: str | None = None):
         logging.getLogger("mlflow").setLevel(logging.ERROR)
         logging.getLogger("alembic").setLevel(logging.ERROR)
-        self.study = study
+        self.study, self.study_id = study
         _check_reachable(uri)
         _write_ahead(uri)
         self.client = MlflowClient(database_url(uri))
-        experiment = self.client.get_experiment_by_name(study)
+        name = self.study
+        experiment = self.client.get_experiment_by_name(name)
         if experiment is None:
-            self.experiment = self.client.create_experiment(study, artifact_location=artifacts)
+            self.experiment = self.client.create_experiment(name, artifact_location=artifacts)
         else:
             self.experiment = experiment.experiment_id
         # The kind of experiment that the UI shows training runs and their curves for.
         kind = ("mlflow.experimentKind", "custom_model_development")
         self.client.set_experiment_tag(self.experiment, *kind)
-        self._parents: dict[tuple[str, str, str], str] = {}
+        self._parents: dict[tuple[str, ...], str] = {}
         self._replaced: dict[str, str] = {}
 
     def close(self) -> None:
@@ -104,12 +108,16 @@ class Tracker:
         known: dict[str, int] = {}
         token = None
         while True:
-            page = self.client.search_runs([self.experiment], max_results=5000, page_token=token)
+            page = self.client.search_runs(
+                [self.experiment],
+                f"tags.`{STUDY}` = '{self.study_id}'",
+                max_results=5000,
+                page_token=token,
+            )
             for run in page:
                 tags = run.data.tags
                 if PARENT in tags:
-                    phase, forget, method = tags[PARENT].split("|")
-                    self._parents[phase, forget, method] = run.info.run_id
+                    self._parents[tuple(tags[PARENT].split("|"))] = run.info.run_id
                 elif KEY not in tags:
                     continue
                 elif run.info.status == "RUNNING" or tags[KEY] in known:
@@ -127,7 +135,7 @@ class Tracker:
         tags = {
             KEY: record.key,
             "mlflow.parentRunId": parent,
-            **self._tags(record.phase, record.forget, record.method),
+            **self._tags(record),
             "seed": str(record.seed),
             "status": record.status,
             **({"source": record.source} if record.source else {}),
@@ -153,14 +161,26 @@ class Tracker:
         if replaced is not None:
             self.client.delete_run(replaced)
 
-    def _tags(self, phase: str, forget: str, method: str) -> dict[str, str]:
+    def _tags(self, record: TrialRecord) -> dict[str, str]:
         shared = {name: self.facts[name] for name in ("data", "model") if name in self.facts}
-        return {"study": self.study, "phase": phase, "forget": forget, "method": method, **shared}
+        return {
+            STUDY: self.study_id,
+            "study": self.study,
+            "phase": record.phase,
+            "forget": record.forget,
+            "method": record.method,
+            **shared,
+        }
 
     def _parent(self, record: TrialRecord) -> str:
-        names = (record.phase, record.forget, record.method)
+        names: tuple[str, ...] = (record.phase, record.forget, record.method)
+        if record.phase not in ("reference", "audit") and record.cell:
+            names = (
+                *names,
+                record.cell,
+            )  # trials of a cell that has changed are not beside earlier ones
         if names not in self._parents:
-            tags = {PARENT: "|".join(names), **self._tags(*names), **self.facts}
+            tags = {PARENT: "|".join(names), **self._tags(record), **self.facts}
             run = self.client.create_run(
                 self.experiment,
                 start_time=_milliseconds(record.started),
@@ -277,9 +297,10 @@ def main(lines: TextIO, answers: TextIO) -> None:
 
     given = json.loads(lines.readline())
     try:
-        tracker = Tracker(given["uri"], given["study"], given["artifacts"])
+        name, study_id = given["study"]
+        tracker = Tracker(given["uri"], (name, study_id), given["artifacts"])
         tracker.facts = given["facts"]
-        tracker.sync(read(Path(given["records"]))[1])
+        tracker.sync(read_current(Path(given["records"]))[1])
     except Exception as error:
         answer(error=str(error).splitlines()[0])
         return

@@ -11,7 +11,7 @@ import pytest
 
 from mu.record import TrialRecord, to_line, trial_line, write
 from sweeps.tracking.mlflow import Tracking, local_uri
-from sweeps.tracking.mlflow_process import KEY, MAX_FAILED, PARENT, Sender, Tracker
+from sweeps.tracking.mlflow_process import KEY, MAX_FAILED, PARENT, STUDY, Sender, Tracker
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def runs(tracker: Tracker) -> list[Any]:
 
 
 def test_a_record_becomes_a_nested_run_with_its_curve(uri: str) -> None:
-    tracker = Tracker(uri, "nested")
+    tracker = Tracker(uri, ("nested", "id"))
     tracker.facts = {"model": "small_cnn"}
     tracker.send(record("k1"))
     tracker.close()
@@ -66,7 +66,7 @@ def test_a_record_becomes_a_nested_run_with_its_curve(uri: str) -> None:
 
 
 def test_ends_are_told_apart(uri: str) -> None:
-    tracker = Tracker(uri, "ends")
+    tracker = Tracker(uri, ("ends", "id"))
     for status in ("finished", "stopped", "diverged", "failed"):
         tracker.send(record(status, status))
     by_key = {run.data.tags.get(KEY): run for run in runs(tracker)}
@@ -78,9 +78,9 @@ def test_ends_are_told_apart(uri: str) -> None:
 
 
 def test_sync_sends_what_is_missing_and_nothing_twice(uri: str) -> None:
-    first = Tracker(uri, "synced")
+    first = Tracker(uri, ("synced", "id"))
     first.send(record("a"))
-    again = Tracker(uri, "synced")
+    again = Tracker(uri, ("synced", "id"))
     assert again.sync([record("a"), record("b")]) == 1
     assert again.sync([record("a"), record("b")]) == 0
     keys = [run.data.tags.get(KEY) for run in runs(again)]
@@ -89,8 +89,8 @@ def test_sync_sends_what_is_missing_and_nothing_twice(uri: str) -> None:
 
 
 def test_a_run_cut_short_is_sent_again(uri: str) -> None:
-    tracker = Tracker(uri, "cut")
-    tracker.client.create_run(tracker.experiment, tags={KEY: "a"})
+    tracker = Tracker(uri, ("cut", "id"))
+    tracker.client.create_run(tracker.experiment, tags={KEY: "a", STUDY: "id"})
     assert tracker.sync([record("a")]) == 1
     (whole,) = [run for run in runs(tracker) if run.data.tags.get(KEY) == "a"]
     assert whole.info.status == "FINISHED"
@@ -99,7 +99,7 @@ def test_a_run_cut_short_is_sent_again(uri: str) -> None:
 def test_what_a_store_did_not_take_is_kept_and_sent_when_it_is_back(
     uri: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    tracker = Tracker(uri, "away")
+    tracker = Tracker(uri, ("away", "id"))
     sender, tried = Sender(tracker), []
 
     def gone(*_: Any, **__: Any) -> None:
@@ -121,9 +121,9 @@ def test_what_a_store_did_not_take_is_kept_and_sent_when_it_is_back(
 
 
 def start(uri: str, folder: Path, study: str, *known: TrialRecord) -> Tracking:
-    lines = [to_line("study", {"study": study}), *map(trial_line, known)]
+    lines = [to_line("study", {"study": study, "uuid": "id"}), *map(trial_line, known)]
     write(folder / "trials.jsonl", lines)
-    return Tracking(uri, study, {"model": "m"}, folder / "trials.jsonl")
+    return Tracking(uri, (study, "id"), {"model": "m"}, folder / "trials.jsonl")
 
 
 def test_records_go_through_a_process_of_their_own(uri: str, tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_records_go_through_a_process_of_their_own(uri: str, tmp_path: Path) -> 
     for key in "bc":
         tracking.put(record(key, metrics={"val": {"acc_forget": math.nan}}))
     assert tracking.close() == 0
-    found = runs(Tracker(uri, "process"))
+    found = runs(Tracker(uri, ("process", "id")))
     assert sorted(run.data.tags.get(KEY, "") for run in found) == ["", "a", "b", "c"]
     assert {run.info.status for run in found} == {"FINISHED"}
 
