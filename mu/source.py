@@ -82,7 +82,7 @@ class _Closure:
         """Add statements of a module under a name, and all that they use."""
         if (module, name) in self.texts:
             return
-        self.texts[module, name] = "\n".join(_code(each) for each in body)
+        self.texts[module, name] = "\n".join(filter(None, map(_code, body)))
         for used in sorted({name for each in body for name in _names(each)}):
             self._use(module, source, used)
 
@@ -95,13 +95,15 @@ class _Closure:
 
     def _follow(self, imported: Import) -> None:
         module, name = imported
-        if name is not None and (whole := _own(f"{module}.{name}")) is not None:
-            self.add(f"{module}.{name}", whole, tuple(whole.tree.body), "*")
-        elif (source := _own(module)) is not None:
-            if name is None or name == "*":
-                self.add(module, source, tuple(source.tree.body), "*")
-            else:
-                self._use(module, source, name)
+        source = _own(module)
+        if source is None:
+            return
+        if name is None or name == "*":
+            self.add(module, source, tuple(source.tree.body), "*")
+        elif name in source.definitions or name in source.imports:
+            self._use(module, source, name)
+        elif source.package == module:  # a package, of which `name` may be a module
+            self._follow(Import(f"{module}.{name}", None))
 
 
 def code_digest(path: Path) -> str:
@@ -186,7 +188,8 @@ def _code(statement: ast.stmt) -> str:
             body = getattr(node, name, None)
             if isinstance(body, list):
                 kept = [each for each in body if not _is_text(each)]
-                setattr(node, name, kept or ([ast.Pass()] if body and name == "body" else []))
+                needs_one = body and name == "body" and not isinstance(node, ast.Module)
+                setattr(node, name, kept or ([ast.Pass()] if needs_one else []))
     return ast.unparse(copy)
 
 

@@ -13,7 +13,7 @@ from mu import selection
 from mu.choice import Decision, choice_of
 from mu.current import read_current
 from mu.metrics import AVG_GAP_NATMU
-from mu.record import TrialRecord
+from mu.record import REFERENCE_ROLES, TrialRecord
 from mu.selection import Candidate, References
 
 T = TypeVar("T")
@@ -260,12 +260,13 @@ def assemble(
         for request in requests
         for method in methods
     }
+    phases = _phases(line, records)
     return RecordedStudy(
         name=str(line.get("study") or (records[0].study if records else fallback_name)),
         line=line,
         requests=requests,
         methods=methods,
-        phases=_phases(line, records),
+        phases=phases,
         search_seeds=tuple(search_seeds),
         report_seeds=tuple(report_seeds),
         further_seeds=choice.further_seeds,
@@ -281,7 +282,7 @@ def assemble(
             request.name: selection.references(records, request.name, search_seeds, view)
             for request in requests
         },
-        runs=_runs(records, report_seeds, decisions, epochs),
+        runs=_in_order(_runs(records, report_seeds, decisions, epochs), phases, list(decisions)),
         summary=summary,
     )
 
@@ -318,6 +319,23 @@ def _runs(
         )
         for (phase, forget, method, source), ended in cells.items()
     }
+
+
+def _in_order(
+    runs: dict[tuple[str, str, str, str], Runs],
+    phases: Iterable[str],
+    cells: Sequence[tuple[str, str]],
+) -> dict[tuple[str, str, str, str], Runs]:
+    """Sort runs as the study lists their phases, requests and methods, whichever ended first."""
+    requests = ["", *dict.fromkeys(forget for forget, _ in cells)]
+    methods = [*REFERENCE_ROLES, *dict.fromkeys(method for _, method in cells)]
+    places = [{name: at for at, name in enumerate(names)} for names in (phases, requests, methods)]
+
+    def place(cell: tuple[str, str, str, str]) -> tuple[int, ...]:
+        phase, forget, method, source = cell
+        return places[0][phase], places[1][forget], places[2][method], places[1].get(source, 0)
+
+    return {cell: runs[cell] for cell in sorted(runs, key=place)}
 
 
 def _latest(

@@ -13,8 +13,8 @@ from typing import Any
 from rich.console import Console
 
 from sweeps import preflight, splits
-from sweeps.errors import StudyError, SweepError
 from sweeps.changes import open_results
+from sweeps.errors import StudyError, SweepError
 from sweeps.plan import Plan
 from sweeps.run import Locations, Sweep
 from sweeps.search.earlier import first_knobs

@@ -44,6 +44,19 @@ def test_a_record_is_kept_once(tmp_path: Path, line: dict[str, object]) -> None:
     again.close()
 
 
+def test_the_first_line_of_a_folder_gives_its_study_a_uuid(
+    tmp_path: Path, line: dict[str, object]
+) -> None:
+    ids = []
+    for folder in ("one", "one", "two"):
+        opened = Results(tmp_path / folder)
+        opened.begin(line)
+        ids.append(opened.study["uuid"])
+        opened.close()
+    assert ids[0] == ids[1] != ids[2]
+    assert len(ids[0]) == 32
+
+
 def test_a_line_cut_short_is_dropped_and_the_next_is_whole(
     tmp_path: Path, line: dict[str, object]
 ) -> None:

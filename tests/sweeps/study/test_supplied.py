@@ -23,9 +23,9 @@ from mu.models import checkpoints
 from mu.models.architectures import MODELS
 from sweeps import preflight
 from sweeps.__main__ import main
+from sweeps.changes import open_results
 from sweeps.errors import StudyError
 from sweeps.ledger import Ledger
-from sweeps.changes import open_results
 from sweeps.plan import Plan
 from sweeps.references import References, refuse_guessing
 from sweeps.state import results

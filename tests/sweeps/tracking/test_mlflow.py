@@ -88,6 +88,29 @@ def test_sync_sends_what_is_missing_and_nothing_twice(uri: str) -> None:
     assert keys.count(None) == 1
 
 
+def test_studies_of_one_name_keep_apart_on_one_server(uri: str) -> None:
+    ours, theirs = [record("a"), record("b")], [record("a"), record("c")]
+    assert Tracker(uri, ("shared", "one")).sync(ours) == 2
+    assert Tracker(uri, ("shared", "two")).sync(theirs) == 2
+    again = Tracker(uri, ("shared", "one"))
+    assert again.sync(ours) == 0
+    kept = [(run.data.tags[STUDY], run.data.tags.get(KEY, "")) for run in runs(again)]
+    assert sorted(kept) == [
+        ("one", ""), ("one", "a"), ("one", "b"), ("two", ""), ("two", "a"), ("two", "c"),
+    ]  # fmt: skip
+
+
+def test_trials_of_a_cell_that_changed_have_a_parent_of_their_own(uri: str) -> None:
+    tracker = Tracker(uri, ("changed", "id"))
+    for key, cell in (("a", "before"), ("b", "before"), ("c", "after")):
+        tracker.send(record(key, cell=cell))
+    parents = {
+        run.data.tags.get(KEY): run.data.tags.get("mlflow.parentRunId") for run in runs(tracker)
+    }
+    assert parents["a"] == parents["b"] != parents["c"]
+    assert Tracker(uri, ("changed", "id")).sync([record(key) for key in "abc"]) == 0
+
+
 def test_a_run_cut_short_is_sent_again(uri: str) -> None:
     tracker = Tracker(uri, ("cut", "id"))
     tracker.client.create_run(tracker.experiment, tags={KEY: "a", STUDY: "id"})

@@ -1,0 +1,136 @@
+"""What a study's trials are told apart by: folders, code, ranges, metrics; and that a study that grew is one that began so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import studies
+from whole_study import Ran, run
+
+METHOD = '''"""Own: {doc}.
+
+Paper: none.
+Reference: none.
+Differs: nothing.
+"""
+
+from mu.knobs import Count, Positive
+from mu.training import Hyperparameters, fit
+
+NEEDS = ("retain",)
+
+
+def unlearn(model, split, generator, *, lr: Positive = 0.01, epochs: Count = 1):
+    """{doc}."""
+    given = Hyperparameters(epochs=epochs, batch_size=64, lr={factor} * lr)
+    yield from fit(model, split.retain, generator, given)
+'''
+SPACE = "lr: {low: 1.0e-4, high: 1.0e-1, log: true}\n"
+
+
+def small(**changes: Any) -> dict[str, Any]:
+    """One request, two methods, and nothing that is not needed."""
+    raw = studies.tiny(
+        forget={"some": {"kind": "random", "fraction": 0.1}},
+        methods=["jit", {"name": "finetune", "fix": {"epochs": 1}}],
+        experiments={"defaults": False},
+        metrics={"costly": []},
+        search__trials=2,
+    )
+    for name, value in changes.items():
+        *path, last = name.split("__")
+        target = raw
+        for part in path:
+            target = target.setdefault(part, {})
+        target[last] = value
+    return raw
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Models that all studies here share."""
+    return tmp_path_factory.mktemp("storage")
+
+
+def write_method(folder: Path, factor: str = "1.0", doc: str = "Train on D_r") -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "own.py").write_text(METHOD.format(doc=doc, factor=factor), encoding="utf-8")
+    (folder / "own.yaml").write_text(SPACE, encoding="utf-8")
+    return folder
+
+
+def cells(ran: Ran, phase: str) -> set[tuple[str, str]]:
+    return {(job.forget, job.method) for job in ran.of(phase)}
+
+
+def test_two_folders_on_one_optuna_database_inherit_nothing(tmp_path: Path, storage: Path) -> None:
+    optuna = str(tmp_path / "optuna.journal")
+    space = {"lr": {"low": 1e-6, "high": 2e-6}}
+    one = run(small(methods=["jit"]), tmp_path / "one", storage, optuna=optuna)
+    narrow = small(methods=[{"name": "jit", "space": space}])
+    two = run(narrow, tmp_path / "two", storage, optuna=optuna)
+    same = run(small(methods=["jit"]), tmp_path / "three", storage, optuna=optuna)
+    for ran in (one, two, same):
+        assert [job.number for job in ran.of("search")] == [0, 1]
+    assert all(1e-6 <= job.knobs["lr"] <= 2e-6 for job in two.of("search"))
+    assert same.csv == one.csv
+    assert run(small(methods=["jit"]), tmp_path / "one", storage, optuna=optuna).finished_before
+
+
+def test_a_method_that_comes_back_with_another_space_mixes_nothing(
+    tmp_path: Path, storage: Path
+) -> None:
+    both, narrow = small(), small()
+    narrow["methods"][0] = {"name": "jit", "space": {"lr": {"low": 1e-6, "high": 2e-6}}}
+    run(both, tmp_path, storage)
+    without = run(small(methods=both["methods"][1:]), tmp_path, storage)
+    assert without.finished_before
+    assert "jit" not in without.csv
+    back = run(narrow, tmp_path, storage)
+    assert cells(back, "search") == {("some", "jit")}
+    fresh = run(narrow, tmp_path / "fresh", storage)
+    assert back.csv == fresh.csv
+    first = run(both, tmp_path, storage)
+    assert first.finished_before, "its records are still there"
+    text = "2 recorded trials are left out: jit (2 on some: what is searched or measured changed)"
+    assert text in first.said
+
+
+def test_an_edited_method_runs_anew_and_says_so(tmp_path: Path, storage: Path) -> None:
+    methods = write_method(tmp_path / "methods")
+    raw = small(methods=["own", "jit"])
+    first = run(raw, tmp_path, storage, methods=methods)
+    write_method(methods, doc="Train on D_r, in other words")
+    assert run(raw, tmp_path, storage, methods=methods).finished_before
+    write_method(methods, factor="0.5")
+    second = run(raw, tmp_path, storage, methods=methods)
+    assert cells(second, "search") == cells(second, "confirm") == {("some", "own")}
+    text = "4 recorded trials are left out: own (4 on some: the code changed; --accept-code-change"
+    assert text in second.said
+    assert second.csv != first.csv
+    assert second.csv == run(raw, tmp_path / "fresh", storage, methods=methods).csv
+
+
+def test_trials_of_earlier_code_are_kept_where_this_is_accepted(
+    tmp_path: Path, storage: Path
+) -> None:
+    methods = write_method(tmp_path / "methods")
+    raw = small(methods=["own", "jit"])
+    first = run(raw, tmp_path, storage, methods=methods)
+    write_method(methods, factor="0.5")
+    kept = run(raw, tmp_path, storage, methods=methods, accept=True)
+    assert kept.finished_before
+    assert kept.csv == first.csv
+    assert "trials of earlier code are kept: own" in kept.said
+    assert run(raw, tmp_path, storage, methods=methods).finished_before, "it was accepted"
+    more = run(
+        {**raw, "seeds": {"search": [0], "report": [1, 2, 3]}}, tmp_path, storage, methods=methods
+    )
+    assert [job.seed for job in more.of("confirm")] == [3, 3]
+    codes = {r.code for r in studies.records(tmp_path / "tiny").values() if r.method == "own"}
+    assert len(codes) == 2
+    write_method(methods, factor="0.25")
+    third = run(raw, tmp_path, storage, methods=methods)
+    assert cells(third, "search") == {("some", "own")}
