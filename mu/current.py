@@ -14,16 +14,17 @@ from typing import Any
 from mu import record
 from mu.keys import content_key
 from mu.record import TrialRecord
+from mu.relative import compared
 
 
 def read_current(path: Path) -> tuple[dict[str, Any], list[TrialRecord]]:
-    """Read a results file: the last `study` line, and the records that belong to it.
+    """Read a results file: the last `study` line, and the records that belong to it, with their gaps.
 
     Raises:
         ValueError: As ``mu.record.read``.
     """
     line, records = record.read(path)
-    return line, current(records, line)
+    return line, compared(current(records, line), line)
 
 
 def current(records: Sequence[TrialRecord], line: Mapping[str, Any]) -> list[TrialRecord]:

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from mu.current import audit_cell
-from mu.evaluate import mean_of, population_of
+from mu.evaluate import population_of
 from mu.keys import content_key
 from mu.metrics import audits
 from mu.record import TrialRecord
+from mu.relative import mean_of
 from sweeps.ledger import Ledger
 from sweeps.phases import Cell, Knobs
 from sweeps.plan import Plan

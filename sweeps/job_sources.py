@@ -139,7 +139,7 @@ class StudySource:
                 self.store.put(job.key, outputs)
             self.ledger.record_trial(record)
         if job.phase == "search":
-            self.cells.ended(record)
+            self.cells.ended(self.ledger.results.records[record.key])
             self._running[job.forget, job.method] -= 1
         elif job.phase == "finalist":
             self._finalists[job.forget, job.method] -= 1

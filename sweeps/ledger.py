@@ -65,6 +65,7 @@ class Ledger:
     def record_trial(self, record: TrialRecord) -> None:
         """Record a trial that ended."""
         if self.record_other(record):
+            record = self.results.records[record.key]
             self.compute[record.phase] += record.time_total
             self.progress.ended("search" if record.phase == "search" else "final", record)
             if time.monotonic() - self._summarized > SUMMARY_SECONDS:
@@ -76,7 +77,7 @@ class Ledger:
             return False
         self.meter.add(record)
         if self.tracking is not None:
-            self.tracking.put(record)
+            self.tracking.put(self.results.records[record.key])
         return True
 
     @property

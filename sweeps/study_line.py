@@ -24,7 +24,12 @@ def study_line(plan: Plan) -> dict[str, Any]:
         "study": study.name,
         "definition": dict(study.definition),
         "phases": [
-            {"name": p.name, "title": p.title, "follows_search": p.follows_search}
+            {
+                "name": p.name,
+                "title": p.title,
+                "follows_search": p.follows_search,
+                "role": p.role,
+            }
             for p in PHASES.values()
         ],
         "data": {

@@ -18,7 +18,7 @@ import failures
 import optuna
 import yaml
 
-from mu import record
+from mu.current import read_current
 from mu.record import TrialRecord
 
 ROOT = Path(__file__).parent.parent
@@ -125,7 +125,7 @@ def here(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def records(folder: Path) -> dict[str, TrialRecord]:
-    _, found = record.read(folder / "trials.jsonl")
+    _, found = read_current(folder / "trials.jsonl")
     return {r.key: r for r in found}
 
 

@@ -71,7 +71,6 @@ class OneSlot:
             self.plan.study.method(job.method).method,
             get("scores"),
             self.plan.study.search.early_stop,
-            mean_gap_metrics=self.plan.study.search.mean_gap,
             retrained=partial(get, "retrain"),
         )
         return trial_steps(context, job, get("original"), running)

@@ -18,6 +18,7 @@ import yaml
 
 from mu import record as records
 from mu.record import TrialRecord
+from mu.relative import Comparison
 from sweeps.errors import StudyError, SweepError
 from sweeps.phases import PHASES
 from sweeps.state.store import write_atomically
@@ -31,6 +32,10 @@ class Results:
 
     Args:
         folder: ``results/<study>``; made when absent.
+
+    Attributes:
+        study: The last `study` line; empty before the first.
+        records: Key to record, with its gaps to the retrained models that there were when it was read or added.
 
     Raises:
         StudyError: Another driver holds the folder, it cannot be written to, or its results cannot be read.
@@ -50,7 +55,8 @@ class Results:
         except ValueError as error:
             self._lock.close()
             raise StudyError(str(error)) from error
-        self.records = {record.key: record for record in trials}
+        self.records: dict[str, TrialRecord] = {}
+        self.keep(trials)
 
     def begin(self, study_line: Mapping[str, Any]) -> None:
         """Write what the study asks for now, as a line and as ``study.yaml``. The folder's first line gives it a UUID."""
@@ -60,18 +66,23 @@ class Results:
         write_atomically(self.folder / "study.yaml", text.encode())
         self.study = {**study_line, "uuid": known}
         self._write(records.to_line("study", self.study))
+        self.keep(self.records.values())
 
     def append(self, record: TrialRecord) -> bool:
-        """Add a record; return False when its key is already there."""
+        """Write a record, and note it with its gaps; return False when its key is already there."""
         if record.key in self.records:
             return False
         self._write(records.trial_line(record))
-        self.records[record.key] = record
+        self._comparison.note(record)
+        self.records[record.key] = self._comparison.complete(record)
         return True
 
     def keep(self, wanted: Iterable[TrialRecord]) -> None:
-        """Let these records alone count; the others stay in the file."""
-        self.records = {record.key: record for record in wanted}
+        """Let these records alone count, with their gaps; the others stay in the file."""
+        self._comparison, listed = Comparison(self.study), list(wanted)
+        for record in listed:
+            self._comparison.note(record)
+        self.records = {record.key: self._comparison.complete(record) for record in listed}
 
     def set_aside(self, unwanted: Callable[[TrialRecord], bool]) -> None:
         """Drop some trials from `records`, so that they are run again; their new lines replace the old ones."""

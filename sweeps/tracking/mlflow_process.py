@@ -35,6 +35,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine, make_url
 
 from mu.current import read_current
+from mu.keys import content_key
 from mu.record import TrialRecord, from_content
 from sweeps.state.credentials import database_url
 from sweeps.tracking.mlflow import END
@@ -44,6 +45,8 @@ KEY = "musweep.key"
 STUDY = "musweep.study"
 """Tag with the UUID of the study that a run is of: studies of one name share an experiment."""
 PARENT = "musweep.parent"
+METRICS = "musweep.metrics"
+"""Tag with the digest of a run's metrics: gaps change when a study gets more seeds."""
 STATUS = {"finished": "FINISHED", "stopped": "KILLED", "diverged": "FAILED", "failed": "FAILED"}
 AWAY_SECONDS = 10.0
 """How long nothing is sent after MLflow did not answer."""
@@ -84,6 +87,7 @@ class Tracker:
         self.client.set_experiment_tag(self.experiment, *kind)
         self._parents: dict[tuple[str, ...], str] = {}
         self._replaced: dict[str, str] = {}
+        self._versions: dict[str, tuple[int, str]] = {}
 
     def close(self) -> None:
         """End the parent runs."""
@@ -94,18 +98,20 @@ class Tracker:
             logger.warning("MLflow: parent runs could not be ended: %s", error)
 
     def sync(self, records: Iterable[TrialRecord]) -> int:
-        """Send every record that MLflow does not have yet; return how many those were."""
-        sent = 0
-        known = self._known()
-        for record in records:
-            if known.get(record.key) != _milliseconds(record.ended):
-                self.send(record)
-                sent += 1
-        return sent
+        """Send every record that MLflow does not have yet, or has with other metrics; return how many those were."""
+        self._versions = self._known()
+        missing = self.outdated(records)
+        for record in missing:
+            self.send(record)
+        return len(missing)
 
-    def _known(self) -> dict[str, int]:
-        """Read what MLflow has: the end time of every complete trial by key. Fills in the parent runs on the way."""
-        known: dict[str, int] = {}
+    def outdated(self, records: Iterable[TrialRecord]) -> list[TrialRecord]:
+        """Return the records that were not sent, or with other metrics."""
+        return [record for record in records if self._versions.get(record.key) != _version(record)]
+
+    def _known(self) -> dict[str, tuple[int, str]]:
+        """Read what MLflow has: the version of every complete trial by key. Fills in the parent runs on the way."""
+        known: dict[str, tuple[int, str]] = {}
         token = None
         while True:
             page = self.client.search_runs(
@@ -123,7 +129,7 @@ class Tracker:
                 elif run.info.status == "RUNNING" or tags[KEY] in known:
                     self.client.delete_run(run.info.run_id)  # cut short, or sent twice
                 else:
-                    known[tags[KEY]] = run.info.end_time
+                    known[tags[KEY]] = run.info.end_time, tags.get(METRICS, "")
                     self._replaced[tags[KEY]] = run.info.run_id
             token = page.token
             if not token:
@@ -134,6 +140,7 @@ class Tracker:
         parent = self._parent(record)
         tags = {
             KEY: record.key,
+            METRICS: _version(record)[1],
             "mlflow.parentRunId": parent,
             **self._tags(record),
             "seed": str(record.seed),
@@ -158,6 +165,7 @@ class Tracker:
                 run, metrics[start : start + MAX_METRICS], [] if start else params
             )
         self.client.set_terminated(run, STATUS[record.status], _milliseconds(record.ended))
+        self._versions[record.key] = _version(record)
         if replaced is not None:
             self.client.delete_run(replaced)
 
@@ -224,6 +232,11 @@ def _metrics(record: TrialRecord) -> list[Metric]:
         "device_memory": record.device_memory,
     }
     return metrics + [Metric(name, value, ended, 0) for name, value in costs.items()]
+
+
+def _version(record: TrialRecord) -> tuple[int, str]:
+    """Return what tells a run of a trial from an earlier one: its end, and a digest of its metrics."""
+    return _milliseconds(record.ended), content_key(record.metrics)
 
 
 def _milliseconds(seconds: float) -> int:
@@ -308,11 +321,20 @@ def main(lines: TextIO, answers: TextIO) -> None:
     sender = Sender(tracker)
     for line in lines:
         if line == END:
-            sender.send_late()
+            _send_changed(sender, Path(given["records"]))
             tracker.close()
             answer(unsent=len(sender.late))
             return
         sender.put(from_content(json.loads(line)))
+
+
+def _send_changed(sender: Sender, records: Path) -> None:
+    """Send what waits, and the records whose gaps have changed since: retrained models came later in the run."""
+    sender.send_late()
+    waiting = {record.key for record in sender.late}
+    current = read_current(records)[1]
+    sender.late.extend(r for r in sender.tracker.outdated(current) if r.key not in waiting)
+    sender.send_late()
 
 
 if __name__ == "__main__":

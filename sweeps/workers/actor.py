@@ -77,7 +77,7 @@ class WorkInputs:
         problems: The problems.
         methods: The methods by name.
         trial, reference: What an actor for trials is fitted to, and one for references.
-        early_stop, mean_gap_metrics: See ``trial.TrialContext``.
+        early_stop: See ``trial.TrialContext``.
     """
 
     study: str
@@ -88,7 +88,6 @@ class WorkInputs:
     trial: WorkerSetup
     reference: WorkerSetup
     early_stop: str
-    mean_gap_metrics: tuple[str, ...]
 
     def setup(self, job: Job) -> WorkerSetup:
         """Return what the actor of a job is fitted to."""
@@ -153,7 +152,6 @@ class StudyActor(tune.Trainable):
             self._get("scores"),
             self.inputs.early_stop,
             device,
-            self.inputs.mean_gap_metrics,
             lambda: self._get("retrain"),
         )
         yield from trial_steps(context, job, self._get("original"), running)

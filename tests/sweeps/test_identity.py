@@ -134,3 +134,61 @@ def test_trials_of_earlier_code_are_kept_where_this_is_accepted(
     write_method(methods, factor="0.25")
     third = run(raw, tmp_path, storage, methods=methods)
     assert cells(third, "search") == {("some", "own")}
+
+
+GROWTH: dict[str, dict[str, Any]] = {
+    "seeds": {"seeds": {"search": [0], "report": [1, 2, 3]}},
+    "audits": {"audit": {"models": 2}},
+    "metrics": {"metrics": {"costly": ["confirm"], "attacks": ["svc", "starting_kit"]}},
+    "trials": {"search__trials": 4},
+    "methods": {"methods": ["ssd", "jit", {"name": "finetune", "fix": {"epochs": 1}}]},
+    "requests": {
+        "forget": {
+            "three": {"kind": "full_class", "class": 3},
+            "some": {"kind": "random", "fraction": 0.1},
+        },
+        "experiments": {"defaults": True, "transfer": [["some", "three"]]},
+    },
+}
+
+
+@pytest.mark.parametrize("kind", GROWTH)
+def test_a_study_that_grew_is_one_that_began_so(kind: str, tmp_path: Path, storage: Path) -> None:
+    grown = small(**GROWTH[kind])
+    before = run(small(), tmp_path, storage)
+    after = run(grown, tmp_path, storage)
+    assert not after.finished_before
+    fresh = run(grown, tmp_path / "fresh", storage)
+    assert after.csv == fresh.csv
+    assert after.csv != before.csv
+    assert run(grown, tmp_path, storage).finished_before
+    ran = [job.key for job in [*before.done, *after.done] if job.work == "trial"]
+    assert len(ran) == len(set(ran)), "nothing runs twice"
+    if kind != "audits":
+        # What the study had before and still needs is not run again.
+        needed = {job.key for job in fresh.done if job.work == "trial"}
+        assert {key for key in ran if key in needed} == needed
+
+
+def test_what_a_study_no_longer_asks_for_is_left_out_and_comes_back(
+    tmp_path: Path, storage: Path
+) -> None:
+    large = small(seeds={"search": [0], "report": [1, 2, 3]}, audit={"models": 2}, search__trials=4)
+    first = run(large, tmp_path, storage)
+    less = run(small(), tmp_path, storage)
+    assert {job.phase for job in less.done} <= {"confirm", "reference"}
+    assert less.csv == run(small(), tmp_path / "fresh", storage).csv
+    again = run(large, tmp_path, storage)
+    assert again.finished_before
+    assert again.csv == first.csv
+
+
+def test_a_driver_that_was_lost_before_the_audits_makes_them(tmp_path: Path, storage: Path) -> None:
+    raw = small(audit={"models": 2})
+    first = run(raw, tmp_path, storage)
+    path = tmp_path / "tiny" / "trials.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if '"phase":"audit"' not in line))
+    again = run(raw, tmp_path, storage)
+    assert not again.finished_before and not again.done
+    assert again.csv == first.csv
