@@ -64,7 +64,7 @@ def belongs(r: TrialRecord, line: Mapping[str, Any]) -> bool:
     method = line["methods"].get(r.method)
     if method is None or r.forget not in method["forget"] or not _planned(line, r.phase):
         return False
-    if r.phase == "search" and r.number is not None and r.number >= method["trials"]:
+    if r.phase in ("search", "finalist") and r.number is not None and r.number >= method["trials"]:
         return False
     transfers = [tuple(pair) for pair in line["definition"]["experiments"]["transfer"]]
     if r.source and (r.source, r.forget) not in transfers:

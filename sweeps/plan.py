@@ -242,8 +242,8 @@ class Plan:
         asked = (self._views(phase), self._attacks(phase), self._keep(phase), stops)
         parts: list[Any] = [phase, method, self.counts_as[method], dict(config.fixed), asked]
         if PHASES[phase].role != "report":
-            how = (search.sampler, search.objective, search.mean_gap, search.early_stop)
-            how = (*how, search.start_from)
+            draws = search.sampler, search.start_from
+            how = draws, search.objective, search.mean_gap, search.early_stop
             ranges = [range_.plain for range_ in config.ranges]
             names = [range_.knob for range_ in config.ranges]
             parts += [names, ranges, how, self.study.seeds.search]
