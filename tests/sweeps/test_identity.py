@@ -9,6 +9,8 @@ import pytest
 import studies
 from whole_study import Ran, run
 
+from reports import load, sections
+
 METHOD = '''"""Own: {doc}.
 
 Paper: none.
@@ -38,6 +40,7 @@ def small(**changes: Any) -> dict[str, Any]:
         experiments={"defaults": False},
         metrics={"costly": []},
         search__trials=2,
+        search__finalists=2,
     )
     for name, value in changes.items():
         *path, last = name.split("__")
@@ -94,7 +97,7 @@ def test_a_method_that_comes_back_with_another_space_mixes_nothing(
     assert back.csv == fresh.csv
     first = run(both, tmp_path, storage)
     assert first.finished_before, "its records are still there"
-    text = "2 recorded trials are left out: jit (2 on some: what is searched or measured changed)"
+    text = "6 recorded trials are left out: jit (6 on some: what is searched or measured changed)"
     assert text in first.said
 
 
@@ -107,7 +110,7 @@ def test_an_edited_method_runs_anew_and_says_so(tmp_path: Path, storage: Path) -
     write_method(methods, factor="0.5")
     second = run(raw, tmp_path, storage, methods=methods)
     assert cells(second, "search") == cells(second, "confirm") == {("some", "own")}
-    text = "4 recorded trials are left out: own (4 on some: the code changed; --accept-code-change"
+    text = "8 recorded trials are left out: own (8 on some: the code changed; --accept-code-change"
     assert text in second.said
     assert second.csv != first.csv
     assert second.csv == run(raw, tmp_path / "fresh", storage, methods=methods).csv
@@ -129,6 +132,8 @@ def test_trials_of_earlier_code_are_kept_where_this_is_accepted(
         {**raw, "seeds": {"search": [0], "report": [1, 2, 3]}}, tmp_path, storage, methods=methods
     )
     assert [job.seed for job in more.of("confirm")] == [3, 3]
+    setting = dict(sections._setting(load.read(tmp_path / "tiny")))
+    assert setting["Earlier code"] == "8 trials of own ran code that was edited since (accepted)"
     codes = {r.code for r in studies.records(tmp_path / "tiny").values() if r.method == "own"}
     assert len(codes) == 2
     write_method(methods, factor="0.25")
@@ -176,7 +181,7 @@ def test_what_a_study_no_longer_asks_for_is_left_out_and_comes_back(
     large = small(seeds={"search": [0], "report": [1, 2, 3]}, audit={"models": 2}, search__trials=4)
     first = run(large, tmp_path, storage)
     less = run(small(), tmp_path, storage)
-    assert {job.phase for job in less.done} <= {"confirm", "reference"}
+    assert "search" not in {job.phase for job in less.done}
     assert less.csv == run(small(), tmp_path / "fresh", storage).csv
     again = run(large, tmp_path, storage)
     assert again.finished_before
