@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from mu.current import read_current
 from mu.record import TrialRecord, to_line, trial_line, write
 from sweeps.tracking.mlflow import Tracking, local_uri
 from sweeps.tracking.mlflow_process import KEY, MAX_FAILED, PARENT, STUDY, Sender, Tracker
@@ -36,7 +37,8 @@ def record(key: str, status: str = "finished", **changes: Any) -> TrialRecord:
         "started": 1000.0,
         "ended": 1004.0,
     }
-    return TrialRecord(key, "tiny", "search", "some", "jit", 0, status, **{**fields, **changes})
+    names = {"phase": "search", "forget": "some", "method": "jit", "seed": 0}
+    return TrialRecord(key, "tiny", status=status, **{**names, **fields, **changes})
 
 
 def runs(tracker: Tracker) -> list[Any]:
@@ -158,6 +160,27 @@ def test_records_go_through_a_process_of_their_own(uri: str, tmp_path: Path) -> 
     found = runs(Tracker(uri, ("process", "id")))
     assert sorted(run.data.tags.get(KEY, "") for run in found) == ["", "a", "b", "c"]
     assert {run.info.status for run in found} == {"FINISHED"}
+
+
+def test_gaps_that_changed_in_a_run_are_sent_again_at_its_end(uri: str, tmp_path: Path) -> None:
+    def model(seed: int, accuracy: float) -> TrialRecord:
+        metrics = {"test": {"acc_forget": accuracy}}
+        name = f"retrain {seed}"
+        return record(
+            name, phase="reference", method="retrain", role="report", seed=seed, metrics=metrics
+        )
+
+    trial = record("trial", phase="confirm", seed=1, metrics={"test": {"acc_forget": 0.5}})
+    tracking = start(uri, tmp_path, "gaps", model(1, 0.7), trial)
+    tracking.wait()
+    with (tmp_path / "trials.jsonl").open("a") as file:
+        file.write(trial_line(model(2, 0.9)) + "\n")
+    assert tracking.close() == 0
+    tracker = Tracker(uri, ("gaps", "id"))
+    by_key = {run.data.tags.get(KEY): run.data.metrics for run in runs(tracker)}
+    assert by_key["trial"]["test/delta_acc_forget"] == pytest.approx(0.3)
+    assert by_key["retrain 1"]["test/delta_acc_forget"] == pytest.approx(0.1)
+    assert tracker.sync(read_current(tmp_path / "trials.jsonl")[1]) == 0
 
 
 def test_a_process_whose_driver_was_lost_sends_no_more(uri: str, tmp_path: Path) -> None:
