@@ -17,9 +17,6 @@ from sweeps.state.results import Results
 from sweeps.study.resources import RunSettings
 from sweeps.study_line import study_line
 
-COMPARED = ("definition", "methods", "problems", "references")
-"""Parts of the study line that need a new one when they change."""
-
 
 def open_results(
     plan: Plan, folder: Path, accept_code_change: bool = False
@@ -47,8 +44,7 @@ def open_results(
             f"{folder} holds trials of a different study; {'; '.join(changes[:3])}. "
             "Use another study name or --results"
         )
-    written = json.loads(to_line("study", line))
-    if any(before.get(part) != written[part] for part in COMPARED):
+    if not before or _asked(before) != _asked(json.loads(to_line("study", line))):
         said += _left_out(opened.records.values(), before, line)
         opened.begin(line)
     opened.keep(current(list(opened.records.values()), opened.study))
@@ -67,6 +63,15 @@ def _keep_code(plan: Plan, before: Mapping[str, Any], accept: bool) -> list[str]
             plan.count_as(name, about["counts_as"])
             accepted.append(name)
     return [f"trials of earlier code are kept: {', '.join(accepted)}"] if accepted else []
+
+
+def _asked(line: Mapping[str, Any]) -> list[Any]:
+    """Return the parts of a study line that need a new one when they change."""
+    names = ("code", "counts_as", "cells")
+    methods = {
+        method: [about.get(name) for name in names] for method, about in line["methods"].items()
+    }
+    return [line["definition"], methods, line.get("problems"), line.get("references")]
 
 
 def _left_out(

@@ -105,8 +105,11 @@ def test_an_edited_method_runs_anew_and_says_so(tmp_path: Path, storage: Path) -
     methods = write_method(tmp_path / "methods")
     raw = small(methods=["own", "jit"])
     first = run(raw, tmp_path, storage, methods=methods)
+    path = tmp_path / "tiny" / "trials.jsonl"
+    before = path.read_bytes()
     write_method(methods, doc="Train on D_r, in other words")
     assert run(raw, tmp_path, storage, methods=methods).finished_before
+    assert path.read_bytes() == before
     write_method(methods, factor="0.5")
     second = run(raw, tmp_path, storage, methods=methods)
     assert cells(second, "search") == cells(second, "confirm") == {("some", "own")}

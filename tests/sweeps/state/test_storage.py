@@ -153,6 +153,42 @@ def test_a_sweep_waits_for_a_database_that_does_not_answer_for_20_seconds(
 
 @pytest.mark.slow
 @pytest.mark.fault
+@pytest.mark.usefixtures("ray_here")
+def test_two_folders_of_one_name_live_side_by_side(postgres: Postgres, tmp_path: Path) -> None:
+    """On one PostgreSQL and one MLflow server: neither inherits or deletes what is the other's."""
+    wide = studies.tiny(
+        forget={"some": {"kind": "random", "fraction": 0.1}},
+        methods=["jit"],
+        experiments={"defaults": False},
+        metrics={"costly": []},
+        seeds__report=[1],
+    )
+    narrow = {**wide, "methods": [{"name": "jit", "space": {"lr": {"low": 1e-6, "high": 2e-6}}}]}
+    servers = tmp_path / "servers"
+    servers.mkdir()
+    with mlflow_server(postgres.create("mlflow_two"), servers) as address:
+        places = ["--tracking-uri", address, "--optuna-storage", postgres.create("optuna_two")]
+        for name, raw in (("a", wide), ("b", narrow)):
+            (tmp_path / name).mkdir()
+            studies.write(tmp_path / name, raw)
+            models = ["--storage", str(tmp_path / "models")]
+            done = studies.here(tmp_path / name, "run", "study.yaml", *models, *places)
+            assert done.returncode == 0, done.stderr
+        found = {name: studies.records(tmp_path / name / "results/tiny") for name in "ab"}
+        for name in "aba":
+            folder = str(tmp_path / name / "results/tiny")
+            synced = studies.here(tmp_path, "sync", folder, "--tracking-uri", address)
+            assert f"sent 0 of {len(found[name])}" in synced.stdout
+        listed = runs(Tracker(address, ("tiny", "")))
+        keys = [run.data.tags[KEY] for run in listed if KEY in run.data.tags]
+    assert sorted(keys) == sorted([*found["a"], *found["b"]])
+    searched = {name: [r for r in found[name].values() if r.phase == "search"] for name in "ab"}
+    assert [len(each) for each in searched.values()] == [3, 3]
+    assert all(1e-6 <= r.knobs["lr"] <= 2e-6 for r in searched["b"])
+
+
+@pytest.mark.slow
+@pytest.mark.fault
 def test_a_database_that_stays_away_ends_the_wait(
     postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
