@@ -261,6 +261,7 @@ def assemble(
         for method in methods
     }
     phases = _phases(line, records)
+    runs = _runs(records, report_seeds, decisions, epochs)
     return RecordedStudy(
         name=str(line.get("study") or (records[0].study if records else fallback_name)),
         line=line,
@@ -275,14 +276,14 @@ def assemble(
         trials=search.get("trials"),
         sufficient_epochs=epochs,
         transfers=transfers,
-        records=tuple(records),
+        records=_without_superseded(records, runs),
         audits=audits,
         decisions=decisions,
         references={
             request.name: selection.references(records, request.name, search_seeds, view)
             for request in requests
         },
-        runs=_in_order(_runs(records, report_seeds, decisions, epochs), phases, list(decisions)),
+        runs=_in_order(runs, phases, list(decisions)),
         summary=summary,
     )
 
@@ -319,6 +320,20 @@ def _runs(
         )
         for (phase, forget, method, source), ended in cells.items()
     }
+
+
+def _without_superseded(
+    records: Iterable[TrialRecord], runs: Mapping[tuple[str, str, str, str], Runs]
+) -> tuple[TrialRecord, ...]:
+    """Leave out the runs with knobs of an earlier choice, in place of which others count."""
+    counting = {r.key for each in runs.values() for r in each.records}
+    return tuple(
+        r
+        for r in records
+        if r.key in counting
+        or r.phase == "reference"
+        or (r.phase, r.forget, r.method, r.source or "") not in runs
+    )
 
 
 def _in_order(

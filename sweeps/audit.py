@@ -24,27 +24,46 @@ def audit_cells(
     plan: Plan, references: References, ledger: Ledger, store: Store, best: Mapping[Cell, Knobs]
 ) -> None:
     """Attack the confirmed models of every cell with those of its other seeds, and record one audit a seed."""
-    for confirmed in audits_left(plan, ledger.results.records, best):
+    records = ledger.results.records
+    for (forget, method), confirmed in _confirmed(plan, records, best).items():
+        if len(confirmed) < plan.study.audit.models:
+            ledger.progress.say(
+                f"audit of {forget} {method}: {len(confirmed)} confirmed trials have finished, "
+                f"{plan.study.audit.models} are needed"
+            )
+    for confirmed in audits_left(plan, records, best):
         _audit_cell(plan, references, ledger, store, confirmed)
 
 
 def audits_left(
     plan: Plan, records: Mapping[str, TrialRecord], best: Mapping[Cell, Knobs]
 ) -> list[dict[int, TrialRecord]]:
-    """Return the confirmed trials, by seed, of every cell whose audit is not recorded."""
+    """Return the confirmed trials, by seed, of every cell that has enough of them and whose audit is not recorded."""
     left = []
-    for cell in plan.cells if plan.study.audit.models else ():
-        confirmed = {
-            record.seed: record
-            for record in records.values()
-            if (record.phase, record.forget, record.method) == ("confirm", *cell)
-            and record.finished
-            and record.knobs == best.get(cell)
-        }
+    for confirmed in _confirmed(plan, records, best).values():
+        if len(confirmed) < plan.study.audit.models:
+            continue
         audited = audit_cell(record.key for record in confirmed.values())
         if not all(_audit_key(record, audited) in records for record in confirmed.values()):
             left.append(confirmed)
     return left
+
+
+def _confirmed(
+    plan: Plan, records: Mapping[str, TrialRecord], best: Mapping[Cell, Knobs]
+) -> dict[Cell, dict[int, TrialRecord]]:
+    """Return the confirmed trials that have finished of every cell with chosen knobs, by seed; none without an audit."""
+    confirmed: dict[Cell, dict[int, TrialRecord]] = {}
+    for cell in plan.cells if plan.study.audit.models else ():
+        if cell in best:
+            confirmed[cell] = {
+                record.seed: record
+                for record in records.values()
+                if (record.phase, record.forget, record.method) == ("confirm", *cell)
+                and record.finished
+                and record.knobs == best[cell]
+            }
+    return confirmed
 
 
 def _audit_key(confirmed: TrialRecord, cell: str) -> str:

@@ -106,6 +106,7 @@ class Plan:
         self.data = data
         self.code = {config.name: config.method.code for config in study.methods}
         self.counts_as = dict(self.code)
+        self._cell_keys: dict[tuple[str, str], str] = {}
         self._problems: dict[tuple[str, int], Problem] = {}
         self._chosen: dict[str, NDArray[np.int64]] = {
             name: select(request, data)
@@ -237,6 +238,12 @@ class Plan:
 
         Of the number of trials it says nothing: a search may grow.
         """
+        if (phase, method) not in self._cell_keys:
+            self._cell_keys[phase, method] = content_key(*self._decisive(phase, method))
+        return self._cell_keys[phase, method]
+
+    def _decisive(self, phase: str, method: str) -> list[Any]:
+        """Return what the key of a cell is made of."""
         config, search = self.study.method(method), self.study.search
         stops = search.early_stop != "none"
         asked = (self._views(phase), self._attacks(phase), self._keep(phase), stops)
@@ -247,11 +254,12 @@ class Plan:
             ranges = [range_.plain for range_ in config.ranges]
             names = [range_.knob for range_ in config.ranges]
             parts += [names, ranges, how, self.study.seeds.search]
-        return content_key(*parts)
+        return parts
 
     def count_as(self, method: str, code: str) -> None:
         """Keep the trials of a method under the digest of an earlier code."""
         self.counts_as[method] = code
+        self._cell_keys.clear()
 
     def search_key(self, cell: Cell) -> str:
         """Return the key of one cell's search: of its problems, and of all else that decides its trials."""
