@@ -39,6 +39,7 @@ from mu.data.spec import DataSpec
 from mu.keys import derive_seed
 from mu.problem import weights_of
 from mu.record import TrialRecord
+from mu.relative import gaps
 from sweeps.plan import Job, Plan
 from sweeps.search import cells as searches
 from sweeps.search.samplers import make_sampler
@@ -173,7 +174,10 @@ class Digits:
                 try:
                     next(trial)
                 except StopIteration as end:
-                    value = end.value.metrics.get("val", {}).get("avg_gap_natmu", math.nan)
+                    scores, retrained = end.value.metrics, self.reference.retrain["val"]
+                    value = math.nan
+                    if scores:
+                        value = gaps(scores["val"], retrained, whole_class=False)["avg_gap_natmu"]
                     self.known[key] = 100 * value
                     break
         return self.known[key]

@@ -36,9 +36,12 @@ left out.
 `musweep schema` prints the JSON schema of these keys. An editor with a YAML language server completes and checks a study whose
 first line names it: `# yaml-language-server: $schema=schema.json`, after `musweep schema > schema.json`.
 
-A study may grow: requests, methods, report seeds, trials and experiments may be added between two runs, and `resources`,
-`trial_timeout`, `budget` and `notify` changed. Another meaning of data, model, training, or a name that is in use is refused,
-since its trials would not be comparable.
+Data, model and training of a study are fixed: another one needs another study name. All else may change between two runs, and
+the numbers are then those of a study that began so; what that takes is run, and no more. Requests, methods, seeds, trials, experiments,
+costly metrics and an audit may be added. A change of a method's code, of ranges, objective or sampler, or of what a
+request selects makes new trials; the run says first how many old ones it leaves out. They stay in the file, and count again when the change is
+undone. One thing differs in a search that gets more trials: `tpe`, `gp` and `nsga2` draw a quarter of a cell's trials at random first, and the
+search that grew goes on from the smaller quarter.
 """
 TABLE = ("| key | default | |", "| --- | --- | --- |")
 LINKS = {

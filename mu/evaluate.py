@@ -1,8 +1,8 @@
 """From a model to metrics: one pass per split gives arrays, everything after is arithmetic.
 
 ``score`` is for every trial. ``costly_score`` fits support vector machines, and is for those whose numbers are
-reported. ``compare`` adds what needs the retrained models' outputs, ``diagnostics_score`` what needs a retrained model
-and what the method shows of its work. Whatever cannot be computed is NaN, and ``unavailable`` says why.
+reported. ``compare`` adds what needs the retrained model's outputs, ``diagnostics_score`` what needs this model itself
+and what the method shows of its work; ``mu.relative`` adds gaps. Whatever cannot be computed is NaN, and ``unavailable`` says why.
 """
 
 from __future__ import annotations
@@ -226,41 +226,24 @@ def costly_score(
 
 
 def compare(
-    values: Mapping[str, float],
-    reference: Mapping[str, float],
     forget: Outputs,
     reference_logits: NDArray[np.float32],
     untrained_logits: NDArray[np.float32],
-    whole_class: bool,
 ) -> dict[str, float]:
-    """Return the metrics of one view that need the retrained models.
+    """Return the metrics that compare a model's outputs on D_f with those of others: the same for every view.
 
     Args:
-        values: `score`, and where it was run `costly_score`, of the unlearned model.
-        reference: Mean of the same over the retrained models.
         forget: The unlearned model's outputs on D_f.
-        reference_logits: A retrained model's logits on D_f.
+        reference_logits: The retrained model's logits on D_f.
         untrained_logits: Those of the network with initial weights.
-        whole_class: Whether a whole class or sub-class is forgotten, which decides the lists of metrics.
-
-    Returns:
-        Closeness on D_f, and average gaps; those that need `costly_score` only where both sides have it.
     """
     test = closeness.entropy_wilcoxon(forget.logits, reference_logits)
-    compared = {
+    return {
         "activation_distance": metrics.activation_distance(forget.logits, reference_logits),
-        "delta_acc_forget": metrics.gap(values["acc_forget"], reference["acc_forget"]),
         "entropy_wilcoxon_p": test.p,
         "entropy_median_diff": test.median_difference,
         "zrf": closeness.zrf(forget.logits, untrained_logits),
     }
-    on_both_sides = set(values) & set(reference)
-    for name, needed in metrics.MEAN_GAPS[whole_class].items():
-        if name == "avg_gap_natmu" or set(needed) <= on_both_sides:
-            compared[name] = metrics.mean_gap(values, reference, needed)
-    if set(metrics.SVC_GAP4) <= on_both_sides:
-        compared["mia_svc_gap_max"] = metrics.max_gap(values, reference, metrics.SVC_GAP4)
-    return compared
 
 
 def diagnostics_score(
@@ -356,9 +339,3 @@ def unavailable(
             too_few = [reason for prefix, reason in few.items() if name.startswith(prefix)]
             reasons[name] = "; ".join(broken) or (too_few or ["the value is not finite"])[0]
     return reasons
-
-
-def mean_of(runs: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Return the mean of each metric over runs that all have it."""
-    names = set.intersection(*(set(run) for run in runs)) if runs else set()
-    return {name: float(np.mean([run[name] for run in runs])) for name in sorted(names)}

@@ -24,7 +24,7 @@ class TrialRecord:
     """One ended trial.
 
     Args:
-        key: Content key: problem, method, knobs, phase and number. A finished key never runs again.
+        key: Content key: problem, cell, knobs, number and source. A finished key never runs again.
         phase: Name of the phase of its study, such as `search` or `confirm`.
         forget: Name of the forget request.
         method: Name of the method, or `original` / `retrain` in the reference phase.
@@ -36,14 +36,22 @@ class TrialRecord:
         origin: Where the knobs of a search trial come from: `defaults`, the authors' own; the results folder of an
             earlier study; empty when the sampler drew them.
         source: Request whose tuned knobs were used; transfer phase only.
+        problem: Content key of the problem.
+        cell: Content key of all else that decides its numbers, but for knobs and number: the method's code, and what
+            its phase asks for (in the search: ranges, objective, sampler and seeds). Trials are compared
+            only with those of the same key.
+        code: Digest of the method's code with which it ran (see ``mu.source``).
         reason: Why the trial did not finish; the traceback of a failed one.
         cause: Of a failed trial, one of ``CAUSES``: the method raised an `exception`; it needed more `memory` than
             it had; it took longer than the study's `timeout`; its worker was lost each time, `infrastructure`,
             which says nothing of the method.
-        metrics: View (`val`, `test`) to metric to value; empty unless finished.
+        metrics: View (`val`, `test`) to metric to value; empty unless finished. Gaps to retrained models are worked
+            out when records are read (see ``mu.relative``); a results file has none.
         unavailable: ``view/metric`` to why it is not in `metrics`, such as too few samples for an attack.
         confusions: Set (`retain`, `forget`, or a view) to the cells of its confusion matrix that are not zero, as
             [true class, predicted class, samples]; phases that look at `test` only.
+        distances: Of retrained models: key of the problem of another seed to the activation distance on D_f to its
+            retrained model; of those that there were when it was recorded.
         curve: One entry per epoch: `epoch` (1-based; 0 is the model before unlearning), `seconds` spent by the
             method so far, `acc_retain`, `acc_forget`, `acc_test`, `avg_gap_natmu`, all on the `val` view.
         time_unlearn: Seconds the method took, evaluation not counted.
@@ -68,11 +76,15 @@ class TrialRecord:
     role: str = ""
     origin: str = ""
     source: str | None = None
+    problem: str = ""
+    cell: str = ""
+    code: str = ""
     reason: str = ""
     cause: str = ""
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     unavailable: dict[str, str] = field(default_factory=dict)
     confusions: dict[str, list[list[int]]] = field(default_factory=dict)
+    distances: dict[str, float] = field(default_factory=dict)
     curve: list[dict[str, float]] = field(default_factory=list)
     time_unlearn: float = 0.0
     time_total: float = 0.0

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mu import record, selection
+from mu import selection
 from mu.choice import Decision, choice_of
+from mu.current import read_current
 from mu.metrics import AVG_GAP_NATMU
-from mu.record import TrialRecord
+from mu.record import REFERENCE_ROLES, TrialRecord
 from mu.selection import Candidate, References
 
 T = TypeVar("T")
@@ -206,7 +207,7 @@ def read(study_dir: Path) -> RecordedStudy:
     path = study_dir / "trials.jsonl"
     if not path.is_file():
         raise ValueError(f"{path}: there is no such file; a study's folder must hold one")
-    line, records = record.read(path)
+    line, records = read_current(path)
     if not line and not records:
         raise ValueError(f"{path}: is empty; it must hold at least the line of a started study")
     return assemble(line, records, _summary(study_dir / "summary.json"), study_dir.resolve().name)
@@ -259,12 +260,14 @@ def assemble(
         for request in requests
         for method in methods
     }
+    phases = _phases(line, records)
+    runs = _runs(records, report_seeds, decisions, epochs)
     return RecordedStudy(
         name=str(line.get("study") or (records[0].study if records else fallback_name)),
         line=line,
         requests=requests,
         methods=methods,
-        phases=_phases(line, records),
+        phases=phases,
         search_seeds=tuple(search_seeds),
         report_seeds=tuple(report_seeds),
         further_seeds=choice.further_seeds,
@@ -273,14 +276,14 @@ def assemble(
         trials=search.get("trials"),
         sufficient_epochs=epochs,
         transfers=transfers,
-        records=tuple(records),
+        records=_without_superseded(records, runs),
         audits=audits,
         decisions=decisions,
         references={
             request.name: selection.references(records, request.name, search_seeds, view)
             for request in requests
         },
-        runs=_runs(records, report_seeds, decisions, epochs),
+        runs=_in_order(runs, phases, list(decisions)),
         summary=summary,
     )
 
@@ -308,7 +311,7 @@ def _runs(
         if known and r.seed in seeds:
             cells[r.phase, r.forget, r.method, r.source or ""].append(r)
     return {
-        (phase, forget, method, source): _current(
+        (phase, forget, method, source): _latest(
             ended,
             None
             if phase in ("reference", "default")
@@ -319,7 +322,38 @@ def _runs(
     }
 
 
-def _current(
+def _without_superseded(
+    records: Iterable[TrialRecord], runs: Mapping[tuple[str, str, str, str], Runs]
+) -> tuple[TrialRecord, ...]:
+    """Leave out the runs with knobs of an earlier choice, in place of which others count."""
+    counting = {r.key for each in runs.values() for r in each.records}
+    return tuple(
+        r
+        for r in records
+        if r.key in counting
+        or r.phase == "reference"
+        or (r.phase, r.forget, r.method, r.source or "") not in runs
+    )
+
+
+def _in_order(
+    runs: dict[tuple[str, str, str, str], Runs],
+    phases: Iterable[str],
+    cells: Sequence[tuple[str, str]],
+) -> dict[tuple[str, str, str, str], Runs]:
+    """Sort runs as the study lists their phases, requests and methods, whichever ended first."""
+    requests = ["", *dict.fromkeys(forget for forget, _ in cells)]
+    methods = [*REFERENCE_ROLES, *dict.fromkeys(method for _, method in cells)]
+    places = [{name: at for at, name in enumerate(names)} for names in (phases, requests, methods)]
+
+    def place(cell: tuple[str, str, str, str]) -> tuple[int, ...]:
+        phase, forget, method, source = cell
+        return places[0][phase], places[1][forget], places[2][method], places[1].get(source, 0)
+
+    return {cell: runs[cell] for cell in sorted(runs, key=place)}
+
+
+def _latest(
     ended: Sequence[TrialRecord], chosen: Candidate | None, changed: Mapping[str, Any]
 ) -> Runs:
     """The runs of a cell with the chosen knobs, or while there are none those with the latest knobs."""

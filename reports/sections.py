@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -220,6 +220,7 @@ def _setting(study: RecordedStudy) -> list[tuple[str, str]]:
         ("Choice", choosing.rule(study)),
         ("Finalists", _finalists(study)),
         ("Selection", ORACLE if study.oracle else ""),
+        ("Earlier code", _earlier_code(study)),
         ("Seeds", f"search {_join(study.search_seeds)}; report {_join(study.report_seeds)}"),
         ("Sufficient training", sufficient),
         ("Transfer", _join(f"{source} → {target}" for source, target in study.transfers)),
@@ -235,6 +236,14 @@ def _setting(study: RecordedStudy) -> list[tuple[str, str]]:
 def _finalists(study: RecordedStudy) -> str:
     seeds = study.further_seeds
     return f"the best {study.finalists} again on search seeds {_join(seeds)}" if seeds else ""
+
+
+def _earlier_code(study: RecordedStudy) -> str:
+    """Say how many trials ran a code of their method that has changed since, and were kept all the same."""
+    now = {name: facts.get("code") for name, facts in _mapping(study.line.get("methods")).items()}
+    kept = Counter(r.method for r in study.records if r.code and r.code != now.get(r.method))
+    texts = (f"{counted(count, 'trial')} of {method}" for method, count in kept.items())
+    return f"{_join(texts)} ran code that was edited since (accepted)" if kept else ""
 
 
 def _resources(given: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mu import record
+from mu.current import read_current
 from sweeps.errors import StudyError, SweepError
 from sweeps.state import credentials, results
 from sweeps.state.credentials import hide
@@ -149,6 +150,10 @@ def _add_run(commands: Any) -> None:
     run.add_argument(
         "-v", "--verbose", action="store_true", help="also show what goes to run.log of the results"
     )
+    run.add_argument(
+        "--accept-code-change", action="store_true",
+        help="keep trials of methods whose code has changed since",
+    )  # fmt: skip
     run.add_argument("--dry-run", action="store_true", help="print what would run, and stop")
     run.add_argument(
         "-o", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
@@ -275,7 +280,7 @@ def _sync(options: argparse.Namespace) -> int:
     line, records = _read(options.folder)
     uri = options.tracking_uri or local_uri(options.folder)
     try:
-        tracker = Tracker(uri, line["study"])
+        tracker = Tracker(uri, (line["study"], line.get("uuid", "")))
         tracker.facts = describe(line)
         sent = tracker.sync(records)
         tracker.close()
@@ -290,7 +295,7 @@ def _read(folder: Path) -> tuple[dict[str, Any], list[record.TrialRecord]]:
     if not path.is_file():
         raise StudyError(f"{folder}: there is no {results.TRIALS}; give the folder of a study")
     try:
-        line, records = record.read(path)
+        line, records = read_current(path)
     except ValueError as error:
         raise StudyError(str(error)) from error
     if not line:

@@ -6,10 +6,12 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from mu.evaluate import mean_of, population_of
+from mu.current import audit_cell
+from mu.evaluate import population_of
 from mu.keys import content_key
 from mu.metrics import audits
 from mu.record import TrialRecord
+from mu.relative import mean_of
 from sweeps.ledger import Ledger
 from sweeps.phases import Cell, Knobs
 from sweeps.plan import Plan
@@ -22,30 +24,50 @@ def audit_cells(
     plan: Plan, references: References, ledger: Ledger, store: Store, best: Mapping[Cell, Knobs]
 ) -> None:
     """Attack the confirmed models of every cell with those of its other seeds, and record one audit a seed."""
-    for confirmed in audits_left(plan, ledger.results.records, best):
+    records = ledger.results.records
+    for (forget, method), confirmed in _confirmed(plan, records, best).items():
+        if len(confirmed) < plan.study.audit.models:
+            ledger.progress.say(
+                f"audit of {forget} {method}: {len(confirmed)} confirmed trials have finished, "
+                f"{plan.study.audit.models} are needed"
+            )
+    for confirmed in audits_left(plan, records, best):
         _audit_cell(plan, references, ledger, store, confirmed)
 
 
 def audits_left(
     plan: Plan, records: Mapping[str, TrialRecord], best: Mapping[Cell, Knobs]
 ) -> list[dict[int, TrialRecord]]:
-    """Return the confirmed trials, by seed, of every cell whose audit is not recorded."""
+    """Return the confirmed trials, by seed, of every cell that has enough of them and whose audit is not recorded."""
     left = []
-    for cell in plan.cells if plan.study.audit.models else ():
-        confirmed = {
-            record.seed: record
-            for record in records.values()
-            if (record.phase, record.forget, record.method) == ("confirm", *cell)
-            and record.finished
-            and record.knobs == best.get(cell)
-        }
-        if not all(_audit_key(record) in records for record in confirmed.values()):
+    for confirmed in _confirmed(plan, records, best).values():
+        if len(confirmed) < plan.study.audit.models:
+            continue
+        audited = audit_cell(record.key for record in confirmed.values())
+        if not all(_audit_key(record, audited) in records for record in confirmed.values()):
             left.append(confirmed)
     return left
 
 
-def _audit_key(confirmed: TrialRecord) -> str:
-    return content_key(confirmed.key, "audit")
+def _confirmed(
+    plan: Plan, records: Mapping[str, TrialRecord], best: Mapping[Cell, Knobs]
+) -> dict[Cell, dict[int, TrialRecord]]:
+    """Return the confirmed trials that have finished of every cell with chosen knobs, by seed; none without an audit."""
+    confirmed: dict[Cell, dict[int, TrialRecord]] = {}
+    for cell in plan.cells if plan.study.audit.models else ():
+        if cell in best:
+            confirmed[cell] = {
+                record.seed: record
+                for record in records.values()
+                if (record.phase, record.forget, record.method) == ("confirm", *cell)
+                and record.finished
+                and record.knobs == best[cell]
+            }
+    return confirmed
+
+
+def _audit_key(confirmed: TrialRecord, cell: str) -> str:
+    return content_key(confirmed.key, cell)
 
 
 def _audit_cell(
@@ -78,13 +100,15 @@ def _audit_cell(
         test_labels,
         population_of(test_labels),
     )
+    cell = audit_cell(record.key for record in confirmed.values())
     utility = _utility(plan, ledger, [confirmed[seed] for seed in unlearned])
     for seed, values in audit(unlearned, retrained, targets, utility).items():
         now = time.time()
         ledger.record_other(
             replace(
                 confirmed[seed],
-                key=_audit_key(confirmed[seed]),
+                key=_audit_key(confirmed[seed], cell),
+                cell=cell,
                 phase="audit",
                 metrics={"test": values},
                 unavailable={},

@@ -121,7 +121,7 @@ class StudySource:
                 self.chosen[cell] = decision.chosen.knobs
         for job in self.plan.final_jobs(self.chosen):
             left = job.key not in recorded and job.key not in self._handed_out
-            if left and job.cell not in self._failing:
+            if left and (job.forget, job.method) not in self._failing:
                 self._finals[job.key] = job
         if len(self._settled) == len(self.plan.cells):
             self.ledger.progress.expect("final", len(self._finals))
@@ -144,11 +144,11 @@ class StudySource:
                 self.store.put(job.key, outputs)
             self.ledger.record_trial(record)
         if job.phase == "search":
-            self.cells.ended(record)
+            self.cells.ended(self.ledger.results.records[record.key])
             self._running[job.forget, job.method] -= 1
         elif job.phase == "finalist":
             self._finalists[job.forget, job.method] -= 1
-        self.checkpoints.drop(job.key)
+        self.checkpoints.drop(job.checkpoint_key)
         if record.status == "failed" and job.phase != "reference":
             self._end_failing()
 
@@ -163,7 +163,11 @@ class StudySource:
         self._failing |= fresh.keys()
         for cell in fresh:
             self.cells.end(cell)
-        self._finals = {k: job for k, job in self._finals.items() if job.cell not in self._failing}
+        self._finals = {
+            key: job
+            for key, job in self._finals.items()
+            if (job.forget, job.method) not in self._failing
+        }
         progress, searching = self.ledger.progress, sum(self._running.values())
         progress.say(say_failing(fresh, self.plan.study.max_failures))
         left = self.cells.remaining(not self.ledger.search_ended)
@@ -171,11 +175,11 @@ class StudySource:
 
     def load_checkpoint(self, job: Job) -> Arrays | None:
         """Return where an earlier run of the study left a job."""
-        return self.checkpoints.get(job.key)
+        return self.checkpoints.get(job.checkpoint_key)
 
     def save_checkpoint(self, job: Job, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Save where a running job is."""
-        self.checkpoints.put(job.key, arrays)
+        self.checkpoints.put(job.checkpoint_key, arrays)
 
     def behind(self, job: Job, point: CurvePoint) -> bool:
         """Return whether a running job should be stopped."""

@@ -14,8 +14,8 @@ from rich.console import Console
 
 from mu.failing import failing_cells, say_failing
 from sweeps import preflight, splits
+from sweeps.changes import open_results
 from sweeps.errors import DataMissingError, StudyError, SweepError
-from sweeps.ledger import open_results
 from sweeps.outline import Outline
 from sweeps.plan import Plan
 from sweeps.run import Locations, Sweep
@@ -47,6 +47,7 @@ class Options:
         methods_path: Folder with methods of one's own.
         code_path: Folder with modules of one's own models.
         overrides: Parts of the study to replace, as ``key.subkey=value``.
+        accept_code_change: Whether trials are kept whose method's code has changed since.
     """
 
     results: Path = Path("results")
@@ -57,6 +58,7 @@ class Options:
     methods_path: Path | None = None
     code_path: Path | None = None
     overrides: Sequence[str] = ()
+    accept_code_change: bool = False
 
 
 @dataclass(frozen=True)
@@ -144,10 +146,12 @@ def run(plan: Plan, options: Options, console: Console, again: str) -> Finished:
     )
     if plan.rankings:
         _rank(plan, options, console)
-    study_results = open_results(plan, locations.folder)
+    study_results, said = open_results(plan, locations.folder, options.accept_code_change)
     with in_folder(locations.folder):
         libraries = ", ".join(f"{name} {version}" for name, version in versions().items())
         logger.info("%s: musweep %s, %s", again, code.running(), libraries)
+        for text in said:
+            say(console, f"{plan.study.name}: {text}")
         try:
             splits.write(plan, locations.folder / "splits")
             sweep = Sweep(plan, study_results, locations, console)
@@ -247,7 +251,8 @@ def _sweep(sweep: Sweep, options: Options, console: Console) -> None:
     uri = options.tracking_uri or local_uri(folder)
     artifacts = (folder / "mlartifacts").resolve().as_uri() if local else None
     facts = describe(sweep.results.study)
-    tracking = Tracking(uri, sweep.ledger.study, facts, sweep.results.path, artifacts)
+    named = sweep.ledger.study, sweep.results.study["uuid"]
+    tracking = Tracking(uri, named, facts, sweep.results.path, artifacts)
     try:
         from sweeps.workers import cluster, tuning
 

@@ -5,20 +5,16 @@ from __future__ import annotations
 import logging
 import time
 from collections import defaultdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from mu.record import TrialRecord
-from sweeps.errors import StudyError
 from sweeps.phases import final_phases
 from sweeps.plan import Plan
 from sweeps.state import results
 from sweeps.state.costs import Meter, by_method, remaining_seconds, used
 from sweeps.state.results import Results
-from sweeps.study.resources import RunSettings
-from sweeps.study_line import study_line
 from sweeps.tracking.progress import Progress
 
 if TYPE_CHECKING:
@@ -73,6 +69,7 @@ class Ledger:
     def record_trial(self, record: TrialRecord) -> None:
         """Record a trial that ended."""
         if self.record_other(record):
+            record = self.results.records[record.key]
             self.compute[record.phase] += record.time_total
             self.progress.ended("search" if record.phase == "search" else "final", record)
             if time.monotonic() - self._summarized > SUMMARY_SECONDS:
@@ -85,7 +82,7 @@ class Ledger:
         logger.info("%s", in_one_line(record))
         self.meter.add(record)
         if self.tracking is not None:
-            self.tracking.put(record)
+            self.tracking.put(self.results.records[record.key])
         return True
 
     @property
@@ -171,35 +168,3 @@ def in_one_line(record: TrialRecord) -> str:
     ended = f"{trial}: {record.status} after {record.time_total:.1f} s{host}"
     reason = (record.reason.strip().splitlines() or [""])[-1]
     return f"{ended}: {reason}" if reason else ended
-
-
-def open_results(plan: Plan, folder: Path) -> Results:
-    """Open the results of a study and note what is asked for now.
-
-    Raises:
-        StudyError: The folder holds trials that may not be mixed with this study's, or is held by another driver.
-    """
-    line = study_line(plan)
-    opened = Results(folder)
-    changes = results.incompatible(opened.study, line) if opened.study else []
-    if changes:
-        opened.close()
-        raise StudyError(
-            f"{folder} holds trials of a different study; {'; '.join(changes[:3])}. "
-            "Use another study name or --results"
-        )
-    if not opened.study or opened.study["definition"] != line["definition"]:
-        opened.begin(line)
-    opened.set_aside(lambda record: runs_again(record, plan.study))
-    return opened
-
-
-def runs_again(record: TrialRecord, settings: RunSettings) -> bool:
-    """Return whether a failed trial is run again: its worker was lost, or the limit that ended it has changed."""
-    slot = {name: amount for name, amount in settings.resources.trial.amounts.items() if amount}
-    limit = settings.trial_timeout
-    return (
-        record.lost
-        or (record.cause == "memory" and record.resources != slot)
-        or (record.cause == "timeout" and (limit is None or limit > record.time_total))
-    )

@@ -34,7 +34,7 @@ class Job:
     """One piece of work for a slot: a trial, or work for the references.
 
     Args:
-        key: Content key of everything below, and of the problem.
+        key: Content key of everything below that decides its numbers, and of the problem.
         phase: One of ``sweeps.phases.PHASES``.
         forget: Name of the forget request.
         method: Name of the method; for references what the work is for, such as `original` or `retrain`.
@@ -49,6 +49,7 @@ class Job:
         keep: Whether its outputs are kept for the audit.
         work: `trial`; or for references: `train` one, `score` those of a problem, `rank` the samples of a request.
         roles: The references that are scored.
+        problem, cell, code: As in a record.
     """
 
     key: str
@@ -65,16 +66,19 @@ class Job:
     keep: bool = False
     work: Literal["trial", "train", "score", "rank"] = "trial"
     roles: tuple[Role, ...] = ()
-
-    @property
-    def cell(self) -> Cell:
-        """The cell that it belongs to."""
-        return self.forget, self.method
+    problem: str = ""
+    cell: str = ""
+    code: str = ""
 
     @property
     def role(self) -> str:
         """The role of its seed: `search`, `finalist` or `report`."""
         return PHASES[self.phase].role
+
+    @property
+    def checkpoint_key(self) -> str:
+        """Names its checkpoint, which another code of its method does not continue."""
+        return content_key(self.key, self.code)
 
 
 class Plan(Outline):
@@ -84,6 +88,11 @@ class Plan(Outline):
         study: The study.
         data: Its data.
         first_knobs: Cell to what its search tries after the authors' defaults, by ``sweeps.search.earlier``.
+
+    Attributes:
+        code: Method to the digest of its code.
+        counts_as: Method to the digest under which its trials are kept: that of its code, or of an earlier code whose
+            trials are kept as if they were its own.
     """
 
     def __init__(
@@ -95,6 +104,9 @@ class Plan(Outline):
         super().__init__(study)
         self.first_knobs = first_knobs
         self.data = data
+        self.code = {config.name: config.method.code for config in study.methods}
+        self.counts_as = dict(self.code)
+        self._cell_keys: dict[tuple[str, str], str] = {}
         self._problems: dict[tuple[str, int], Problem] = {}
         self._chosen: dict[str, NDArray[np.int64]] = {
             name: select(request, data)
@@ -141,7 +153,23 @@ class Plan(Outline):
 
     def reference_key(self, forget: str, seed: int, method: str, role: str) -> str:
         """Return the record key of a reference on a problem; `role` is that of its seed, `search`, `finalist` or `report`."""
-        return content_key(self.problem(forget, seed).key, "reference", method, role)
+        cell = self.reference_cell(role, seed)
+        return content_key(self.problem(forget, seed).key, "reference", method, cell)
+
+    def reference_cell(self, role: str, seed: int) -> str:
+        """Return the key of how references of a seed are scored, for trials on the seeds of a role."""
+        scored = self.reference_views(seed), self.attacks_on(seed), self.reference_keep(seed)
+        return content_key("reference", role, scored)
+
+    def reference_views(self, seed: int) -> tuple[str, ...]:
+        """Return the views on which references of a seed are scored."""
+        if seed in self.study.seeds.report:
+            return ("val", "test")
+        return tuple(dict.fromkeys((self.study.search_view, "val")))
+
+    def reference_keep(self, seed: int) -> bool:
+        """Return whether the outputs of references of a seed are kept for the audit."""
+        return seed in self.study.seeds.report and bool(self.study.audit.models)
 
     def attacks_on(self, seed: int) -> tuple[str, ...]:
         """Return the costly attacks on references of a seed: those of any phase that runs on it."""
@@ -153,10 +181,8 @@ class Plan(Outline):
         self, phase: str, run: Run, seed: int, number: int | None = None, origin: str = ""
     ) -> Job:
         """Return the job of a run on a seed; `number` and `origin` are those of its configuration, in the search."""
-        problem = self.problem(run.forget, seed).key
-        key = content_key(problem, phase, run.forget, run.method, run.knobs, number, run.source)
-        searches = PHASES[phase].role != "report"
-        metrics, audit = self.study.metrics, self.study.audit
+        problem, cell = self.problem(run.forget, seed).key, self.cell_key(phase, run.method)
+        key = content_key(problem, run.forget, cell, run.knobs, number, run.source)
         return Job(
             key=key,
             phase=phase,
@@ -167,10 +193,58 @@ class Plan(Outline):
             number=number,
             source=run.source,
             origin=origin,
-            views=(self.study.search_view,) if searches else ("val", "test"),
-            attacks=metrics.attacks if phase in metrics.costly else (),
-            keep=PHASES[phase].audited and audit.models > 0,
+            views=self._views(phase),
+            attacks=self._attacks(phase),
+            keep=self._keep(phase),
+            problem=problem,
+            cell=cell,
+            code=self.code[run.method],
         )
+
+    def cell_key(self, phase: str, method: str) -> str:
+        """Return the key of all that decides the numbers of a method's trials in a phase, but for problem and knobs.
+
+        Of the number of trials it says nothing: a search may grow.
+        """
+        if (phase, method) not in self._cell_keys:
+            self._cell_keys[phase, method] = content_key(*self._decisive(phase, method))
+        return self._cell_keys[phase, method]
+
+    def _decisive(self, phase: str, method: str) -> list[Any]:
+        """Return what the key of a cell is made of."""
+        config, search = self.study.method(method), self.study.search
+        stops = search.early_stop != "none"
+        asked = (self._views(phase), self._attacks(phase), self._keep(phase), stops)
+        parts: list[Any] = [phase, method, self.counts_as[method], dict(config.fixed), asked]
+        if PHASES[phase].role != "report":
+            draws = search.sampler, search.start_from
+            how = draws, search.objective, search.mean_gap, search.early_stop
+            ranges = [range_.plain for range_ in config.ranges]
+            names = [range_.knob for range_ in config.ranges]
+            parts += [names, ranges, how, self.study.seeds.search]
+        return parts
+
+    def count_as(self, method: str, code: str) -> None:
+        """Keep the trials of a method under the digest of an earlier code."""
+        self.counts_as[method] = code
+        self._cell_keys.clear()
+
+    def search_key(self, cell: Cell) -> str:
+        """Return the key of one cell's search: of its problems, and of all else that decides its trials."""
+        forget, method = cell
+        problems = [self.problem(forget, seed).key for seed in self.study.seeds.search]
+        return content_key(problems, self.cell_key("search", method))
+
+    def _views(self, phase: str) -> tuple[str, ...]:
+        searches = PHASES[phase].role != "report"
+        return (self.study.search_view,) if searches else ("val", "test")
+
+    def _attacks(self, phase: str) -> tuple[str, ...]:
+        metrics = self.study.metrics
+        return metrics.attacks if phase in metrics.costly else ()
+
+    def _keep(self, phase: str) -> bool:
+        return PHASES[phase].audited and self.study.audit.models > 0
 
     def finalist_jobs(self, decisions: Mapping[Cell, Decision]) -> list[Job]:
         """Return the jobs of all finalists, on every further search seed, the longest first."""

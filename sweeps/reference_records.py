@@ -1,17 +1,16 @@
-"""The records of references: every retrained model is compared with the mean of its request, which is the noise floor."""
+"""The records of references, and what trials are compared with."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from mu import metrics
-from mu.evaluate import mean_of
 from mu.problem import Role
 from mu.record import TrialRecord
+from mu.relative import mean_of
 from sweeps.ledger import Ledger
 from sweeps.plan import Plan
 from sweeps.workers.scored import Scored
@@ -23,7 +22,7 @@ ROLES: tuple[Role, Role] = ("original", "retrain")
 
 
 class ReferenceRecorder:
-    """Compares the references of a request with the mean of its retrained models, and records them.
+    """Records the references of a request, and what trials on its problems are compared with.
 
     Args:
         plan: The plan.
@@ -64,28 +63,12 @@ class ReferenceRecorder:
             for method in ROLES:
                 key = self.plan.reference_key(forget, seed, method, role)
                 if key not in self.ledger.results.records:
-                    others = [o["retrain"] for n, o in group.items() if n != seed]
-                    values = self._values(forget, method, both[method], reference, others)
-                    record = self._record(role, (forget, seed), method, both[method], values)
+                    record = self._record(role, (forget, seed), method, both[method], reference)
+                    if method == "retrain":
+                        others = {n: o["retrain"] for n, o in group.items() if n != seed}
+                        record = self._beside_others(record, both[method], others)
                     self.ledger.record_other(record)
         return references
-
-    def _values(
-        self,
-        forget: str,
-        method: Role,
-        one: Scored,
-        reference: ReferenceScores,
-        others: Sequence[Scored],
-    ) -> dict[str, dict[str, float]]:
-        """The metrics of one reference by view."""
-        whole_class = self.study.forget[forget].whole_class
-        mean_gap = self.study.search.mean_gap
-        values = complete(one.facts.metrics, one.forget, reference, whole_class, mean_gap)
-        if method == "retrain":
-            for view in values.values():
-                _compare_with_others(view, one, others)
-        return values
 
     def _record(
         self,
@@ -93,7 +76,7 @@ class ReferenceRecorder:
         name: ProblemName,
         method: Role,
         one: Scored,
-        values: dict[str, dict[str, float]],
+        reference: ReferenceScores,
     ) -> TrialRecord:
         """The record of one reference. Its training and scoring are billed once, to the first of its records."""
         (forget, seed), problem = name, self.plan.problem(*name)
@@ -120,7 +103,9 @@ class ReferenceRecorder:
             seed=seed,
             status="finished",
             role=role,
-            metrics=values,
+            problem=problem.key,
+            cell=self.plan.reference_cell(role, seed),
+            metrics=complete(one.facts.metrics, one.forget, reference),
             unavailable=one.facts.unavailable,
             confusions=one.facts.confusions if role == "report" else {},
             environment=environment,
@@ -131,12 +116,21 @@ class ReferenceRecorder:
             **cost,
         )
 
-
-def _compare_with_others(values: dict[str, float], one: Scored, others: Sequence[Scored]) -> None:
-    """Compare a retrained model's outputs on D_f with those of the others of its request; leave it out without any."""
-    del values["activation_distance"], values["entropy_wilcoxon_p"], values["entropy_median_diff"]
-    if others:
-        distances = [
-            metrics.activation_distance(one.forget.logits, other.forget.logits) for other in others
-        ]
-        values["activation_distance"] = float(np.mean(distances))
+    def _beside_others(
+        self, record: TrialRecord, one: Scored, others: Mapping[int, Scored]
+    ) -> TrialRecord:
+        """Compare a retrained model with those of its request's other seeds, in place of itself."""
+        with_itself = {"activation_distance", "entropy_wilcoxon_p", "entropy_median_diff"}
+        return replace(
+            record,
+            metrics={
+                view: {name: value for name, value in values.items() if name not in with_itself}
+                for view, values in record.metrics.items()
+            },
+            distances={
+                self.plan.problem(record.forget, seed).key: metrics.activation_distance(
+                    one.forget.logits, other.forget.logits
+                )
+                for seed, other in others.items()
+            },
+        )

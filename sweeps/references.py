@@ -98,12 +98,9 @@ class References:
     ) -> Job:
         """Return the job that scores the references of a problem; a check needs neither attacks nor outputs."""
         forget, seed = name
-        reports = seed in self.study.seeds.report
-        views = (
-            ("val", "test") if reports else tuple(dict.fromkeys((self.study.search_view, "val")))
-        )
+        views = self.plan.reference_views(seed)
         attacks = () if check else self.plan.attacks_on(seed)
-        keep = reports and bool(self.study.audit.models) and not check
+        keep = self.plan.reference_keep(seed) and not check
         key = self.plan.problem(*name).key
         return Job(
             content_key("scores", scores.VERSION, key, views, attacks, roles, keep),

@@ -63,7 +63,8 @@ class Sweep:
         if locations.optuna is None:
             results.drop_partial_line(journal)
         location = locations.optuna or str(journal)
-        self.cells = Cells(plan, location, study_results.records.values())
+        known = study_results.study.get("uuid", "")
+        self.cells = Cells(plan, location, study_results.records.values(), known)
         for cell in self._failing:
             self.cells.end(cell)
 
@@ -91,7 +92,7 @@ class Sweep:
         decisions = decide(plan, recorded.values(), whole)
         chosen = {cell: one.chosen.knobs for cell, one in decisions.items() if one.chosen}
         jobs = [*plan.finalist_jobs(decisions), *plan.final_jobs(chosen)]
-        if not all(job.key in recorded for job in jobs if job.cell not in failing):
+        if not all(job.key in recorded for job in jobs if (job.forget, job.method) not in failing):
             return False
         return not audits_left(plan, recorded, chosen)
 

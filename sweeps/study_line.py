@@ -10,7 +10,7 @@ from typing import Any
 
 from mu.data import PARTS
 from mu.keys import content_key
-from sweeps.phases import EPOCHS, PHASES
+from sweeps.phases import EPOCHS, PHASES, trial_phases
 from sweeps.plan import Plan
 
 LIBRARIES = ("musweep", "torch", "numpy", "ray", "optuna", "mlflow", "scikit-learn")
@@ -24,7 +24,12 @@ def study_line(plan: Plan) -> dict[str, Any]:
         "study": study.name,
         "definition": dict(study.definition),
         "phases": [
-            {"name": p.name, "title": p.title, "follows_search": p.follows_search}
+            {
+                "name": p.name,
+                "title": p.title,
+                "follows_search": p.follows_search,
+                "role": p.role,
+            }
             for p in PHASES.values()
         ],
         "data": {
@@ -47,8 +52,20 @@ def study_line(plan: Plan) -> dict[str, Any]:
                 "has_epochs": EPOCHS in config.fixed,
                 "knobs": dict(config.fixed),
                 "trials": study.trials(config.name),
+                "forget": list(config.forget),
+                "code": plan.code[config.name],
+                "counts_as": plan.counts_as[config.name],
+                "cells": {phase: plan.cell_key(phase, config.name) for phase in trial_phases()},
             }
             for config in study.methods
+        },
+        "problems": {
+            name: {str(seed): plan.problem(name, seed).key for seed in plan.every_seed}
+            for name in study.forget
+        },
+        "references": {
+            role: {str(seed): plan.reference_cell(role, seed) for seed in seeds}
+            for role, seeds in plan.seeds.items()
         },
         "published": [asdict(number) for number in study.published],
         "planned": plan.planned,

@@ -38,10 +38,11 @@ PARTS = {
         ["tests/mu/metrics", "tests/mu/test_evaluate.py", "tests/sweeps/test_audit.py"],
     ),
     "mu": (
-        ["selection.py", "choice.py", "constraints.py"],
+        ["selection.py", "choice.py", "constraints.py", "relative.py"],
         [
             "tests/mu/test_selection.py",
             "tests/mu/test_choice.py",
+            "tests/mu/test_relative.py",
             "tests/reports/test_statistics.py",
         ],
     ),

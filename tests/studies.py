@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import failures
+import optuna
 import yaml
 
-from mu import record
+from mu.current import read_current
 from mu.record import TrialRecord
 
 ROOT = Path(__file__).parent.parent
@@ -124,8 +125,18 @@ def here(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def records(folder: Path) -> dict[str, TrialRecord]:
-    _, found = record.read(folder / "trials.jsonl")
+    _, found = read_current(folder / "trials.jsonl")
     return {r.key: r for r in found}
+
+
+def searched(location: str, forget: str, method: str) -> optuna.Study:
+    """Optuna's study of a cell of the tiny study; there must be one alone."""
+    from sweeps.search.optuna_storage import open_storage
+
+    storage = open_storage(location)
+    names = [each.study_name for each in optuna.get_all_study_summaries(storage)]
+    (name,) = [name for name in names if name.startswith(f"tiny/{forget}/{method}/")]
+    return optuna.load_study(study_name=name, storage=storage)
 
 
 def counts(found: dict[str, TrialRecord]) -> dict[str, int]:

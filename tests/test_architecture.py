@@ -21,6 +21,7 @@ LAYERS = (
     ("sweeps.search", "sweeps.workers", "sweeps.tracking"),
     (
         "sweeps.audit",
+        "sweeps.changes",
         "sweeps.estimate",
         "sweeps.job_sources",
         "sweeps.launch",

@@ -43,6 +43,7 @@ from typing import Any
 
 from mu.forget import KINDS
 from mu.knobs import Knob, knobs_of
+from mu.source import code_digest
 
 NEEDS = ("retain", "forget", "original", "twin")
 
@@ -60,6 +61,7 @@ class Method:
         doc: The module's docstring.
         check_problem: Its `check`, or None.
         impairs_first: Whether a model near chance may still be on its way.
+        file: The module's file.
     """
 
     name: str
@@ -70,6 +72,12 @@ class Method:
     doc: str
     check_problem: Callable[..., None] | None = None
     impairs_first: bool = False
+    file: Path | None = None
+
+    @property
+    def code(self) -> str:
+        """The digest of its code as it is on disk; see ``mu.source``."""
+        return "" if self.file is None else code_digest(self.file)
 
     @property
     def zero_shot(self) -> bool:
@@ -148,7 +156,8 @@ def load(name: str, folders: Sequence[Path] = ()) -> Method:
         raise ValueError(f"{module.__file__}: {error}") from error
     check, impairs = getattr(module, "check", None), getattr(module, "IMPAIRS_FIRST", False)
     doc = module.__doc__ or ""
-    return Method(name, module.unlearn, knobs, needs, requests, doc, check, bool(impairs))
+    file = Path(module.__file__) if module.__file__ else None
+    return Method(name, module.unlearn, knobs, needs, requests, doc, check, bool(impairs), file)
 
 
 def _module(name: str, folders: Sequence[Path]) -> ModuleType:

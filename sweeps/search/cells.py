@@ -82,10 +82,14 @@ class Cells:
         plan: What the study runs.
         location: Of Optuna's storage; see ``open_storage``.
         records: Of earlier runs of the study.
+        study_id: UUID of the study: others of its name may use the same storage.
     """
 
-    def __init__(self, plan: Plan, location: str, records: Iterable[TrialRecord] = ()):
+    def __init__(
+        self, plan: Plan, location: str, records: Iterable[TrialRecord] = (), study_id: str = ""
+    ):
         self.plan = plan
+        self.study_id = study_id
         self.search: Search = plan.study.search
         storage = open_storage(location)
         done: dict[Cell, list[TrialRecord]] = {}
@@ -97,20 +101,26 @@ class Cells:
     def _open(
         self, cell: Cell, storage: optuna.storages.BaseStorage, records: list[TrialRecord]
     ) -> _CellState:
-        forget, method = cell
         study = optuna.create_study(
             storage=storage,
-            study_name=f"{self.plan.study.name}/{forget}/{method}",
+            study_name=self.study_name(cell),
             directions=["minimize"] * len(self.search.objective),
             sampler=self._sampler(cell, 0),
             pruner=make_pruner(),
             load_if_exists=True,
         )
+        method = cell[1]
         state = _CellState(study, self.plan.study.method(method), self.plan.study.trials(method))
         for record in records:
             state.add(record)
         self._reconcile(cell, state)
         return state
+
+    def study_name(self, cell: Cell) -> str:
+        """Return the name of a cell's study in Optuna's storage: a cell that has changed starts a new one."""
+        forget, method = cell
+        key = self.plan.search_key(cell)
+        return f"{self.plan.study.name}/{forget}/{method}/{key[:16]}/{self.study_id}"
 
     def _reconcile(self, cell: Cell, state: _CellState) -> None:
         """Make Optuna agree with the records, and queue again the configurations that never ended."""
@@ -118,6 +128,8 @@ class Cells:
         for frozen in state.study.get_trials():
             if frozen.state is TrialState.WAITING:
                 continue
+            if frozen.number >= state.trials:  # asked for when the study had more trials
+                break
             state.asked = frozen.number + 1
             records = state.ended.get(frozen.number, [])
             if self._complete(records):

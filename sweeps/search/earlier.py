@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from mu import record as records
 from mu.choice import choice_of
+from mu.current import read_current
 from sweeps.errors import StudyError
 from sweeps.phases import Cell, Knobs
 from sweeps.plan import FirstKnobs
@@ -63,7 +63,7 @@ def _chosen(folder: Path, here: str) -> dict[Cell, Knobs]:
     if not path.is_file():
         raise StudyError(f"{here}: is no folder with the results of a study (trials.jsonl)")
     try:
-        line, trials = records.read(path)
+        line, trials = read_current(path)
     except (OSError, ValueError) as error:
         raise StudyError(f"{here}: {error}") from error
     cells = dict.fromkeys((t.forget, t.method) for t in trials if t.phase == "search")

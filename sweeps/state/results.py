@@ -8,8 +8,9 @@ import json
 import os
 import platform
 import time
+import uuid
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -17,6 +18,7 @@ import yaml
 
 from mu import record as records
 from mu.record import TrialRecord
+from mu.relative import Comparison
 from sweeps.errors import StudyError, SweepError
 from sweeps.phases import PHASES
 from sweeps.state.store import write_atomically
@@ -30,6 +32,10 @@ class Results:
 
     Args:
         folder: ``results/<study>``; made when absent.
+
+    Attributes:
+        study: The last `study` line; empty before the first.
+        records: Key to record, with its gaps to the retrained models that there were when it was read or added.
 
     Raises:
         StudyError: Another driver holds the folder, it cannot be written to, or its results cannot be read.
@@ -49,23 +55,34 @@ class Results:
         except ValueError as error:
             self._lock.close()
             raise StudyError(str(error)) from error
-        self.records = {record.key: record for record in trials}
+        self.records: dict[str, TrialRecord] = {}
+        self.keep(trials)
 
     def begin(self, study_line: Mapping[str, Any]) -> None:
-        """Write what the study asks for now, as a line and as ``study.yaml``."""
+        """Write what the study asks for now, as a line and as ``study.yaml``. The folder's first line gives it a UUID."""
+        known = self.study.get("uuid") or uuid.uuid4().hex
         definition = study_line["definition"]
         text = yaml.safe_dump(definition, sort_keys=False, allow_unicode=True)
         write_atomically(self.folder / "study.yaml", text.encode())
-        self._write(records.to_line("study", dict(study_line)))
-        self.study = dict(study_line)
+        self.study = {**study_line, "uuid": known}
+        self._write(records.to_line("study", self.study))
+        self.keep(self.records.values())
 
     def append(self, record: TrialRecord) -> bool:
-        """Add a record; return False when its key is already there."""
+        """Write a record, and note it with its gaps; return False when its key is already there."""
         if record.key in self.records:
             return False
         self._write(records.trial_line(record))
-        self.records[record.key] = record
+        self._comparison.note(record)
+        self.records[record.key] = self._comparison.complete(record)
         return True
+
+    def keep(self, wanted: Iterable[TrialRecord]) -> None:
+        """Let these records alone count, with their gaps; the others stay in the file."""
+        self._comparison, listed = Comparison(self.study), list(wanted)
+        for record in listed:
+            self._comparison.note(record)
+        self.records = {record.key: self._comparison.complete(record) for record in listed}
 
     def set_aside(self, unwanted: Callable[[TrialRecord], bool]) -> None:
         """Drop some trials from `records`, so that they are run again; their new lines replace the old ones."""
@@ -93,10 +110,9 @@ class Results:
 
 
 def incompatible(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """List the differences between two study lines that forbid mixing their trials.
+    """List the differences between two study lines that make another study of it: in data, model, training or checkpoints.
 
-    Requests, methods, report seeds, trials, experiments and resources may be added or changed; data, model,
-    training, and the meaning of names that are already in use may not.
+    Everything else may change. Records carry keys by which the trials of the study as it is now are told from others.
 
     Returns:
         Texts such as ``training.epochs: was 30, is 40``; empty when the study can continue.
@@ -111,31 +127,11 @@ def incompatible(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 def _comparable(line: Mapping[str, Any]) -> dict[str, Any]:
     definition = line["definition"]
-    search = definition["search"]
     flat: dict[str, Any] = {
         "data.fingerprint": line["data"]["fingerprint"],
         "model": line["model"],
-        "seeds.search": definition["seeds"]["search"],
-        "search.sampler": search["sampler"],
-        "search.objective": search["objective"],
-        "search.early_stop": search["early_stop"],
-        "search.mean_gap": search["mean_gap"],
-        "selection": definition["selection"],
     }
     flat |= {f"training.{key}": value for key, value in definition["training"].items()}
-    flat |= {f"forget.{key}": value for key, value in definition["forget"].items()}
-    flat |= {
-        f"forget.{name}: samples": facts["selected"]
-        for name, facts in line["requests"].items()
-        if "selected" in facts
-    }
-    for method in definition["methods"]:
-        flat |= {
-            f"methods.{method['name']}.{kind}.{key}": value
-            for kind in ("fix", "space")
-            for key, value in method[kind].items()
-        }
-        flat[f"methods.{method['name']}.space"] = sorted(method["space"])
     seeds = {seed for role in definition["seeds"].values() for seed in role}
     supplied = line.get("checkpoints", {})
     for name in (f"{forget} {seed}" for forget in definition["forget"] for seed in seeds):

@@ -34,7 +34,7 @@ class Tracking:
 
     Args:
         uri: Tracking URI: an MLflow server or a database.
-        study: Name of the study.
+        study: Name and UUID of the study.
         facts: Tags of every parent run.
         records: The results file.
         artifacts: Where artifacts of a new experiment go; None leaves it to the server.
@@ -43,7 +43,7 @@ class Tracking:
     def __init__(
         self,
         uri: str,
-        study: str,
+        study: tuple[str, str],
         facts: Mapping[str, str],
         records: Path,
         artifacts: str | None = None,

@@ -34,13 +34,19 @@ from mlflow.tracking import MlflowClient
 from sqlalchemy import event
 from sqlalchemy.engine import Engine, make_url
 
-from mu.record import TrialRecord, from_content, read
+from mu.current import read_current
+from mu.keys import content_key
+from mu.record import TrialRecord, from_content
 from sweeps.state.credentials import database_url
 from sweeps.tracking.mlflow import END
 
 logger = logging.getLogger(__name__)
 KEY = "musweep.key"
+STUDY = "musweep.study"
+"""Tag with the UUID of the study that a run is of: studies of one name share an experiment."""
 PARENT = "musweep.parent"
+METRICS = "musweep.metrics"
+"""Tag with the digest of a run's metrics: gaps change when a study gets more seeds."""
 STATUS = {"finished": "FINISHED", "stopped": "KILLED", "diverged": "FAILED", "failed": "FAILED"}
 AWAY_SECONDS = 10.0
 """How long nothing is sent after MLflow did not answer."""
@@ -52,34 +58,36 @@ PORTS = {"postgres": 5432, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
 class Tracker:
-    """The experiment of one study in MLflow.
+    """The runs of one study in MLflow.
 
     Args:
         uri: Tracking URI: an MLflow server or a database.
-        study: Name of the study, which is the experiment's.
+        study: Name of the study, which is the experiment's, and its UUID, which its runs carry as a tag.
         artifacts: Where artifacts of a new experiment go; None leaves it to the server.
 
     Raises:
         mlflow.exceptions.MlflowException, OSError: The store cannot be written to.
     """
 
-    def __init__(self, uri: str, study: str, artifacts: str | None = None):
+    def __init__(self, uri: str, study: tuple[str, str], artifacts: str | None = None):
         logging.getLogger("mlflow").setLevel(logging.ERROR)
         logging.getLogger("alembic").setLevel(logging.ERROR)
-        self.study = study
+        self.study, self.study_id = study
         _check_reachable(uri)
         _write_ahead(uri)
         self.client = MlflowClient(database_url(uri))
-        experiment = self.client.get_experiment_by_name(study)
+        name = self.study
+        experiment = self.client.get_experiment_by_name(name)
         if experiment is None:
-            self.experiment = self.client.create_experiment(study, artifact_location=artifacts)
+            self.experiment = self.client.create_experiment(name, artifact_location=artifacts)
         else:
             self.experiment = experiment.experiment_id
         # The kind of experiment that the UI shows training runs and their curves for.
         kind = ("mlflow.experimentKind", "custom_model_development")
         self.client.set_experiment_tag(self.experiment, *kind)
-        self._parents: dict[tuple[str, str, str], str] = {}
+        self._parents: dict[tuple[str, ...], str] = {}
         self._replaced: dict[str, str] = {}
+        self._versions: dict[str, tuple[int, str]] = {}
 
     def close(self) -> None:
         """End the parent runs."""
@@ -90,32 +98,38 @@ class Tracker:
             logger.warning("MLflow: parent runs could not be ended: %s", error)
 
     def sync(self, records: Iterable[TrialRecord]) -> int:
-        """Send every record that MLflow does not have yet; return how many those were."""
-        sent = 0
-        known = self._known()
-        for record in records:
-            if known.get(record.key) != _milliseconds(record.ended):
-                self.send(record)
-                sent += 1
-        return sent
+        """Send every record that MLflow does not have yet, or has with other metrics; return how many those were."""
+        self._versions = self._known()
+        missing = self.outdated(records)
+        for record in missing:
+            self.send(record)
+        return len(missing)
 
-    def _known(self) -> dict[str, int]:
-        """Read what MLflow has: the end time of every complete trial by key. Fills in the parent runs on the way."""
-        known: dict[str, int] = {}
+    def outdated(self, records: Iterable[TrialRecord]) -> list[TrialRecord]:
+        """Return the records that were not sent, or with other metrics."""
+        return [record for record in records if self._versions.get(record.key) != _version(record)]
+
+    def _known(self) -> dict[str, tuple[int, str]]:
+        """Read what MLflow has: the version of every complete trial by key. Fills in the parent runs on the way."""
+        known: dict[str, tuple[int, str]] = {}
         token = None
         while True:
-            page = self.client.search_runs([self.experiment], max_results=5000, page_token=token)
+            page = self.client.search_runs(
+                [self.experiment],
+                f"tags.`{STUDY}` = '{self.study_id}'",
+                max_results=5000,
+                page_token=token,
+            )
             for run in page:
                 tags = run.data.tags
                 if PARENT in tags:
-                    phase, forget, method = tags[PARENT].split("|")
-                    self._parents[phase, forget, method] = run.info.run_id
+                    self._parents[tuple(tags[PARENT].split("|"))] = run.info.run_id
                 elif KEY not in tags:
                     continue
                 elif run.info.status == "RUNNING" or tags[KEY] in known:
                     self.client.delete_run(run.info.run_id)  # cut short, or sent twice
                 else:
-                    known[tags[KEY]] = run.info.end_time
+                    known[tags[KEY]] = run.info.end_time, tags.get(METRICS, "")
                     self._replaced[tags[KEY]] = run.info.run_id
             token = page.token
             if not token:
@@ -126,8 +140,9 @@ class Tracker:
         parent = self._parent(record)
         tags = {
             KEY: record.key,
+            METRICS: _version(record)[1],
             "mlflow.parentRunId": parent,
-            **self._tags(record.phase, record.forget, record.method),
+            **self._tags(record),
             "seed": str(record.seed),
             "status": record.status,
             **({"source": record.source} if record.source else {}),
@@ -150,17 +165,30 @@ class Tracker:
                 run, metrics[start : start + MAX_METRICS], [] if start else params
             )
         self.client.set_terminated(run, STATUS[record.status], _milliseconds(record.ended))
+        self._versions[record.key] = _version(record)
         if replaced is not None:
             self.client.delete_run(replaced)
 
-    def _tags(self, phase: str, forget: str, method: str) -> dict[str, str]:
+    def _tags(self, record: TrialRecord) -> dict[str, str]:
         shared = {name: self.facts[name] for name in ("data", "model") if name in self.facts}
-        return {"study": self.study, "phase": phase, "forget": forget, "method": method, **shared}
+        return {
+            STUDY: self.study_id,
+            "study": self.study,
+            "phase": record.phase,
+            "forget": record.forget,
+            "method": record.method,
+            **shared,
+        }
 
     def _parent(self, record: TrialRecord) -> str:
-        names = (record.phase, record.forget, record.method)
+        names: tuple[str, ...] = (record.phase, record.forget, record.method)
+        if record.phase not in ("reference", "audit") and record.cell:
+            names = (
+                *names,
+                record.cell,
+            )  # trials of a cell that has changed are not beside earlier ones
         if names not in self._parents:
-            tags = {PARENT: "|".join(names), **self._tags(*names), **self.facts}
+            tags = {PARENT: "|".join(names), **self._tags(record), **self.facts}
             run = self.client.create_run(
                 self.experiment,
                 start_time=_milliseconds(record.started),
@@ -204,6 +232,11 @@ def _metrics(record: TrialRecord) -> list[Metric]:
         "device_memory": record.device_memory,
     }
     return metrics + [Metric(name, value, ended, 0) for name, value in costs.items()]
+
+
+def _version(record: TrialRecord) -> tuple[int, str]:
+    """Return what tells a run of a trial from an earlier one: its end, and a digest of its metrics."""
+    return _milliseconds(record.ended), content_key(record.metrics)
 
 
 def _milliseconds(seconds: float) -> int:
@@ -277,9 +310,10 @@ def main(lines: TextIO, answers: TextIO) -> None:
 
     given = json.loads(lines.readline())
     try:
-        tracker = Tracker(given["uri"], given["study"], given["artifacts"])
+        name, study_id = given["study"]
+        tracker = Tracker(given["uri"], (name, study_id), given["artifacts"])
         tracker.facts = given["facts"]
-        tracker.sync(read(Path(given["records"]))[1])
+        tracker.sync(read_current(Path(given["records"]))[1])
     except Exception as error:
         answer(error=str(error).splitlines()[0])
         return
@@ -287,11 +321,20 @@ def main(lines: TextIO, answers: TextIO) -> None:
     sender = Sender(tracker)
     for line in lines:
         if line == END:
-            sender.send_late()
+            _send_changed(sender, Path(given["records"]))
             tracker.close()
             answer(unsent=len(sender.late))
             return
         sender.put(from_content(json.loads(line)))
+
+
+def _send_changed(sender: Sender, records: Path) -> None:
+    """Send what waits, and the records whose gaps have changed since: retrained models came later in the run."""
+    sender.send_late()
+    waiting = {record.key for record in sender.late}
+    current = read_current(records)[1]
+    sender.late.extend(r for r in sender.tracker.outdated(current) if r.key not in waiting)
+    sender.send_late()
 
 
 if __name__ == "__main__":

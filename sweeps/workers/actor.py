@@ -81,7 +81,7 @@ class WorkInputs:
         problems: The problems.
         methods: The methods by name.
         trial, reference: What an actor for trials is fitted to, and one for references.
-        early_stop, mean_gap_metrics: See ``trial.TrialContext``.
+        early_stop: See ``trial.TrialContext``.
         code: What the driver runs. Workers must run the same.
     """
 
@@ -93,7 +93,6 @@ class WorkInputs:
     trial: WorkerSetup
     reference: WorkerSetup
     early_stop: str
-    mean_gap_metrics: tuple[str, ...]
     code: code.Code
 
     def setup(self, job: Job) -> WorkerSetup:
@@ -164,7 +163,6 @@ class StudyActor(tune.Trainable):
             self._get("scores"),
             self.inputs.early_stop,
             device,
-            self.inputs.mean_gap_metrics,
             lambda: self._get("retrain"),
         )
         yield from trial_steps(context, job, self._get("original"), running)

@@ -86,6 +86,9 @@ def new_record(job: Job, study: str, resources: Mapping[str, float], **ended: An
         number=job.number,
         origin=job.origin,
         source=job.source,
+        problem=job.problem,
+        cell=job.cell,
+        code=job.code,
         resources=dict(resources),
         **ended,
     )

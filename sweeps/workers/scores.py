@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mu import metrics
 from mu.evaluate import Outputs, compare
 from mu.problem import Evaluation
 
@@ -19,7 +18,7 @@ class ReferenceScores:
     """Scores and outputs that a trial is compared with.
 
     Args:
-        retrain: View to the retrained models' mean metrics.
+        retrain: View to the retrained models' mean metrics, which curves are compared with.
         original: View to the original model's metrics on this problem.
         retrain_logits: The retrained model's outputs on D_f, float32 [N, K].
         untrained_logits: Those of the network with initial weights.
@@ -35,31 +34,15 @@ def complete(
     scores: Mapping[str, Mapping[str, float]],
     forget: Outputs,
     reference: ReferenceScores,
-    whole_class: bool,
-    mean_gap_metrics: Sequence[str] = (),
 ) -> dict[str, dict[str, float]]:
-    """Return each view's metrics together with those that need the retrained model.
+    """Return each view's metrics together with those that need the retrained model's outputs.
 
     Args:
         scores: View to the metrics that need none.
         forget: Outputs on D_f.
-        mean_gap_metrics: Metrics whose mean gap is `mean_gap`; without any, `mean_gap` is left out.
     """
-    full = {}
-    for view, values in scores.items():
-        retrain = reference.retrain[view]
-        compared = compare(
-            values,
-            retrain,
-            forget,
-            reference.retrain_logits,
-            reference.untrained_logits,
-            whole_class,
-        )
-        full[view] = {**values, **compared}
-        if mean_gap_metrics:
-            full[view]["mean_gap"] = metrics.mean_gap(values, retrain, mean_gap_metrics)
-    return full
+    compared = compare(forget, reference.retrain_logits, reference.untrained_logits)
+    return {view: {**values, **compared} for view, values in scores.items()}
 
 
 def add_diagnostics(

@@ -36,7 +36,6 @@ class TrialContext:
         reference: Scores that the trial is compared with.
         early_stop: `none` lets a model that has collapsed go on; see ``curve.collapsed``.
         device: `cpu` or `cuda`.
-        mean_gap_metrics: Metrics of the objective `mean_gap`, if that is the study's.
         retrained: Fetches the retrained model, for the diagnostics of a finalist; None leaves them out.
     """
 
@@ -46,7 +45,6 @@ class TrialContext:
     reference: ReferenceScores
     early_stop: str = "collapse"
     device: str = "cpu"
-    mean_gap_metrics: tuple[str, ...] = ()
     retrained: Callable[[], Weights] | None = None
 
 
@@ -170,14 +168,7 @@ def _score(context: TrialContext, job: Job, model: torch.nn.Module, result: Tria
     if not all(np.isfinite(part.logits).all() for part in parts):
         result.status, result.reason = "diverged", "outputs are not finite"
         return
-    whole_class = problem.request.whole_class
-    result.metrics = complete(
-        evaluation.scores,
-        evaluation.forget,
-        context.reference,
-        whole_class,
-        context.mean_gap_metrics,
-    )
+    result.metrics = complete(evaluation.scores, evaluation.forget, context.reference)
     result.unavailable = dict(evaluation.unavailable)
     if "test" in job.views:
         result.confusions = sparse(evaluation.confusions)

@@ -60,7 +60,6 @@ class Workers:
                 resources.references, resources.launch, SAVE_SECONDS["reference"]
             ),
             early_stop=study.search.early_stop,
-            mean_gap_metrics=study.search.mean_gap,
             code=code.running(),
         )
 

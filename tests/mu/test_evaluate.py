@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from mu import metrics
 from mu.evaluate import (
@@ -19,6 +21,7 @@ from mu.evaluate import (
     unavailable,
 )
 from mu.metrics import METRICS, attacks, closeness
+from mu.relative import gaps
 
 POPULATION = [f"mia_population_asr_fpr{p}" for p in (1, 5, 10, 25, 50)]
 NONMEMBER = [name for name in METRICS if name.endswith("_nonmember")]
@@ -193,6 +196,18 @@ def test_metrics_at_the_ends_of_forgetting(random_request) -> None:
     assert destroyed["streisand_tv"] > 0.5
 
 
+def compared_with(
+    values: Mapping[str, float],
+    reference: Mapping[str, float],
+    forget: Outputs,
+    logits: NDArray[np.float32],
+    untrained: NDArray[np.float32],
+    whole_class: bool,
+) -> dict[str, float]:
+    """Everything that compares a model with retrained ones."""
+    return {**compare(forget, logits, untrained), **gaps(values, reference, whole_class)}
+
+
 @pytest.mark.parametrize("whole_class", [False, True])
 def test_compare_has_every_gap_whose_metrics_are_there(
     whole_class: bool, random_request, class_request
@@ -201,7 +216,7 @@ def test_compare_has_every_gap_whose_metrics_are_there(
     retain, forget, held_out = parts
     other = Outputs(forget.logits[::-1].copy(), forget.labels)
     cheap = score(*parts), score(retain, other, held_out)
-    compared = compare(*cheap, forget, other.logits, -forget.logits, whole_class)
+    compared = compared_with(*cheap, forget, other.logits, -forget.logits, whole_class)
     always = {"activation_distance", "delta_acc_forget", "entropy_wilcoxon_p", "zrf"}
     assert set(compared) == always | {"entropy_median_diff", "avg_gap_natmu"}
     assert {METRICS[name].when for name in compared} == {"trial"}
@@ -221,7 +236,7 @@ def test_compare_has_every_gap_whose_metrics_are_there(
         {**values, **costly_score(retain, part, held_out, 0)}
         for values, part in zip(cheap, (forget, other))
     ]
-    more = compare(*full, forget, other.logits, -forget.logits, whole_class)
+    more = compared_with(*full, forget, other.logits, -forget.logits, whole_class)
     assert {name: more[name] for name in compared} == compared
     for name, of in (
         ("avg_gap_ugradsl", metrics.AVG_GAP_UGRADSL[whole_class]),
@@ -230,26 +245,26 @@ def test_compare_has_every_gap_whose_metrics_are_there(
     ):
         assert more[name] == metrics.mean_gap(*full, of)
     assert more["mia_svc_gap_max"] == metrics.max_gap(*full, metrics.SVC_GAP4)
-    gaps = ("avg_gap_ugradsl", "avg_gap_ugradsl5", "mia_svc_gap4", "mia_svc_gap_max")
-    assert set(more) - set(compared) == set(gaps)
-    assert {METRICS[name].when for name in gaps} == {"finalist"}
+    costly = ("avg_gap_ugradsl", "avg_gap_ugradsl5", "mia_svc_gap4", "mia_svc_gap_max")
+    assert set(more) - set(compared) == set(costly)
+    assert {METRICS[name].when for name in costly} == {"finalist"}
     parts = [
         {**values, **costly_score(retain, part, held_out, 0, groups=["svc_chunked"])}
         for values, part in zip(cheap, (forget, other))
     ]
-    best = compare(*parts, forget, other.logits, -forget.logits, whole_class)
+    best = compared_with(*parts, forget, other.logits, -forget.logits, whole_class)
     assert set(best) - set(compared) == {"mia_svc_chunked_gap4"}
     assert best["mia_svc_chunked_gap4"] == pytest.approx(
         np.mean([abs(parts[0][name] - parts[1][name]) for name in EXTRA if "chunked" in name])
     )
-    assert "avg_gap_ugradsl" not in compare(
+    assert "avg_gap_ugradsl" not in compared_with(
         full[0], cheap[1], forget, other.logits, -forget.logits, whole_class
     )
 
 
 def test_compare_of_the_retrained_model_with_itself_has_no_gap(random_request) -> None:
     values = {**score(*random_request), **costly_score(*random_request, generator_seed=0)}
-    compared = compare(
+    compared = compared_with(
         values, values, random_request[1], random_request[1].logits, random_request[1].logits, False
     )
     assert compared.pop("entropy_wilcoxon_p") == compared.pop("zrf") == 1

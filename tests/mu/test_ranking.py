@@ -15,6 +15,7 @@ from in_process import InProcess
 from sklearn.linear_model import LogisticRegression
 from toy import RECIPE, toy_data, toy_reference
 
+from mu.current import current
 from mu.data import load
 from mu.forget import ForgetRequest, select
 from mu.metrics import entropy
@@ -25,6 +26,7 @@ from sweeps.plan import Plan
 from sweeps.state.store import Store
 from sweeps.study import study
 from sweeps.study_line import study_line
+from sweeps.workers.result import new_record
 
 FAST = replace(RECIPE, epochs=10)
 
@@ -181,13 +183,12 @@ def test_what_is_written_selects_the_same_samples_elsewhere(plan: Plan, tmp_path
     )
 
 
-def test_changed_samples_of_a_request_are_another_study(plan: Plan, tmp_path: Path) -> None:
-    from sweeps.state import results
-
+def test_trials_of_changed_samples_of_a_request_do_not_count(plan: Plan, tmp_path: Path) -> None:
     splits.resolve_ranked_requests(plan, Store(str(tmp_path)), Here().open)
     line = study_line(plan)
-    assert results.incompatible(line, line) == []
+    best = {cell: plan.study.method(cell[1]).fixed for cell in plan.cells}
+    records = [new_record(job, "tiny", {}, status="finished") for job in plan.final_jobs(best)]
+    assert current(records, line) == records
     plan.choose("hard", np.random.default_rng(0).random(len(plan.data.parts["train"])))
-    changed = results.incompatible(line, study_line(plan))
-    assert len(changed) == 1
-    assert changed[0].startswith("forget.hard: samples: was")
+    left = current(records, study_line(plan))
+    assert {record.forget for record in left} == {r.forget for r in records} - {"hard"}

@@ -430,6 +430,9 @@ def test_runs_with_knobs_of_an_earlier_search_give_way_to_the_chosen_ones(lines)
     study = load.assemble(lines[0], [*lines[1], stale], {})
     assert column(result_tables.main(study), "random10", "alpha")["AvgGap (of means)"] == "3.83"
     assert ",9.0" not in formats.results_csv(study)
+    assert "stale" not in {r.key for r in study.records}
+    usual = load.assemble(lines[0], lines[1], {})
+    assert study.counts() == usual.counts()
 
 
 def test_runs_with_outdated_knobs_are_marked(lines):

@@ -10,8 +10,8 @@ import studies
 from rich.console import Console
 from studies import counts, records
 
-from mu import record
 from mu.choice import choice_of
+from mu.current import read_current
 from mu.record import TrialRecord
 from reports import load
 from sweeps import preflight
@@ -77,7 +77,7 @@ def test_finalists_run_before_knobs_are_chosen_and_another_study_starts_from_the
     folder = tmp_path / "results/tiny"
     ended = records(folder)
     assert counts(ended) == {"reference": 10, "search": 3, "finalist": 4, "confirm": 2}
-    line, trials = record.read(folder / "trials.jsonl")
+    line, trials = read_current(folder / "trials.jsonl")
     choice = choice_of(line["definition"])
     decision = choice.decide(trials, "some", "jit")
     assert decision.settled and decision.chosen is not None

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import optuna
 import pytest
 import studies
 from job_source import OneTraining
@@ -84,11 +83,9 @@ def test_optuna_and_mlflow_hold_what_the_records_say(finished: Path) -> None:
         for view, scores in found[key].metrics.items():
             for name, value in scores.items():
                 assert run.data.metrics[f"{view}/{name}"] == pytest.approx(value)
-    backend = optuna.storages.journal.JournalFileBackend(str(folder / "optuna.journal"))
-    storage = optuna.storages.JournalStorage(backend)
     for r in found.values():
         if r.phase == "search":
-            told = optuna.load_study(study_name=f"tiny/{r.forget}/{r.method}", storage=storage)
+            told = studies.searched(str(folder / "optuna.journal"), r.forget, r.method)
             assert told.trials[r.number or 0].value == r.metrics["val"]["avg_gap_natmu"]
 
 

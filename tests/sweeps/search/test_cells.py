@@ -52,10 +52,7 @@ class Driver:
         return jobs
 
     def trials(self, forget: str, method: str) -> list[optuna.trial.FrozenTrial]:
-        storage = optuna.storages.JournalStorage(
-            optuna.storages.journal.JournalFileBackend(str(self.path))
-        )
-        return optuna.load_study(study_name=f"tiny/{forget}/{method}", storage=storage).trials
+        return studies.searched(str(self.path), forget, method).trials
 
 
 @pytest.fixture

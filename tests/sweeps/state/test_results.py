@@ -44,6 +44,19 @@ def test_a_record_is_kept_once(tmp_path: Path, line: dict[str, object]) -> None:
     again.close()
 
 
+def test_the_first_line_of_a_folder_gives_its_study_a_uuid(
+    tmp_path: Path, line: dict[str, object]
+) -> None:
+    ids = []
+    for folder in ("one", "one", "two"):
+        opened = Results(tmp_path / folder)
+        opened.begin(line)
+        ids.append(opened.study["uuid"])
+        opened.close()
+    assert ids[0] == ids[1] != ids[2]
+    assert len(ids[0]) == 32
+
+
 def test_a_line_cut_short_is_dropped_and_the_next_is_whole(
     tmp_path: Path, line: dict[str, object]
 ) -> None:
@@ -84,7 +97,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         Results(tmp_path / "file" / "tiny")
 
 
-def test_only_changes_that_mix_trials_are_incompatible(line: dict[str, object]) -> None:
+def test_only_other_data_models_and_recipes_are_incompatible(line: dict[str, object]) -> None:
     new = copy.deepcopy(line)
     definition = new["definition"]
     assert isinstance(definition, dict)
@@ -92,13 +105,14 @@ def test_only_changes_that_mix_trials_are_incompatible(line: dict[str, object]) 
     definition["seeds"]["report"] = [1, 2, 3]
     definition["experiments"]["sufficient"] = None
     definition["forget"]["more"] = {"kind": "random", "fraction": 0.2}
-    assert results.incompatible(line, new) == []
-    definition["training"]["epochs"] = 4
     definition["forget"]["some"]["fraction"] = 0.2
     definition["methods"][0]["fix"]["epochs"] = 9
+    assert results.incompatible(line, new) == []
+    definition["training"]["epochs"] = 4
+    new["model"] = "another"
+    new["data"]["fingerprint"] = "f00d"
     changes = results.incompatible(line, new)
     assert "training.epochs: was 3, is 4" in changes
-    assert "methods.finetune.fix.epochs: was 2, is 9" in changes
     assert len(changes) == 3
 
 

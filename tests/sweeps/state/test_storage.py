@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 import threading
@@ -10,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import optuna
 import pytest
 import studies
 from botocore.exceptions import EndpointConnectionError
@@ -72,11 +72,11 @@ def test_a_store_that_goes_away_is_an_os_error_whatever_its_protocol_raises(
 @pytest.mark.fault
 def test_an_mlflow_server_over_postgresql_takes_records(postgres: Postgres, tmp_path: Path) -> None:
     with mlflow_server(postgres.create("mlflow_records"), tmp_path) as address:
-        tracker = Tracker(address, "far")
+        tracker = Tracker(address, ("far", "id"))
         for key in "ab":
             tracker.send(record(key))
         tracker.close()
-        again = Tracker(address, "far")
+        again = Tracker(address, ("far", "id"))
         assert again.sync([record(key) for key in "abc"]) == 1
         assert sorted(run.data.tags.get(KEY, "") for run in runs(again)) == ["", "a", "b", "c"]
 
@@ -146,10 +146,45 @@ def test_a_sweep_waits_for_a_database_that_does_not_answer_for_20_seconds(
     found = studies.records(trials.parent)
     assert len(lines) == 1 + len(found)
     assert studies.numbers(found) == studies.numbers(studies.records(finished / "results/tiny"))
-    storage = optuna_storage.open_storage(options[1])
-    for name in ("some/finetune", "some/jit", "three/finetune", "three/jit"):
-        told = optuna.load_study(study_name=f"tiny/{name}", storage=storage)
+    for cell in itertools.product(("some", "three"), ("finetune", "jit")):
+        told = studies.searched(options[1], *cell)
         assert [trial.state.name for trial in told.trials] == ["COMPLETE"] * 3
+
+
+@pytest.mark.slow
+@pytest.mark.fault
+@pytest.mark.usefixtures("ray_here")
+def test_two_folders_of_one_name_live_side_by_side(postgres: Postgres, tmp_path: Path) -> None:
+    """On one PostgreSQL and one MLflow server: neither inherits or deletes what is the other's."""
+    wide = studies.tiny(
+        forget={"some": {"kind": "random", "fraction": 0.1}},
+        methods=["jit"],
+        experiments={"defaults": False},
+        metrics={"costly": []},
+        seeds__report=[1],
+    )
+    narrow = {**wide, "methods": [{"name": "jit", "space": {"lr": {"low": 1e-6, "high": 2e-6}}}]}
+    servers = tmp_path / "servers"
+    servers.mkdir()
+    with mlflow_server(postgres.create("mlflow_two"), servers) as address:
+        places = ["--tracking-uri", address, "--optuna-storage", postgres.create("optuna_two")]
+        for name, raw in (("a", wide), ("b", narrow)):
+            (tmp_path / name).mkdir()
+            studies.write(tmp_path / name, raw)
+            models = ["--storage", str(tmp_path / "models")]
+            done = studies.here(tmp_path / name, "run", "study.yaml", *models, *places)
+            assert done.returncode == 0, done.stderr
+        found = {name: studies.records(tmp_path / name / "results/tiny") for name in "ab"}
+        for name in "aba":
+            folder = str(tmp_path / name / "results/tiny")
+            synced = studies.here(tmp_path, "sync", folder, "--tracking-uri", address)
+            assert f"sent 0 of {len(found[name])}" in synced.stdout
+        listed = runs(Tracker(address, ("tiny", "")))
+        keys = [run.data.tags[KEY] for run in listed if KEY in run.data.tags]
+    assert sorted(keys) == sorted([*found["a"], *found["b"]])
+    searched = {name: [r for r in found[name].values() if r.phase == "search"] for name in "ab"}
+    assert [len(each) for each in searched.values()] == [3, 3]
+    assert all(1e-6 <= r.knobs["lr"] <= 2e-6 for r in searched["b"])
 
 
 @pytest.mark.slow
@@ -280,13 +315,11 @@ def test_a_study_over_all_three_leaves_no_password_behind(
         assert "nothing to do" in again.stdout
         synced = studies.musweep(tmp_path, "sync", "results/tiny", environment=environment)
         assert "sent 0 of" in synced.stdout
-        listed = Tracker(tracking, "tiny")
+        line, found = read_records(tmp_path / "results/tiny/trials.jsonl")
+        listed = Tracker(tracking, ("tiny", line["uuid"]))
         keys = sorted(run.data.tags[KEY] for run in runs(listed) if KEY in run.data.tags)
-    _, found = read_records(tmp_path / "results/tiny/trials.jsonl")
     assert keys == sorted(trial.key for trial in found)
-    told = optuna.load_study(
-        study_name="tiny/some/jit", storage=optuna_storage.open_storage(optuna_url)
-    )
+    told = studies.searched(optuna_url, "some", "jit")
     assert [trial.state.name for trial in told.trials] == ["COMPLETE"] * 2
     assert not list(tmp_path.glob("results/**/optuna.journal"))
     assert not list(tmp_path.glob("**/mlflow.db"))

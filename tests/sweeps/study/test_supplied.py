@@ -23,8 +23,9 @@ from mu.models import checkpoints
 from mu.models.architectures import MODELS
 from sweeps import preflight
 from sweeps.__main__ import main
+from sweeps.changes import open_results
 from sweeps.errors import StudyError
-from sweeps.ledger import Ledger, open_results
+from sweeps.ledger import Ledger
 from sweeps.plan import Plan
 from sweeps.references import References, refuse_guessing
 from sweeps.state import results
@@ -190,7 +191,7 @@ def test_always_the_largest_class_is_guessing() -> None:
 def references(path: Path, data: Dataset, folder: Path) -> tuple[InProcess, list[Any]]:
     """Make the references of a study; the workers, and the records of it."""
     plan, workers = Plan(study.read(path), data), InProcess()
-    opened = open_results(plan, folder / "results")
+    opened, _ = open_results(plan, folder / "results")
     try:
         ledger = Ledger(plan, opened, Console(file=io.StringIO()))
         source = References(plan, ledger, Store(str(folder / "storage")), workers.put)

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from mu.current import read_current
 from mu.record import TrialRecord, to_line, trial_line, write
 from sweeps.tracking.mlflow import Tracking, local_uri
-from sweeps.tracking.mlflow_process import KEY, MAX_FAILED, PARENT, Sender, Tracker
+from sweeps.tracking.mlflow_process import KEY, MAX_FAILED, PARENT, STUDY, Sender, Tracker
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,8 @@ def record(key: str, status: str = "finished", **changes: Any) -> TrialRecord:
         "started": 1000.0,
         "ended": 1004.0,
     }
-    return TrialRecord(key, "tiny", "search", "some", "jit", 0, status, **{**fields, **changes})
+    names = {"phase": "search", "forget": "some", "method": "jit", "seed": 0}
+    return TrialRecord(key, "tiny", status=status, **{**names, **fields, **changes})
 
 
 def runs(tracker: Tracker) -> list[Any]:
@@ -44,7 +46,7 @@ def runs(tracker: Tracker) -> list[Any]:
 
 
 def test_a_record_becomes_a_nested_run_with_its_curve(uri: str) -> None:
-    tracker = Tracker(uri, "nested")
+    tracker = Tracker(uri, ("nested", "id"))
     tracker.facts = {"model": "small_cnn"}
     tracker.send(record("k1"))
     tracker.close()
@@ -66,7 +68,7 @@ def test_a_record_becomes_a_nested_run_with_its_curve(uri: str) -> None:
 
 
 def test_ends_are_told_apart(uri: str) -> None:
-    tracker = Tracker(uri, "ends")
+    tracker = Tracker(uri, ("ends", "id"))
     for status in ("finished", "stopped", "diverged", "failed"):
         tracker.send(record(status, status))
     by_key = {run.data.tags.get(KEY): run for run in runs(tracker)}
@@ -78,9 +80,9 @@ def test_ends_are_told_apart(uri: str) -> None:
 
 
 def test_sync_sends_what_is_missing_and_nothing_twice(uri: str) -> None:
-    first = Tracker(uri, "synced")
+    first = Tracker(uri, ("synced", "id"))
     first.send(record("a"))
-    again = Tracker(uri, "synced")
+    again = Tracker(uri, ("synced", "id"))
     assert again.sync([record("a"), record("b")]) == 1
     assert again.sync([record("a"), record("b")]) == 0
     keys = [run.data.tags.get(KEY) for run in runs(again)]
@@ -88,9 +90,32 @@ def test_sync_sends_what_is_missing_and_nothing_twice(uri: str) -> None:
     assert keys.count(None) == 1
 
 
+def test_studies_of_one_name_keep_apart_on_one_server(uri: str) -> None:
+    ours, theirs = [record("a"), record("b")], [record("a"), record("c")]
+    assert Tracker(uri, ("shared", "one")).sync(ours) == 2
+    assert Tracker(uri, ("shared", "two")).sync(theirs) == 2
+    again = Tracker(uri, ("shared", "one"))
+    assert again.sync(ours) == 0
+    kept = [(run.data.tags[STUDY], run.data.tags.get(KEY, "")) for run in runs(again)]
+    assert sorted(kept) == [
+        ("one", ""), ("one", "a"), ("one", "b"), ("two", ""), ("two", "a"), ("two", "c"),
+    ]  # fmt: skip
+
+
+def test_trials_of_a_cell_that_changed_have_a_parent_of_their_own(uri: str) -> None:
+    tracker = Tracker(uri, ("changed", "id"))
+    for key, cell in (("a", "before"), ("b", "before"), ("c", "after")):
+        tracker.send(record(key, cell=cell))
+    parents = {
+        run.data.tags.get(KEY): run.data.tags.get("mlflow.parentRunId") for run in runs(tracker)
+    }
+    assert parents["a"] == parents["b"] != parents["c"]
+    assert Tracker(uri, ("changed", "id")).sync([record(key) for key in "abc"]) == 0
+
+
 def test_a_run_cut_short_is_sent_again(uri: str) -> None:
-    tracker = Tracker(uri, "cut")
-    tracker.client.create_run(tracker.experiment, tags={KEY: "a"})
+    tracker = Tracker(uri, ("cut", "id"))
+    tracker.client.create_run(tracker.experiment, tags={KEY: "a", STUDY: "id"})
     assert tracker.sync([record("a")]) == 1
     (whole,) = [run for run in runs(tracker) if run.data.tags.get(KEY) == "a"]
     assert whole.info.status == "FINISHED"
@@ -99,7 +124,7 @@ def test_a_run_cut_short_is_sent_again(uri: str) -> None:
 def test_what_a_store_did_not_take_is_kept_and_sent_when_it_is_back(
     uri: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    tracker = Tracker(uri, "away")
+    tracker = Tracker(uri, ("away", "id"))
     sender, tried = Sender(tracker), []
 
     def gone(*_: Any, **__: Any) -> None:
@@ -121,9 +146,9 @@ def test_what_a_store_did_not_take_is_kept_and_sent_when_it_is_back(
 
 
 def start(uri: str, folder: Path, study: str, *known: TrialRecord) -> Tracking:
-    lines = [to_line("study", {"study": study}), *map(trial_line, known)]
+    lines = [to_line("study", {"study": study, "uuid": "id"}), *map(trial_line, known)]
     write(folder / "trials.jsonl", lines)
-    return Tracking(uri, study, {"model": "m"}, folder / "trials.jsonl")
+    return Tracking(uri, (study, "id"), {"model": "m"}, folder / "trials.jsonl")
 
 
 def test_records_go_through_a_process_of_their_own(uri: str, tmp_path: Path) -> None:
@@ -132,9 +157,30 @@ def test_records_go_through_a_process_of_their_own(uri: str, tmp_path: Path) -> 
     for key in "bc":
         tracking.put(record(key, metrics={"val": {"acc_forget": math.nan}}))
     assert tracking.close() == 0
-    found = runs(Tracker(uri, "process"))
+    found = runs(Tracker(uri, ("process", "id")))
     assert sorted(run.data.tags.get(KEY, "") for run in found) == ["", "a", "b", "c"]
     assert {run.info.status for run in found} == {"FINISHED"}
+
+
+def test_gaps_that_changed_in_a_run_are_sent_again_at_its_end(uri: str, tmp_path: Path) -> None:
+    def model(seed: int, accuracy: float) -> TrialRecord:
+        metrics = {"test": {"acc_forget": accuracy}}
+        name = f"retrain {seed}"
+        return record(
+            name, phase="reference", method="retrain", role="report", seed=seed, metrics=metrics
+        )
+
+    trial = record("trial", phase="confirm", seed=1, metrics={"test": {"acc_forget": 0.5}})
+    tracking = start(uri, tmp_path, "gaps", model(1, 0.7), trial)
+    tracking.wait()
+    with (tmp_path / "trials.jsonl").open("a") as file:
+        file.write(trial_line(model(2, 0.9)) + "\n")
+    assert tracking.close() == 0
+    tracker = Tracker(uri, ("gaps", "id"))
+    by_key = {run.data.tags.get(KEY): run.data.metrics for run in runs(tracker)}
+    assert by_key["trial"]["test/delta_acc_forget"] == pytest.approx(0.3)
+    assert by_key["retrain 1"]["test/delta_acc_forget"] == pytest.approx(0.1)
+    assert tracker.sync(read_current(tmp_path / "trials.jsonl")[1]) == 0
 
 
 def test_a_process_whose_driver_was_lost_sends_no_more(uri: str, tmp_path: Path) -> None:
