@@ -24,8 +24,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from mu.keys import derive_seed
 from mu.record import TrialRecord
 from sweeps import preflight
+from sweeps.changes import open_results
 from sweeps.job_sources import StudySource
-from sweeps.ledger import Ledger, open_results
+from sweeps.ledger import Ledger
 from sweeps.phases import PHASES
 from sweeps.plan import Job, Plan
 from sweeps.search.cells import Cells
@@ -152,7 +153,7 @@ def simulate(slots: int, barriers: bool, **changes: Any) -> tuple[float, float, 
     with tempfile.TemporaryDirectory() as folder:
         wanted = study.parse({**STUDY, **changes}, "packing")
         plan = Plan(wanted, preflight.load_data(wanted, "packing"))
-        results = open_results(plan, Path(folder) / "packing")
+        results, _ = open_results(plan, Path(folder) / "packing")
         ledger = Ledger(plan, results, Console(file=io.StringIO()))
         cells = Cells(plan, str(Path(folder) / "journal"))
         checkpoints = CheckpointStore(f"{folder}/storage")

@@ -32,7 +32,7 @@ class OneSlot:
     def __init__(self, plan: Plan):
         self.plan = plan
         self.done: list[Job] = []
-        slots = SimpleNamespace(now=1, most=1, seconds=1.0)
+        slots = SimpleNamespace(now=1, most=1, seconds=1.0, lack="")
         self.cluster = SimpleNamespace(slots=slots)
 
     def put(self, content: Any) -> Any:
