@@ -281,6 +281,7 @@ def test_a_ray_that_cannot_be_kept_to_loopback_is_refused(monkeypatch: pytest.Mo
     monkeypatch.delattr(ray_constants, "ENABLE_RAY_CLUSTER")
     left: list[str] = []
     monkeypatch.setattr(clusters.ray, "init", lambda **options: None)
+    monkeypatch.setattr(clusters.ray, "is_initialized", lambda: False)  # by another test
     monkeypatch.setattr(clusters.ray, "shutdown", lambda: left.append("Ray"))
     monkeypatch.setattr(clusters.ray.util, "get_node_ip_address", lambda: "192.0.2.7")
     with (

@@ -43,6 +43,7 @@ def options_of_init(address: str | None, monkeypatch: pytest.MonkeyPatch) -> dic
         raise RuntimeError("far enough")
 
     monkeypatch.setattr(clusters.ray, "init", init)
+    monkeypatch.setattr(clusters.ray, "is_initialized", lambda: False)  # by another test
     with pytest.raises((RuntimeError, StudyError)), clusters.join(address, Resources()):
         pass
     return given
