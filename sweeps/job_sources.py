@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
@@ -181,11 +181,9 @@ class StudySource:
         """Save where a running job is."""
         self.checkpoints.put(job.checkpoint_key, arrays)
 
-    def behind(self, job: Job, point: CurvePoint) -> bool:
-        """Return whether a running job should be stopped."""
-        if job.phase != "search" or self.plan.study.search.early_stop != "asha":
-            return False
-        return self.cells.behind(job, int(point["epoch"]), point["avg_gap_natmu"])
+    def behind(self, job: Job, curve: Sequence[CurvePoint]) -> bool:
+        """Return whether a running job should be stopped, now that it has this curve."""
+        return bool(job.rungs) and self.cells.behind(job, curve)
 
 
 def decide(

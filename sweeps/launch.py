@@ -25,6 +25,7 @@ from sweeps.state.credentials import hide
 from sweeps.state.results import Results
 from sweeps.state.store import Store
 from sweeps.study import study, yaml_file
+from sweeps.study.rungs import say_exempt
 from sweeps.study.study import Study
 from sweeps.study_line import versions
 from sweeps.tracking.mlflow import Tracking, describe, local_uri
@@ -159,6 +160,8 @@ def run(plan: Plan, options: Options, console: Console, again: str) -> Finished:
                 count = len(study_results.records)
                 say(console, f"{plan.study.name}: nothing to do, all {count} trials are there")
             else:
+                if line := say_exempt(plan.study.search, plan.study.methods):
+                    say(console, f"{plan.study.name}: {line}")
                 _sweep(sweep, options, console)
                 _notify(plan.study, study_results, "finished")
         except (KeyboardInterrupt, Exception) as error:

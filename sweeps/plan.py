@@ -19,6 +19,7 @@ from mu.keys import content_key
 from mu.problem import Problem, Role
 from sweeps.outline import Outline
 from sweeps.phases import EPOCHS, PHASES, Cell, Knobs, Run
+from sweeps.study.rungs import rungs_of
 from sweeps.study.study import Study
 
 
@@ -50,6 +51,7 @@ class Job:
         work: `trial`; or for references: `train` one, `score` those of a problem, `rank` the samples of a request.
         roles: The references that are scored.
         problem, cell, code: As in a record.
+        rungs: Epochs after which it may be stopped because others are better; search only, and no part of the key.
     """
 
     key: str
@@ -69,6 +71,7 @@ class Job:
     problem: str = ""
     cell: str = ""
     code: str = ""
+    rungs: tuple[int, ...] = ()
 
     @property
     def role(self) -> str:
@@ -199,6 +202,7 @@ class Plan(Outline):
             problem=problem,
             cell=cell,
             code=self.code[run.method],
+            rungs=self.rungs(run.method, run.knobs) if phase == "search" else (),
         )
 
     def cell_key(self, phase: str, method: str) -> str:
@@ -245,6 +249,10 @@ class Plan(Outline):
 
     def _keep(self, phase: str) -> bool:
         return PHASES[phase].audited and self.study.audit.models > 0
+
+    def rungs(self, method: str, knobs: Knobs) -> tuple[int, ...]:
+        """Return the epochs after which a search trial of a method with these knobs may be stopped."""
+        return rungs_of(self.study.search, self.study.method(method).method, knobs)
 
     def finalist_jobs(self, decisions: Mapping[Cell, Decision]) -> list[Job]:
         """Return the jobs of all finalists, on every further search seed, the longest first."""

@@ -136,7 +136,7 @@ class Ranking:
     def save_checkpoint(self, job: Job, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Do nothing; a lost worker begins from its last checkpoint all the same."""
 
-    def behind(self, job: Job, point: Any) -> bool:
+    def behind(self, job: Job, curve: Any) -> bool:
         """Return False: no ranking is stopped."""
         return False
 

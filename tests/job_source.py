@@ -47,7 +47,7 @@ class Source:
     def save_checkpoint(self, job: Job, arrays: Any) -> None:
         raise AssertionError("there is no checkpoint")
 
-    def behind(self, job: Job, point: Any) -> bool:
+    def behind(self, job: Job, curve: Any) -> bool:
         return False
 
 
@@ -128,5 +128,5 @@ class OneTraining:
     def save_checkpoint(self, job: Job, arrays: Any) -> None:
         self.saved(arrays)
 
-    def behind(self, job: Job, point: Any) -> bool:
+    def behind(self, job: Job, curve: Any) -> bool:
         return False

@@ -20,11 +20,12 @@ from mu.record import TrialRecord
 from mu.selection import objective_value
 from sweeps.phases import Cell, Run
 from sweeps.plan import FirstKnobs, Job, Plan
-from sweeps.search.asha import is_behind, make_pruner
+from sweeps.search.asha import Halving, report_value
 from sweeps.search.optuna_storage import open_storage
 from sweeps.search.samplers import make_sampler, resume
 from sweeps.study import space
 from sweeps.study.methods import MethodConfig
+from sweeps.study.rungs import BEHIND, is_judged
 from sweeps.study.search import Search
 from sweeps.study.space import Range
 
@@ -47,6 +48,8 @@ class _CellState:
         asked: Configurations that it has asked for.
         ended: Number of a configuration to the records of its search seeds.
         seconds: The sum of what these took.
+        untold: Configurations that have ended and that Optuna has not been told.
+        halving: What decides which configurations are stopped; None where none are.
     """
 
     study: optuna.Study
@@ -56,6 +59,8 @@ class _CellState:
     asked: int = 0
     ended: dict[int, list[TrialRecord]] = field(default_factory=dict)
     seconds: float = 0.0
+    untold: list[int] = field(default_factory=list)
+    halving: Halving | None = None
 
     def add(self, record: TrialRecord) -> None:
         """Take the record of a trial."""
@@ -106,11 +111,12 @@ class Cells:
             study_name=self.study_name(cell),
             directions=["minimize"] * len(self.search.objective),
             sampler=self._sampler(cell, 0),
-            pruner=make_pruner(),
             load_if_exists=True,
         )
         method = cell[1]
         state = _CellState(study, self.plan.study.method(method), self.plan.study.trials(method))
+        if self.search.early_stop == "asha" and is_judged(state.config.method):
+            state.halving = Halving(self.plan.study.seeds.search, self.search.objective[0])
         for record in records:
             state.add(record)
         self._reconcile(cell, state)
@@ -132,10 +138,10 @@ class Cells:
                 break
             state.asked = frozen.number + 1
             records = state.ended.get(frozen.number, [])
+            knobs = records[0].knobs if records else self._knobs(cell, state, frozen)
+            self._start(state, frozen.number, knobs)
             if self._complete(records):
-                self._tell(state, frozen.number)
                 continue
-            knobs = self._knobs(cell, state, frozen)
             recorded = {record.seed for record in records}
             origin = frozen.user_attrs.get(ORIGIN, "")
             state.waiting += [
@@ -156,9 +162,16 @@ class Cells:
                 record = state.ended[number][0]
                 self._enqueue(state, FirstKnobs(_searched(ranges, record.knobs), record.origin))
             state.study.sampler = self._sampler(cell, number)
-            space.suggest(state.study.ask(), ranges, fixed)
-            if self._complete(state.ended.get(number, [])):
-                self._tell(state, number)
+            knobs = space.suggest(state.study.ask(), ranges, fixed)
+            self._start(state, number, knobs)
+
+    def _start(self, state: _CellState, number: int, knobs: Mapping[str, Any]) -> None:
+        """Take a configuration that was asked for, with the records that it has, and tell Optuna what follows."""
+        if state.halving is not None:
+            state.halving.start(number, self.plan.rungs(state.config.name, knobs))
+        for record in state.ended.get(number, []):
+            self._note(state, record)
+        self._tell_decided(state)
 
     def _knobs(
         self, cell: Cell, state: _CellState, frozen: optuna.trial.FrozenTrial
@@ -235,6 +248,7 @@ class Cells:
         trial = state.study.ask()
         state.asked = trial.number + 1
         knobs = space.suggest(trial, ranges, fixed)
+        self._start(state, trial.number, knobs)
         origin = trial.user_attrs.get(ORIGIN, "")
         state.waiting += [
             self.plan.job("search", Run(*cell, knobs), seed, trial.number, origin)
@@ -261,25 +275,52 @@ class Cells:
         return make_sampler(self.search, study.method(cell[1]), study.name, cell, number)
 
     def ended(self, record: TrialRecord) -> None:
-        """Take the record of a job, and tell Optuna once every search seed of its number has ended.
+        """Take the record of a job, and tell Optuna once every search seed of its number has ended and is judged.
 
-        A job whose worker was lost has not ended: the next run of the study asks for it again.
+        A job whose worker was lost has not ended: the next run of the study asks for it again, and this one waits for it no longer.
         """
         assert record.number is not None
-        if record.lost:
-            return
         state = self._cells[record.forget, record.method]
-        state.add(record)
-        if self._complete(state.ended[record.number]):
-            self._tell(state, record.number)
+        if not record.lost:
+            state.add(record)
+            self._note(state, record)
+        elif state.halving is not None:
+            state.halving.end(record.number, [record.seed])
+        self._tell_decided(state)
+
+    def _note(self, state: _CellState, record: TrialRecord) -> None:
+        """Take what follows from a record for its configuration."""
+        assert record.number is not None
+        if state.halving is not None:
+            state.halving.follow(record.number, record.seed, record.curve)
+            every, one = self.plan.study.seeds.search, [record.seed]
+            state.halving.end(record.number, every if _is_behind(record) else one)
+        if self._complete(state.ended[record.number]) and record.number not in state.untold:
+            state.untold.append(record.number)
 
     def _complete(self, records: list[TrialRecord]) -> bool:
-        return {record.seed for record in records} >= set(self.plan.study.seeds.search)
+        """Return whether a configuration has ended: on every search seed, or on one because others are better."""
+        behind = any(map(_is_behind, records))
+        return behind or {record.seed for record in records} >= set(self.plan.study.seeds.search)
+
+    def _tell_decided(self, state: _CellState) -> None:
+        """Judge what can be judged by now, and tell Optuna of the configurations that have ended and are judged."""
+        if state.halving is not None:
+            for decision in state.halving.decide():
+                report_value(state.study, decision)
+        waiting, state.untold = state.untold, []
+        for number in waiting:
+            if state.halving is None or state.halving.is_settled(number):
+                self._tell(state, number)
+            else:
+                state.untold.append(number)
 
     def _tell(self, state: _CellState, number: int) -> None:
         records, view = state.ended[number], self.plan.study.search_view
         outcome = TrialState.FAIL
-        if all(record.finished for record in records):
+        if state.halving is not None and state.halving.is_out(number):
+            outcome = TrialState.PRUNED  # even if it ended before this was known
+        elif all(record.finished for record in records):
             values = [
                 sum(objective_value(record, name, view) for record in records) / len(records)
                 for name in self.search.objective
@@ -291,11 +332,19 @@ class Cells:
             outcome = TrialState.PRUNED
         state.study.tell(number, state=outcome, skip_if_finished=True)
 
-    def behind(self, job: Job, epoch: int, value: float) -> bool:
-        """Return whether a running job should end because others of its cell were better by this epoch (ASHA)."""
+    def behind(self, job: Job, curve: Sequence[Mapping[str, float]]) -> bool:
+        """Return whether a running job, which has this curve by now, should end because others of its cell are better."""
         assert job.number is not None
         state = self._cells[job.forget, job.method]
-        return is_behind(state.study, job.number, epoch, value)
+        if state.halving is None:
+            return False
+        state.halving.follow(job.number, job.seed, curve)
+        self._tell_decided(state)
+        return state.halving.is_out(job.number)
+
+
+def _is_behind(record: TrialRecord) -> bool:
+    return record.status == "stopped" and record.reason == BEHIND
 
 
 def _searched(ranges: Sequence[Range], knobs: Mapping[str, Any]) -> dict[str, Any]:

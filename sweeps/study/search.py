@@ -16,6 +16,8 @@ from sweeps.study.schema import Count, Filled, Items, OneOf, Section
 
 _IN_TRIALS = {name: m for name, m in METRICS.items() if m.when == "trial"}
 OBJECTIVES = (*(name for name, m in _IN_TRIALS.items() if m.better == "lower"), "mean_gap")
+CURVE_OBJECTIVES = tuple(name for name in OBJECTIVES if name not in COSTS)
+"""Those that a model has after each epoch, so that ``asha`` can compare them."""
 GAPPED = tuple(
     name
     for name, m in _IN_TRIALS.items()
@@ -114,8 +116,11 @@ class Search(Section):
     mean_gap: Gaps = ()
     """The metrics whose mean gap the objective `mean_gap` is, where that is one of several objectives."""
     early_stop: Literal["collapse", "none", "asha"] = "collapse"
-    """`collapse` ends a trial whose model is destroyed; `asha` ends also those that are behind others of their cell, for
-    methods that improve steadily; `none` only ends what diverged."""
+    """`collapse` ends a trial whose model is destroyed; `none` only ends what diverged; `asha` ends also, for methods that
+    improve steadily, what is behind others: after epochs 1, 3, 9, 27, ... a configuration goes on if its objective, the
+    mean over the search seeds, is in the best third of it and the configurations asked for before it. It needs one
+    objective other than `time_unlearn` and `samples_seen`, and never stops methods that impair first (`eu_k`, `gkt`, `pabi`,
+    `unsir`) or take one step (`fisher`, `iu`, `jit`, `ssd`)."""
     choose: Annotated[
         Choose | None,
         BeforeValidator(_unfold_choose, json_schema_input_type=Choose | str | list[str] | None),
@@ -150,6 +155,11 @@ class Search(Section):
             raise ValueError(f"the objective mean_gap needs its list of metrics, such as {example}")
         if self.early_stop == "asha" and len(self.objective) > 1:
             raise ValueError("early_stop asha compares one objective, but there are several")
+        if self.early_stop == "asha" and self.objective[0] not in CURVE_OBJECTIVES:
+            raise ValueError(
+                f"early_stop asha compares models after an epoch, by one of {', '.join(CURVE_OBJECTIVES)}, but "
+                f"the objective is {self.objective[0]}"
+            )
         if self.sampler == "cmaes" and len(self.objective) > 1:
             raise ValueError("sampler cmaes minimises one objective, but there are several")
         if self.sampler == "nsga2" and len(self.objective) == 1:

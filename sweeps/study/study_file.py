@@ -154,6 +154,10 @@ class StudyFile(RunSettings):
                 f"seeds: seed {shared[0]} is in both `search` and `report`; knobs must be reported on "
                 "seeds they were not tuned on"
             )
+        if self.search.early_stop == "asha" and self.selection == "paper":
+            raise ValueError(
+                "search: early_stop: asha compares on the `val` view, but `selection: paper` searches on `test`"
+            )
         for source, target in self.experiments.transfer:
             if source == target:
                 raise ValueError(f"experiments: transfer: source and target are both {source!r}")

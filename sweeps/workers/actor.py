@@ -30,6 +30,8 @@ from sweeps.plan import Job
 from sweeps.state import code
 from sweeps.state.store import pack
 from sweeps.study.resources import Slot
+from sweeps.study.rungs import BEHIND
+from sweeps.workers.curve import CurveObjective
 from sweeps.workers.job_searcher import REFUSAL
 from sweeps.workers.reference_work import reference_steps
 from sweeps.workers.result import RunningTrial, TrialResult, environment, new_record
@@ -37,7 +39,7 @@ from sweeps.workers.save_timer import SaveTimer
 from sweeps.workers.trial import TrialContext, noting_failure, trial_steps
 
 REPORT_SECONDS = 2.0
-"""How often at most a running trial reports; shorter epochs are reported together."""
+"""How often at most a running trial reports; shorter epochs are reported together, but for rungs, which are reported at once."""
 KEPT_PROBLEMS = 4
 """Problems whose data an actor keeps on its device."""
 
@@ -81,7 +83,7 @@ class WorkInputs:
         problems: The problems.
         methods: The methods by name.
         trial, reference: What an actor for trials is fitted to, and one for references.
-        early_stop: See ``trial.TrialContext``.
+        early_stop, objective: See ``trial.TrialContext``.
         code: What the driver runs. Workers must run the same.
     """
 
@@ -94,6 +96,7 @@ class WorkInputs:
     reference: WorkerSetup
     early_stop: str
     code: code.Code
+    objective: CurveObjective | None = None
 
     def setup(self, job: Job) -> WorkerSetup:
         """Return what the actor of a job is fitted to."""
@@ -141,10 +144,15 @@ class StudyActor(tune.Trainable):
         try:
             while True:
                 next(self.steps)
-                if time.monotonic() >= until or self.timer.due():
+                if self._at_rung() or time.monotonic() >= until or self.timer.due():
                     return self._report(done=False)
         except StopIteration:
             return self._report(done=True)
+
+    def _at_rung(self) -> bool:
+        """Return whether the driver decides now whether the trial goes on."""
+        curve = self.running.result.curve
+        return bool(self.job.rungs) and curve[-1]["epoch"] in self.job.rungs
 
     def _start(self) -> Iterator[RunningTrial]:
         return noting_failure(self._work(), self.running, self.device)
@@ -164,6 +172,7 @@ class StudyActor(tune.Trainable):
             self.inputs.early_stop,
             device,
             lambda: self._get("retrain"),
+            self.inputs.objective,
         )
         yield from trial_steps(context, job, self._get("original"), running)
 
@@ -189,7 +198,7 @@ class StudyActor(tune.Trainable):
         result, checkpoint = self.running.result, {}
         if not done:
             # This is what the record is to say if the driver stops the trial here.
-            result = replace(result, status="stopped", reason="behind others")
+            result = replace(result, status="stopped", reason=BEHIND)
             if self.timer.due():
                 checkpoint = self.running.save()
                 self.timer.saved()

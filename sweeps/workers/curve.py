@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 
 from mu import metrics
-from mu.evaluate import few_scores, outputs
+from mu.evaluate import Outputs, few_scores, outputs, score
+from mu.metrics import closeness
 from mu.problem import Problem
 from mu.split import Split
+from sweeps.study.search import Search
 from sweeps.workers.scores import ReferenceScores
 
 CURVE_RETAIN = 1000
@@ -22,17 +25,56 @@ PATIENCE = 2
 CurvePoint = dict[str, float]
 
 
-class CurveEvaluator:
-    """An evaluation on the `val` view between epochs. Its time is never billed to the method."""
+@dataclass(frozen=True)
+class CurveObjective:
+    """The objective of a study, as curves show it. Retained samples beyond ``CURVE_RETAIN`` are left out of it.
 
-    def __init__(self, problem: Problem, split: Split, reference: ReferenceScores, device: str):
+    Args:
+        name: One of ``sweeps.study.search.CURVE_OBJECTIVES``.
+        mean_gap: The metrics of the objective `mean_gap`.
+    """
+
+    name: str
+    mean_gap: tuple[str, ...] = ()
+
+
+def objective_of(search: Search) -> CurveObjective | None:
+    """Return what curves have to show for ``asha``; None without it."""
+    if search.early_stop != "asha":
+        return None
+    return CurveObjective(search.objective[0], tuple(search.mean_gap))
+
+
+class CurveEvaluator:
+    """An evaluation on the `val` view between epochs. Its time is never billed to the method.
+
+    Args:
+        problem, split: What is forgotten.
+        reference: Scores to compare with.
+        device: Where the model is.
+        objective: A metric that every point has as well.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        split: Split,
+        reference: ReferenceScores,
+        device: str,
+        objective: CurveObjective | None = None,
+    ):
         count = len(split.retain)
         sample = torch.linspace(0, count - 1, min(count, CURVE_RETAIN), device=split.device).long()
         self.retain = split.retain.take(sample)
         self.forget = split.forget
         self.held_out = problem.held_out("val", device)
-        self.names = metrics.AVG_GAP_NATMU[problem.request.whole_class]
         self.reference = reference
+        self.gaps = {"avg_gap_natmu": metrics.AVG_GAP_NATMU[problem.request.whole_class]}
+        self.objective = objective
+        if objective is not None and objective.name == "delta_acc_forget":
+            self.gaps[objective.name] = ("acc_forget",)
+        elif objective is not None and objective.name == "mean_gap":
+            self.gaps[objective.name] = objective.mean_gap
 
     def start(self) -> CurvePoint:
         """Return the point before the first epoch: the original model, whose scores are known."""
@@ -46,16 +88,38 @@ class CurveEvaluator:
             seconds: Time that the method has taken so far.
         """
         retain, forget = outputs(model, self.retain), outputs(model, self.forget)
-        scores = few_scores(retain, forget, outputs(model, *self.held_out))
+        held_out = outputs(model, *self.held_out)
+        scores = few_scores(retain, forget, held_out)
+        if self.objective is not None:
+            scores |= self._more_scores(retain, forget, held_out, scores.keys())
         return self._point(epoch, seconds, scores)
 
+    def _more_scores(
+        self, retain: Outputs, forget: Outputs, held_out: Outputs, known: Collection[str]
+    ) -> dict[str, float]:
+        """Return what the objective needs beyond the scores of every curve."""
+        assert self.objective is not None
+        if self.objective.name == "activation_distance":
+            distance = metrics.activation_distance(forget.logits, self.reference.retrain_logits)
+            return {"activation_distance": distance}
+        needed = set(self.objective.mean_gap) - set(known)
+        scores = {}
+        if "zrf" in needed:
+            scores["zrf"] = closeness.zrf(forget.logits, self.reference.untrained_logits)
+        if needed - {"zrf"}:
+            scores |= score(retain, forget, held_out)
+        return scores
+
     def _point(self, epoch: int, seconds: float, scores: Mapping[str, float]) -> CurvePoint:
-        shown = ("acc_retain", "acc_forget", "acc_test", "acc_test_retain")
+        shown = ["acc_retain", "acc_forget", "acc_test", "acc_test_retain"]
+        if self.objective is not None and self.objective.name not in self.gaps:
+            shown.append(self.objective.name)
+        retrain = self.reference.retrain["val"]
         return {
             "epoch": epoch,
             "seconds": seconds,
             **{name: scores[name] for name in shown if name in scores},
-            "avg_gap_natmu": metrics.mean_gap(scores, self.reference.retrain["val"], self.names),
+            **{name: metrics.mean_gap(scores, retrain, of) for name, of in self.gaps.items()},
         }
 
 

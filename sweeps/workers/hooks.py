@@ -24,10 +24,10 @@ class EarlyStopScheduler(FIFOScheduler):
         self.searcher = searcher
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """Ask the source about the last point of the curve."""
+        """Tell the source all epochs so far, and ask it."""
         if not result.get("done") and "record" in result:
             curve = from_content(json.loads(result["record"])).curve
-            if curve and self.searcher.jobs.behind(trial.config["job"], curve[-1]):
+            if curve and self.searcher.jobs.behind(trial.config["job"], curve):
                 return self.STOP
         return self.CONTINUE
 

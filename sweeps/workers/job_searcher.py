@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter, deque
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -51,8 +51,8 @@ class JobSource(Protocol):
     def save_checkpoint(self, job: Job, arrays: Arrays) -> None:
         """Save a checkpoint of a running job."""
 
-    def behind(self, job: Job, point: CurvePoint) -> bool:
-        """Return whether a running job is to be stopped at this point of its curve."""
+    def behind(self, job: Job, curve: Sequence[CurvePoint]) -> bool:
+        """Return whether a running job with this curve, all of its epochs so far, is to be stopped."""
 
 
 class Room(Protocol):

@@ -20,7 +20,7 @@ from mu.split import Split
 from mu.training import count_samples
 from sweeps.plan import Job
 from sweeps.workers import memory
-from sweeps.workers.curve import CurveEvaluator, collapsed, kept_accuracy
+from sweeps.workers.curve import CurveEvaluator, CurveObjective, collapsed, kept_accuracy
 from sweeps.workers.result import RunningTrial, TrialResult
 from sweeps.workers.scores import ReferenceScores, add_diagnostics, answers, complete, sparse
 
@@ -37,6 +37,7 @@ class TrialContext:
         early_stop: `none` lets a model that has collapsed go on; see ``curve.collapsed``.
         device: `cpu` or `cuda`.
         retrained: Fetches the retrained model, for the diagnostics of a finalist; None leaves them out.
+        objective: What the curve shows beside its own metrics, for ``asha``.
     """
 
     problem: Problem
@@ -46,6 +47,7 @@ class TrialContext:
     early_stop: str = "collapse"
     device: str = "cpu"
     retrained: Callable[[], Weights] | None = None
+    objective: CurveObjective | None = None
 
 
 def run_trial(
@@ -94,7 +96,7 @@ def trial_steps(
     model = place(problem.load(weights), context.device)
     counter = count_samples(model)
     split.memo.start(counter)
-    evaluator = CurveEvaluator(problem, split, context.reference, context.device)
+    evaluator = CurveEvaluator(problem, split, context.reference, context.device, context.objective)
     if not result.curve:
         result.curve.append(evaluator.start())
     steps = method.unlearn(model, split.only(method.data), draws, **job.knobs)

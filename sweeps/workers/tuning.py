@@ -18,6 +18,7 @@ from sweeps.plan import Plan
 from sweeps.state import code
 from sweeps.workers.actor import ProblemName, StudyActor, WorkerSetup, WorkInputs
 from sweeps.workers.cluster import Cluster
+from sweeps.workers.curve import objective_of
 from sweeps.workers.hooks import EarlyStopScheduler, SourceErrorStopper, TrialCallback
 from sweeps.workers.job_searcher import RETRIES, JobSearcher, JobSource
 from sweeps.workers.slots import ray_resources
@@ -61,6 +62,7 @@ class Workers:
             ),
             early_stop=study.search.early_stop,
             code=code.running(),
+            objective=objective_of(study.search),
         )
 
     def put(self, content: Any) -> ray.ObjectRef:
