@@ -41,6 +41,7 @@ class _Climb:
     Args:
         rungs: Where it is judged.
         values: Rung to the objective of each search seed.
+        means: Rung to the mean over the seeds, where an earlier run of the study has left it.
         ended: Seeds whose trials have ended.
         judged: How many of the rungs it has been judged at.
         out: Whether it fell behind at the last of these.
@@ -48,6 +49,7 @@ class _Climb:
 
     rungs: Sequence[int]
     values: dict[int, dict[int, float]] = field(default_factory=dict)
+    means: Mapping[int, float] = field(default_factory=dict)
     ended: set[int] = field(default_factory=set)
     judged: int = 0
     out: bool = False
@@ -67,10 +69,15 @@ class Halving:
         self._climbs: dict[int, _Climb] = {}
         self._open: list[int] = []
 
-    def start(self, number: int, rungs: Sequence[int]) -> None:
-        """Take a configuration that was asked for, and the epochs at which it may be stopped."""
+    def start(self, number: int, rungs: Sequence[int], means: Mapping[int, float]) -> None:
+        """Take a configuration that was asked for.
+
+        Args:
+            rungs: The epochs after which it may be stopped.
+            means: What ``report_value`` has written of it; a stop may have left other seeds without a record.
+        """
         if number not in self._climbs:
-            self._climbs[number] = _Climb(rungs)
+            self._climbs[number] = _Climb(rungs, means=means)
             insort(self._open, number)
 
     def follow(self, number: int, seed: int, curve: Sequence[Mapping[str, float]]) -> None:
@@ -143,6 +150,8 @@ class Halving:
 
     def _value(self, climb: _Climb, rung: int) -> float | None:
         """Return the mean over the seeds at a rung; NaN if there is none, None if it is still to come."""
+        if rung in climb.means:
+            return climb.means[rung]
         values = climb.values.get(rung, {})
         missing = self._seeds - values.keys()
         if missing & climb.ended:

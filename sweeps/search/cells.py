@@ -139,7 +139,7 @@ class Cells:
             state.asked = frozen.number + 1
             records = state.ended.get(frozen.number, [])
             knobs = records[0].knobs if records else self._knobs(cell, state, frozen)
-            self._start(state, frozen.number, knobs)
+            self._start(state, frozen.number, knobs, frozen.intermediate_values)
             if self._complete(records):
                 continue
             recorded = {record.seed for record in records}
@@ -161,14 +161,22 @@ class Cells:
             if number in state.ended:
                 record = state.ended[number][0]
                 self._enqueue(state, FirstKnobs(_searched(ranges, record.knobs), record.origin))
+            else:
+                self._enqueue_given(cell, state, number)
             state.study.sampler = self._sampler(cell, number)
             knobs = space.suggest(state.study.ask(), ranges, fixed)
-            self._start(state, number, knobs)
+            self._start(state, number, knobs, {})
 
-    def _start(self, state: _CellState, number: int, knobs: Mapping[str, Any]) -> None:
-        """Take a configuration that was asked for, with the records that it has, and tell Optuna what follows."""
+    def _start(
+        self, state: _CellState, number: int, knobs: Mapping[str, Any], means: Mapping[int, float]
+    ) -> None:
+        """Take a configuration that was asked for, with the records that it has, and tell Optuna what follows.
+
+        Args:
+            means: Its values at rungs in Optuna's storage.
+        """
         if state.halving is not None:
-            state.halving.start(number, self.plan.rungs(state.config.name, knobs))
+            state.halving.start(number, self.plan.rungs(state.config.name, knobs), means)
         for record in state.ended.get(number, []):
             self._note(state, record)
         self._tell_decided(state)
@@ -238,22 +246,27 @@ class Cells:
 
     def _ask(self, cell: Cell, state: _CellState) -> None:
         ranges, fixed = state.config.ranges, state.config.fixed
-        if self.search.sampler == "grid":
-            self._enqueue(state, FirstKnobs(space.grid(ranges, fixed)[state.asked], ""))
-        else:
-            first = self._first_knobs(cell, state.config)
-            if state.asked < len(first):
-                self._enqueue(state, first[state.asked])
+        self._enqueue_given(cell, state, state.asked)
         state.study.sampler = self._sampler(cell, state.asked)
         trial = state.study.ask()
         state.asked = trial.number + 1
         knobs = space.suggest(trial, ranges, fixed)
-        self._start(state, trial.number, knobs)
+        self._start(state, trial.number, knobs, {})
         origin = trial.user_attrs.get(ORIGIN, "")
         state.waiting += [
             self.plan.job("search", Run(*cell, knobs), seed, trial.number, origin)
             for seed in self.plan.study.seeds.search
         ]
+
+    def _enqueue_given(self, cell: Cell, state: _CellState, number: int) -> None:
+        """Let the next trial have the knobs of the grid, or those that are tried first, if `number` is one of these."""
+        if self.search.sampler == "grid":
+            points = space.grid(state.config.ranges, state.config.fixed)
+            self._enqueue(state, FirstKnobs(points[number], ""))
+            return
+        first = self._first_knobs(cell, state.config)
+        if number < len(first):
+            self._enqueue(state, first[number])
 
     def _first_knobs(self, cell: Cell, config: MethodConfig) -> list[FirstKnobs]:
         """Return what is tried before a sampler draws: the authors' own values, then those of earlier studies."""

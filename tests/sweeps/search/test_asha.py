@@ -16,6 +16,7 @@ from slots import Cluster, toy_curve
 
 from mu import methods
 from sweeps import preflight
+from sweeps.phases import Run
 from sweeps.plan import Job, Plan
 from sweeps.search.asha import Decision, Halving
 from sweeps.search.cells import Cells
@@ -78,7 +79,8 @@ def test_decisions_of_trials_that_run_in_turn_are_those_of_optunas_pruner(
     stops = {}
     for record in cluster.records:
         trial = theirs.ask()
-        job = plan.job("search", studies_run(record), record.seed, record.number)
+        run = Run(record.forget, record.method, record.knobs)
+        job = plan.job("search", run, record.seed, record.number)
         for epoch in range(1, EPOCHS):
             trial.report(toy_curve(job, epoch), epoch)
             if trial.should_prune():
@@ -89,12 +91,6 @@ def test_decisions_of_trials_that_run_in_turn_are_those_of_optunas_pruner(
     assert cluster.stops() == stops
     assert len(set(stops.values())) > 1, "several rungs"
     assert cluster.epochs < 0.6 * TRIALS * EPOCHS
-
-
-def studies_run(record: Any) -> Any:
-    from sweeps.phases import Run
-
-    return Run(record.forget, record.method, record.knobs)
 
 
 @pytest.mark.parametrize("seeds", ["plan", "two_seeds"])
@@ -153,13 +149,15 @@ def test_a_driver_that_is_killed_again_and_again_decides_the_same(
     once = ran(plan, tmp_path, "once")
     for n in range(6):
         twice = Cluster(plan, tmp_path / str(n), 1 + n % 4, random_pace(f"again {n}"))
-        while not twice.run(most_epochs=13 + n):
+        budget = 13 + n
+        while not twice.run(most_epochs=budget):
+            budget += 5  # trials begin again, and one must come to its end at last
             if journal == "lost":
                 twice.path.unlink()
-        told = [line[:3] for line in twice.told()]  # type: ignore[index]
-        assert told == [line[:3] for line in once.told()]  # type: ignore[index]
         if seeds == "plan" or journal == "kept":
             assert twice.told() == once.told()
+        else:  # a driver may die between the stops of two seeds, and only the journal knows of both
+            assert [t.params for t in twice.trials()] == [t.params for t in once.trials()]
         assert len({r.key for r in twice.records}) == len(twice.records)
 
 
@@ -178,15 +176,17 @@ def test_a_stop_ends_every_seed_and_those_that_wait_are_not_started(
     cluster = Cluster(two_seeds, tmp_path / "journal")
     cells = Cells(two_seeds, str(cluster.path))
     jobs = [cells.next() for _ in range(4)]
-    first, second = jobs[:2], jobs[2:]
-    for job, value in zip(first, (1.0, 3.0)):
-        assert job is not None
-        assert not cells.behind(job, curve_at(1, value))
-    worse, better = second
-    assert worse is not None
-    assert better is not None
-    assert not cells.behind(worse, curve_at(1, 5.0)), "the other seed is not there yet"
-    assert not cells.behind(better, curve_at(1, -0.5)), "the mean of 2.25 is behind 2, or not?"
+    good_0, good_7, bad_0, bad_7 = (job for job in jobs if job is not None)
+    assert not cells.behind(good_0, curve_at(1, 1.0))
+    assert not cells.behind(good_7, curve_at(1, 3.0))
+    assert not cells.behind(bad_0, curve_at(1, 0.0)), "the other seed is not there yet"
+    assert cells.behind(bad_7, curve_at(1, 4.5)), "the mean is behind"
+    assert cells.behind(bad_0, curve_at(2, 0.0)), "though it is the better one on this seed"
+    cluster._end(cells, bad_7, curve_at(1, 4.5), "stopped", BEHIND)
+    assert cluster.trials()[1].state is TrialState.PRUNED
+    assert cluster.trials()[1].value == 2.25
+    again = Cells(two_seeds, str(cluster.path), cluster.records)
+    assert again.remaining(more=False) == 2, "both of the first configuration, none of the second"
 
 
 def curve_at(epoch: int, value: float) -> list[dict[str, float]]:
@@ -196,13 +196,13 @@ def curve_at(epoch: int, value: float) -> list[dict[str, float]]:
 def test_a_configuration_is_judged_by_the_mean_over_its_seeds_once() -> None:
     halving = Halving([0, 7], "gap")
     for number in (0, 1):
-        halving.start(number, (1, 3))
+        halving.start(number, (1, 3), {})
     halving.follow(0, 0, curve_of({1: 1.0}))
-    halving.follow(1, 0, curve_of({1: 0.1, 2: 0.1, 3: 0.1}))
-    halving.follow(1, 7, curve_of({1: 4.1}))
+    halving.follow(1, 0, curve_of({1: 0.125, 2: 0.125, 3: 0.125}))
+    halving.follow(1, 7, curve_of({1: 4.125}))
     assert halving.decide() == [], "number 0 is not there on both seeds"
     halving.follow(0, 7, curve_of({1: 3.0}))
-    assert halving.decide() == [Decision(0, 1, 2.0), Decision(1, 1, 2.1)]
+    assert halving.decide() == [Decision(0, 1, 2.0), Decision(1, 1, 2.125)]
     assert halving.is_out(1), "though it is better on the first seed"
     assert not halving.is_out(0)
     halving.follow(1, 7, curve_of({2: -9.0, 3: -9.0}))
@@ -213,7 +213,7 @@ def test_the_best_third_goes_on_and_equals_with_it() -> None:
     halving = Halving([0], "gap")
     values = [5.0, 6.0, 5.0, 4.0, 4.5, 4.2, 9.0, 4.1, 4.15]
     for number, value in enumerate(values):
-        halving.start(number, (1,))
+        halving.start(number, (1,), {})
         halving.follow(number, 0, curve_of({1: value}))
     halving.decide()
     # Of 1 to 5 values one goes on, of 6 to 8 two, of 9 three.
@@ -225,7 +225,7 @@ def test_the_best_third_goes_on_and_equals_with_it() -> None:
 def test_what_fell_behind_or_failed_competes_at_no_higher_rung() -> None:
     halving = Halving([0], "gap")
     for number in range(4):
-        halving.start(number, (1, 3))
+        halving.start(number, (1, 3), {})
     halving.follow(0, 0, curve_of({1: 2.0, 3: 2.0}))
     halving.follow(1, 0, curve_of({1: 3.0, 3: 0.0}))  # stopped late: its curve is longer
     halving.follow(2, 0, curve_of({1: 1.0}))
@@ -240,7 +240,7 @@ def test_what_fell_behind_or_failed_competes_at_no_higher_rung() -> None:
 def test_a_value_that_is_not_finite_is_neither_judged_nor_compared() -> None:
     halving = Halving([0], "gap")
     for number, value in enumerate((math.nan, math.inf, 2.0)):
-        halving.start(number, (1,))
+        halving.start(number, (1,), {})
         halving.follow(number, 0, curve_of({1: value}))
     assert halving.decide() == [Decision(2, 1, 2.0)]
     assert not any(halving.is_out(n) for n in range(3))
@@ -261,17 +261,15 @@ def test_methods_that_impair_first_or_take_one_step_are_never_stopped() -> None:
     assert {"eu_k", "gkt", "pabi", "unsir", "jit", "ssd"} <= exempt
     assert {name for name in methods.names() if f"`{name}`" in text} == exempt
     wanted = study.parse(
-        studies.tiny(methods=["gkt", "finetune", "jit"], search__early_stop="asha"), "study.yaml"
+        studies.tiny(methods=["eu_k", "finetune", "jit"], search__early_stop="asha"), "study.yaml"
     )
     line = say_exempt(wanted.search, wanted.methods)
-    assert line == "early_stop asha never stops gkt (impairs first), jit (has no knob `epochs`)"
-    plain = study.parse(studies.tiny(methods=["gkt"]), "study.yaml")
+    assert line == "early_stop asha never stops eu_k (impairs first), jit (has no knob `epochs`)"
+    plain = study.parse(studies.tiny(methods=["eu_k"]), "study.yaml")
     assert say_exempt(plain.search, plain.methods) == ""
 
 
 def test_jobs_of_the_search_alone_have_rungs(plan: Plan) -> None:
-    from sweeps.phases import Run
-
     run = Run("some", "finetune", {**plan.study.method("finetune").fixed, "epochs": 12})
     assert plan.job("search", run, 0, 0).rungs == (1, 3, 9)
     assert plan.job("confirm", run, 1).rungs == ()

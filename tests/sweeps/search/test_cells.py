@@ -284,15 +284,37 @@ def test_more_trials_can_be_asked_of_a_finished_search(driver: Driver, tmp_path:
     assert more.open().remaining() == 8
 
 
+@pytest.mark.parametrize("sampler", ["random", "grid"])
+def test_defaults_and_a_grid_that_no_record_has_come_back_without_their_journal(
+    tmp_path: Path, sampler: str
+) -> None:
+    driver = make(tmp_path, **(grid_of(1e-4, 1e-3) if sampler == "grid" else {}))
+    cells = driver.open()
+    asked = [cells.next() for _ in range(6)]
+    for job in asked:
+        assert job is not None
+        if job.number:
+            driver.finish(cells, job)  # of the first numbers there is none
+    driver.path.unlink()
+    again = driver.open()
+    lost = {job.key for job in asked if job is not None and not job.number}
+    assert lost
+    assert {job.key for job in driver.drain(again)[: len(lost)]} == lost
+
+
 def test_asha_stops_the_one_that_is_behind(tmp_path: Path) -> None:
-    driver = make(tmp_path, search__early_stop="asha", search__trials=8)
+    methods = [{"name": "finetune", "fix": {"epochs": 2}}, "jit"]
+    driver = make(tmp_path, methods=methods, search__early_stop="asha", search__trials=8)
     cells = driver.open()
     jobs = [cells.next() for _ in range(32)]
     cell = ("some", "finetune")
     tuned = [job for job in jobs if job is not None and (job.forget, job.method) == cell]
-    verdicts = [cells.behind(job, 1, value) for job, value in zip(tuned, range(8))]
-    assert verdicts[0] is False
-    assert any(verdicts[4:])
+    verdicts = [
+        cells.behind(job, [{"epoch": 1, "avg_gap_natmu": float(value)}])
+        for job, value in zip(tuned, range(8))
+    ]
+    assert verdicts == [False, True, True, True, True, True, True, True]
+    assert not any(job.rungs for job in jobs if job is not None and job.method == "jit")
 
 
 def test_tpe_learns_where_the_objective_is_low(tmp_path: Path) -> None:
