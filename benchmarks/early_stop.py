@@ -17,7 +17,6 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import optuna
@@ -108,10 +107,8 @@ def planned(method: str, early_stop: str, repetition: int, data: Dataset) -> Pla
 
 def searched(plan: Plan, slots: int, trials: Trials) -> Searched:
     """Run a search on so many slots."""
-    with mock.patch.object(
-        searches, "open_storage", lambda location: optuna.storages.InMemoryStorage()
-    ):
-        search = searches.Cells(plan, "")
+    searches.open_storage = lambda location: optuna.storages.InMemoryStorage()
+    search = searches.Cells(plan, "")
     running: list[tuple[float, int, Job, int, float]] = []
     now, started, outcome = 0.0, 0, Searched()
     while True:

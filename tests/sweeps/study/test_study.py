@@ -255,6 +255,15 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"search": {"early_stop": "soon"}},
         "early_stop: must be one of collapse, none, asha, but got 'soon'",
     ),
+    "asha on a cost": (
+        {"search__early_stop": "asha", "search__objective": "samples_seen"},
+        "search: early_stop asha compares models after an epoch, by one of activation_distance, delta_acc_forget, "
+        "avg_gap_natmu, mean_gap, but the objective is samples_seen",
+    ),
+    "asha on the test view": (
+        {"search__early_stop": "asha", "selection": "paper"},
+        "search: early_stop: asha compares on the `val` view, but `selection: paper` searches on `test`",
+    ),
     "unknown target": (
         {"experiments__transfer": [["some", "four"]]},
         "transfer: unknown request 'four'; there are some, three",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -81,6 +83,32 @@ def test_a_trial_between_epochs_reports_its_checkpoint_and_how_it_would_be_stopp
     assert trial.running.result.status == "finished", "it goes on"
     assert (report["done"], report["outputs"], trial.timer.saves) == (False, b"", 1)
     assert list(unpack(report["checkpoint"])["method"]) == [0, 1, 2]
+
+
+def test_a_trial_reports_at_its_rungs_and_between_them_now_and_then(
+    trial: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial.job = replace(JOB, rungs=(1, 3))
+    trial.timer = SimpleNamespace(due=lambda: False)
+    trial.running.result.curve = [{"epoch": 0}]
+
+    def steps() -> Iterator[RunningTrial]:
+        for epoch in range(1, 7):
+            trial.running.result.curve.append({"epoch": epoch})
+            yield trial.running
+
+    trial.steps = steps()
+    ends = []
+    while True:
+        report = trial.step()
+        curve = from_content(json.loads(report["record"])).curve
+        ends.append((curve[-1]["epoch"], report["done"]))
+        assert [point["epoch"] for point in curve] == list(range(len(curve))), "every epoch"
+        if report["done"]:
+            break
+        if len(ends) == 2:
+            monkeypatch.setattr(actor, "REPORT_SECONDS", 0.0)  # epochs as long as reports
+    assert ends == [(1, False), (3, False), (4, False), (5, False), (6, False), (6, True)]
 
 
 def test_an_actor_whose_device_is_broken_ends_itself_before_the_next_trial(

@@ -22,8 +22,9 @@ from mu.relative import gaps
 from mu.snapshot import resumable
 from mu.split import Split
 from sweeps.plan import Job
+from sweeps.study.search import CURVE_OBJECTIVES, OBJECTIVES, Search
 from sweeps.workers import curve
-from sweeps.workers.curve import CurvePoint
+from sweeps.workers.curve import CurveObjective, CurvePoint, objective_of
 from sweeps.workers.result import RunningTrial, TrialResult
 from sweeps.workers.scores import ReferenceScores
 from sweeps.workers.trial import TrialContext, run_trial
@@ -56,7 +57,8 @@ def run(
         split = options.pop("split", problem.split())
         at_yield = options.pop("at_yield", lambda running: None)
         running = options.pop("running", None)
-        context = TrialContext(problem, split, method, reference, **options)
+        known = options.pop("reference", reference)
+        context = TrialContext(problem, split, method, known, **options)
         trial = run_trial(context, job, original, running)
         points = []
         while True:
@@ -214,6 +216,38 @@ def test_a_destroyed_model_is_stopped_after_two_evaluations(run: Any) -> None:
     assert (result.status, len(points), result.metrics) == ("stopped", 1, {})
     assert len(result.curve) == 3
     assert "near chance" in result.reason
+
+
+@pytest.mark.parametrize("name", CURVE_OBJECTIVES)
+def test_a_curve_ends_with_the_objective_of_the_study(
+    run: Any, reference: ReferenceScores, name: str
+) -> None:
+    gaps = ("acc_retain", "mia_population_auc", "zrf", "loss_ks") if name == "mean_gap" else ()
+    retrained = reference.retrain["val"] | {"zrf": 0.25}
+    known = replace(reference, retrain={**reference.retrain, "val": retrained})
+    _, result = run(
+        methods.load("finetune"),
+        knobs={"epochs": 3},
+        reference=known,
+        objective=CurveObjective(name, gaps),
+    )
+    scores = result.metrics["val"]
+    expected = scores.get(name, math.nan)
+    if gaps:
+        expected = sum(abs(scores[gap] - retrained[gap]) for gap in gaps) / len(gaps)
+    values = [point[name] for point in result.curve[1:]]
+    assert values[-1] == pytest.approx(expected)
+    assert len(values) == 3
+    assert all(map(math.isfinite, values))
+    plain = run(methods.load("finetune"), knobs={"epochs": 3})[1]
+    assert {*result.curve[-1]} - {*plain.curve[-1]} <= {name}
+
+
+def test_curves_show_the_objective_for_asha_alone() -> None:
+    assert objective_of(Search(objective=("activation_distance",))) is None
+    search = Search(early_stop="asha", objective=("mean_gap",), mean_gap=("acc_test",))
+    assert objective_of(search) == CurveObjective("mean_gap", ("acc_test",))
+    assert {*OBJECTIVES} - {*CURVE_OBJECTIVES} == {"time_unlearn", "samples_seen"}
 
 
 def test_early_stopping_can_be_switched_off(run: Any) -> None:
