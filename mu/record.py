@@ -53,7 +53,8 @@ class TrialRecord:
         distances: Of retrained models: key of the problem of another seed to the activation distance on D_f to its
             retrained model; of those that there were when it was recorded.
         curve: One entry per epoch: `epoch` (1-based; 0 is the model before unlearning), `seconds` spent by the
-            method so far, `acc_retain`, `acc_forget`, `acc_test`, `avg_gap_natmu`, all on the `val` view.
+            method so far, `acc_retain`, `acc_forget`, `acc_test`, `avg_gap_natmu`, and with `asha` the objective, all on
+            the `val` view.
         time_unlearn: Seconds the method took, evaluation not counted.
         time_total: Seconds the trial kept its slot.
         samples_seen: Samples passed forward with gradient.
