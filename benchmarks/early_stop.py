@@ -25,6 +25,7 @@ from search import DATA, Digits, interval  # which finds the packages beside thi
 from mu.data import Dataset, load
 from mu.data.spec import DataSpec
 from mu.keys import derive_seed
+from mu.relative import gaps
 from sweeps.plan import Job, Plan
 from sweeps.search import asha
 from sweeps.search import cells as searches
@@ -128,7 +129,11 @@ def searched(plan: Plan, slots: int, trials: Trials) -> Searched:
             record = replace(_record(job, plan, "stopped", BEHIND), curve=curve)
             outcome.late += epoch - max(rung for rung in job.rungs if rung <= epoch)
         elif over:
-            value = 100 * result.metrics.get("val", {}).get(OBJECTIVE, math.nan)
+            scores, retrained = (
+                result.metrics.get("val", {}),
+                trials.digits.reference.retrain["val"],
+            )
+            value = 100 * gaps(scores, retrained, whole_class=False)[OBJECTIVE]
             scores = {"val": {OBJECTIVE: value}}
             status = "finished" if math.isfinite(value) else "diverged"
             record = replace(_record(job, plan, status), curve=curve, metrics=scores)

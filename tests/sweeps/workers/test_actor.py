@@ -89,7 +89,7 @@ def test_a_trial_reports_at_its_rungs_and_between_them_now_and_then(
     trial: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trial.job = replace(JOB, rungs=(1, 3))
-    trial.timer = SimpleNamespace(due=lambda: False)
+    trial.timer, trial.refusal = SimpleNamespace(due=lambda: False), ""
     trial.running.result.curve = [{"epoch": 0}]
 
     def steps() -> Iterator[RunningTrial]:
