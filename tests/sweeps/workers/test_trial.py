@@ -19,7 +19,6 @@ from mu.evaluate import predict
 from mu.methods import Method
 from mu.problem import Problem, Weights
 from mu.relative import gaps
-from mu.relative import gaps
 from mu.snapshot import resumable
 from mu.split import Split
 from sweeps.plan import Job
