@@ -63,6 +63,7 @@ def test_status_shows_the_value_of_the_finalist_that_was_chosen(tmp_path: Path) 
 
 
 @pytest.mark.slow
+@pytest.mark.fault
 def test_finalists_run_before_knobs_are_chosen_and_another_study_starts_from_them(
     tmp_path: Path,
 ) -> None:
