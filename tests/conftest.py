@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import failures
 import pytest
@@ -60,15 +61,31 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def ray_here() -> Iterator[None]:
+def _leave_ray() -> Iterator[None]:
+    import ray
+
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def ray_here(_leave_ray: None) -> None:
     """A Ray of this process, which studies that run in this process use one after the other."""
     import ray
 
     from sweeps.workers import cluster
 
-    with cluster.loopback_only():
-        ray.init(address="local", include_dashboard=False, log_to_driver=False, namespace="musweep")
-    yield
+    if not ray.is_initialized():
+        options: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False}
+        with cluster.loopback_only():
+            ray.init(address="local", namespace="musweep", **options)
+
+
+@pytest.fixture
+def no_ray_here() -> None:
+    """Leave the Ray of this process, so that a study starts one with settings of its own."""
+    import ray
+
     ray.shutdown()
 
 

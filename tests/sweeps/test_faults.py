@@ -179,6 +179,7 @@ The greedy method wants twice as much, so that it is ended even when other proce
 """
 
 
+@pytest.mark.usefixtures("no_ray_here")
 def test_a_trial_that_takes_a_nodes_memory_is_ended_by_ray_and_recorded(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -123,6 +123,7 @@ def test_a_long_trial_goes_on_when_its_worker_and_its_driver_are_lost(
     done = studies.musweep(tmp_path, *COMMAND)
     assert done.returncode == 0, done.stderr
     first, second, third, *_ = logged(log).values()
+    third = third[: 12 - third[0]]  # what follows is another trial, on the same actor
     assert first == [0, 1, 2, 3, 4, 5]
     assert second[0] in range(1, 6), "it went on behind an epoch that was saved"
     assert third[0] in range(second[0] + 1, 10)
@@ -182,6 +183,7 @@ def test_a_trial_is_saved_between_sigterm_and_the_end_of_its_node(
             os.killpg(node.pid, signal.SIGKILL)
     ran = logged(log)
     second = next(ran[process] for process in ran if process != first)
+    second = second[: 12 - second[0]]  # what follows is another trial, on the same actor
     assert ran[first] == list(range(ran[first][-1] + 1))
     assert ran[first][-1] > before[-1] + 2, "it used the time that was left"
     assert second == list(range(second[0], 12))
