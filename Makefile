@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+FAULTS ?= fault
 READY := $(VENV)/.ready
 
 .PHONY: demo test test-faults test-all lint clean
@@ -13,7 +14,7 @@ test: $(READY)
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not fault"
 
 test-faults: $(READY)
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m fault
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "$(FAULTS)"
 
 test-all: test test-faults
 

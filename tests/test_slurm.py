@@ -40,6 +40,7 @@ def test_a_job_without_a_study_says_how_it_is_sent() -> None:
 
 @pytest.mark.slow
 @pytest.mark.fault
+@pytest.mark.soak
 def test_a_job_of_two_nodes_stops_before_its_end_is_requeued_and_finishes(tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     for name, body in STUBS.items():

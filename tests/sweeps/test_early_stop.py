@@ -69,6 +69,7 @@ def decided(folder: Path, sleep: float, concurrent: int) -> tuple[list[Any], str
 
 @pytest.mark.slow
 @pytest.mark.fault
+@pytest.mark.soak
 @pytest.mark.usefixtures("ray_here")
 def test_slow_workers_change_no_decision(tmp_path: Path) -> None:
     once, said, _ = decided(tmp_path / "once", 0.0, 1)

@@ -144,6 +144,7 @@ while True:
 
 @pytest.mark.slow
 @pytest.mark.fault
+@pytest.mark.soak
 def test_a_cluster_grows_for_what_is_left_and_shrinks_after(
     autoscaled: str, tmp_path: Path
 ) -> None:
