@@ -97,7 +97,7 @@ training: {epochs: 2, lr: 0.1, batch_size: 64, schedule: onecycle}
 forget: {some: {kind: random, fraction: 0.1}}
 methods: [{name: finetune, fix: {epochs: 2}}, jit]
 seeds: {search: [0], report: [1]}
-search: {trials: 3, sampler: random}
+search: {trials: 3, sampler: random, finalists: 1}
 experiments: {defaults: false}
 STUDY
 sed 's/study: small/study: job/' studies/small.yaml > studies/job.yaml
