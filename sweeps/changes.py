@@ -109,10 +109,9 @@ def _reason(record: TrialRecord, before: Mapping[str, Any], line: Mapping[str, A
 
 def runs_again(record: TrialRecord, settings: RunSettings) -> bool:
     """Return whether a failed trial is run again: its worker was lost, or the limit that ended it has changed."""
-    slot = {name: amount for name, amount in settings.resources.trial.amounts.items() if amount}
     limit = settings.trial_timeout
     return (
         record.lost
-        or (record.cause == "memory" and record.resources != slot)
+        or (record.cause == "memory" and record.resources != settings.resources.trial.occupied)
         or (record.cause == "timeout" and (limit is None or limit > record.time_total))
     )

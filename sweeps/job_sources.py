@@ -29,7 +29,8 @@ class StudySource:
     """All jobs of a study, as ``sweeps.workers`` draws them (see its ``JobSource``).
 
     References come first, then the search of every cell whose references are there, then the finalists of every cell
-    whose search has ended, and what follows the choice of every cell that is made. So a slot waits only when nothing that is left can start.
+    whose search has ended, and what follows the choice of every cell that is made. So a slot waits only when nothing that
+    is left can start.
 
     Args:
         plan: What the study runs.

@@ -93,7 +93,6 @@ class ReferenceRecorder:
         took, ended = self.billed.pop(weights, 0.0), time.time()
         if method == "retrain":
             took += self.billed_scoring.pop(name, 0.0)
-        slot = self.study.resources.references.amounts
         return TrialRecord(
             key=self.plan.reference_key(forget, seed, method, role),
             study=self.study.name,
@@ -109,7 +108,7 @@ class ReferenceRecorder:
             unavailable=one.facts.unavailable,
             confusions=one.facts.confusions if role == "report" else {},
             environment=environment,
-            resources={name: amount for name, amount in slot.items() if amount},
+            resources=self.study.resources.references.occupied,
             time_total=took,
             started=ended - took,
             ended=ended,

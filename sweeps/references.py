@@ -79,7 +79,7 @@ class References:
         """Let workers read the weights of a reference."""
         self.recorder.seconds[key] = float(arrays["seconds"])
         self.recorder.billed[key] = billed
-        self._weights[key] = self.put({k: v for k, v in arrays.items() if k != "seconds"})
+        self._weights[key] = self.put(without_seconds(arrays))
 
     def _to_score(self) -> dict[ProblemName, Job]:
         """Read the scores that the store has, and return the jobs that make the others."""
@@ -204,6 +204,11 @@ class References:
                 group = {seed: self.scored[forget, seed] for seed in seeds}
                 for seed, reference in self.recorder.compare(role, forget, group).items():
                     self._compared[role, forget, seed] = self.put(reference)
+
+
+def without_seconds(arrays: Weights) -> Weights:
+    """Return the weights among what a training has put out."""
+    return {name: weight for name, weight in arrays.items() if name != "seconds"}
 
 
 def training_job(problem: Problem, forget: str, role: Role) -> Job:

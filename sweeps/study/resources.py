@@ -58,6 +58,11 @@ class Slot(Section):
     """Further resources that nodes of the cluster declare."""
 
     @property
+    def occupied(self) -> dict[str, float]:
+        """The amounts above 0, as records say them."""
+        return {name: amount for name, amount in self.amounts.items() if amount}
+
+    @property
     def amounts(self) -> dict[str, float]:
         """Every resource by its name here: `cpus`, `gpus`, and the custom ones."""
         return {"cpus": self.cpus, "gpus": self.gpus, **self.custom}

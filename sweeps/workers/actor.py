@@ -67,11 +67,6 @@ class WorkerSetup:
         set_launch(self.launch)
         return prepare(self.slot.cpus, self.slot.gpus)
 
-    @property
-    def resources(self) -> dict[str, float]:
-        """The resources, as records say them."""
-        return {name: amount for name, amount in self.slot.amounts.items() if amount}
-
 
 @dataclass(frozen=True)
 class WorkInputs:
@@ -113,8 +108,7 @@ class StudyActor(tune.Trainable):
         if self.refusal:
             return
         self.inputs = inputs
-        self.setup_of_jobs = inputs.setup(config["job"])  # Tune reuses an actor for equal resources
-        self.device = self.setup_of_jobs.apply()
+        self.device = inputs.setup(config["job"]).apply()  # later jobs here occupy the same
         self.data: Dataset = ray.get(inputs.data)
         self.model: Model = ray.get(inputs.model)
         self.problems: OrderedDict[ProblemName, tuple[Problem, Split]] = OrderedDict()
@@ -217,7 +211,7 @@ class StudyActor(tune.Trainable):
         return new_record(
             self.job,
             self.inputs.study,
-            self.setup_of_jobs.resources,
+            self.inputs.setup(self.job).slot.occupied,
             **known,
             environment=environment(self.device),
             started=self.started,

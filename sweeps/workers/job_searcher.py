@@ -251,11 +251,10 @@ class JobSearcher(Searcher):
             reason = f"out of memory, {times} times: {words}"
         else:
             reason = f"its worker was lost {times} times: {words}"
-        amounts = self.room.slot(job).amounts
         record = new_record(
             job,
             self.jobs.study,
-            {name: amount for name, amount in amounts.items() if amount},
+            self.room.slot(job).occupied,
             status="failed",
             cause=cause,
             reason=reason,

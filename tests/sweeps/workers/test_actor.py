@@ -16,6 +16,7 @@ from mu.record import from_content
 from sweeps.plan import Job
 from sweeps.state.code import Code
 from sweeps.state.store import unpack
+from sweeps.study.resources import Slot
 from sweeps.workers import actor
 from sweeps.workers.actor import StudyActor
 from sweeps.workers.job_searcher import REFUSAL
@@ -40,8 +41,9 @@ class Timer:
 def trial() -> Any:
     """A trial between two epochs, made without its actor."""
     trial: Any = object.__new__(StudyActor)
-    trial.inputs = SimpleNamespace(study="tiny")
-    trial.setup_of_jobs = SimpleNamespace(resources={"cpus": 2.0})
+    trial.inputs = SimpleNamespace(
+        study="tiny", setup=lambda job: SimpleNamespace(slot=Slot(cpus=2.0))
+    )
     trial.device, trial.job, trial.started, trial.timer = "cpu", JOB, 100.0, Timer()
     trial.running = RunningTrial()
     trial.running.result.curve = [{"epoch": 0, "acc_test": 0.5}, {"epoch": 1, "acc_test": math.nan}]
