@@ -18,6 +18,7 @@ from sweeps.references import References
 from sweeps.search.cells import Cells
 from sweeps.state.checkpoint_store import CheckpointStore
 from sweeps.state.store import Store
+from sweeps.state.unbilled import Unbilled
 
 if TYPE_CHECKING:
     from sweeps.workers.curve import CurvePoint
@@ -54,6 +55,7 @@ class StudySource:
         references: References,
     ):
         self.study = plan.study.name
+        self.unbilled = Unbilled(ledger.results.folder / "unbilled.json")
         self.plan = plan
         self.ledger = ledger
         self.store = store

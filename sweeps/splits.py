@@ -20,6 +20,7 @@ from sweeps.errors import StudyError, SweepError
 from sweeps.plan import Job, Plan
 from sweeps.references import failure, load_reference, training_job, without_seconds
 from sweeps.state.store import Store, write_atomically
+from sweeps.state.unbilled import Unbilled
 
 Run = Callable[["Ranking"], None]
 """Opens a cluster, and runs the jobs of a ranking."""
@@ -58,6 +59,7 @@ class Ranking:
 
     def __init__(self, plan: Plan, store: Store):
         self.study, self.plan, self.store = plan.study.name, plan, store
+        self.unbilled = Unbilled(None)
         self.put: Callable[[Any], Any] = lambda content: content
         self.scores: dict[str, NDArray[np.float64]] = {}
         self.missing: dict[str, Problem] = {}

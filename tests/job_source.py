@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from mu.problem import Problem
@@ -11,6 +12,7 @@ from mu.record import TrialRecord, trial_line
 from sweeps.errors import SweepError
 from sweeps.plan import Job
 from sweeps.references import failure, training_job
+from sweeps.state.unbilled import Unbilled
 from sweeps.study.resources import Slot
 from sweeps.workers.job_searcher import JobSearcher
 from sweeps.workers.result import new_record
@@ -21,7 +23,8 @@ class Source:
 
     study = "tiny"
 
-    def __init__(self) -> None:
+    def __init__(self, unbilled: Path | None = None) -> None:
+        self.unbilled = Unbilled(unbilled)
         self.waiting = [Job(f"k{n}", "search", "some", "jit", 0, {}, n) for n in range(3)]
         self.records: list[TrialRecord] = []
         self.broken = False
@@ -103,6 +106,7 @@ class OneTraining:
     study = "tiny"
 
     def __init__(self, problem: Problem, saved: Callable[[Any], None]):
+        self.unbilled = Unbilled(None)
         self.waiting = [training_job(problem, "some", "retrain")]
         self.saved = saved
         self.record: TrialRecord | None = None

@@ -148,14 +148,19 @@ class Postgres:
         ).stdout  # fmt: skip
 
 
+def postgres_programs() -> list[Path]:
+    """Return the folders with PostgreSQL's programs, the latest version last."""
+    program = shutil.which("postgres")
+    folders = [*([Path(program).parent] if program else []),
+               *sorted(Path("/usr/lib/postgresql").glob("*/bin"))]  # fmt: skip
+    return [folder for folder in folders if (folder / "initdb").exists()]
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
     """A PostgreSQL server for the session; its ``create`` makes a database for one test."""
     pytest.importorskip("psycopg", reason="psycopg is not installed (musweep[cluster])")
-    program = shutil.which("postgres")
-    folders = [*([Path(program).parent] if program else []),
-               *sorted(Path("/usr/lib/postgresql").glob("*/bin"))]  # fmt: skip
-    programs = [folder for folder in folders if (folder / "initdb").exists()]
+    programs = postgres_programs()
     if not programs:
         pytest.skip("PostgreSQL is not installed here (Debian's package postgresql)")
     server = Postgres(programs[-1])
@@ -163,23 +168,28 @@ def postgres() -> Iterator[Postgres]:
     server.close()
 
 
-@contextmanager
-def mlflow_server(store: str, folder: Path) -> Iterator[str]:
-    """Run an MLflow server over a store, as `musweep ui` starts it; yields its address."""
+def mlflow_process(store: str, folder: Path, port: int) -> subprocess.Popen[bytes]:
+    """Start an MLflow server over a store, as `musweep ui` does, in a process group of its own."""
     from sweeps.tracking.mlflow_ui import ui_command, ui_environment
 
-    port = free_port()
-    address = f"http://{LOOPBACK}:{port}"
     log = folder / f"mlflow-{port}.log"
-    with log.open("wb") as output:
+    with log.open("ab") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", *ui_command(LOOPBACK, port)],
             cwd=folder, stdout=output, stderr=output, start_new_session=True,
             env=ui_environment(store),
         )  # fmt: skip
+    wait_until(lambda: _healthy(f"http://{LOOPBACK}:{port}"), process, log)
+    return process
+
+
+@contextmanager
+def mlflow_server(store: str, folder: Path) -> Iterator[str]:
+    """Run an MLflow server over a store; yields its address."""
+    port = free_port()
+    process = mlflow_process(store, folder, port)
     try:
-        wait_until(lambda: _healthy(address), process, log)
-        yield address
+        yield f"http://{LOOPBACK}:{port}"
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         process.wait(30)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -11,18 +12,24 @@ Definition = ast.ClassDef | Function
 Exempt = Callable[[Path, Function], bool]
 
 
-def modules(package: Path) -> Iterator[tuple[Path, ast.Module]]:
-    """Yield every Python file of a package, in its subfolders too, with its syntax tree."""
-    for path in sorted(package.rglob("*.py")):
-        yield path, ast.parse(path.read_text(encoding="utf-8"))
+@cache
+def modules(package: Path) -> list[tuple[Path, ast.Module]]:
+    """Return every Python file of a package, in its subfolders too, with its syntax tree."""
+    return [
+        (path, ast.parse(path.read_text(encoding="utf-8")))
+        for path in sorted(package.rglob("*.py"))
+    ]
 
 
-def functions(package: Path) -> Iterator[tuple[Path, Function]]:
-    """Yield every function and method of a package with its file, nested ones too."""
-    for path, tree in modules(package):
-        for node in ast.walk(tree):
-            if isinstance(node, Function):
-                yield path, node
+@cache
+def functions(package: Path) -> list[tuple[Path, Function]]:
+    """Return every function and method of a package with its file, nested ones too."""
+    return [
+        (path, node)
+        for path, tree in modules(package)
+        for node in ast.walk(tree)
+        if isinstance(node, Function)
+    ]
 
 
 def undocumented(package: Path) -> list[str]:

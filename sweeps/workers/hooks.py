@@ -71,7 +71,11 @@ class TrialCallback(tune.Callback):
             self.trials[trial.trial_id] = time.monotonic(), trial
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Kill the workers of overdue trials; references may take their time. Tune sees lost workers then, and a trial that hangs cannot prevent it."""
+        """Note how long jobs run, and kill the workers of overdue trials; references may take their time.
+
+        Tune sees lost workers then, and a trial that hangs cannot prevent it.
+        """
+        self.searcher.note_running()
         limit = self.searcher.timeout_seconds
         if limit is None:
             return

@@ -17,6 +17,7 @@ from mu.record import TrialRecord, from_content
 from sweeps.errors import SweepError
 from sweeps.plan import Job
 from sweeps.state.store import unpack
+from sweeps.state.unbilled import Unbilled
 from sweeps.study.resources import Slot
 from sweeps.workers.curve import CurvePoint
 from sweeps.workers.result import new_record
@@ -32,6 +33,7 @@ class JobSource(Protocol):
     """Where a Tune run gets its jobs, and where their records go."""
 
     study: str
+    unbilled: Unbilled
 
     def next(self) -> Job | None:
         """Return the next job that can start; None when there is none before a running one has ended."""
@@ -98,6 +100,11 @@ class RunningJob:
     actor: str = ""
     outputs: bytes = b""
 
+    @property
+    def seconds(self) -> float:
+        """How long its worker has been at it."""
+        return time.time() - self.started if self.started else 0.0
+
 
 class JobSearcher(Searcher):
     """A searcher that hands out the jobs of a source, and starts a job again when its worker is lost.
@@ -132,7 +139,6 @@ class JobSearcher(Searcher):
         self.error: Exception | None = None
         self._again: deque[Job] = deque()
         self._losses: Counter[str] = Counter()
-        self._lost_seconds: Counter[str] = Counter()
         self._checkpoints: dict[str, ray.ObjectRef] = {}
 
     def suggest(self, trial_id: str) -> Any:
@@ -181,6 +187,11 @@ class JobSearcher(Searcher):
         except Exception as error:
             self.error = error
 
+    def note_running(self, *, now: bool = False) -> None:
+        """Write down how long running jobs have run, so that they are billed even if the driver is killed."""
+        seconds = {running.job.key: running.seconds for running in self.running.values()}
+        self.jobs.unbilled.note(seconds, now=now)
+
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Do nothing: only the end of a trial counts here."""
 
@@ -189,7 +200,8 @@ class JobSearcher(Searcher):
     ) -> None:
         """Hand the record of an ended trial to the source, or queue the job again when its worker was lost."""
         if self.error is not None:
-            del self.running[trial_id]  # the next run of the study runs it again
+            running = self.running.pop(trial_id)  # the next run of the study runs it again
+            self.jobs.unbilled.add(running.job.key, running.seconds)
         elif result and REFUSAL in result:
             del self.running[trial_id]
             self.error = SweepError(result[REFUSAL])
@@ -227,8 +239,7 @@ class JobSearcher(Searcher):
             else:
                 del self.running[trial_id]
                 self._again.append(running.job)
-                spent = time.time() - (running.started or time.time())
-                self._lost_seconds[running.job.key] += spent  # type: ignore[assignment]
+                self.jobs.unbilled.add(running.job.key, running.seconds)
         return counted
 
     def _lose(self, trial_id: str, cause: str, words: str) -> None:
@@ -236,7 +247,7 @@ class JobSearcher(Searcher):
         running = self.running.pop(trial_id)
         job, ended = running.job, time.time()
         started = running.started or ended
-        self._lost_seconds[job.key] += ended - started  # type: ignore[assignment]
+        self.jobs.unbilled.add(job.key, ended - started)
         self.last_words.pop(trial_id, None)
         self._losses[job.key] += 1
         times = self._losses[job.key]
@@ -266,7 +277,7 @@ class JobSearcher(Searcher):
     def _end(self, job: Job, record: TrialRecord, outputs: bytes = b"") -> None:
         """Hand a record to the source; the slot is billed for the attempts that were lost as well."""
         self._checkpoints.pop(job.key, None)
-        billed = record.time_total + self._lost_seconds.pop(job.key, 0.0)
+        billed = record.time_total + self.jobs.unbilled.bill(job.key)
         try:
             ended = replace(record, time_total=billed)
             self.jobs.ended(job, ended, unpack(outputs) if outputs else {})

@@ -88,7 +88,10 @@ class Workers:
         trainable = tune.with_resources(tune.with_parameters(StudyActor, inputs=inputs), resources)
         timeout = self.plan.study.trial_timeout
         searcher = JobSearcher(jobs, self.cluster, timeout)
-        supervise(lambda: _fit(trainable, searcher), searcher)
+        try:
+            supervise(lambda: _fit(trainable, searcher), searcher)
+        finally:
+            searcher.note_running(now=True)
 
 
 def _fit(trainable: Any, searcher: JobSearcher) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import studies
+import toy
 from whole_study import Ran, run
 
 from reports import load, sections
@@ -33,8 +35,10 @@ SPACE = "lr: {low: 1.0e-4, high: 1.0e-1, log: true}\n"
 
 
 def small(**changes: Any) -> dict[str, Any]:
-    """One request, two methods, and nothing that is not needed."""
+    """One request, two methods, the narrow network of ``toy``, and nothing that is not needed."""
+    assert "toy_cnn" in toy.MODELS
     raw = studies.tiny(
+        model="toy_cnn",
         forget={"some": {"kind": "random", "fraction": 0.1}},
         methods=["jit", {"name": "finetune", "fix": {"epochs": 1}}],
         experiments={"defaults": False},
@@ -147,7 +151,7 @@ def test_trials_of_earlier_code_are_kept_where_this_is_accepted(
 GROWTH: dict[str, dict[str, Any]] = {
     "seeds": {"seeds": {"search": [0], "report": [1, 2, 3]}},
     "audits": {"audit": {"models": 2}},
-    "metrics": {"metrics": {"costly": ["confirm"], "attacks": ["svc", "starting_kit"]}},
+    "metrics": {"metrics": {"costly": ["confirm"], "attacks": ["svc"]}},
     "trials": {"search__trials": 4},
     "methods": {"methods": ["ssd", "jit", {"name": "finetune", "fix": {"epochs": 1}}]},
     "requests": {
@@ -160,10 +164,20 @@ GROWTH: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def small_study(tmp_path_factory: pytest.TempPathFactory, storage: Path) -> tuple[Path, Ran]:
+    """The study that grows, and its folder of results."""
+    folder = tmp_path_factory.mktemp("small")
+    return folder, run(small(), folder, storage)
+
+
 @pytest.mark.parametrize("kind", GROWTH)
-def test_a_study_that_grew_is_one_that_began_so(kind: str, tmp_path: Path, storage: Path) -> None:
+def test_a_study_that_grew_is_one_that_began_so(
+    kind: str, tmp_path: Path, storage: Path, small_study: tuple[Path, Ran]
+) -> None:
     grown = small(**GROWTH[kind])
-    before = run(small(), tmp_path, storage)
+    folder, before = small_study
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     after = run(grown, tmp_path, storage)
     assert not after.finished_before
     fresh = run(grown, tmp_path / "fresh", storage)

@@ -154,6 +154,7 @@ def start(uri: str, folder: Path, study: str, *known: TrialRecord) -> Tracking:
 def test_records_go_through_a_process_of_their_own(uri: str, tmp_path: Path) -> None:
     tracking = start(uri, tmp_path, "process", record("a"))
     tracking.wait()
+    tracking._process.send_signal(signal.SIGINT)  # Ctrl-C is not for this process
     for key in "bc":
         tracking.put(record(key, metrics={"val": {"acc_forget": math.nan}}))
     assert tracking.close() == 0
@@ -202,14 +203,6 @@ def test_a_process_that_dies_or_hangs_stops_nothing(
     for number in range(2000):
         tracking.put(record(str(number)))
     assert tracking.close() is None
-
-
-def test_ctrl_c_is_not_for_the_process(uri: str, tmp_path: Path) -> None:
-    tracking = start(uri, tmp_path, "interrupted")
-    tracking.wait()
-    tracking._process.send_signal(signal.SIGINT)
-    tracking.put(record("a"))
-    assert tracking.close() == 0
 
 
 def test_a_store_that_cannot_be_written_is_found_at_the_start(tmp_path: Path) -> None:

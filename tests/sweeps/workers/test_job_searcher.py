@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from job_source import Source, TwoSlots, lost_worker, report
@@ -61,6 +62,26 @@ def test_lost_attempts_are_billed_to_the_job(
     report(searcher, "c")
     (record,) = source.records
     assert record.time_total == 7 + 7 + 1.5
+
+
+def test_what_was_lost_with_the_driver_is_billed_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, now = tmp_path / "unbilled.json", 1000.0
+    monkeypatch.setattr("time.time", lambda: now)
+    for seconds in (7, 5):  # two drivers are killed
+        killed = JobSearcher(Source(path), TwoSlots(), None)
+        killed.suggest("a")
+        killed.running["a"].started = now
+        now += seconds
+        killed.note_running()
+    last = Source(path)
+    searcher = JobSearcher(last, TwoSlots(), None)
+    searcher.suggest("a")
+    report(searcher, "a")
+    assert last.records[0].time_total == 7 + 5 + 1.5
+    searcher.note_running(now=True)
+    assert path.read_text() == "{}"
 
 
 def test_a_lost_job_starts_again_and_is_given_up_after_its_retries(
