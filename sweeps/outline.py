@@ -21,7 +21,7 @@ class Outline:
     def __init__(self, study: Study):
         self.study = study
 
-    @property
+    @cached_property
     def cells(self) -> list[Cell]:
         """Every (forget request, method)."""
         return [
@@ -31,7 +31,7 @@ class Outline:
             if forget in config.forget
         ]
 
-    @property
+    @cached_property
     def seeds(self) -> dict[str, tuple[int, ...]]:
         """Role to its seeds; `finalist` is there where configurations run again before one is chosen."""
         seeds = {"search": self.study.seeds.search}
@@ -39,7 +39,7 @@ class Outline:
             seeds["finalist"] = self.study.choice.further_seeds
         return {**seeds, "report": self.study.seeds.report}
 
-    @property
+    @cached_property
     def finalists(self) -> dict[Cell, int]:
         """Number of finalists of each cell that has any: a cell of one configuration has no choice."""
         choice = self.study.choice
@@ -48,7 +48,7 @@ class Outline:
         counts = {cell: min(choice.finalists, self.study.trials(cell[1])) for cell in self.cells}
         return {cell: count for cell, count in counts.items() if count > 1}
 
-    @property
+    @cached_property
     def every_seed(self) -> tuple[int, ...]:
         """The seeds of all roles, those of the search first."""
         return tuple(dict.fromkeys(itertools.chain(*self.seeds.values())))

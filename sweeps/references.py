@@ -49,6 +49,7 @@ class References:
         self._weights: dict[str, Any] = {}
         self.scored: dict[ProblemName, dict[Role, Scored]] = {}
         self._compared: dict[tuple[str, str, int], Any] = {}
+        self._ready: set[tuple[str, str]] = set()
         self._checking: set[str] = set()
         self._waiting: deque[Job] = deque()
         trainings = self._missing()
@@ -185,10 +186,12 @@ class References:
 
     def ready(self, role: str, forget: str) -> bool:
         """Return whether trials of a request may run on the seeds of a role."""
-        return all(
+        if (role, forget) not in self._ready and all(
             (role, forget, seed) in self._compared and self._has_weights((forget, seed))
             for seed in self.plan.seeds[role]
-        )
+        ):
+            self._ready.add((role, forget))  # it is asked for every trial
+        return (role, forget) in self._ready
 
     def _has_weights(self, name: ProblemName) -> bool:
         """Return whether workers can read both models of a problem."""
