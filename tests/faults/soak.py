@@ -1,4 +1,6 @@
-"""Run a study while its parts are killed at random, and compare it with an undisturbed run: ``python tests/faults/soak.py FOLDER``.
+"""Run a study while its parts are killed at random, and compare it with an undisturbed run.
+
+From the root of the project: ``PYTHONPATH=.:tests python tests/faults/soak.py FOLDER``.
 
 The study runs on a Ray of a head without CPUs and three nodes, with Optuna in PostgreSQL and an MLflow server. Every few
 seconds a worker, a node, the driver, MLflow or PostgreSQL is killed and started again, until all trials are recorded. Then
@@ -23,9 +25,6 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-TESTS = Path(__file__).parent.parent
-sys.path[:0] = [str(TESTS.parent), str(TESTS)]
 
 import studies
 from lose_nodes import workers
