@@ -1,0 +1,107 @@
+"""What methods do with their defaults to models that remember: 600 digits, two networks, a class and a random fifth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import pytest
+import torch
+from torch import nn
+
+from mu.data import DataSpec
+from mu.data import load as read
+from mu.device import place
+from mu.forget import ForgetRequest
+from mu.methods import load, names
+from mu.models.architectures import MODELS, Shape
+from mu.problem import Problem, Weights, weights_of
+from mu.relative import gaps, mean_of
+from mu.rng import generator
+from mu.training import Recipe
+
+pytestmark = [pytest.mark.slow, pytest.mark.fault]
+SEEDS = (0, 1)
+RECIPE = Recipe(epochs=15, lr=0.1, batch_size=64, schedule="onecycle")
+REQUESTS = {
+    "class": ForgetRequest("full_class", target="3"),
+    "random": ForgetRequest("random", fraction=0.2),
+}
+NETWORKS = ("small_cnn", "plain_cnn")
+LEAST_RECOVERY, MOST_UTILITY_LOSS = 1 / 3, 0.15
+
+
+def _plain_cnn(shape: Shape, num_classes: int) -> nn.Module:
+    """Build a network without batch norm."""
+    layers: list[nn.Module] = []
+    for inputs, outputs in ((shape[0], 32), (32, 64), (64, 128)):
+        layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU(inplace=True)]
+        layers += [nn.MaxPool2d(2)] if outputs > 32 else []
+    return nn.Sequential(
+        *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, num_classes)
+    )
+
+
+MODELS["plain_cnn"] = _plain_cnn
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What a method does.
+
+    Args:
+        recovery: 1 - its gap to retraining / that of the original: 0 is doing nothing, 1 is retraining.
+        utility_loss: The accuracy that it loses on held-out samples of what is kept, in [-1, 1].
+    """
+
+    recovery: float
+    utility_loss: float
+
+
+@cache
+def problem(network: str, request: str, seed: int) -> Problem:
+    recipe = RECIPE if network == "small_cnn" else Recipe(epochs=40, lr=0.05, batch_size=64, schedule="onecycle")
+    return Problem(read(DataSpec("digits", subset=600)), network, recipe, REQUESTS[request], seed)
+
+
+@cache
+def reference(network: str, request: str, seed: int, role: str) -> Weights:
+    one = problem(network, request, seed)
+    model = one.build()
+    for _ in one.train(role, model):  # type: ignore[arg-type]
+        pass
+    return weights_of(model)
+
+
+def scores(network: str, request: str, seed: int, model: nn.Module) -> dict[str, float]:
+    one = problem(network, request, seed)
+    return one.evaluate(model, one.split(), ("test",)).scores["test"]
+
+
+@cache
+def reference_scores(network: str, request: str, seed: int, role: str) -> dict[str, float]:
+    weights = reference(network, "class" if role == "original" else request, seed, role)
+    return scores(network, request, seed, problem(network, request, seed).load(weights))
+
+
+def unlearned(name: str, network: str, request: str, seed: int) -> dict[str, float]:
+    one, method = problem(network, request, seed), load(name)
+    model = place(one.load(reference(network, "class", seed, "original")).train(), "cpu")
+    split = one.split().only(method.data)
+    for _ in method.unlearn(model, split, generator("behaviour", str(seed)), **method.defaults()):
+        pass
+    return scores(network, request, seed, model)
+
+
+def effect(name: str, network: str, request: str) -> Effect:
+    """Run a method with its defaults on every seed."""
+    retrained = mean_of([reference_scores(network, request, s, "retrain") for s in SEEDS])
+    kept = "acc_test_retain" if request == "class" else "acc_test"
+
+    def gap(runs: list[dict[str, float]]) -> float:
+        values = [gaps(run, retrained, request == "class")["avg_gap_natmu"] for run in runs]
+        return sum(values) / len(values)
+
+    before = [reference_scores(network, request, seed, "original") for seed in SEEDS]
+    after = [unlearned(name, network, request, seed) for seed in SEEDS]
+    return Effect(1 - gap(after) / gap(before), mean_of(before)[kept] - mean_of(after)[kept])
