@@ -151,6 +151,12 @@ class RecordedStudy:
         search = _mapping(self.definition.get("search"))
         return tuple({**search, **_mapping(search.get("objective"))}.get("mean_gap") or ())
 
+    @property
+    def max_utility_loss(self) -> float | None:
+        """How much held-out accuracy a chosen configuration may lose, a fraction; None where all of it, or not recorded."""
+        limit = _mapping(self.definition.get("search")).get("max_utility_loss")
+        return None if limit is None or limit >= 1 else float(limit)
+
     def once(self, key: Any, work: Callable[[], T]) -> T:
         """The result of `work`, which is done for a key but once."""
         if key not in self.memo:
@@ -171,6 +177,10 @@ class RecordedStudy:
     def candidates(self) -> Mapping[tuple[str, str], Sequence[Candidate]]:
         """(request, method) to the configurations that finished on all search seeds."""
         return {cell: decision.tried for cell, decision in self.decisions.items()}
+
+    def eligible(self, forget: str, method: str) -> Sequence[Candidate]:
+        """The candidates of a cell that may be chosen; see ``mu.choice.Decision``."""
+        return self.decisions.get((forget, method), Decision()).eligible
 
     def searched(self, forget: str, method: str) -> Sequence[TrialRecord]:
         """Every search trial of a cell."""

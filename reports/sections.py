@@ -218,6 +218,7 @@ def _setting(study: RecordedStudy) -> list[tuple[str, str]]:
         ("Objective", objective(study)),
         ("Further objectives", _join(label(name) for name in objectives[1:])),
         ("Choice", choosing.rule(study)),
+        ("Utility floor", choosing.floor(study)),
         ("Finalists", _finalists(study)),
         ("Selection", ORACLE if study.oracle else ""),
         ("Earlier code", _earlier_code(study)),

@@ -35,6 +35,7 @@ RULES = {
     "literal_error": "must be one of {expected}",
     "greater_than": "must be above {gt:g}",
     "greater_than_equal": "must be at least {ge:g}",
+    "less_than_equal": "must be at most {le:g}",
     "too_short": "must not be empty",
 }
 """Kind of a pydantic error to what it demands."""
