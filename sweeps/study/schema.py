@@ -135,8 +135,10 @@ def _plain(value: Any, where: str) -> Any:
 
 
 def _label(item: Any, position: int) -> list[str]:
-    """Return what messages call an item of a list: a mapping by its name, or position from 1; else nothing."""
-    return [str(item.get("name", position + 1))] if isinstance(item, dict) else []
+    """Return what messages call an item of a list: a mapping by its alias, name or position from 1; else nothing."""
+    if not isinstance(item, dict):
+        return []
+    return [str(item.get("as") or item.get("name", position + 1))]
 
 
 def _explain(error: ValidationError, content: Any, adapter: TypeAdapter[Any]) -> list[str]:
