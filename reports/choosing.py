@@ -65,7 +65,7 @@ def sentence(study: RecordedStudy) -> str:
 
 
 def trial(study: RecordedStudy, forget: str, method: str) -> str:
-    """Return the number of the chosen trial, the finalists it was chosen from, and the origin of its knobs."""
+    """Return the number of the chosen trial, its finalists, the origin of its knobs, and how many are below the utility floor."""
     decision = study.decisions[forget, method]
     if decision.chosen is None:
         return ""
@@ -73,14 +73,19 @@ def trial(study: RecordedStudy, forget: str, method: str) -> str:
     if decision.finalists:
         numbers = ", ".join(str(one.number) for one in decision.finalists)
         text += f" of {numbers}" if decision.settled else f" (finalists {numbers} have not ended)"
+    origins = {r.number: r.origin for r in study.searched(forget, method)}
+    if origin := origins.get(decision.chosen.number):
+        text += f"; {origin}"
     out = len(decision.tried) - len(decision.eligible)
     if decision.lossy:
         text += "; below the utility floor, as all are"
     elif out:
-        text += f"; {out} below the utility floor"
-    origins = {r.number: r.origin for r in study.searched(forget, method)}
-    origin = origins.get(decision.chosen.number)
-    return f"{text}; {origin}" if origin else text
+        text += (
+            f"; {out} others below the utility floor"
+            if out > 1
+            else "; 1 other below the utility floor"
+        )
+    return text
 
 
 def started_from(study: RecordedStudy) -> str:

@@ -137,8 +137,9 @@ class Search(Section):
     """How many of the best configurations of a cell run again on two further search seeds before one is chosen; 1 leaves
     it out, as do supplied models and `selection: paper`. Without this key it is at most the number of trials."""
     start_from: Items[str] = ()
-    """Results folders of earlier studies, such as `results/earlier`: the knobs that they chose for a method, on the request
-    of the same name or else on each request, are the first trials after the authors' defaults, and count as trials."""
+    """Results folders of earlier studies, such as `results/earlier`: the knobs that they chose for a method of the same name, on
+    the request of the same name or else on each request, are the first trials after the authors' defaults, and count as
+    trials."""
 
     @model_validator(mode="before")
     @classmethod

@@ -108,7 +108,7 @@ def test_what_loses_too_much_utility_is_no_candidate_in_the_report() -> None:
     made = study(*tried, finalists=1, max_utility_loss=0.1)
     assert made.chosen("some", "ga").number == 2  # type: ignore[union-attr]
     row = knobs_row(made)
-    assert "2; 1 below the utility floor" in row
+    assert "2; 1 other below the utility floor" in row
     assert row[4] == "2", "candidates"
     assert tuning_check.values_of(made, "some", "ga") == [0.3, 0.2]
     assert "loses more than 10 points of held-out accuracy" in choosing.sentence(made)
