@@ -41,6 +41,7 @@ from mu.problem import weights_of
 from mu.record import TrialRecord
 from mu.relative import gaps
 from sweeps.plan import Job, Plan
+from sweeps.search import cell_search
 from sweeps.search import cells as searches
 from sweeps.search.samplers import make_sampler
 from sweeps.study import study
@@ -204,7 +205,7 @@ def searched(
     plan: Plan, settings: Settings, slots: int, value: Callable[[Job, Any], float]
 ) -> Iterator[tuple[Job, float]]:
     """Yield the jobs of a search and their values, in the order in which they end on a cluster of so many slots."""
-    searches.make_sampler = settings.make
+    cell_search.make_sampler = settings.make
     searches.open_storage = lambda location: optuna.storages.InMemoryStorage()
     search = searches.Cells(plan, "")
     waiting: deque[Job] = deque()

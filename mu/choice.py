@@ -1,14 +1,15 @@
 """Which knobs a cell is given: the one way in which search, status and report choose among what was tried.
 
-Needs no torch. A study says what counts (``search.objective``, ``search.choose``) and how many of the best
-configurations run again on further search seeds before one is chosen (``search.finalists``).
+Needs no torch. A study says what counts (``search.objective``, ``search.choose``), how much utility a configuration may lose
+(``search.max_utility_loss``), and how many of the best run again on further search seeds before one is chosen
+(``search.finalists``).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mu.constraints import Constraint, parse_constraint
@@ -21,6 +22,7 @@ from mu.selection import (
     candidates,
     measured,
     references,
+    utility_loss,
 )
 
 FURTHER_SEEDS = 2
@@ -37,12 +39,22 @@ class Decision:
         chosen: The one that stands for the cell; None while there is none. As long as a finalist has not ended, it is
             the best of the search.
         settled: Whether every finalist has ended.
+        too_lossy: Numbers of the configurations that lose more utility than the study allows.
+        lossy: Whether the chosen one does: every other one that it was chosen among does so, too.
     """
 
     tried: tuple[Candidate, ...] = ()
     finalists: tuple[Candidate, ...] = ()
     chosen: Candidate | None = None
     settled: bool = True
+    too_lossy: frozenset[int] = frozenset()
+    lossy: bool = False
+
+    @property
+    def eligible(self) -> tuple[Candidate, ...]:
+        """The configurations that may be chosen: those that lose too much only where all do."""
+        kept = tuple(one for one in self.tried if one.number not in self.too_lossy)
+        return kept or self.tried
 
 
 @dataclass(frozen=True)
@@ -58,6 +70,8 @@ class Choice:
         weights: Objective to its weight: the least weighted sum is chosen.
         lexicographic: Objective to tolerance, the most important first: those within the tolerance of the best stay.
         constraints: What must hold. Where nothing holds them all, the least excess is chosen.
+        max_utility_loss: By how much held-out accuracy on what should be kept may be below the original model's, a
+            fraction. A configuration that loses more is chosen only where all do.
     """
 
     objective: str
@@ -68,10 +82,11 @@ class Choice:
     weights: Mapping[str, float] = field(default_factory=dict)
     lexicographic: Mapping[str, float] = field(default_factory=dict)
     constraints: tuple[Constraint, ...] = ()
+    max_utility_loss: float = math.inf
 
     def best(self, tried: Iterable[Candidate], known: References) -> Candidate | None:
         """Return the best configuration; the earliest of equals; None when nothing can be compared."""
-        left = list(tried)
+        left = self._eligible(tried, known)
         if self.constraints:
             excess = {c.number: sum(x.excess(c, known) for x in self.constraints) for c in left}
             least = min(excess.values(), default=0.0)
@@ -85,18 +100,32 @@ class Choice:
             return min(left, key=lambda candidate: candidate.number, default=None)
         return best_objective(left)
 
+    def _eligible(self, tried: Iterable[Candidate], known: References) -> list[Candidate]:
+        """Return the configurations that lose no more utility than is allowed; all of them where each loses more."""
+        every = list(tried)
+        return [one for one in every if not self._is_lossy(one, known)] or every
+
+    def _is_lossy(self, candidate: Candidate, known: References) -> bool:
+        """Return whether a configuration loses more utility than is allowed; False where its loss is unknown."""
+        return utility_loss(candidate, known) > self.max_utility_loss
+
     def _weighted(self, candidate: Candidate) -> float:
         return sum(weight * measured(candidate, name) for name, weight in self.weights.items())
 
     def decide(self, records: Sequence[TrialRecord], forget: str, method: str) -> Decision:
         """Return the choice of a cell, as far as its records settle it."""
         tried = candidates(records, forget, method, self.objective, self.seeds, self.view)
-        known = References()
-        if self.constraints:
-            known = references(records, forget, self.seeds, self.view)
+        known = references(records, forget, self.seeds, self.view)
         best, finalists = self.best(tried, known), self._first(tried, known)
+        lossy = frozenset(one.number for one in tried if self._is_lossy(one, known))
+        first = Decision(
+            tuple(tried),
+            chosen=best,
+            too_lossy=lossy,
+            lossy=best is not None and best.number in lossy,
+        )
         if best is None or len(finalists) < 2:
-            return Decision(tuple(tried), (), best)
+            return first
         ended = {
             (record.number, record.seed)
             for record in records
@@ -105,20 +134,23 @@ class Choice:
         }
         wanted = {(one.number, seed) for one in finalists for seed in self.further_seeds}
         if not wanted <= ended:
-            return Decision(tuple(tried), finalists, best, settled=False)
+            return replace(first, finalists=finalists, settled=False)
         both, phases = (*self.seeds, *self.further_seeds), ("search", "finalist")
         again = candidates(records, forget, method, self.objective, both, self.view, phases)
         numbers = {one.number for one in finalists}
-        if self.constraints:
-            known = references(records, forget, both, self.view, phases)
+        known = references(records, forget, both, self.view, phases)
         chosen = self.best([one for one in again if one.number in numbers], known)
-        return Decision(tuple(tried), finalists, chosen or best)
+        if chosen is None:
+            return replace(first, finalists=finalists)
+        return replace(
+            first, finalists=finalists, chosen=chosen, lossy=self._is_lossy(chosen, known)
+        )
 
     def _first(self, tried: Sequence[Candidate], known: References) -> tuple[Candidate, ...]:
         """Return the best configurations in their order, as many as there are finalists."""
         if not self.further_seeds:
             return ()
-        left: list[Candidate] = list(tried)
+        left = self._eligible(tried, known)
         first: list[Candidate] = []
         while len(first) < self.finalists and (best := self.best(left, known)) is not None:
             first.append(best)
@@ -156,6 +188,8 @@ def choice_of(definition: Mapping[str, Any]) -> Choice:
         weights=choose.get("weights") or {},
         lexicographic=choose.get("lexicographic") or {},
         constraints=tuple(parse_constraint(text) for text in texts),
+        # A study that an earlier version recorded chose without the floor.
+        max_utility_loss=search.get("max_utility_loss", math.inf),
     )
 
 

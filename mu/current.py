@@ -27,6 +27,11 @@ def read_current(path: Path) -> tuple[dict[str, Any], list[TrialRecord]]:
     return line, compared(current(records, line), line)
 
 
+def name_in_study(entry: Mapping[str, Any]) -> str:
+    """Return what a study calls a method that its definition lists."""
+    return str(entry.get("as") or entry["name"])
+
+
 def current(records: Sequence[TrialRecord], line: Mapping[str, Any]) -> list[TrialRecord]:
     """Return the records that belong to a study, in their order."""
     kept = {r.key for r in records if r.phase != "audit" and belongs(r, line)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 from mu.record import REFERENCE_ROLES, TrialRecord
@@ -11,23 +10,43 @@ Cell = tuple[str, str]
 """Forget request and method."""
 
 
-def failing_cells(records: Iterable[TrialRecord], limit: int | None) -> dict[Cell, TrialRecord]:
-    """Return each cell whose first `limit` trials all failed, with the last of these; none without a limit.
+class FirstTrials:
+    """The first trials of every cell, as their records arrive.
 
     Trials of all phases count, in the order of the records. Diverged and stopped ones have run, and are no failures.
+
+    Args:
+        limit: How many of them must fail for a cell to be failing; None: none ever is.
+        records: Those that are there already.
+
+    Attributes:
+        failing: Each cell whose first `limit` trials all failed, with the last of these.
     """
-    if limit is None:
-        return {}
-    first: dict[Cell, list[TrialRecord]] = defaultdict(list)
-    for record in records:
-        trials = first[record.forget, record.method]
-        if record.method not in REFERENCE_ROLES and len(trials) < limit:
-            trials.append(record)
-    return {
-        cell: trials[-1]
-        for cell, trials in first.items()
-        if len(trials) == limit and all(each.status == "failed" for each in trials)
-    }
+
+    def __init__(self, limit: int | None, records: Iterable[TrialRecord] = ()):
+        self._limit = limit
+        self._failed: dict[Cell, int] = {}
+        self._able: set[Cell] = set()  # one of their first trials did not fail
+        self.failing: dict[Cell, TrialRecord] = {}
+        for record in records:
+            self.add(record)
+
+    def add(self, record: TrialRecord) -> None:
+        """Take the record of a trial."""
+        cell = record.forget, record.method
+        if record.method in REFERENCE_ROLES or cell in self._able or cell in self.failing:
+            return
+        if record.status != "failed":
+            self._able.add(cell)
+            return
+        self._failed[cell] = self._failed.get(cell, 0) + 1
+        if self._failed[cell] == self._limit:
+            self.failing[cell] = record
+
+
+def failing_cells(records: Iterable[TrialRecord], limit: int | None) -> dict[Cell, TrialRecord]:
+    """Return each cell whose first `limit` trials all failed, with the last of these; none without a limit."""
+    return FirstTrials(limit, records).failing
 
 
 def say_failing(failing: Mapping[Cell, TrialRecord], limit: int | None) -> str:

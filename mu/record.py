@@ -27,7 +27,7 @@ class TrialRecord:
         key: Content key: problem, cell, knobs, number and source. A finished key never runs again.
         phase: Name of the phase of its study, such as `search` or `confirm`.
         forget: Name of the forget request.
-        method: Name of the method, or `original` / `retrain` in the reference phase.
+        method: Name of the method in the study, or `original` / `retrain` in the reference phase.
         seed: Seed of the problem.
         status: `finished`; `stopped` (by early stopping); `diverged` (non-finite); `failed` (see `cause`).
         knobs: Every knob of the method with the value used.
@@ -41,6 +41,7 @@ class TrialRecord:
             its phase asks for (in the search: ranges, objective, sampler and seeds). Trials are compared
             only with those of the same key.
         code: Digest of the method's code with which it ran (see ``mu.source``).
+        alias_of: Name of the method's file, where the study calls the method by another; else empty.
         reason: Why the trial did not finish; the traceback of a failed one.
         cause: Of a failed trial, one of ``CAUSES``: the method raised an `exception`; it needed more `memory` than
             it had; it took longer than the study's `timeout`; its worker was lost each time, `infrastructure`,
@@ -80,6 +81,7 @@ class TrialRecord:
     problem: str = ""
     cell: str = ""
     code: str = ""
+    alias_of: str = ""
     reason: str = ""
     cause: str = ""
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)

@@ -150,6 +150,17 @@ def objective_value(record: TrialRecord, objective: str, view: str = "val") -> f
     return record.metrics.get(view, {}).get(objective, math.nan)
 
 
+def kept_accuracy(values: Values) -> float:
+    """Return the accuracy on held-out data that a model should keep; NaN where none was recorded."""
+    return values.get("acc_test_retain", values.get("acc_test", math.nan))
+
+
+def utility_loss(candidate: Candidate, known: References) -> float:
+    """Return by how much held-out accuracy on what should be kept is below the original model's; NaN if either is missing."""
+    lost = kept_accuracy(known.original) - kept_accuracy(candidate.metrics)
+    return _rounded(lost) if math.isnan(lost) else max(0.0, _rounded(lost))
+
+
 def measured(candidate: Candidate, name: str) -> float:
     """Return a candidate's mean of a metric or cost; NaN where it has none."""
     values = candidate.costs if name in COSTS else candidate.metrics

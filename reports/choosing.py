@@ -25,6 +25,26 @@ def _plain(value: Any) -> str:
     return ", ".join(value)
 
 
+def floor(study: RecordedStudy) -> str:
+    """Return how much utility a chosen configuration may lose; empty where the study has no such limit."""
+    limit = study.max_utility_loss
+    if limit is None:
+        return ""
+    return (
+        f"a configuration that loses more than {100 * limit:g} points of held-out accuracy on what is kept, against the "
+        "original, is no candidate unless all of its cell do"
+    )
+
+
+def below_floor(study: RecordedStudy) -> list[str]:
+    """Return the cells whose chosen configuration loses more utility than the study allows, because all do."""
+    return [
+        f"{method} on {forget}"
+        for (forget, method), decision in study.decisions.items()
+        if decision.lossy
+    ]
+
+
 def sentence(study: RecordedStudy) -> str:
     """Return which configuration stands for a cell."""
     seeds = count(len(study.search_seeds), "search seed")
@@ -34,6 +54,8 @@ def sentence(study: RecordedStudy) -> str:
         f"The configuration {which} on the {searched_view(study)}, averaged over {seeds}, among the candidates: "
         "those that finished on every search seed."
     )
+    if said := floor(study):
+        text += f" Utility floor: {said}."
     if study.further_seeds:
         text += (
             f" The best {study.finalists} ran again on {count(len(study.further_seeds), 'further search seed')}, "
@@ -43,7 +65,7 @@ def sentence(study: RecordedStudy) -> str:
 
 
 def trial(study: RecordedStudy, forget: str, method: str) -> str:
-    """Return the number of the chosen trial, the finalists it was chosen from, and the origin of its knobs."""
+    """Return the number of the chosen trial, its finalists, the origin of its knobs, and how many are below the utility floor."""
     decision = study.decisions[forget, method]
     if decision.chosen is None:
         return ""
@@ -52,8 +74,18 @@ def trial(study: RecordedStudy, forget: str, method: str) -> str:
         numbers = ", ".join(str(one.number) for one in decision.finalists)
         text += f" of {numbers}" if decision.settled else f" (finalists {numbers} have not ended)"
     origins = {r.number: r.origin for r in study.searched(forget, method)}
-    origin = origins.get(decision.chosen.number)
-    return f"{text}; {origin}" if origin else text
+    if origin := origins.get(decision.chosen.number):
+        text += f"; {origin}"
+    out = len(decision.tried) - len(decision.eligible)
+    if decision.lossy:
+        text += "; below the utility floor, as all are"
+    elif out:
+        text += (
+            f"; {out} others below the utility floor"
+            if out > 1
+            else "; 1 other below the utility floor"
+        )
+    return text
 
 
 def started_from(study: RecordedStudy) -> str:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from mu.failing import failing_cells, say_failing
-from reports import tuning_check
+from reports import choosing, tuning_check
 from reports.comparison import ALPHA, pairs, smallest_corrected
 from reports.load import RecordedRequest, RecordedStudy
 from reports.robustness import score
@@ -28,6 +28,7 @@ def sentences(study: RecordedStudy) -> list[str]:
         robustness(study),
         told_apart(study),
         tuned_enough(study),
+        below_floor(study),
         unfinished(study),
     ]
     return [sentence for sentence in found if sentence]
@@ -159,6 +160,17 @@ def tuned_enough(study: RecordedStudy) -> str:
     if not short:
         return ""
     return f"In {short} of {count(len(verdicts), 'cell')}, a larger search budget could change the ranking."
+
+
+def below_floor(study: RecordedStudy) -> str:
+    """In which cells no configuration keeps as much utility as the study asks for."""
+    cells, limit = choosing.below_floor(study), study.max_utility_loss
+    if not cells or limit is None:
+        return ""
+    return (
+        f"Every configuration loses more than {100 * limit:g} points of held-out accuracy on what is kept for "
+        f"{_listed(cells, 4)}."
+    )
 
 
 def unfinished(study: RecordedStudy) -> str:

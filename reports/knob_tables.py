@@ -102,7 +102,7 @@ def rules(study: RecordedStudy) -> Table | None:
     return Table(
         "rules",
         "Choosing without an oracle",
-        f"What each rule would have chosen from the same trials, by the {searched_view(study)} of the search seeds. An "
+        f"What each rule would have chosen from the same candidates, by the {searched_view(study)} of the search seeds. An "
         "oracle compares with models retrained without the forgotten data; the other rules know what every user "
         f"has. Regret is {label(study.objective)} of the rule's choice minus the best one's.",
         "Requests",
@@ -223,7 +223,7 @@ def _rule_rows(study: RecordedStudy, request: RecordedRequest) -> list[Row]:
 def _choice(
     study: RecordedStudy, rule: Rule, request: RecordedRequest, method: RecordedMethod
 ) -> Choice:
-    found = study.candidates.get((request.name, method.name), ())
+    found = study.eligible(request.name, method.name)
     taken = selection.choose(rule, found, study.references[request.name])
     best = selection.best_objective(found)
     if taken is None or best is None:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from mu import selection
 from mu.choice import Decision, choice_of
-from mu.current import read_current
+from mu.current import name_in_study, read_current
 from mu.metrics import AVG_GAP_NATMU
 from mu.record import REFERENCE_ROLES, TrialRecord
 from mu.selection import Candidate, References
@@ -51,13 +51,15 @@ class RecordedMethod:
     """A method of the study.
 
     Args:
-        name: Its name.
+        name: Its name in the study.
         position: Its place in the study; decides its colour.
         summary: One line on what it does; empty when not recorded.
         zero_shot: Whether it works without retained data.
         has_epochs: Whether more epochs can be asked of it.
         requests: The forget requests it is used on; None is all.
         space: Searched knob to its range (`low`, `high`, `log`, or `choices`); empty when not recorded.
+        alias_of: The method's own name, where the study calls it by another; else empty.
+        fixed: Knob to the value that the study fixes; empty when not recorded.
     """
 
     name: str
@@ -67,6 +69,8 @@ class RecordedMethod:
     has_epochs: bool
     requests: tuple[str, ...] | None = None
     space: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    alias_of: str = ""
+    fixed: Mapping[str, Any] = field(default_factory=dict)
 
     def used_on(self, request: str) -> bool:
         return self.requests is None or request in self.requests
@@ -151,6 +155,12 @@ class RecordedStudy:
         search = _mapping(self.definition.get("search"))
         return tuple({**search, **_mapping(search.get("objective"))}.get("mean_gap") or ())
 
+    @property
+    def max_utility_loss(self) -> float | None:
+        """How much held-out accuracy a chosen configuration may lose, a fraction; None where all of it, or not recorded."""
+        limit = _mapping(self.definition.get("search")).get("max_utility_loss")
+        return None if limit is None or limit >= 1 else float(limit)
+
     def once(self, key: Any, work: Callable[[], T]) -> T:
         """The result of `work`, which is done for a key but once."""
         if key not in self.memo:
@@ -171,6 +181,10 @@ class RecordedStudy:
     def candidates(self) -> Mapping[tuple[str, str], Sequence[Candidate]]:
         """(request, method) to the configurations that finished on all search seeds."""
         return {cell: decision.tried for cell, decision in self.decisions.items()}
+
+    def eligible(self, forget: str, method: str) -> Sequence[Candidate]:
+        """The candidates of a cell that may be chosen; see ``mu.choice.Decision``."""
+        return self.decisions.get((forget, method), Decision()).eligible
 
     def searched(self, forget: str, method: str) -> Sequence[TrialRecord]:
         """Every search trial of a cell."""
@@ -399,7 +413,7 @@ def _requests(
 def _methods(line: Mapping[str, Any], records: Sequence[TrialRecord]) -> tuple[RecordedMethod, ...]:
     facts, definition = _mapping(line.get("methods")), _mapping(line.get("definition"))
     listed = {
-        str(_mapping(entry).get("name", entry)): _mapping(entry)
+        name_in_study(entry) if isinstance(entry, dict) else str(entry): _mapping(entry)
         for entry in definition.get("methods") or []
     }
     names = [*listed, *facts] or [r.method for r in records if r.phase != "reference"]
@@ -417,6 +431,8 @@ def _methods(line: Mapping[str, Any], records: Sequence[TrialRecord]) -> tuple[R
                 bool(fact.get("has_epochs", extends)),
                 None if requests is None else tuple(requests),
                 {knob: _mapping(span) for knob, span in _mapping(entry.get("space")).items()},
+                str(fact.get("alias_of", "")),
+                _mapping(entry.get("fix")),
             )
         )
     return tuple(found)

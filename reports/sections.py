@@ -218,6 +218,7 @@ def _setting(study: RecordedStudy) -> list[tuple[str, str]]:
         ("Objective", objective(study)),
         ("Further objectives", _join(label(name) for name in objectives[1:])),
         ("Choice", choosing.rule(study)),
+        ("Utility floor", choosing.floor(study)),
         ("Finalists", _finalists(study)),
         ("Selection", ORACLE if study.oracle else ""),
         ("Earlier code", _earlier_code(study)),
@@ -312,19 +313,13 @@ def _clock(study: RecordedStudy) -> list[tuple[str, str]]:
 
 
 def _methods(study: RecordedStudy) -> str:
-    listed = {
-        entry["name"]: entry
-        for entry in study.definition.get("methods") or []
-        if isinstance(entry, dict) and "name" in entry
-    }
     rows = []
     for method in study.methods:
-        entry = _mapping(listed.get(method.name))
-        spans = [f"{knob} {_span(span)}" for knob, span in _mapping(entry.get("space")).items()]
-        fixed = knob_text(entry.get("fix"))
+        spans = [f"{knob} {_span(span)}" for knob, span in method.space.items()]
+        fixed = knob_text(method.fixed)
         rows.append(
             (
-                method.name,
+                f"{method.name} ({method.alias_of})" if method.alias_of else method.name,
                 method.summary,
                 "zero-shot" if method.zero_shot else "retained data",
                 "; ".join([*spans, *([f"fixed: {fixed}"] if fixed else [])]) or "–",

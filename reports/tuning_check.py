@@ -47,7 +47,7 @@ class TuningCheck:
     Args:
         gain: By how much the expected best fell over the last quarter of the trials.
         margin: Distance of its best objective to that of the method ranked before it; None for the first.
-        trials: Number of finished trials.
+        trials: Number of configurations that may be chosen.
     """
 
     gain: float
@@ -77,8 +77,8 @@ def best_of(values: Sequence[float], n: int) -> Best:
 
 
 def values_of(study: RecordedStudy, forget: str, method: str) -> list[float]:
-    """Objective of each finished configuration of a cell, in the order of the trials."""
-    return [candidate.value for candidate in study.candidates.get((forget, method), ())]
+    """Objective of each configuration of a cell that may be chosen, in the order of the trials."""
+    return [candidate.value for candidate in study.eligible(forget, method)]
 
 
 def check_tuning(study: RecordedStudy, forget: str, method: str) -> TuningCheck | None:

@@ -57,6 +57,8 @@ def _keep_code(plan: Plan, before: Mapping[str, Any], accept: bool) -> list[str]
     accepted = []
     for name, code in plan.code.items():
         about = before.get("methods", {}).get(name, {})
+        if about.get("alias_of", "") != plan.study.method(name).alias_of:
+            continue  # it was another method
         if about.get("code") == code:
             plan.count_as(name, about["counts_as"])
         elif accept and "counts_as" in about:
@@ -102,7 +104,10 @@ def _reason(record: TrialRecord, before: Mapping[str, Any], line: Mapping[str, A
     """Return what has changed since a trial was recorded."""
     if line["problems"].get(record.forget, {}).get(str(record.seed)) != record.problem:
         return "the request or its seeds changed"
-    if before["methods"][record.method]["counts_as"] != line["methods"][record.method]["counts_as"]:
+    was, now = before["methods"][record.method], line["methods"][record.method]
+    if was.get("alias_of", "") != now["alias_of"]:
+        return "the name is that of another method"
+    if was["counts_as"] != now["counts_as"]:
         return "the code changed; --accept-code-change keeps them"
     return "what is searched or measured changed"
 

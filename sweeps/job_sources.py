@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from mu.choice import Decision
-from mu.failing import failing_cells, say_failing
+from mu.failing import FirstTrials, say_failing
 from mu.record import TrialRecord
 from sweeps.ledger import Ledger
 from sweeps.phases import Cell, Knobs
@@ -69,7 +69,8 @@ class StudySource:
         self._finalists: Counter[Cell] = Counter()  # that wait or run
         self._finals: dict[str, Job] = {}
         self._handed_out: set[str] = set()
-        self._failing: set[Cell] = set(self._failing_now())
+        self._first = FirstTrials(plan.study.max_failures, ledger.results.records.values())
+        self._failing: set[Cell] = set(self._first.failing)
         self._queue_finals()
 
     def next(self) -> Job | None:
@@ -145,6 +146,8 @@ class StudySource:
         else:
             if outputs:
                 self.store.put(job.key, outputs)
+            if job.key not in self.ledger.results.records:
+                self._first.add(record)
             self.ledger.record_trial(record)
         if job.phase == "search":
             self.cells.ended(self.ledger.results.records[record.key])
@@ -155,12 +158,9 @@ class StudySource:
         if record.status == "failed" and job.phase != "reference":
             self._end_failing()
 
-    def _failing_now(self) -> dict[Cell, TrialRecord]:
-        return failing_cells(self.ledger.results.records.values(), self.plan.study.max_failures)
-
     def _end_failing(self) -> None:
         """End the cells whose first trials have all failed by now; what runs of them may end."""
-        fresh = {c: last for c, last in self._failing_now().items() if c not in self._failing}
+        fresh = {c: last for c, last in self._first.failing.items() if c not in self._failing}
         if not fresh:
             return
         self._failing |= fresh.keys()

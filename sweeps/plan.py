@@ -38,7 +38,7 @@ class Job:
         key: Content key of everything below that decides its numbers, and of the problem.
         phase: One of ``sweeps.phases.PHASES``.
         forget: Name of the forget request.
-        method: Name of the method; for references what the work is for, such as `original` or `retrain`.
+        method: Name of the method in the study; for references what the work is for, such as `original` or `retrain`.
         seed: Seed of the problem.
         knobs: Every knob with its value.
         number: Number of the configuration within its cell; search and finalists only.
@@ -50,7 +50,7 @@ class Job:
         keep: Whether its outputs are kept for the audit.
         work: `trial`; or for references: `train` one, `score` those of a problem, `rank` the samples of a request.
         roles: The references that are scored.
-        problem, cell, code: As in a record.
+        problem, cell, code, alias_of: As in a record.
         rungs: Epochs after which it may be stopped because others are better; search only, and no part of the key.
     """
 
@@ -71,6 +71,7 @@ class Job:
     problem: str = ""
     cell: str = ""
     code: str = ""
+    alias_of: str = ""
     rungs: tuple[int, ...] = ()
 
     @property
@@ -202,6 +203,7 @@ class Plan(Outline):
             problem=problem,
             cell=cell,
             code=self.code[run.method],
+            alias_of=self.study.method(run.method).alias_of,
             rungs=self.rungs(run.method, run.knobs) if phase == "search" else (),
         )
 
@@ -219,7 +221,9 @@ class Plan(Outline):
         config, search = self.study.method(method), self.study.search
         stops = search.early_stop != "none"
         asked = (self._views(phase), self._attacks(phase), self._keep(phase), stops)
-        parts: list[Any] = [phase, method, self.counts_as[method], dict(config.fixed), asked]
+        # An alias is a part, as the name of a request is, for two of them may ask for the same trial.
+        name = [method, config.alias_of] if config.alias_of else method
+        parts: list[Any] = [phase, name, self.counts_as[method], dict(config.fixed), asked]
         if PHASES[phase].role != "report":
             draws = search.sampler, search.start_from
             how = draws, search.objective, search.mean_gap, search.early_stop

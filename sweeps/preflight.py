@@ -58,12 +58,23 @@ def load_data(study: Study, where: str, cache: Path | None = None) -> Dataset:
                 f"{where}: methods: {tuned.name} needs held-out data of its own; set data.twin, "
                 "such as 0.1"
             )
+        _check_batch_norm(tuned, model, f"{where}: methods: {tuned.name}")
         _check_problems(tuned, model, stand_ins, f"{where}: methods: {tuned.name}")
     return data
 
 
 def _problem(study: Study, data: Dataset, name: str, chosen: NDArray[np.int64]) -> Problem:
     return Problem(data, study.model, study.training, study.forget[name], 0, chosen)
+
+
+def _check_batch_norm(tuned: MethodConfig, model: nn.Module, where: str) -> None:
+    """Refuse a model with batch norm to a method that says that it cannot work with it."""
+    reason, kind = tuned.method.no_batch_norm, nn.modules.batchnorm._BatchNorm
+    layers = [name for name, layer in model.named_modules() if isinstance(layer, kind)]
+    if reason and layers:
+        raise StudyError(
+            f"{where}: needs a model without batch norm, but layer `{layers[0]}` is one: {reason}"
+        )
 
 
 def _check_problems(

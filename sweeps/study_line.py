@@ -47,6 +47,7 @@ def study_line(plan: Plan) -> dict[str, Any]:
         "requests": {name: _request(plan, name) for name in study.forget},
         "methods": {
             config.name: {
+                "alias_of": config.alias_of,
                 "summary": config.method.summary,
                 "zero_shot": config.method.zero_shot,
                 "has_epochs": EPOCHS in config.fixed,

@@ -47,7 +47,15 @@ PARTS = {
         ],
     ),
     "sweeps/search": (
-        ["asha.py", "cells.py", "earlier.py", "points.py", "positions.py", "samplers.py"],
+        [
+            "asha.py",
+            "cell_search.py",
+            "cells.py",
+            "earlier.py",
+            "points.py",
+            "positions.py",
+            "samplers.py",
+        ],
         ["tests/sweeps/search"],
     ),
     "reports": (

@@ -90,7 +90,7 @@ def test_the_page_of_keys_has_all_that_a_study_may_hold() -> None:
     keys = {part: re.findall(r"^\| `(\w+)`", text, re.MULTILINE) for part, text in rows.items()}
     assert set(keys[""]) == {"base", "study", *StudyFile.model_fields} - {"name"}
     assert keys["methods: space"] == list(RangeSection.model_fields)
-    assert keys["methods"] == ["name", "fix", "space", "forget"]
+    assert keys["methods"] == ["name", "as", "fix", "space", "forget"]
     assert set(keys["resources"]) == {
         *Resources().amounts,
         "custom",
@@ -99,7 +99,8 @@ def test_the_page_of_keys_has_all_that_a_study_may_hold() -> None:
         "references",
     }
     assert keys["search"] == [
-        "trials", "sampler", "objective", "mean_gap", "early_stop", "choose", "finalists", "start_from",
+        "trials", "sampler", "objective", "mean_gap", "early_stop", "choose", "max_utility_loss",
+        "finalists", "start_from",
     ]  # fmt: skip
     assert {"class", "kind"} < set(keys["forget"]) and "target" not in keys["forget"]
     held = study.parse(studies.tiny(), "study.yaml").definition

@@ -18,6 +18,9 @@ A method is a module with
     True for a method that destroys the model, or part of it, before it repairs it: early stopping of destroyed
     models leaves it alone.
 
+``NO_BATCH_NORM`` (optional)
+    Why it cannot work on a model with batch norm: such a model is refused before anything starts.
+
 ``check(model, split)`` (optional)
     Raises ValueError with the reason when it cannot work on a problem. Called with an untrained model, which it
     leaves as it is, for every request of a study before anything starts.
@@ -62,6 +65,7 @@ class Method:
         check_problem: Its `check`, or None.
         impairs_first: Whether a model near chance may still be on its way.
         file: The module's file.
+        no_batch_norm: Why it cannot work on a model with batch norm; empty where it can.
     """
 
     name: str
@@ -73,6 +77,7 @@ class Method:
     check_problem: Callable[..., None] | None = None
     impairs_first: bool = False
     file: Path | None = None
+    no_batch_norm: str = ""
 
     @property
     def code(self) -> str:
@@ -155,9 +160,14 @@ def load(name: str, folders: Sequence[Path] = ()) -> Method:
     except (TypeError, ValueError) as error:
         raise ValueError(f"{module.__file__}: {error}") from error
     check, impairs = getattr(module, "check", None), getattr(module, "IMPAIRS_FIRST", False)
+    reason = getattr(module, "NO_BATCH_NORM", "")
+    if not isinstance(reason, str):
+        raise ValueError(f"{module.__file__}: NO_BATCH_NORM must be a reason, but is {reason!r}")
     doc = module.__doc__ or ""
     file = Path(module.__file__) if module.__file__ else None
-    return Method(name, module.unlearn, knobs, needs, requests, doc, check, bool(impairs), file)
+    return Method(
+        name, module.unlearn, knobs, needs, requests, doc, check, bool(impairs), file, reason
+    )
 
 
 def _module(name: str, folders: Sequence[Path]) -> ModuleType:

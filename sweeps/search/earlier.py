@@ -18,7 +18,8 @@ from sweeps.study.study import Study
 def first_knobs(study: Study, where: str) -> dict[Cell, list[FirstKnobs]]:
     """Return what the search of each cell tries after the authors' defaults.
 
-    A cell takes what an earlier study chose for its method on the request of the same name, or else on each of its requests.
+    A cell takes what an earlier study chose for the method of the same name, on the request of the same name or else on each of
+    its requests.
 
     Args:
         where: File of the study, for messages.

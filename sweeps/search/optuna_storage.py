@@ -82,7 +82,7 @@ class _Journal(JournalFileBackend):
     """Optuna's journal without its wait for the disk at each entry, and without its lock: a study has one driver.
 
     A crash of the machine may cut entries from its end. The records, which do wait for the disk, restore them (see
-    ``cells``). The lock would outlive a driver that is killed, and turns Ctrl-C while it is held into an OSError.
+    ``cell_search``). The lock would outlive a driver that is killed, and turns Ctrl-C while it is held into an OSError.
     """
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:

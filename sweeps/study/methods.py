@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import WithJsonSchema
+from pydantic import Field, WithJsonSchema
 
 from mu import methods
 from mu.forget import ForgetRequest
 from mu.methods import Method
+from mu.record import REFERENCE_ROLES
 from sweeps.errors import StudyError, errors_at
 from sweeps.study import space
-from sweeps.study.schema import Filled, Section
+from sweeps.study.schema import Filled, Name, Section
 from sweeps.study.space import Range, RangeSection
 
 NAMES = {"anyOf": [{"enum": methods.names()}, {"type": "string"}]}
@@ -25,6 +26,9 @@ class MethodSection(Section):
 
     name: Annotated[str, WithJsonSchema(NAMES)]
     """A file in `mu/methods`, or in the folder of `--methods-path`."""
+    alias: Annotated[Name | None, Field(alias="as")] = None
+    """What the study calls it, in place of its name: a method with several names stands in each table as often, such as
+    `{name: ga, as: ga_eval, fix: {mode: eval}}` beside `ga`."""
     fix: dict[str, Any] | None = None
     """Knob to a value, which is then not searched."""
     space: dict[str, RangeSection] | None = None
@@ -38,27 +42,31 @@ class MethodConfig:
     """A method as a study uses it.
 
     Args:
+        name: What the study calls it, of which no two are the same.
         method: The method.
         fixed: Every knob with the value it has where no range applies.
         ranges: What the search may change.
         forget: Names of the forget requests it is used on.
     """
 
+    name: str
     method: Method
     fixed: Mapping[str, Any]
     ranges: tuple[Range, ...]
     forget: tuple[str, ...]
 
     @property
-    def name(self) -> str:
-        return self.method.name
+    def alias_of(self) -> str:
+        """The method's own name, where the study calls it by another; else empty."""
+        return self.method.name if self.method.name != self.name else ""
 
     @property
     def plain(self) -> dict[str, Any]:
         """What a study file writes of it, with every knob."""
         ranges = {range_.knob: range_.plain for range_ in self.ranges}
         fix = {name: value for name, value in self.fixed.items() if name not in ranges}
-        return {"name": self.name, "fix": fix, "space": ranges, "forget": list(self.forget)}
+        named = {"name": self.method.name} | ({"as": self.name} if self.alias_of else {})
+        return {**named, "fix": fix, "space": ranges, "forget": list(self.forget)}
 
 
 def resolve_methods(
@@ -74,18 +82,24 @@ def resolve_methods(
         folders: Where else methods are looked for.
 
     Raises:
-        StudyError: A method, knob or request is unknown, or they do not go together.
+        StudyError: A method, knob or request is unknown, or they do not go together; or two methods have one name.
     """
     configs: list[MethodConfig] = []
     for entry in entries:
-        here = f"{where}: {entry.name}"
+        name = entry.alias or entry.name
+        here = f"{where}: {name}"
         with errors_at(where):
             method = methods.load(entry.name, folders)
-        if method.name in [config.name for config in configs]:
-            raise StudyError(f"{here}: is listed twice")
+        if entry.alias in (*methods.names(folders), *REFERENCE_ROLES):
+            raise StudyError(
+                f"{where}: {entry.name}: as: must be a name of the study's own, but {entry.alias!r} is that of a "
+                f"{'model' if entry.alias in REFERENCE_ROLES else 'method'}"
+            )
+        if name in [config.name for config in configs]:
+            raise StudyError(f"{here}: is listed twice; `as` gives it a name of its own")
         used = _requests(entry, method, requests, here)
         fixed, ranges = _knobs(entry, method, here, folders)
-        configs.append(MethodConfig(method, fixed, ranges, used))
+        configs.append(MethodConfig(name, method, fixed, ranges, used))
     return tuple(configs)
 
 

@@ -109,7 +109,7 @@ class Published(Section):
     source: str | None = None
     """Request whose knobs were used; `transfer` only, which needs it."""
     methods: dict[str, str] = Field(default_factory=dict)
-    """What the table calls a method to ours, where it is not known already."""
+    """What the table calls a method to ours, where it is not known already; of a method with an alias, to that."""
     metrics: dict[str, Annotated[str, OneOf(METRICS)]] = Field(default_factory=dict)
     """The same for metrics."""
 

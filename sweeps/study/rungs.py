@@ -43,9 +43,9 @@ def say_exempt(search: Search, methods: Iterable[MethodConfig]) -> str:
     """Return a line on the methods that ``asha`` never stops; empty where there are none, and without ``asha``."""
     if search.early_stop != "asha":
         return ""
-    exempt = [config.method for config in methods if not is_judged(config.method)]
+    exempt = [config for config in methods if not is_judged(config.method)]
     whys = [
-        f"{method.name} ({'impairs first' if method.impairs_first else f'has no knob `{EPOCHS}`'})"
-        for method in exempt
+        f"{config.name} ({'impairs first' if config.method.impairs_first else f'has no knob `{EPOCHS}`'})"
+        for config in exempt
     ]
     return f"early_stop asha never stops {', '.join(whys)}" if whys else ""

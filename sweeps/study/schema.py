@@ -35,6 +35,7 @@ RULES = {
     "literal_error": "must be one of {expected}",
     "greater_than": "must be above {gt:g}",
     "greater_than_equal": "must be at least {ge:g}",
+    "less_than_equal": "must be at most {le:g}",
     "too_short": "must not be empty",
 }
 """Kind of a pydantic error to what it demands."""
@@ -134,8 +135,10 @@ def _plain(value: Any, where: str) -> Any:
 
 
 def _label(item: Any, position: int) -> list[str]:
-    """Return what messages call an item of a list: a mapping by its name, or position from 1; else nothing."""
-    return [str(item.get("name", position + 1))] if isinstance(item, dict) else []
+    """Return what messages call an item of a list: a mapping by its alias, name or position from 1; else nothing."""
+    if not isinstance(item, dict):
+        return []
+    return [str(item.get("as") or item.get("name", position + 1))]
 
 
 def _explain(error: ValidationError, content: Any, adapter: TypeAdapter[Any]) -> list[str]:

@@ -116,7 +116,7 @@ class Search(Section):
     mean_gap: Gaps = ()
     """The metrics whose mean gap the objective `mean_gap` is, where that is one of several objectives."""
     early_stop: Literal["collapse", "none", "asha"] = "collapse"
-    """`collapse` ends a trial whose model is destroyed; `none` only ends what diverged; `asha` ends also, for methods that
+    """`collapse` ends a trial whose model is destroyed, after two epochs in a row or at its end; `none` only ends what diverged; `asha` ends also, for methods that
     improve steadily, what is behind others: after epochs 1, 3, 9, 27, ... a configuration goes on if its objective, the
     mean over the search seeds, is in the best third of it and the configurations asked for before it. It needs one
     objective other than `time_unlearn` and `samples_seen`, and never stops methods that impair first (`eu_k`, `gkt`, `pabi`,
@@ -130,12 +130,16 @@ class Search(Section):
     least; `{weights: {avg_gap_natmu: 1, time_unlearn: 0.001}}`, the least weighted sum; or `{lexicographic:
     {avg_gap_natmu: 0.005, time_unlearn: 0}}`, by turns, those within a tolerance of the best. A `constraint` may stand
     beside the last two."""
+    max_utility_loss: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """By how much accuracy on held-out data, of the classes that are kept, may be below the original's on the search's view, a
+    fraction: a configuration that loses more is taken only where all of its cell do. 1 allows everything."""
     finalists: Count = 3
     """How many of the best configurations of a cell run again on two further search seeds before one is chosen; 1 leaves
     it out, as do supplied models and `selection: paper`. Without this key it is at most the number of trials."""
     start_from: Items[str] = ()
-    """Results folders of earlier studies, such as `results/earlier`: the knobs that they chose for a method, on the request
-    of the same name or else on each request, are the first trials after the authors' defaults, and count as trials."""
+    """Results folders of earlier studies, such as `results/earlier`: the knobs that they chose for a method of the same name, on
+    the request of the same name or else on each request, are the first trials after the authors' defaults, and count as
+    trials."""
 
     @model_validator(mode="before")
     @classmethod

@@ -177,6 +177,7 @@ class Tracker:
             "phase": record.phase,
             "forget": record.forget,
             "method": record.method,
+            **({"alias_of": record.alias_of} if record.alias_of else {}),
             **shared,
         }
 

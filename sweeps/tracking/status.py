@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mu.choice import choice_of
+from mu.current import name_in_study
 from mu.failing import failing_cells, say_failing
 from mu.record import REFERENCE_ROLES, STATUSES, TrialRecord
 from sweeps.phases import trial_phases
@@ -78,7 +79,7 @@ def _phases(planned: costs.Planned | None, records: Sequence[TrialRecord]) -> Ta
 def _best(line: Mapping[str, Any], records: Sequence[TrialRecord]) -> dict[tuple[str, str], str]:
     """The best value of every cell so far, and how many of its trials have finished, by method and request."""
     search = line["definition"]["search"]
-    asked = {m["name"]: m.get("forget") for m in line["definition"].get("methods", ())}
+    asked = {name_in_study(m): m.get("forget") for m in line["definition"].get("methods", ())}
     choice = choice_of(line["definition"])
     cells: dict[tuple[str, str], list[TrialRecord]] = defaultdict(list)
     for record in records:

@@ -11,6 +11,7 @@ from mu import metrics
 from mu.evaluate import Outputs, few_scores, outputs, score
 from mu.metrics import closeness
 from mu.problem import Problem
+from mu.selection import kept_accuracy
 from mu.split import Split
 from sweeps.study.search import Search
 from sweeps.workers.scores import ReferenceScores
@@ -20,7 +21,8 @@ CURVE_RETAIN = 1000
 COLLAPSED = 1.5
 """A model has collapsed when its accuracy on held-out data it should keep is below this multiple of chance..."""
 PATIENCE = 2
-"""...at this many evaluations in a row, unless the method impairs first and repairs later."""
+"""...at this many evaluations in a row, unless the method impairs first and repairs later. A trial that ends after fewer is
+judged by those that it has: of a method of one step, by its only one."""
 
 CurvePoint = dict[str, float]
 
@@ -123,13 +125,13 @@ class CurveEvaluator:
         }
 
 
-def kept_accuracy(point: CurvePoint) -> float:
-    """Return the accuracy on held-out data that the model should keep."""
-    return point.get("acc_test_retain", point["acc_test"])
+def collapsed(curve: Sequence[CurvePoint], num_classes: int, ended: bool = False) -> bool:
+    """Return whether the last evaluations were all near chance; the one before the first epoch does not count.
 
-
-def collapsed(curve: Sequence[CurvePoint], num_classes: int) -> bool:
-    """Return whether the last evaluations were all near chance; the one before the first epoch does not count."""
+    Args:
+        ended: Whether there will be no further evaluation, so that fewer than ``PATIENCE`` are enough.
+    """
     last = curve[1:][-PATIENCE:]
+    enough = len(last) == PATIENCE or (ended and bool(last))
     near_chance = COLLAPSED / num_classes
-    return len(last) == PATIENCE and all(kept_accuracy(point) < near_chance for point in last)
+    return enough and all(kept_accuracy(point) < near_chance for point in last)

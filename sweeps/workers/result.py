@@ -89,6 +89,7 @@ def new_record(job: Job, study: str, resources: Mapping[str, float], **ended: An
         problem=job.problem,
         cell=job.cell,
         code=job.code,
+        alias_of=job.alias_of,
         resources=dict(resources),
         **ended,
     )

@@ -16,11 +16,12 @@ from mu.evaluate import diagnostics_score
 from mu.methods import Method
 from mu.problem import Problem, Weights
 from mu.rng import generator, seed_process
+from mu.selection import kept_accuracy
 from mu.split import Split
 from mu.training import count_samples
 from sweeps.plan import Job
 from sweeps.workers import memory
-from sweeps.workers.curve import CurveEvaluator, CurveObjective, collapsed, kept_accuracy
+from sweeps.workers.curve import CurveEvaluator, CurveObjective, collapsed
 from sweeps.workers.result import RunningTrial, TrialResult
 from sweeps.workers.scores import ReferenceScores, add_diagnostics, answers, complete, sparse
 
@@ -107,7 +108,7 @@ def trial_steps(
             break
         yield running
     followed.close()
-    if result.status == "finished":
+    if result.status == "finished" and not _is_over(context, result, ended=True):
         _score(context, job, model, result)
 
 
@@ -146,8 +147,12 @@ def _billed(
         yield
 
 
-def _is_over(context: TrialContext, result: TrialResult) -> bool:
-    """Return whether the last point of the curve ends the trial; its status and reason then say why."""
+def _is_over(context: TrialContext, result: TrialResult, ended: bool = False) -> bool:
+    """Return whether the last point of the curve ends the trial; its status and reason then say why.
+
+    Args:
+        ended: Whether the method has ended, so that this point is the final one.
+    """
     point = result.curve[-1]
     if not math.isfinite(point["acc_test"]):
         result.status = "diverged"
@@ -155,7 +160,7 @@ def _is_over(context: TrialContext, result: TrialResult) -> bool:
     elif (
         context.early_stop != "none"
         and not context.method.impairs_first
-        and collapsed(result.curve, context.split.num_classes)
+        and collapsed(result.curve, context.split.num_classes, ended)
     ):
         result.status = "stopped"
         result.reason = f"collapsed: held-out accuracy {kept_accuracy(point):.3f} is near chance"

@@ -82,6 +82,40 @@ def test_a_constraint_is_read(text: str, expected: Constraint) -> None:
     assert parse_constraint(text) == expected
 
 
+def test_what_loses_too_much_is_chosen_only_where_all_do() -> None:
+    tried = one(0, 0.1, acc_test=0.5), one(1, 0.3, acc_test=0.8), one(2, 0.2, acc_test=0.79)
+    assert best(rule(max_utility_loss=0.1), *tried) == 1, "a loss of exactly the limit is allowed"
+    assert best(rule(max_utility_loss=0.11), *tried) == 2
+    assert best(rule(max_utility_loss=1.0), *tried) == 0
+    assert best(rule(max_utility_loss=0.05), *tried) == 0, "where all lose more, all may be chosen"
+    assert best(rule(), *tried) == 0, "a study that names no floor has none"
+
+
+def test_utility_is_that_of_the_classes_that_are_kept() -> None:
+    """Of a forgotten class nothing need be known any more."""
+    known = References(original={"acc_test": 0.9, "acc_test_retain": 0.9})
+    gone = one(0, 0.1, acc_test=0.6, acc_test_retain=0.85)
+    lossy = one(1, 0.05, acc_test=0.9, acc_test_retain=0.7)
+    assert rule(max_utility_loss=0.1).best([gone, lossy], known) is gone
+
+
+def test_what_is_better_than_the_original_loses_nothing_and_without_one_nothing_is_known() -> None:
+    tried = one(0, 0.2, acc_test=0.95), one(1, 0.1, acc_test=0.2)
+    assert best(rule(max_utility_loss=0.0), *tried) == 0
+    assert rule(max_utility_loss=0.0).best(tried, References()) is tried[1]
+
+
+def test_the_floor_comes_before_constraints_weights_and_tolerances() -> None:
+    tried = one(0, 0.1, 1.0, acc_test=0.5), one(1, 0.3, 9.0, acc_test=0.85)
+    for choose in (
+        "gap <= 0.2",
+        {"weights": {"gap": 1.0}},
+        {"lexicographic": {"gap": 1.0, "time_unlearn": 0.0}},
+    ):
+        assert best(rule(max_utility_loss=0.1, choose=choose), *tried) == 1
+        assert best(rule(max_utility_loss=1.0, choose=choose), *tried) == 0
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "acc_test", "acc_test > 1", "acc_test >= origin", "a >= original 1", "a >= 1 + 1", "a >= --1", "a >= 1e999"],
@@ -167,6 +201,47 @@ def test_a_constraint_looks_at_the_original_on_all_seeds(searched: list[TrialRec
     ended = again(choice, 1, 0.6, 0.7) + again(choice, 2, 0.5, 0.45)
     chosen = choice.decide([*searched, *originals, *ended], "some", "ga").chosen
     assert chosen is not None and chosen.number == 2
+
+
+def kept(number: int, gap: float, acc: float, *where: Any, **how: Any) -> TrialRecord:
+    return record(number, gap, *where, metrics={"val": {"gap": gap, "acc_test": acc}}, **how)
+
+
+def test_a_decision_names_what_loses_too_much_and_lets_none_of_it_run_again() -> None:
+    choice = rule(finalists=3, max_utility_loss=0.1)
+    original = kept(0, 0.5, 0.9, 0, "reference", method="original", role="search")
+    searched = [kept(0, 0.1, 0.2), kept(1, 0.3, 0.85), kept(2, 0.2, 0.9), kept(3, 0.05, 0.1)]
+    decision = choice.decide([original, *searched], "some", "ga")
+    assert [one.number for one in decision.finalists] == [2, 1]
+    assert decision.too_lossy == {0, 3} and not decision.lossy
+    assert [one.number for one in decision.eligible] == [1, 2]
+    assert len(decision.tried) == 4
+    wrecks = choice.decide([original, searched[0], searched[3]], "some", "ga")
+    assert wrecks.lossy and wrecks.chosen is not None and wrecks.chosen.number == 3
+    assert len(wrecks.eligible) == len(wrecks.finalists) == 2
+
+
+def test_finalists_are_measured_against_the_originals_of_all_seeds() -> None:
+    """On the search seed both keep enough; over all seeds the first loses 0.2."""
+    choice = rule(finalists=2, max_utility_loss=0.1)
+    originals = [
+        kept(0, 0.5, 0.9, 0, "reference", method="original", role="search"),
+        *(kept(0, 0.5, 0.9, seed, "reference", method="original", role="finalist")
+          for seed in choice.further_seeds),
+    ]  # fmt: skip
+    searched = [kept(0, 0.1, 0.9), kept(1, 0.2, 0.9)]
+    ended = [
+        kept(number, gap, acc, seed, "finalist")
+        for number, gap, acc in ((0, 0.1, 0.6), (1, 0.2, 0.9))
+        for seed in choice.further_seeds
+    ]
+    decision = choice.decide([*originals, *searched, *ended], "some", "ga")
+    assert decision.chosen is not None and decision.chosen.number == 1
+    assert not decision.lossy and not decision.too_lossy
+    alone = [r for r in ended if r.number == 0]
+    lost = [replace(r, status="failed", metrics={}) for r in ended if r.number == 1]
+    decision = choice.decide([*originals, *searched, *alone, *lost], "some", "ga")
+    assert decision.chosen is not None and decision.chosen.number == 0 and decision.lossy
 
 
 def test_further_seeds_are_no_other_seeds_and_stay_when_report_seeds_are_added() -> None:

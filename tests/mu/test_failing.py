@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mu.failing import failing_cells, say_failing
+from mu.failing import FirstTrials, failing_cells, say_failing
 from mu.record import TrialRecord
 
 
@@ -34,6 +34,18 @@ def test_a_trial_that_ran_keeps_its_cell(status: str) -> None:
 def test_trials_of_all_phases_count_and_references_do_not() -> None:
     assert failing_cells([trial("bad"), trial("bad", phase="default")], 2)
     assert failing_cells([trial("retrain", phase="reference")] * 2, 2) == {}
+
+
+def test_cells_are_known_as_their_trials_arrive() -> None:
+    """What is known after each record is what all records so far say."""
+    statuses = [("bad", "failed"), ("good", "finished"), ("bad", "failed"), ("good", "failed")]
+    records = [trial(*each) for each in [*statuses, ("good", "failed"), ("bad", "finished")]]
+    first = FirstTrials(2, records[:1])
+    for count, record in enumerate(records[1:], start=2):
+        first.add(record)
+        assert first.failing == failing_cells(records[:count], 2)
+    assert first.failing == {("some", "bad"): records[2]}
+    assert FirstTrials(None, records).failing == {}
 
 
 def test_the_words_name_each_cell_and_its_last_reason() -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from mu.choice import further_seeds
 from mu.record import TrialRecord
-from reports import choosing, contents, load, sections
+from reports import choosing, contents, findings, load, sections, tuning_check
 
 SEEDS = {"search": [0], "report": [1, 2]}
 FURTHER = further_seeds(SEEDS)
@@ -89,6 +90,50 @@ def test_the_rule_is_spelt_out(searched: list[TrialRecord], choose: Any, said: s
     made = study(*searched, choose=choose, finalists=1)
     assert choosing.rule(made) == said
     assert dict(sections._setting(made))["Choice"] == said
+
+
+def kept(number: int, gap: float, acc: float, **how: Any) -> TrialRecord:
+    made = ended(number, gap, **how)
+    return replace(made, metrics={"val": {**made.metrics["val"], "acc_test": acc}})
+
+
+ORIGINAL = TrialRecord(
+    "o", "toy", "reference", "some", "original", 0, "finished", role="search",
+    metrics={"val": {"acc_test": 0.9}},
+)  # fmt: skip
+
+
+def test_what_loses_too_much_utility_is_no_candidate_in_the_report() -> None:
+    tried = [ORIGINAL, kept(0, 0.3, 0.85), kept(1, 0.05, 0.1), kept(2, 0.2, 0.88)]
+    made = study(*tried, finalists=1, max_utility_loss=0.1)
+    assert made.chosen("some", "ga").number == 2  # type: ignore[union-attr]
+    row = knobs_row(made)
+    assert "2; 1 other below the utility floor" in row
+    assert row[4] == "2", "candidates"
+    assert tuning_check.values_of(made, "some", "ga") == [0.3, 0.2]
+    assert "loses more than 10 points of held-out accuracy" in choosing.sentence(made)
+    assert "more than 10 points" in dict(sections._setting(made))["Utility floor"]
+    rules = next(t for t in contents.all_tables(made) if t.name == "selection")
+    assert [cell.text for cell in rules.groups[0].rows[0]][4] == "2"
+    assert findings.below_floor(made) == ""
+
+
+def test_a_cell_of_wrecks_is_named() -> None:
+    made = study(ORIGINAL, kept(0, 0.3, 0.1), kept(1, 0.2, 0.1), finalists=1, max_utility_loss=0.1)
+    assert "1; below the utility floor, as all are" in knobs_row(made)
+    assert findings.below_floor(made) == (
+        "Every configuration loses more than 10 points of held-out accuracy on what is kept for ga on some."
+    )
+    assert findings.below_floor(made) in findings.sentences(made)
+
+
+@pytest.mark.parametrize("limit", [None, 1.0])
+def test_without_a_floor_nothing_is_said_of_one(limit: float | None) -> None:
+    search = {} if limit is None else {"max_utility_loss": limit}
+    made = study(ORIGINAL, kept(0, 0.3, 0.85), kept(1, 0.05, 0.1), finalists=1, **search)
+    assert made.chosen("some", "ga").number == 1  # type: ignore[union-attr]
+    assert "utility" not in " ".join([choosing.sentence(made), *knobs_row(made)])
+    assert dict(sections._setting(made))["Utility floor"] == ""
 
 
 def test_a_constraint_decides_in_the_report_too(searched: list[TrialRecord]) -> None:

@@ -75,6 +75,7 @@ def test_unknown_method_is_refused_by_name() -> None:
         ('"original"', '"test"', r"NEEDS must hold some of retain, forget, original, twin"),
         ('NEEDS = ("forget", "original")', "", "NEEDS must hold some of .* but is \\(\\)"),
         ("NEEDS", "REQUESTS = ('all',)\nNEEDS", "REQUESTS must hold some of full_class, .*all"),
+        ("NEEDS", "NO_BATCH_NORM = True\nNEEDS", "NO_BATCH_NORM must be a reason, but is True"),
         ("*, lr: Positive = 0.5", "**knobs", r"takes \*\*knobs: name every knob"),
         ("lr: Positive = 0.5", "lr: Positive", "knob `lr` has no default"),
         ("lr: Positive = 0.5", "lr: str = 'x'", "knob `lr` is annotated"),

@@ -132,7 +132,47 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"methods": ["forgetnet"]},
         "methods: unknown method 'forgetnet'; there are",
     ),
-    "method twice": ({"methods": ["jit", "jit"]}, "methods: jit: is listed twice"),
+    "method twice": ({"methods": ["jit", "jit"]}, "methods: jit: is listed twice; `as` gives it"),
+    "alias twice": (
+        {"methods": [{"name": "jit", "as": "x"}, {**FINETUNE, "as": "x"}]},
+        "methods: x: is listed twice; `as` gives it a name of its own",
+    ),
+    "alias of another method's name": (
+        {"methods": [{"name": "jit", "as": "ssd"}]},
+        "methods: jit: as: must be a name of the study's own, but 'ssd' is that of a method",
+    ),
+    "alias of its own name": (
+        {"methods": [{"name": "jit", "as": "jit"}]},
+        "methods: jit: as: must be a name of the study's own, but 'jit' is that of a method",
+    ),
+    "alias of a reference": (
+        {"methods": [{"name": "jit", "as": "retrain"}]},
+        "methods: jit: as: must be a name of the study's own, but 'retrain' is that of a model",
+    ),
+    "alias with a path": (
+        {"methods": [{"name": "jit", "as": "../x"}]},
+        "methods: ../x: as: must be a name of letters, digits, `.`, `_`, `-`, but got '../x'",
+    ),
+    "alias of an unknown method": (
+        {"methods": [{"name": "forgetnet", "as": "x"}]},
+        "methods: unknown method 'forgetnet'; there are",
+    ),
+    "a mistake under an alias": (
+        {"methods": [FINETUNE, {**FINETUNE, "as": "x", "space": {"lr": {"lo": 1}}}]},
+        "methods: x: space: lr: unknown key `lo`",
+    ),
+    "request that a method under an alias does not support": (
+        {"methods": [{"name": "unsir", "as": "x"}]},
+        "methods: x: does not support the random request `some`; it supports full_class",
+    ),
+    "floor above one": (
+        {"search__max_utility_loss": 10},
+        "search: max_utility_loss: must be at most 1, but got 10",
+    ),
+    "floor below zero": (
+        {"search__max_utility_loss": -0.1},
+        "search: max_utility_loss: must be at least 0, but got -0.1",
+    ),
     "unknown knob": (
         {"methods": [{**FINETUNE, "fix": {"lrr": 1}}]},
         "methods: finetune: fix: unknown knob `lrr`; finetune has augment, batch_size",
@@ -301,7 +341,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "an unknown key of a method": (
         {"methods": [{"name": "jit", "fixed": {}}]},
-        "methods: jit: unknown key `fixed`; allowed are name, fix, space, forget",
+        "methods: jit: unknown key `fixed`; allowed are name, as, fix, space, forget",
     ),
     "an unknown key of a range": (
         {"methods": [{"name": "jit", "space": {"lr": {"lo": 1}}}]},
@@ -675,6 +715,40 @@ def test_a_method_is_refused_on_a_model_it_cannot_work_on(
     wanted = study.read(studies.write(tmp_path, studies.tiny(**changes)))
     with pytest.raises(StudyError, match=r"activation_prune: some: .* but Sequential has none"):
         preflight.load_data(wanted, "study.yaml")
+
+
+NO_BATCH_NORM = '''"""Own: what batch norm would spoil."""
+
+NEEDS = ("retain",)
+NO_BATCH_NORM = "its statistics would forget nothing"
+
+
+def unlearn(model, split, generator, *, lr: float = 0.1):
+    """Do nothing."""
+    yield
+'''
+
+
+def test_a_model_with_batch_norm_is_refused_where_a_method_cannot_work_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def linear(shape: Shape, num_classes: int) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), num_classes))
+
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own/plain.py").write_text(NO_BATCH_NORM, encoding="utf-8")
+    named = {"name": "plain", "as": "plainly", "fix": {"lr": 0.2}}
+    path = studies.write(tmp_path, studies.tiny(methods=[named]))
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", str(path), "--methods-path", "own"]) == 2
+    said = capsys.readouterr().err
+    assert (
+        len(said.splitlines()) == 1 and "methods: plainly: needs a model without batch norm" in said
+    )
+    assert said.endswith("is one: its statistics would forget nothing\n")
+    monkeypatch.setitem(MODELS, "linear", linear)
+    wanted = study.parse(studies.tiny(methods=[named], model="linear"), "x", [tmp_path / "own"])
+    assert preflight.load_data(wanted, "x")
 
 
 def test_a_range_matters_only_under_its_condition() -> None:

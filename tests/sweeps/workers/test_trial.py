@@ -218,6 +218,35 @@ def test_a_destroyed_model_is_stopped_after_two_evaluations(run: Any) -> None:
     assert "near chance" in result.reason
 
 
+def _destroy_at_once(model: Any, split: Split, generator: Any) -> Iterator[None]:
+    for weight in model.parameters():
+        weight.data.zero_()
+    yield
+
+
+@pytest.mark.parametrize("phase", ["search", "default"])
+def test_a_model_destroyed_in_one_step_is_stopped_by_its_final_point(run: Any, phase: str) -> None:
+    points, result = run(method(_destroy_at_once), phase)
+    assert (result.status, len(points), result.metrics) == ("stopped", 1, {})
+    assert result.reason.startswith("collapsed: held-out accuracy")
+    assert result.time_unlearn > 0
+
+
+def test_a_single_step_is_left_alone_where_it_may_be(run: Any) -> None:
+    assert run(method(_destroy_at_once), early_stop="none")[1].status == "finished"
+    impairs = replace(method(_destroy_at_once), impairs_first=True)
+    assert run(impairs)[1].status == "finished"
+    assert run(methods.load("ssd"))[1].status == "finished", "which destroys nothing here"
+
+
+def test_a_last_epoch_near_chance_after_a_good_one_is_no_collapse(run: Any) -> None:
+    def unlearn(model: Any, split: Split, generator: Any) -> Iterator[None]:
+        yield
+        yield from _destroy_at_once(model, split, generator)
+
+    assert run(method(unlearn))[1].status == "finished"
+
+
 @pytest.mark.parametrize("name", CURVE_OBJECTIVES)
 def test_a_curve_ends_with_the_objective_of_the_study(
     run: Any, reference: ReferenceScores, name: str
