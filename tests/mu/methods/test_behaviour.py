@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from functools import cache
 
 import pytest
-import torch
 from torch import nn
 
 from mu.data import DataSpec
 from mu.data import load as read
 from mu.device import place
 from mu.forget import ForgetRequest
-from mu.methods import load, names
+from mu.methods import load
 from mu.models.architectures import MODELS, Shape
 from mu.problem import Problem, Weights, weights_of
 from mu.relative import gaps, mean_of
@@ -60,7 +59,11 @@ class Effect:
 
 @cache
 def problem(network: str, request: str, seed: int) -> Problem:
-    recipe = RECIPE if network == "small_cnn" else Recipe(epochs=40, lr=0.05, batch_size=64, schedule="onecycle")
+    recipe = (
+        RECIPE
+        if network == "small_cnn"
+        else Recipe(epochs=40, lr=0.05, batch_size=64, schedule="onecycle")
+    )
     return Problem(read(DataSpec("digits", subset=600)), network, recipe, REQUESTS[request], seed)
 
 
