@@ -51,6 +51,29 @@ def small_cnn(shape: Shape, num_classes: int) -> nn.Module:
     )
 
 
+def slim_vgg(shape: Shape, num_classes: int) -> nn.Module:
+    """Build four 3x3 convolutions without batch norm, each before a max-pooling, and two linear layers: 0.08 M weights.
+
+    It is for methods that cannot work with batch norm, on a CPU. Poolings round up, so that small images pass.
+    """
+    layers: list[nn.Module] = []
+    channels = shape[0]
+    for width in (16, 32, 64, 64):
+        layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(inplace=True)]
+        layers.append(nn.MaxPool2d(2, ceil_mode=True))
+        channels = width
+    hidden = [nn.Linear(channels, 128), nn.ReLU(inplace=True)]
+    network = nn.Sequential(
+        *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), *hidden, nn.Linear(128, num_classes)
+    )
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            assert layer.bias is not None
+            nn.init.zeros_(layer.bias)
+    return network
+
+
 class HalveLarge(nn.Module):
     """A max-pooling by two of images with at least `least` pixels on each side; it leaves others as they are."""
 
@@ -321,6 +344,7 @@ TOKEN_MODELS: dict[str, Factory] = {"embedding_bag": EmbeddingBag}
 """Networks that take tokens; all others take images."""
 MODELS: dict[str, Factory] = {
     "small_cnn": small_cnn,
+    "slim_vgg": slim_vgg,
     "allcnn": allcnn,
     **{name: partial(resnet, name) for name in RESNETS},
     **{name: partial(vgg, name) for name in VGGS},

@@ -13,7 +13,6 @@ from mu.data import load as read
 from mu.device import place
 from mu.forget import ForgetRequest
 from mu.methods import load
-from mu.models.architectures import MODELS, Shape
 from mu.problem import Problem, Weights, weights_of
 from mu.relative import gaps, mean_of
 from mu.rng import generator
@@ -21,27 +20,15 @@ from mu.training import Recipe
 
 pytestmark = [pytest.mark.slow, pytest.mark.fault]
 SEEDS = (0, 1)
-RECIPE = Recipe(epochs=15, lr=0.1, batch_size=64, schedule="onecycle")
+RECIPES = {
+    "small_cnn": Recipe(epochs=15, lr=0.1, batch_size=64, schedule="onecycle"),
+    "slim_vgg": Recipe(epochs=30, lr=0.05, batch_size=64, schedule="onecycle"),
+}
 REQUESTS = {
     "class": ForgetRequest("full_class", target="3"),
     "random": ForgetRequest("random", fraction=0.2),
 }
-NETWORKS = ("small_cnn", "plain_cnn")
 LEAST_RECOVERY, MOST_UTILITY_LOSS = 1 / 3, 0.15
-
-
-def _plain_cnn(shape: Shape, num_classes: int) -> nn.Module:
-    """Build a network without batch norm."""
-    layers: list[nn.Module] = []
-    for inputs, outputs in ((shape[0], 32), (32, 64), (64, 128)):
-        layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU(inplace=True)]
-        layers += [nn.MaxPool2d(2)] if outputs > 32 else []
-    return nn.Sequential(
-        *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, num_classes)
-    )
-
-
-MODELS["plain_cnn"] = _plain_cnn
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ from mu.split import Split
 LARGE = ("vit_b_32", "vit_l_16", "vit_l_32", "vit_h_14")
 """Too large to run in a test; they are `vit_b_16` with more of the same."""
 SMALL = sorted(set(MODELS) - set(LARGE) - set(TOKEN_MODELS) - {"toy_cnn"})
-SIDES = {"small_cnn": 8, "resnet18": 8, "resnet34": 8, "resnet50": 8, "allcnn": 8}
+SIDES = {"small_cnn": 8, "slim_vgg": 8, "resnet18": 8, "resnet34": 8, "resnet50": 8, "allcnn": 8}
 CLASSES = 5
 PUBLISHED = {
     "resnet18": 11_689_512,
