@@ -88,7 +88,9 @@ class Choice:
         """Return the best configuration; the earliest of equals; None when nothing can be compared."""
         left = self._eligible(tried, known)
         if self.constraints:
-            excess = {c.number: sum(x.excess(c, known) for x in self.constraints) for c in left}
+            excess = {
+                c.number: round(sum(x.excess(c, known) for x in self.constraints), 9) for c in left
+            }
             least = min(excess.values(), default=0.0)
             left = [candidate for candidate in left if excess[candidate.number] == least]
         if self.weights:

@@ -168,7 +168,7 @@ def measured(candidate: Candidate, name: str) -> float:
 
 
 def _lowest_objective(candidate: Candidate, known: References) -> tuple[float, ...]:
-    return (candidate.value,)
+    return (_rounded(candidate.value),)
 
 
 def _forget_accuracy_first(candidate: Candidate, known: References) -> tuple[float, ...]:

@@ -227,10 +227,14 @@ def best_threshold(members: ArrayLike, nonmembers: ArrayLike) -> tuple[float, fl
     low, high = values[:-1], values[1:]
     middle = low + (high - low) / 2
     middle = np.where(middle > low, middle, high)  # of neighbouring floats it is one of them
-    true_positives = np.searchsorted(inside, middle) / len(inside)
-    balanced = (true_positives + 1 - np.searchsorted(outside, middle) / len(outside)) / 2
-    best = int(balanced.argmax())
-    return float(middle[best]), float(balanced[best])
+    true_positives, false_positives = (
+        np.searchsorted(side, middle).astype(np.int64) for side in (inside, outside)
+    )
+    # The same order as that of the balanced accuracies, but in whole numbers: rounding parts no equals.
+    best = int((true_positives * len(outside) - false_positives * len(inside)).argmax())
+    sensitivity = true_positives[best] / len(inside)
+    specificity = 1 - false_positives[best] / len(outside)
+    return float(middle[best]), float((sensitivity + specificity) / 2)
 
 
 def mia_population(retain: ArrayLike, population: ArrayLike, forget: ArrayLike) -> dict[str, float]:

@@ -63,6 +63,12 @@ def test_where_nothing_holds_it_what_breaks_it_least_is_chosen() -> None:
     assert best(rule(choose="acc_test >= original - 0.01"), tried[2], one(3, 0.1)) == 3
 
 
+def test_equal_excess_over_several_bounds_is_equal_up_to_rounding() -> None:
+    """In floating point 0.1 + 0.2 is more than 0.3 + 0."""
+    tried = one(0, 0.1, acc_test=0.1, acc_retain=0.2), one(1, 0.2, acc_test=0.3, acc_retain=0.0)
+    assert best(rule(choose=["acc_test <= 0", "acc_retain <= 0"]), *tried) == 0
+
+
 def test_a_constraint_goes_before_weights() -> None:
     choose = {"constraint": ["gap <= 0.25"], "weights": {"gap": 1.0, "time_unlearn": 1.0}}
     assert best(rule(choose=choose), one(0, 0.3, 0.0), one(1, 0.2, 3.0), one(2, 0.25, 2.0)) == 2

@@ -100,6 +100,10 @@ def test_lowest_value_wins_and_the_earliest_of_equals() -> None:
     assert best is not None
     assert best.number == 1
     assert best_objective([]) is None
+    rounded = [Candidate(0, {}, 0.1 + 0.2), Candidate(1, {}, 0.3)]
+    best = best_objective(rounded)
+    assert best is not None
+    assert best.number == 0
 
 
 RULE = {rule.name: rule for rule in RULES}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -539,6 +541,34 @@ def test_best_threshold_is_the_best_of_all(inside, outside) -> None:
     assert reached == pytest.approx(accuracy)
     others = [((inside < v).mean() + (outside >= v).mean()) / 2 for v in values[1:]]
     assert accuracy == pytest.approx(max(others))
+
+
+def test_first_of_equally_good_thresholds_whatever_rounding_says() -> None:
+    """Fractions decide here; of the floats, 2/3 - 0/3 and 3/3 - 1/3 differ in their last bit."""
+    for members, others in itertools.product(range(2, 12), repeat=2):
+        rng = np.random.default_rng([members, others])
+        for _ in range(10):
+            inside, outside = (rng.integers(0, 8, count) / 8 for count in (members, others))
+            values = np.unique([*inside, *outside])
+            if len(values) < 2:
+                continue
+            scores = [
+                Fraction(int((inside < high).sum()), members)
+                - Fraction(int((outside < high).sum()), others)
+                for high in values[1:]
+            ]
+            first = scores.index(max(scores))
+            middle = (values[first] + values[first + 1]) / 2
+            threshold, accuracy = attacks.best_threshold(inside, outside)
+            assert threshold == middle, (inside, outside)
+            assert accuracy == pytest.approx(float(1 + max(scores)) / 2, abs=1e-15)
+
+
+def test_population_attack_takes_the_first_of_equally_good_thresholds() -> None:
+    """Thresholds 0.5 and 2.5 are equally good: both tell five of six."""
+    retain, population = [0.0, 0.0, 2.0], [1.0, 3.0, 3.0]
+    assert attacks.best_threshold(retain, population)[0] == 0.5
+    assert attacks.mia_population(retain, population, [0.25, 0.75])["mia_population_asr"] == 0.5
 
 
 @quick
