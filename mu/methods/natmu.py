@@ -6,7 +6,8 @@ Differs: masks are the paper's (`masks="code"` gives the released ones, whose pe
     order differs); crops pad by the paper's 2 pixels, the code's 4 are reachable by `pad`. When a class runs
     out of unused images the selection walks down the ranking instead of drawing for ever. Ranks are of logits
     with the own class at minus infinity: float32 probabilities can tie at zero. The code's default `delta`
-    of 1 makes masks of ones, which is NatMU-RL; ours is the middle of the paper's usual [-0.1, 0.1].
+    of 1 makes masks of ones, which is NatMU-RL; ours is the middle of the paper's usual [-0.1, 0.1]. The head is
+    redrawn as in appendix A.2, where a class or sub-class goes as a whole; `reinit_head` says otherwise.
 Cost: 1 forward pass over D_f + epochs passes over D_r and 4 |D_f| hybrids.
 """
 
@@ -49,13 +50,15 @@ def unlearn(
     schedule: Schedule = "cosine",
     masks: Literal["paper", "code"] = "paper",
     pad: CountOrZero = 2,
-    reinit_head: bool = False,
+    reinit_head: bool | None = None,
 ) -> Iterator[None]:
     """Fine-tune on retained data and four hybrids of every forgotten sample; yield after each epoch.
 
     Args:
         delta: Added to every mask before clipping to [0, 1]: 1 keeps the forgotten image whole, -1 drops it.
         pad: Pixels of the random crop, where the training recipe crops; never applied to hybrids.
+        reinit_head: Whether the head is redrawn first. None is the paper's choice: where a whole class or sub-class
+            is forgotten.
     """
 
     def shares(images: Tensor) -> Tensor:
@@ -89,7 +92,7 @@ def finetune_on_instances(
     blend: Callable[[Tensor, Tensor], Tensor],
     bare: Callable[[Tensor], Tensor],
     pad: int,
-    reinit_head: bool,
+    reinit_head: bool | None,
 ) -> Iterator[None]:
     """Train as NatMU on D_r and the unlearning instances that `blend` makes; yield after each epoch.
 
@@ -98,7 +101,7 @@ def finetune_on_instances(
             instances [4 N, C, H, W]; row 4 i + j belongs to forgotten image i and its j-th class.
         bare: From forgotten images to the part of them that each instance holds, likewise.
         pad: Pixels of the random crop of retained images, where the training recipe crops.
-        reinit_head: Whether the head is redrawn first.
+        reinit_head: Whether the head is redrawn first; None where a whole class or sub-class is forgotten.
     """
     chosen = split.cached("natmu selection", lambda draws: _select(model, split, draws))
     retain = split.retain.take(chosen)
@@ -113,6 +116,8 @@ def finetune_on_instances(
     split.diagnostics.instances = instances
     split.diagnostics.partial = lambda: labelled(bare(as_float(split.forget.inputs)))
     examples = concat(split.retain, instances)
+    if reinit_head is None:
+        reinit_head = split.forget_class is not None
     if reinit_head:
         reinitialize_head(model, generator)
     yield from fit(

@@ -41,13 +41,14 @@ def unlearn(
     schedule: Schedule = "cosine",
     masks: Literal["paper", "code"] = "paper",
     pad: CountOrZero = 2,
-    reinit_head: bool = False,
+    reinit_head: bool | None = None,
 ) -> Iterator[None]:
     """Fine-tune on retained data and four masked copies of every forgotten sample; yield after each epoch.
 
     Args:
         delta: Added to every mask before clipping to [0, 1]: 1 keeps the forgotten image whole, -1 blackens it.
         pad: Pixels of the random crop, where the training recipe crops; never applied to masked images.
+        reinit_head: Whether the head is redrawn first; None where a whole class or sub-class is forgotten.
     """
 
     def bare(forget: Tensor) -> Tensor:

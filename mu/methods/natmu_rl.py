@@ -34,12 +34,13 @@ def unlearn(
     optimizer: Optimizer = "adamw",
     schedule: Schedule = "cosine",
     pad: CountOrZero = 2,
-    reinit_head: bool = False,
+    reinit_head: bool | None = None,
 ) -> Iterator[None]:
     """Fine-tune on retained data and four relabelled copies of every forgotten sample; yield after each epoch.
 
     Args:
         pad: Pixels of the random crop, where the training recipe crops; never applied to forgotten images.
+        reinit_head: Whether the head is redrawn first; None where a whole class or sub-class is forgotten.
     """
     yield from finetune_on_instances(
         model,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from toy import toy_problem, toy_reference
 
 from mu.data import Examples
 from mu.evaluate import predict
-from mu.methods import natmu
+from mu.methods import natmu, natmu_nri, natmu_rl
 from mu.models import head
 from mu.rng import generator
 from mu.split import Split
@@ -171,6 +172,27 @@ def test_selection_sees_the_original_in_eval_mode_before_its_head_is_redrawn(
     list(natmu.unlearn(model.train(), split, generator(0), reinit_head=True))
     np.testing.assert_array_equal(ranked, [expected])
     assert (trained["head"] != before).all()
+
+
+@pytest.mark.parametrize("method", [natmu, natmu_nri, natmu_rl])
+@pytest.mark.parametrize(
+    ("kind", "redrawn"),
+    [("full_class", True), ("sub_class", True), ("random", False), ("class_subset", False)],
+)
+def test_head_is_redrawn_where_a_class_goes_as_a_whole_unless_a_knob_decides(
+    method: ModuleType, kind: str, redrawn: bool, trained: dict[str, Any]
+) -> None:
+    problem = toy_problem(kind)
+    for knobs, expected in (
+        ({}, redrawn),
+        ({"reinit_head": True}, True),
+        ({"reinit_head": False}, False),
+    ):
+        model = problem.load(toy_reference("original"))
+        before = head(model).weight.detach().clone()
+        list(method.unlearn(model, problem.split(), generator(0), **knobs))
+        assert bool((trained["head"] != before).all()) is expected
+        assert torch.equal(trained["head"], before) is not expected
 
 
 def test_every_trial_of_a_problem_uses_the_same_retained_images(
