@@ -23,6 +23,11 @@ CAPS = {"epochs": 2, "batch_size": 16}
 CAP = 4
 """The same for every other whole-number knob: repetitions, inner steps, noise draws."""
 
+SCALED: dict[str, dict[str, Any]] = {
+    "ssd": {"alpha": 25.0},  # what 200 is for batches of 128: ratios of importances grow with the batch
+}
+"""By method: defaults that go with a larger batch than ``CAPS`` allows, at the batch of a test."""
+
 CONDITIONS: dict[str, dict[str, Any]] = {
     "momentum": {"optimizer": "sgd"},
     "optimizer": {"weight_decay": 0.01},  # decay is all that tells adam from adamw
@@ -76,6 +81,7 @@ FORGETTING: dict[str, dict[str, Any]] = {
     "neggrad_plus": {"lr": 0.05},
     "scrub": {"lr": 1e-2},
     "soft_relabel": {"relabel_lr": 1e-3, "relabel_epochs": 20, "lr": 1e-2},
+    "ssd": {"alpha": 10.0},
     "tmu": {"lr": 1e-2, "epochs": 5, "threshold": 0.2, "twin_epochs": 20, "classifier_epochs": 20},
     "ugradsl": {"lr": 3e-2},
     "unsir": {"retain_per_class": 32, "noise_samples": 20, "noise_images": 16, "noise_steps": 40},
@@ -105,7 +111,7 @@ def shorten(knob: Knob, value: Any) -> Any:
 def short_knobs(method: Method, **given: Any) -> dict[str, Any]:
     """Return all knobs of a method: those given, and defaults on a budget of milliseconds."""
     defaults = {name: shorten(knob, knob.default) for name, knob in method.knobs.items()}
-    return method.check({**defaults, **given})
+    return method.check({**defaults, **SCALED.get(method.name, {}), **given})
 
 
 def values_to_tell_apart(method: Method, name: str) -> list[Any]:

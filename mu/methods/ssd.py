@@ -8,7 +8,10 @@ Differs: the paper's importance is the mean of squared gradients of single sampl
     (`batches="apart"`), and for a class request sorts D by class, too (`by_class`). Importance for D then is at
     least its share for D_f, as it is for single samples, so that an alpha of about |D| / |D_f| or more
     selects nothing: 10 does on ten classes. The default shuffles D as a whole, which is what makes NatMU's alphas of
-    200 to 550 possible. Where nothing is selected the code silently returns the original; this warns.
+    200 to 550 possible, and takes 200 where the code has 10: with mixed batches 10 leaves nothing of a small network
+    (5,000 images of CIFAR-10, one class: retain accuracy 80 before, 12 at 10, 81 at 200, 80 at 800, which forgets
+    nothing). Where nothing is selected the code silently returns the original; this warns. Of random samples
+    it forgets no more than of the rest (digits: 94 % of either kept at alpha 5, 100 % at 20).
 Cost: 1 pass over D + 1 over D_f, no optimizer.
 """
 
@@ -37,7 +40,7 @@ def unlearn(
     split: Split,
     generator: torch.Generator,
     *,
-    alpha: Positive = 10.0,
+    alpha: Positive = 200.0,
     dampening: NonNegative = 1.0,
     batch_size: Count = 128,
     batches: Batches = "mixed",
@@ -45,10 +48,11 @@ def unlearn(
     """Dampen once, without a gradient step; yield once.
 
     Args:
-        alpha: Weights whose importance for D_f exceeds alpha times that for D are selected.
+        alpha: Weights whose importance for D_f exceeds alpha times that for D are selected. It goes with `batch_size`
+            and `batches`: published 5 to 50 are for `by_class` or `apart`.
         dampening: lambda: a selected weight is multiplied by lambda * importance(D) / importance(D_f), but
             never enlarged; with lambda > alpha some selected weights stay what they are.
-        batch_size: Samples whose gradients are averaged before squaring. Alphas hold for one batch size.
+        batch_size: Samples whose gradients are averaged before squaring.
         batches: How D is cut: shuffled as a whole, D_r and D_f apart, or these sorted by class, too.
     """
     everything, forgotten = split.cached(

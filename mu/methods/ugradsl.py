@@ -16,7 +16,14 @@ import torch
 from torch import nn
 
 from mu.knobs import Bounds, Count, Fraction, Momentum, NonNegative, Positive, UnitInterval
-from mu.methods.ugradsl_plus import Distance, Objective, Reduction, Sign, descend_and_ascend
+from mu.methods.ugradsl_plus import (
+    Distance,
+    Norm,
+    Objective,
+    Reduction,
+    Sign,
+    descend_and_ascend,
+)
 from mu.split import Split
 from mu.training import Hyperparameters
 
@@ -34,12 +41,13 @@ def unlearn(
     lr: Positive = 0.01,
     momentum: Momentum = 0.9,
     weight_decay: NonNegative = 5e-4,
-    batch_size: Count = 64,
+    batch_size: Count = 256,
     adaptive: bool = False,
     beta: Fraction | None = None,
     distance: Distance = "cosine",
     adaptive_sign: Sign = "negative",
     reduction: Reduction = "mean",
+    norm: Norm = "retain",
 ) -> Iterator[None]:
     """Pass once an epoch over the forgotten data, with as many retained samples; yield after each epoch.
 
@@ -50,6 +58,7 @@ def unlearn(
         batch_size: Samples of each set in a step.
         adaptive: Choose alpha for each forgotten sample from its density among retained features.
         beta: Distance below which a retained sample is a neighbour; None is the median of the batch.
+        norm: Which batches move the running statistics of batch norm: the retained, or both.
     """
     yield from descend_and_ascend(
         model,
@@ -71,5 +80,6 @@ def unlearn(
             distance=distance,
             adaptive_sign=adaptive_sign,
             reduction=reduction,
+            norm=norm,
         ),
     )

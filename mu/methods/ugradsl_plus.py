@@ -5,13 +5,19 @@ Reference: none obtainable; the snippet printed in appendix D.4 counts neighbour
 Differs: Eq. 8 sums over batches, while the stated learning rate of 0.01 is for mean losses: the mean is the
     default (`reduction="sum"` for the letter). Adaptive smoothing is negative, which is what the paper's
     tables 7 and 16 show (`adaptive_sign`: `literal` as in the text, `complement` as in its intuition). The
-    loop runs all epochs; Algorithm 1 stops one short.
+    loop runs all epochs; Algorithm 1 stops one short. Each set is normalised by its own batch, but only retained batches
+    move the running statistics of batch norm, which the paper does not mention (`norm="both"`: half of what they
+    then hold is forgotten data, which a model in use does not see; on 5,000 images of CIFAR-10, one class, three
+    epochs in batches of 64, retain accuracy is 56 with both and 65 so). Epochs are those of the paper's fine-tuning and
+    of Table 19, batches those of its Table 8: 1,760 steps on CIFAR-10, a quarter of those in batches of 64 (appendix
+    D.4).
 Cost: epochs x 2 |D_r| samples.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -31,6 +37,7 @@ NEEDS = ("retain", "forget")
 Distance = Literal["cosine", "euclidean"]
 Sign = Literal["negative", "literal", "complement"]
 Reduction = Literal["mean", "sum"]
+Norm = Literal["retain", "both"]
 
 
 def unlearn(
@@ -44,12 +51,13 @@ def unlearn(
     lr: Positive = 0.01,
     momentum: Momentum = 0.9,
     weight_decay: NonNegative = 5e-4,
-    batch_size: Count = 64,
+    batch_size: Count = 256,
     adaptive: bool = False,
     beta: Fraction | None = None,
     distance: Distance = "cosine",
     adaptive_sign: Sign = "negative",
     reduction: Reduction = "mean",
+    norm: Norm = "retain",
 ) -> Iterator[None]:
     """Pass once an epoch over the retained data and cycle the forgotten; yield after each epoch.
 
@@ -60,6 +68,7 @@ def unlearn(
         batch_size: Samples of each set in a step.
         adaptive: Choose alpha for each forgotten sample from its density among retained features.
         beta: Distance below which a retained sample is a neighbour; None is the median of the batch.
+        norm: Which batches move the running statistics of batch norm: the retained, or both.
     """
     yield from descend_and_ascend(
         model,
@@ -81,6 +90,7 @@ def unlearn(
             distance=distance,
             adaptive_sign=adaptive_sign,
             reduction=reduction,
+            norm=norm,
         ),
     )
 
@@ -96,6 +106,7 @@ class Objective:
     distance: Distance
     adaptive_sign: Sign
     reduction: Reduction
+    norm: Norm
 
 
 def descend_and_ascend(
@@ -138,7 +149,8 @@ def descend_and_ascend(
             size = len(led)
             optimizer.zero_grad()
             retain_logits, retain_features = logits_and_features(model, retain)
-            forget_logits, forget_features = logits_and_features(model, forget)
+            with nullcontext() if objective.norm == "both" else statistics_kept(model):
+                forget_logits, forget_features = logits_and_features(model, forget)
             rate = torch.full((size,), alpha, device=split.device)
             if objective.adaptive:
                 how = objective.distance, objective.adaptive_sign
@@ -147,6 +159,23 @@ def descend_and_ascend(
             ugradsl_loss(*outputs, p, rate, objective.reduction).backward()
             optimizer.step()
         yield
+
+
+@contextmanager
+def statistics_kept(model: nn.Module) -> Iterator[None]:
+    """Have batch norm in train mode leave its running statistics as they are; batches are normalised as always."""
+    layers = [
+        layer
+        for layer in model.modules()
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.track_running_stats
+    ]
+    for layer in layers:
+        layer.track_running_stats = False
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.track_running_stats = True
 
 
 def smoothed_labels(labels: Tensor, num_classes: int, alpha: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,10 @@ from torch.nn import functional as F
 
 from mu.data import Examples
 from mu.evaluate import predict
-from mu.methods import ugradsl_plus
+from mu.methods import ugradsl, ugradsl_plus
 from mu.methods.ugradsl_plus import adaptive_alpha, smoothed_labels, ugradsl_loss
 from mu.metrics import log_softmax
+from mu.problem import Problem, Weights, weights_of
 from mu.rng import generator
 from mu.split import Split
 from mu.training import count_samples
@@ -192,9 +194,52 @@ def unlearned(model: nn.Module, split: Split, **knobs: Any) -> tuple[float, floa
     return losses[0], losses[1]
 
 
+@pytest.mark.parametrize("method", [ugradsl, ugradsl_plus])
+@pytest.mark.parametrize(("norm", "moved"), [("retain", False), ("both", True)])
+def test_forgotten_batches_move_no_running_statistics_unless_asked(
+    method: ModuleType, norm: str, moved: bool, problem: Problem, original: Weights, split: Split
+) -> None:
+    """At a rate of nothing the statistics are those of the batches: black forgotten images show whether they count."""
+    black = Examples(torch.zeros_like(split.forget.inputs), split.forget.labels)
+    kept: list[dict[str, np.ndarray]] = []
+    for forget in (split.forget, black):
+        model = problem.load(original)
+        parts = {"retain": split.retain, "forget": forget}
+        for _ in method.unlearn(
+            model,
+            Split(parts, num_classes=split.num_classes),
+            generator(0),
+            epochs=1,
+            batch_size=16,
+            lr=1e-30,
+            weight_decay=0.0,
+            norm=norm,
+        ):
+            pass
+        kept.append({n: v for n, v in weights_of(model).items() if "running" in n})
+        assert all(
+            layer.track_running_stats
+            for layer in model.modules()
+            if isinstance(layer, nn.BatchNorm2d)
+        )
+    assert kept[0]
+    for name, statistics in kept[0].items():
+        assert np.array_equal(statistics, kept[1][name]) is not moved, name
+        assert not np.array_equal(statistics, original[name]), name
+
+
+def test_forgotten_batches_are_normalised_by_themselves(model: nn.Module, split: Split) -> None:
+    images = split.forget.batch(slice(0, 16))[0]
+    with torch.no_grad():
+        expected = model.train()(images)
+        with ugradsl_plus.statistics_kept(model):
+            torch.testing.assert_close(model(images), expected)
+        assert not torch.allclose(model.eval()(images), expected)
+
+
 def test_forget_loss_rises_far_more_than_retain_loss(model: nn.Module, split: Split) -> None:
     untouched = unlearned(model, split, lr=1e-30, weight_decay=0.0)
-    retain, forget = unlearned(model, split)
+    retain, forget = unlearned(model, split, epochs=4)
     assert forget - untouched[1] > max(1, 2 * (retain - untouched[0]))
 
 
