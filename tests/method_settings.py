@@ -24,7 +24,9 @@ CAP = 4
 """The same for every other whole-number knob: repetitions, inner steps, noise draws."""
 
 SCALED: dict[str, dict[str, Any]] = {
-    "ssd": {"alpha": 25.0},  # what 200 is for batches of 128: ratios of importances grow with the batch
+    "ssd": {
+        "alpha": 25.0
+    },  # what 200 is for batches of 128: ratios of importances grow with the batch
 }
 """By method: defaults that go with a larger batch than ``CAPS`` allows, at the batch of a test."""
 
@@ -83,7 +85,7 @@ FORGETTING: dict[str, dict[str, Any]] = {
     "soft_relabel": {"relabel_lr": 1e-3, "relabel_epochs": 20, "lr": 1e-2},
     "ssd": {"alpha": 10.0},
     "tmu": {"lr": 1e-2, "epochs": 5, "threshold": 0.2, "twin_epochs": 20, "classifier_epochs": 20},
-    "ugradsl": {"lr": 3e-2},
+    "ugradsl": {"lr": 3e-2, "epochs": 4},
     "unsir": {"retain_per_class": 32, "noise_samples": 20, "noise_images": 16, "noise_steps": 40},
 }
 """By method: knobs with which it forgets visibly within a test's budget; all but counts within their ranges."""

@@ -3,7 +3,9 @@
 Paper: UGradSL, ICLR 2026 submission, Eqs. 6 and 8, Algorithm 1.
 Reference: none obtainable; the snippet printed in appendix D.4 counts neighbours over the wrong axis.
 Differs: as ``ugradsl_plus``. Although the paper presents it as a relative of gradient ascent, every step also
-    draws retained data, so that it costs twice as much.
+    draws retained data, so that it costs twice as much. In batches of 256, those of Table 8, CIFAR-10 gives it the
+    paper's 200 steps; where D_f fits into one batch ten epochs are ten steps, and few. On 5,000 images of CIFAR-10,
+    one class, batches of 64 leave retain accuracy 80 at 66, of 256 at 78, and forget accuracy 84 at 0 and 3.
 Cost: epochs x 2 |D_f| samples.
 """
 
