@@ -34,8 +34,8 @@ from servers import LOOPBACK, Postgres, free_port, mlflow_process, postgres_prog
 
 from sweeps.tracking.mlflow_process import KEY
 
-BUSY = "ray::ResourceTrainable.train"
-"""Name of a worker's process while it does a job; Tune names the class so."""
+BUSY = "ray::ResourceTrainable."
+"""How the name of a worker's process begins while it does a job; Tune names the class so, and the method follows."""
 NODE = {"num_cpus": 1}
 NODES = 3
 PAUSE_SECONDS = (8.0, 25.0)
