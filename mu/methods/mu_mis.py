@@ -43,7 +43,7 @@ def unlearn(
     generator: torch.Generator,
     *,
     epochs: Count = 15,
-    lr: Positive = 5e-3,
+    lr: Positive = 0.01,
     irrelevant_weight: NonNegative = 1.0,
     recovery: Positive = 1.15,
     collapse: UnitInterval = 0.75,
@@ -65,7 +65,8 @@ def unlearn(
         mode: Of batch norm and dropout while training.
     """
     initial = split.cached(
-        ("sensitivities", batch_size), lambda draws: initial_squares(model, split, batch_size, draws)
+        ("sensitivities", batch_size),
+        lambda draws: initial_squares(model, split, batch_size, draws),
     )
     unit = float(initial[0]) if relative else 1.0
     watch = Watch(float(initial[1].sqrt()), recovery, collapse)
