@@ -1,13 +1,14 @@
 """MU-Mis: lower how strongly the forgotten class' logit follows the input, and raise that of another class. Zero-shot.
 
 Paper: Cheng et al., ICLR 2026 (arXiv:2402.15109).
-Reference: none was read: `poppopbean0903/MU-Mis` is the authors'; loss and stopping rule are the paper's.
+Reference: none was read; `poppopbean0903/MU-Mis` is the authors'. Loss and stopping rule are the paper's.
 Differs: the loss is divided by the original's mean sensitivity of the target class, so that `lr` means the same for
-    any data (`relative`); the paper divides by nothing. The rule stops a run once the sensitivity of other
-    classes has risen above its minimum and `recovery` times its initial value, where the paper has a ratio for
-    each experiment. Forgotten samples of all classes never get there: what is lowered for one is another's other
-    class, the network falls to chance, and so the run stops as well where that sensitivity falls below `collapse`
-    times its initial value (0 is the paper's rule alone). Where it has stopped, later epochs change nothing.
+    any data (`relative`). Forgetting ends once the sensitivity of other classes to the last 128 samples is above
+    its minimum and `recovery` times its initial value; the paper has a ratio for each experiment. Where samples of
+    several classes are forgotten it never gets there: what is lowered for one is the other class of another, and
+    the network falls to chance. There forgetting also ends where that sensitivity is below `collapse` times its
+    initial value (0 is the paper's rule alone). Epochs after the end change nothing. Batch norm in train mode
+    answers lower sensitivities by its statistics, and nothing is forgotten: eval mode is the default.
 Cost: epochs passes over D_f, each about four times a training pass', + 1 such pass without steps.
 """
 
@@ -30,6 +31,8 @@ from mu.training import Optimizer, make_optimizer
 
 logger = logging.getLogger(__name__)
 NEEDS = ("forget",)
+WINDOW = 128
+"""Fewest samples whose mean sensitivity is judged: with another class drawn for each, single batches are noisy."""
 
 
 def check(model: nn.Module, split: Split) -> None:
@@ -60,7 +63,7 @@ def unlearn(
         lr: Of the loss in units of its first term at the start, where `relative`.
         irrelevant_weight: Of the sensitivity of a random other class, which rises; 1 in the paper, 0 leaves it out.
         recovery: Multiple of the initial sensitivity of other classes at which forgetting is complete, and ends.
-        collapse: Share of it below which the model is given up, and forgetting ends as well.
+        collapse: Share of it below which forgetting ends as well, where D_f holds several classes.
         relative: Whether the loss is divided by the original's mean sensitivity of the target class.
         mode: Of batch norm and dropout while training.
     """
@@ -69,7 +72,8 @@ def unlearn(
         lambda draws: initial_squares(model, split, batch_size, draws),
     )
     unit = float(initial[0]) if relative else 1.0
-    watch = Watch(float(initial[1].sqrt()), recovery, collapse)
+    several = len(split.forget.labels.unique()) > 1
+    watch = Watch(float(initial[1].sqrt()), recovery, collapse if several else 0.0)
     stepper = make_optimizer(model, optimizer, lr, momentum, weight_decay)
     for epoch in resumable(epochs, generator, model, stepper, watch):
         model.train(mode == "train")
@@ -82,10 +86,10 @@ def unlearn(
             with full_precision(model):
                 target, other = squared_sensitivities(model, inputs, labels, others)
                 ((target - irrelevant_weight * other).mean() / unit).backward()
-            if not watch.ends(float(other.detach().mean().sqrt())):
-                stepper.step()
-            else:
+            if watch.ends(float(other.detach().sum()), len(index)):
                 logger.info("MU-Mis stopped in epoch %d", epoch + 1)
+            else:
+                stepper.step()
         yield
 
 
@@ -124,30 +128,38 @@ def initial_squares(
 
 
 class Watch:
-    """The rule that ends forgetting, from the sensitivity of other classes.
+    """The rule that ends forgetting, from the sensitivity of other classes to the last ``WINDOW`` samples.
 
     Args:
-        initial: That sensitivity before the first step.
+        initial: That sensitivity before the first step, as a root mean square.
         recovery: Multiple of it at which forgetting is complete.
-        collapse: Share of it below which the model is given up.
+        collapse: Share of it below which it ends as well.
     """
 
     def __init__(self, initial: float, recovery: float, collapse: float):
         self.initial, self.recovery, self.collapse = initial, recovery, collapse
         self.lowest = initial
         self.stopped = False
+        self.recent: list[tuple[float, int]] = []
 
-    def ends(self, value: float) -> bool:
-        """Take the sensitivity of a batch into account; return whether forgetting is over."""
-        recovered = value > self.lowest and value > self.recovery * self.initial
-        self.stopped = recovered or value < self.collapse * self.initial
-        self.lowest = min(self.lowest, value)
+    def ends(self, total: float, count: int) -> bool:
+        """Take a batch of `count` samples into account, whose squares add up to `total`; return whether it is over."""
+        self.recent.append((total, count))
+        seen = sum(size for _, size in self.recent)
+        while seen - self.recent[0][1] >= WINDOW:
+            seen -= self.recent.pop(0)[1]
+        if seen >= WINDOW:
+            now = (sum(part for part, _ in self.recent) / seen) ** 0.5
+            recovered = now > self.lowest and now > self.recovery * self.initial
+            self.stopped = recovered or now < self.collapse * self.initial
+            self.lowest = min(self.lowest, now)
         return self.stopped
 
     def state_dict(self) -> dict[str, Any]:
         """Return what changes."""
-        return {"lowest": self.lowest, "stopped": self.stopped}
+        return {"lowest": self.lowest, "stopped": self.stopped, "recent": list(self.recent)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on as it was."""
         self.lowest, self.stopped = state_dict["lowest"], state_dict["stopped"]
+        self.recent = [tuple(batch) for batch in state_dict["recent"]]
