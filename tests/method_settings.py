@@ -34,7 +34,10 @@ CONDITIONS: dict[str, dict[str, Any]] = {
         "prune_epochs": 1
     },  # masks are lifted in epochs that do not prune
     "mu_mis.recovery": {"epochs": 30, "lr": 0.01},  # the sensitivity falls before it rises
-    "mu_mis.collapse": {"epochs": 12, "lr": 0.003},  # 128 samples are seen before anything is judged
+    "mu_mis.collapse": {
+        "epochs": 12,
+        "lr": 0.003,
+    },  # 128 samples are seen before anything is judged
     "pabi.undecayed": {"shrink": 0.0},
     "scrub.decay": {"epochs": 4},  # the first milestone is the end of epoch 3
     "ssd.batches": {"alpha": 1.0},  # so that weights are selected however D is cut

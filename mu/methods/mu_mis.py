@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mu.data import batches
 from mu.knobs import Count, Momentum, NonNegative, Positive, UnitInterval
@@ -104,7 +105,8 @@ def squared_sensitivities(
 ) -> tuple[Tensor, Tensor]:
     """Return ||d f_c / dx||^2 and ||d f_c' / dx||^2 of each sample, [B], of labels c and other classes c' [B]."""
     inputs = inputs.detach().requires_grad_(True)
-    logits = model(inputs)
+    with sdpa_kernel(SDPBackend.MATH):  # fused attention cannot be differentiated twice
+        logits = model(inputs)
     squares = []
     for classes in (labels, others):
         chosen = logits.gather(1, classes[:, None]).sum()
