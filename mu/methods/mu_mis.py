@@ -8,7 +8,8 @@ Differs: the loss is divided by the original's mean sensitivity of the target cl
     several classes are forgotten it never gets there: what is lowered for one is the other class of another, and
     the network falls to chance. There forgetting also ends where that sensitivity is below `collapse` times its
     initial value (0 is the paper's rule alone). Epochs after the end change nothing. Batch norm in train mode
-    answers lower sensitivities by its statistics, and nothing is forgotten: eval mode is the default.
+    answers lower sensitivities by its statistics, and hardly forgets: eval mode is the default. A small transformer
+    takes ten times the default rate. Fused attention, which has no second derivative, is switched off.
 Cost: epochs passes over D_f, each about four times a training pass', + 1 such pass without steps.
 """
 

@@ -11,6 +11,7 @@ Differs: their held-out retraining fine-tunes a copy on the test set and takes t
     Later parts are left out of the retained data, as their first paper's code does for entanglement; for
     memorisation it keeps them (`keep_later`), which teaches a class that is to go. Their example has NegGrad+
     three times, which random digits do not notice; the default goes from the mildest method to the strongest.
+    A trial that goes on elsewhere runs its earlier thirds again.
 Cost: of the three methods + probe_epochs passes over D_r.
 """
 
@@ -20,7 +21,7 @@ import copy
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from inspect import signature
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +33,7 @@ from mu.knobs import Count, Positive
 from mu.memo import Memo
 from mu.methods import amnesiac, finetune, l1_sparse, neggrad_plus, salun, scrub
 from mu.methods.badteacher import original_logits
+from mu.snapshot import resumable
 from mu.split import Split
 from mu.training import Hyperparameters, fit
 
@@ -53,21 +55,21 @@ def unlearn(
     split: Split,
     generator: torch.Generator,
     *,
+    epochs: Count = 10,
     low: Chosen = "finetune",
     medium: Chosen = "amnesiac",
     high: Chosen = "salun",
-    part_epochs: Count | None = None,
     lr_factor: Positive = 1.0,
     proxy: Literal["divergence", "confidence"] = "divergence",
     probe_epochs: Count = 5,
     probe_lr: Positive = 0.02,
     keep_later: bool = False,
 ) -> Iterator[None]:
-    """Unlearn the least memorised third first and the most memorised last; yield after each epoch of each.
+    """Unlearn the least memorised third first and the most memorised last; yield after each epoch of the last.
 
     Args:
-        low, medium, high: The method for each third, with its defaults; `none` leaves a third alone.
-        part_epochs: Epochs of every method; None is the default of each.
+        epochs: Of the method of each third. Before the last third's the model is not what it is to be.
+        low, medium, high: The method for each third, with its other defaults; `none` leaves a third alone.
         lr_factor: Multiplies the default learning rate of every method.
         proxy: Of memorisation: how far answers move in fine-tuning on D_r, or how unsure the original is of the label.
         probe_epochs: Epochs of that fine-tuning.
@@ -79,10 +81,8 @@ def unlearn(
     else:
         score = unsureness(original_logits(model, split, "forget"), split.forget.labels)
     thirds = score.argsort(stable=True).tensor_split(3)
-    idle = True
-    for number, name in enumerate((low, medium, high)):
-        if name == "none" or not len(thirds[number]):
-            continue
+    plan = [n for n, name in enumerate((low, medium, high)) if name != "none" and len(thirds[n])]
+    for number in plan:
         retain = split.retain
         if keep_later and number < 2:
             retain = concat(retain, split.forget.rows(torch.cat(thirds[number + 1 :])))
@@ -93,18 +93,14 @@ def unlearn(
             memo=Memo(f"{split.memo.seed}, third {number}"),
         )
         part.memo.start(split.memo.counter)
-        knobs = knobs_for(METHODS[name], part_epochs, lr_factor)
-        for _ in METHODS[name](model, part, generator, **knobs):
-            idle = False
+        method = METHODS[(low, medium, high)[number]]
+        lr = signature(method).parameters["lr"].default * lr_factor
+        for _ in method(model, part, generator, epochs=epochs, lr=lr):
+            if number == plan[-1]:
+                yield
+    if not plan:
+        for _ in resumable(epochs, generator, model):
             yield
-    if idle:
-        yield
-
-
-def knobs_for(method: Unlearn, epochs: int | None, lr_factor: float) -> dict[str, Any]:
-    """Return the knobs of a method that are not left at their defaults."""
-    lr = signature(method).parameters["lr"].default * lr_factor
-    return {"lr": lr} if epochs is None else {"lr": lr, "epochs": epochs}
 
 
 def moved(model: nn.Module, split: Split, epochs: int, lr: float) -> Tensor:
