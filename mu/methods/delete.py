@@ -2,8 +2,8 @@
 
 Paper: Zhou et al., CVPR 2025 (arXiv:2503.23751).
 Reference: `shaaaaron/DELETE` 1dfe8cc (`method/delete.py`, `scripts.sh`).
-Differs: the code sets a sample's own logit to -1e10, the paper to minus infinity, and so does this one: the target is
-    the original's softmax over the other classes. The teacher answers once. Batch norm has a knob: the code trains
+Differs: the code sets a sample's own logit to -1e10, this one to minus infinity: the target is the original's softmax
+    over the other classes. The teacher answers once. Batch norm has a knob: the code trains
     in train mode on forgotten data alone (and has a switch, off, against it), which drags its statistics along.
     The published rate, 1e-3 for 20 epochs, is for 800 steps on CIFAR-10 (`lr`).
 Cost: epochs passes over D_f + 1 forward pass of the original.
@@ -45,7 +45,7 @@ def unlearn(
     """Distil the masked answers on the forgotten data; yield after each epoch.
 
     Args:
-        temperature: Divides the logits of original and student; the paper has none, which is 1.
+        temperature: Divides the logits of original and student; the code has none, which is 1.
         mode: Of batch norm and dropout while training.
     """
     targets = masked(original_logits(model, split, "forget"), split.forget.labels)

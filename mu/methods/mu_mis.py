@@ -1,7 +1,8 @@
 """MU-Mis: lower how strongly the forgotten class' logit follows the input, and raise that of another class. Zero-shot.
 
 Paper: Cheng et al., ICLR 2026 (arXiv:2402.15109).
-Reference: none was read; `poppopbean0903/MU-Mis` is the authors'. Loss and stopping rule are the paper's.
+Reference: no code of the authors' (`poppopbean0903/MU-Mis`) was at hand; loss and stopping rule are the paper's as
+    notes on it and another implementation of the loss describe them.
 Differs: the loss is divided by the original's mean sensitivity of the target class, so that `lr` means the same for
     any data (`relative`). Forgetting ends once the sensitivity of other classes to the last 128 samples is above
     its minimum and `recovery` times its initial value; the paper has a ratio for each experiment. Where samples of
