@@ -85,6 +85,7 @@ FORGETTING: dict[str, dict[str, Any]] = {
     "neggrad_plus": {"lr": 0.05},
     "rum": {"lr_factor": 10.0, "epochs": 10},
     "scrub": {"lr": 1e-2},
+    "sfron": {"lr": 0.1},
     "soft_relabel": {"relabel_lr": 1e-3, "relabel_epochs": 20, "lr": 1e-2},
     "tmu": {"lr": 1e-2, "epochs": 5, "threshold": 0.2, "twin_epochs": 20, "classifier_epochs": 20},
     "ugradsl": {"lr": 3e-2},

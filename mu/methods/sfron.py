@@ -6,9 +6,10 @@ Reference: `K1nght/Unified-Unlearning-w-Remain-Geometry` 1837bf6 (`Classificatio
 Differs: an epoch is a pass over D_r, where the code counts 1,500 steps (four epochs of CIFAR-10). The Hessian of the
     retained loss is never formed, in the code as here: the steps on retained data that follow each ascent stand
     for its inverse. Slow weights move by the share `slow` of a step, all of it by default as in the code, which
-    makes them the fast ones. Published are `lr` 0.01 and `retain_steps` 5, for 300 ascents; a small set has some
-    ten, after which random forgotten samples are as before, so that the defaults are ten times that rate and
-    2, for 10 epochs. Frozen weights keep their momentum and decay in an ascent, as in the code.
+    makes them the fast ones. Frozen weights keep their momentum and decay in an ascent, as in the code, which has
+    `lr` 0.01 and `retain_steps` 5 for 300 ascents; a small set has some ten. The defaults are twice that rate and 2
+    for 10 epochs: 0.1 forgets random samples of digits with batch norm, and wrecks a network without. At the
+    default the steps on retained data bring random samples back wherever the network generalises.
 Cost: 1 pass over D + epochs passes over D_r, and a batch of D_f every `retain_steps` batches.
 """
 
@@ -41,7 +42,7 @@ def unlearn(
     generator: torch.Generator,
     *,
     epochs: Count = 10,
-    lr: Positive = 0.1,
+    lr: Positive = 0.02,
     forget_weight: NonNegative = 25.0,
     adaptivity: NonNegative = 0.5,
     threshold: NonNegative = 1.0,
