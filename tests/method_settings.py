@@ -40,6 +40,11 @@ CONDITIONS: dict[str, dict[str, Any]] = {
     "activation_prune.reset_mask": {
         "prune_epochs": 1
     },  # masks are lifted in epochs that do not prune
+    "mu_mis.recovery": {"epochs": 30, "lr": 0.01},  # the sensitivity falls before it rises
+    "mu_mis.collapse": {
+        "epochs": 12,
+        "lr": 0.003,
+    },  # 128 samples are seen before anything is judged
     "pabi.undecayed": {"shrink": 0.0},
     "scrub.decay": {"epochs": 4},  # the first milestone is the end of epoch 3
     "ssd.batches": {"alpha": 1.0},  # so that weights are selected however D is cut
@@ -50,6 +55,7 @@ CONDITIONS: dict[str, dict[str, Any]] = {
 
 REQUEST_FOR: dict[str, str] = {
     "amnesiac.labels": "uneven",  # a class less leaves the others equally frequent
+    "mu_mis.collapse": "random",  # a single class is not judged by it
     "soft_relabel.exclude_own_class": "random",  # of a forgotten class no sample is retained
     "tmu.*": "uneven",
 }
@@ -75,13 +81,18 @@ FORGETTING: dict[str, dict[str, Any]] = {
     "boundary_expand": {"lr": 1e-2, "epochs": 8},
     "boundary_shrink": {"lr": 1e-2, "epochs": 8},
     "cf_k": {"lr": 0.1, "k": 4, "epochs": 5},
+    "delete": {"lr": 1e-2, "epochs": 20},
     "ga": {"lr": 1e-2, "epochs": 4},
     "jit": {"lr": 1e-2, "batch_size": 4, "stop_gradient": True},  # the released code's gradient
+    "lotus": {"lr": 3e-3, "epochs": 20, "retain_fraction": 1.0},
+    "mu_mis": {"lr": 1e-2, "epochs": 30},
     "natmu": {"lr": 3e-3, "epochs": 5},
     "natmu_nri": {"lr": 3e-3, "epochs": 10},
     "natmu_rl": {"lr": 3e-3, "epochs": 10},
     "neggrad_plus": {"lr": 0.05},
+    "rum": {"lr_factor": 10.0, "epochs": 10},
     "scrub": {"lr": 1e-2},
+    "sfron": {"lr": 0.1},
     "soft_relabel": {"relabel_lr": 1e-3, "relabel_epochs": 20, "lr": 1e-2},
     "ssd": {"alpha": 10.0},
     "tmu": {"lr": 1e-2, "epochs": 5, "threshold": 0.2, "twin_epochs": 20, "classifier_epochs": 20},

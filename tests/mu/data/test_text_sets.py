@@ -31,7 +31,7 @@ from sweeps.workers.trial import TrialContext, run_trial
 
 pytestmark = pytest.mark.filterwarnings("ignore:SSD selected no weight")
 NEED_IMAGES = {
-    "boundary_shrink", "emmn", "gkt", "jit", "natmu", "natmu_nri", "tmu", "unsir",
+    "boundary_shrink", "emmn", "gkt", "jit", "mu_mis", "natmu", "natmu_nri", "tmu", "unsir",
 }  # fmt: skip
 RECIPE = Recipe(epochs=12, optimizer="adam", lr=0.01, weight_decay=0.0, batch_size=32)
 GROUP = tiny_data.GROUPS[3]

@@ -46,12 +46,8 @@ class Effect:
 
 @cache
 def problem(network: str, request: str, seed: int) -> Problem:
-    recipe = (
-        RECIPE
-        if network == "small_cnn"
-        else Recipe(epochs=40, lr=0.05, batch_size=64, schedule="onecycle")
-    )
-    return Problem(read(DataSpec("digits", subset=600)), network, recipe, REQUESTS[request], seed)
+    data = read(DataSpec("digits", subset=600, twin=0.1))
+    return Problem(data, network, RECIPES[network], REQUESTS[request], seed)
 
 
 @cache
