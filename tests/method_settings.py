@@ -76,7 +76,7 @@ FORGETTING: dict[str, dict[str, Any]] = {
     "boundary_shrink": {"lr": 1e-2, "epochs": 8},
     "cf_k": {"lr": 0.1, "k": 4, "epochs": 5},
     "ga": {"lr": 1e-2, "epochs": 4},
-    "jit": {"lr": 1e-2, "batch_size": 4, "stop_gradient": True},  # the released code's gradient
+    "jit": {"lr_per_sigma": 2e-2, "batch_size": 4},
     "natmu": {"lr": 3e-3, "epochs": 5},
     "natmu_nri": {"lr": 3e-3, "epochs": 10},
     "natmu_rl": {"lr": 3e-3, "epochs": 10},
