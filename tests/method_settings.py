@@ -18,8 +18,8 @@ from mu.methods import Method
 REQUEST_ORDER = ("full_class", "random", "class_subset", "sub_class")
 """The first that a method supports is the request it is tested on."""
 
-CAPS = {"epochs": 2, "batch_size": 16}
-"""Largest value of a whole-number knob in a test: two epochs, and two batches of a forgotten class."""
+CAPS = {"epochs": 2, "batch_size": 16, "twin_epochs": 300}
+"""Largest value of a whole-number knob in a test: two epochs, two batches of a forgotten class, and until a twin is trained."""
 CAP = 4
 """The same for every other whole-number knob: repetitions, inner steps, noise draws."""
 
@@ -44,7 +44,7 @@ CONDITIONS: dict[str, dict[str, Any]] = {
     "scrub.decay": {"epochs": 4},  # the first milestone is the end of epoch 3
     "ssd.batches": {"alpha": 1.0},  # so that weights are selected however D is cut
     # Most of its knobs decide which samples are hard, and show where that is decided for many on both sides.
-    "tmu.*": {"threshold": 0.2, "twin_epochs": 20, "classifier_epochs": 20},
+    "tmu.*": {"threshold": 0.2, "classifier_epochs": 20},
 }
 """By knob, method.knob or method.*: other knobs to set where it can only then matter. YAML says `when:` for the same."""
 
@@ -86,6 +86,10 @@ FORGETTING: dict[str, dict[str, Any]] = {
     "ssd": {"alpha": 10.0},
     "tmu": {"lr": 1e-2, "epochs": 5, "threshold": 0.2, "twin_epochs": 20, "classifier_epochs": 20},
     "ugradsl": {"lr": 3e-2, "epochs": 4},
+
+
+    "tmu": {"lr": 1e-3, "epochs": 40, "threshold": 0.2, "classifier_epochs": 20},
+    "ugradsl": {"lr": 3e-2},
     "unsir": {"retain_per_class": 32, "noise_samples": 20, "noise_images": 16, "noise_steps": 40},
 }
 """By method: knobs with which it forgets visibly within a test's budget; all but counts within their ranges."""
