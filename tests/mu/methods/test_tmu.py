@@ -385,8 +385,9 @@ def test_ascent_stops_at_the_loss_of_a_uniform_prediction_unless_it_is_uncapped(
         for _ in tmu.unlearn(model, split, generator(0), epochs=200, **knobs):  # type: ignore[arg-type]
             pass
         losses = F.cross_entropy(model.eval()(inputs), labels, reduction="none").detach()
-        ends.append(float(losses.median()) / math.log(split.num_classes))
-    assert 0.8 < ends[0] < 2 < ends[1]
+        ends.append(float(losses.min()) / math.log(split.num_classes))
+    assert 0.8 < ends[0] < 2
+    assert not ends[1] < 2, "without a cap the loss grows, or the model diverges"
 
 
 def test_each_set_of_features_is_standardised_by_its_own_statistics() -> None:
