@@ -603,6 +603,18 @@ def test_page_shows_setting_failures_and_glossary(built):
         assert expected in text, expected
 
 
+def test_page_shows_what_methods_warned_of(lines, tmp_path):
+    line, records = lines
+    warned = [
+        dataclasses.replace(r, warnings=["forgets <little>"]) if r.method == "jit" else r
+        for r in records
+    ]
+    count = sum(r.method == "jit" and r.forget == records[-1].forget for r in records)
+    text = page.build(saved(tmp_path / "warned", line, warned)).read_text(encoding="utf-8")
+    assert "<h3>Warnings (" in text
+    assert f"jit on {records[-1].forget}: forgets &lt;little&gt; ({count} trials)" in text
+
+
 def test_page_escapes_what_the_file_says(lines, tmp_path):
     evil = '<script>alert("x")</script> & $a_1$ | %'
     text = json.dumps(lines[0]).replace("alpha", json.dumps(evil)[1:-1])

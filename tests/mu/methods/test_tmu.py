@@ -267,7 +267,7 @@ def test_a_twin_that_knows_less_than_the_original_fails_the_trial(
     model: nn.Module, split: Split
 ) -> None:
     split = with_hard_twins(split)
-    with pytest.raises(ValueError, match="after 1 epochs the twin knows .* raise `twin_epochs`"):
+    with pytest.raises(ValueError, match=r"after 1 epochs the twin knows .* raise `twin_epochs`"):
         tmu.fine_tuned_twin(model, split, generator(0), settings(twin_epochs=1))
 
 
