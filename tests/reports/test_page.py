@@ -605,14 +605,15 @@ def test_page_shows_setting_failures_and_glossary(built):
 
 def test_page_shows_what_methods_warned_of(lines, tmp_path):
     line, records = lines
+    last = records[-1]
+    count = sum((r.method, r.forget) == (last.method, last.forget) for r in records)
     warned = [
-        dataclasses.replace(r, warnings=["forgets <little>"]) if r.method == "jit" else r
+        dataclasses.replace(r, warnings=["forgets <little>"]) if r.method == last.method else r
         for r in records
     ]
-    count = sum(r.method == "jit" and r.forget == records[-1].forget for r in records)
     text = page.build(saved(tmp_path / "warned", line, warned)).read_text(encoding="utf-8")
     assert "<h3>Warnings (" in text
-    assert f"jit on {records[-1].forget}: forgets &lt;little&gt; ({count} trials)" in text
+    assert f"{last.method} on {last.forget}: forgets &lt;little&gt; ({count} trials)" in text
 
 
 def test_page_escapes_what_the_file_says(lines, tmp_path):

@@ -215,10 +215,13 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         "methods: jit: forget: unknown request 'four'; there are some, three",
     ),
     "too little of that data": (
-        {"methods": ["tmu"], "data__twin": 0.02},
+        {"methods": [{"name": "tmu", "forget": ["some"]}], "data__twin": 0.02},
         "methods: tmu: some: tmu needs at least 20 held-out `twin` samples, but there are 6",
     ),
-    "held-out data a method needs": ({"methods": ["tmu"]}, "tmu needs held-out data of its own"),
+    "held-out data a method needs": (
+        {"methods": [{"name": "tmu", "forget": ["some"]}]},
+        "tmu needs held-out data of its own",
+    ),
     "shared seed": ({"seeds": {"search": [1], "report": [1]}}, "seeds: seed 1 is in both"),
     "no report seeds": ({"seeds": {"report": []}}, "seeds: report: must not be empty, but got []"),
     "zero trials": ({"search__trials": 0}, "search: trials: must be at least 1, but got 0"),
