@@ -84,12 +84,8 @@ FORGETTING: dict[str, dict[str, Any]] = {
     "scrub": {"lr": 1e-2},
     "soft_relabel": {"relabel_lr": 1e-3, "relabel_epochs": 20, "lr": 1e-2},
     "ssd": {"alpha": 10.0},
-    "tmu": {"lr": 1e-2, "epochs": 5, "threshold": 0.2, "twin_epochs": 20, "classifier_epochs": 20},
     "ugradsl": {"lr": 3e-2, "epochs": 4},
-
-
     "tmu": {"lr": 1e-3, "epochs": 40, "threshold": 0.2, "classifier_epochs": 20},
-    "ugradsl": {"lr": 3e-2},
     "unsir": {"retain_per_class": 32, "noise_samples": 20, "noise_images": 16, "noise_steps": 40},
 }
 """By method: knobs with which it forgets visibly within a test's budget; all but counts within their ranges."""
