@@ -5,8 +5,7 @@ Reference: `jwf40/Information-Theoretic-Unlearning` c967614.
 Differs: `form` chooses between the paper and its code. `released`, the default, is what the code does and what the
     published `lr` are for: the perturbed output is a constant, the perturbed batch is clamped to the range of the
     clean one, and each step takes the sum of the gradients of all batches so far. `equation` is Eq. 1, which at
-    the published `lr` does not forget: it lowers outputs near D_f and far from it alike. The code leaves the
-    model in train mode, where batch norm drifts and dropout perturbs, too: `mode="train"`. Losses are summed over
+    the published `lr` leaves a class of CIFAR-10 as well known as it was. The code leaves the model in train mode, where batch norm drifts and dropout perturbs, too: `mode="train"`. Losses are summed over
     a batch as in the code. `sigma` is in units of the inputs' standard deviation, as there. A step grows as
     lr / sigma, so that the rate is searched as `lr_per_sigma`. The paper advises against batch norm: a warning says so.
 Cost: 1 pass over D_f, each sample forward perturbations + 1 times, and backward once (`equation`: as often).
