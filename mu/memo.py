@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
@@ -28,12 +28,14 @@ class Diagnostics:
         predicted_hard: bool [|D_f|], which forgotten samples it expects a retrained model to get wrong.
         label_weights: Weight of descent gamma1, of ascent gamma2, and smoothing rate alpha of UGradSL's
             Theorem 3.
+        warnings: What the user should know of a trial that runs all the same; see ``Split.warn``.
     """
 
     instances: Examples | None = None
     partial: Callable[[], Examples] | None = None
     predicted_hard: Tensor | None = None
     label_weights: tuple[float, float, float] | None = None
+    warnings: list[str] = field(default_factory=list)
 
 
 class Memo:

@@ -46,6 +46,7 @@ class TrialRecord:
         cause: Of a failed trial, one of ``CAUSES``: the method raised an `exception`; it needed more `memory` than
             it had; it took longer than the study's `timeout`; its worker was lost each time, `infrastructure`,
             which says nothing of the method.
+        warnings: What the method warned of: the trial ran, but its result may not be what it seems.
         metrics: View (`val`, `test`) to metric to value; empty unless finished. Gaps to retrained models are worked
             out when records are read (see ``mu.relative``); a results file has none.
         unavailable: ``view/metric`` to why it is not in `metrics`, such as too few samples for an attack.
@@ -84,6 +85,7 @@ class TrialRecord:
     alias_of: str = ""
     reason: str = ""
     cause: str = ""
+    warnings: list[str] = field(default_factory=list)
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     unavailable: dict[str, str] = field(default_factory=dict)
     confusions: dict[str, list[list[int]]] = field(default_factory=dict)

@@ -70,6 +70,14 @@ class Split:
         """Where a method shows its work; the same for every view of a split."""
         return self.memo.diagnostics
 
+    def warn(self, text: str) -> None:
+        """Tell the user, once, of something that spoils a method's result but does not prevent it.
+
+        A method's `check` warns before the study starts; what its `unlearn` warns of stands in the trial's record.
+        """
+        if text not in self.diagnostics.warnings:
+            self.diagnostics.warnings.append(text)
+
     @property
     def device(self) -> torch.device:
         """Device of the data."""

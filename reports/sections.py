@@ -130,8 +130,24 @@ def what_was_run(study: RecordedStudy) -> str:
                 ],
                 numbers=range(1, 2 + len(STATUSES)),
             ),
+            warnings(study),
         ]
     )
+
+
+def warnings(study: RecordedStudy) -> str:
+    """Return what methods warned of, by method and request, with the number of trials; empty where none did."""
+    counts = Counter(
+        (record.method, record.forget, text) for record in study.records for text in record.warnings
+    )
+    lines = [
+        f"{method} on {forget}: {text} ({counted(count, 'trial')})"
+        for (method, forget, text), count in sorted(counts.items())
+    ]
+    if not lines:
+        return ""
+    items = "".join(f"<li>{markup.escape(line)}</li>" for line in lines)
+    return f"<h3>Warnings ({len(lines)})</h3><ul>{items}</ul>"
 
 
 def unfinished(study: RecordedStudy) -> str:

@@ -5,6 +5,7 @@ They run in the driver before anything is started, so that a study that cannot w
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from mu.ranking import early_epochs
 from sweeps.errors import DataMissingError, StudyError
 from sweeps.study.methods import MethodConfig
 from sweeps.study.study import Study
+
+logger = logging.getLogger(__name__)
 
 
 def load_data(study: Study, where: str, cache: Path | None = None) -> Dataset:
@@ -80,15 +83,17 @@ def _check_batch_norm(tuned: MethodConfig, model: nn.Module, where: str) -> None
 def _check_problems(
     tuned: MethodConfig, model: nn.Module, problems: Mapping[str, Problem], where: str
 ) -> None:
-    """Ask a method whether it can work on the requests it is used on. One model serves all of them."""
+    """Ask a method whether it can work on the requests it is used on, and log its warnings. One model serves all of them."""
     if tuned.method.check_problem is None:
         return
     for name in tuned.forget:
-        problem = problems[name]
+        split = problems[name].split().only(tuned.method.data)
         try:
-            tuned.method.check_problem(model, problem.split().only(tuned.method.data))
+            tuned.method.check_problem(model, split)
         except ValueError as error:
             raise StudyError(f"{where}: {name}: {error}") from error
+        for text in split.diagnostics.warnings:
+            logger.warning("%s: %s: %s", where, name, text)
 
 
 def check_model(study: Study, data: Dataset, where: str) -> nn.Sequential:

@@ -18,8 +18,8 @@ from mu.methods import Method
 REQUEST_ORDER = ("full_class", "random", "class_subset", "sub_class")
 """The first that a method supports is the request it is tested on."""
 
-CAPS = {"epochs": 2, "batch_size": 16}
-"""Largest value of a whole-number knob in a test: two epochs, and two batches of a forgotten class."""
+CAPS = {"epochs": 2, "batch_size": 16, "twin_epochs": 300}
+"""Largest value of a whole-number knob in a test: two epochs, two batches of a forgotten class, and until a twin is trained."""
 CAP = 4
 """The same for every other whole-number knob: repetitions, inner steps, noise draws."""
 
@@ -49,7 +49,7 @@ CONDITIONS: dict[str, dict[str, Any]] = {
     "scrub.decay": {"epochs": 4},  # the first milestone is the end of epoch 3
     "ssd.batches": {"alpha": 1.0},  # so that weights are selected however D is cut
     # Most of its knobs decide which samples are hard, and show where that is decided for many on both sides.
-    "tmu.*": {"threshold": 0.2, "twin_epochs": 20, "classifier_epochs": 20},
+    "tmu.*": {"threshold": 0.2, "classifier_epochs": 20},
 }
 """By knob, method.knob or method.*: other knobs to set where it can only then matter. YAML says `when:` for the same."""
 
@@ -83,7 +83,7 @@ FORGETTING: dict[str, dict[str, Any]] = {
     "cf_k": {"lr": 0.1, "k": 4, "epochs": 5},
     "delete": {"lr": 1e-2, "epochs": 20},
     "ga": {"lr": 1e-2, "epochs": 4},
-    "jit": {"lr": 1e-2, "batch_size": 4, "stop_gradient": True},  # the released code's gradient
+    "jit": {"lr_per_sigma": 2e-2, "batch_size": 4},
     "lotus": {"lr": 3e-3, "epochs": 20, "retain_fraction": 1.0},
     "mu_mis": {"lr": 1e-2, "epochs": 30},
     "natmu": {"lr": 3e-3, "epochs": 5},
@@ -95,8 +95,8 @@ FORGETTING: dict[str, dict[str, Any]] = {
     "sfron": {"lr": 0.1},
     "soft_relabel": {"relabel_lr": 1e-3, "relabel_epochs": 20, "lr": 1e-2},
     "ssd": {"alpha": 10.0},
-    "tmu": {"lr": 1e-2, "epochs": 5, "threshold": 0.2, "twin_epochs": 20, "classifier_epochs": 20},
     "ugradsl": {"lr": 3e-2, "epochs": 4},
+    "tmu": {"lr": 1e-3, "epochs": 40, "threshold": 0.2, "classifier_epochs": 20},
     "unsir": {"retain_per_class": 32, "noise_samples": 20, "noise_images": 16, "noise_steps": 40},
 }
 """By method: knobs with which it forgets visibly within a test's budget; all but counts within their ranges."""

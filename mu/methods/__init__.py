@@ -25,6 +25,9 @@ A method is a module with
     Raises ValueError with the reason when it cannot work on a problem. Called with an untrained model, which it
     leaves as it is, for every request of a study before anything starts.
 
+What works, but not as its user may think, it tells with `split.warn(text)`: in `check` before the start, in `unlearn` in
+the record of the trial.
+
 Its docstring opens with a one-line summary and says `Paper:`, `Reference:` and `Differs:`. At each yield the
 caller may evaluate, report or stop; only the time between yields is billed. No callback, logger or Ray.
 

@@ -133,4 +133,13 @@ def _knobs(
     shipped, source = space.shipped(method, folders)
     ranges = {r.knob: r for r in space.parse(shipped, method, source)}
     ranges |= {r.knob: r for r in space.resolve(own, method, f"{where}: space")}
-    return fixed, tuple(r for name, r in ranges.items() if name not in fix)
+    searched = {name: r for name, r in ranges.items() if name not in fix}
+    return fixed, tuple(r for r in searched.values() if _can_apply(r, searched, fixed))
+
+
+def _can_apply(range_: Range, searched: Mapping[str, Range], fixed: Mapping[str, Any]) -> bool:
+    """Return whether the knobs that a range depends on have the values that it needs, or may have them."""
+    return all(
+        value in searched[name] if name in searched else fixed[name] == value
+        for name, value in range_.when
+    )

@@ -135,14 +135,21 @@ def resolve(sections: Mapping[str, RangeSection], method: Method, where: str) ->
         if name not in method.knobs:
             known = ", ".join(sorted(method.knobs))
             raise StudyError(f"{where}: unknown knob `{name}`; {method.name} has {known}")
-        for other in section.when or {}:
-            if other not in method.knobs or other not in [r.knob for r in ranges]:
+        for other, value in (section.when or {}).items():
+            searched = other in [r.knob for r in ranges]
+            usual = other not in sections and _has_default(method, other, value)
+            if not searched and not usual:
                 raise StudyError(
-                    f"{where}: {name}: `when` names `{other}`, which is no knob searched before it"
+                    f"{where}: {name}: `when` names `{other}`, which is no knob searched before it, "
+                    "nor one with this default"
                 )
         with errors_at(f"{where}: {name}"):
             ranges.append(_range(method.knobs, method.knobs[name], section))
     return tuple(ranges)
+
+
+def _has_default(method: Method, knob: str, value: Any) -> bool:
+    return knob in method.knobs and bool(method.knobs[knob].default == value)
 
 
 def _range(knobs: Mapping[str, Knob], knob: Knob, section: RangeSection) -> Range:

@@ -28,6 +28,7 @@ class TrialResult:
     status: str = "finished"
     reason: str = ""
     cause: str = ""
+    warnings: list[str] = field(default_factory=list)
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     unavailable: dict[str, str] = field(default_factory=dict)
     curve: list[CurvePoint] = field(default_factory=list)

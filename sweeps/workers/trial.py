@@ -97,6 +97,7 @@ def trial_steps(
     model = place(problem.load(weights), context.device)
     counter = count_samples(model)
     split.memo.start(counter)
+    result.warnings = split.diagnostics.warnings
     evaluator = CurveEvaluator(problem, split, context.reference, context.device, context.objective)
     if not result.curve:
         result.curve.append(evaluator.start())

@@ -603,6 +603,19 @@ def test_page_shows_setting_failures_and_glossary(built):
         assert expected in text, expected
 
 
+def test_page_shows_what_methods_warned_of(lines, tmp_path):
+    line, records = lines
+    last = records[-1]
+    count = sum((r.method, r.forget) == (last.method, last.forget) for r in records)
+    warned = [
+        dataclasses.replace(r, warnings=["forgets <little>"]) if r.method == last.method else r
+        for r in records
+    ]
+    text = page.build(saved(tmp_path / "warned", line, warned)).read_text(encoding="utf-8")
+    assert "<h3>Warnings (" in text
+    assert f"{last.method} on {last.forget}: forgets &lt;little&gt; ({count} trials)" in text
+
+
 def test_page_escapes_what_the_file_says(lines, tmp_path):
     evil = '<script>alert("x")</script> & $a_1$ | %'
     text = json.dumps(lines[0]).replace("alpha", json.dumps(evil)[1:-1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch.nn import functional as F
 
 from mu.data import Examples
 from mu.evaluate import predict
+from mu.forget import KINDS
 from mu.methods import load, tmu
 from mu.methods.boundary_shrink import sign_attack
 from mu.problem import Problem, Weights
@@ -24,7 +26,7 @@ from mu.split import Split
 TIGHT = {"rtol": 1e-9, "atol": 1e-10}
 FEATURES = golden("b_tmu_features")
 LOSS = golden("b_tmu_loss")
-FAST = {"classifier_epochs": 2, "twin_epochs": 2, "twin_batch_size": 32, "attack_steps": 2}
+FAST = {"classifier_epochs": 2, "twin_batch_size": 32, "attack_steps": 2, "twin_epochs": 300}
 
 
 def feature_arrays(*names: str) -> list[Tensor]:
@@ -161,7 +163,14 @@ def test_a_step_raises_the_loss_of_hard_samples_above_that_of_easy_ones(
     (-before).backward()
     buffers = {name: value.clone() for name, value in model.named_buffers()}
     for _ in tmu.unlearn(
-        model, split, generator(0), epochs=1, lr=1e-3, noise_level=noise_level, momentum=0.0
+        model,
+        split,
+        generator(0),
+        epochs=1,
+        lr=1e-3,
+        noise_level=noise_level,
+        momentum=0.0,
+        retain_weight=0.0,
     ):
         pass
     for ours, theirs in zip(model.parameters(), expected.parameters()):
@@ -225,7 +234,7 @@ def test_classifier_learns_from_the_twin_problem(
     monkeypatch.setattr(tmu, "nearest_distances", watch)
     monkeypatch.setattr(tmu, "classify", classify)
     logits = predict(model, split.twin)
-    tmu.predict_hardness(model, split, generator(0), settings(twin_epochs=30))
+    tmu.predict_hardness(model, split, generator(0), settings())
     (features, hard, others) = taught[0]
     wrong = logits.argmax(1) != split.twin.labels.numpy()
     assert 0 < wrong.sum() < len(wrong), "the toy original should fail on some of the twin set"
@@ -249,9 +258,27 @@ def test_twin_knows_the_twin_set_and_the_original_is_left_alone(
     before = {name: value.clone() for name, value in model.state_dict().items()}
     twin = tmu.fine_tuned_twin(model, split, generator(0), settings(twin_epochs=1000, twin_lr=0.03))
     assert tmu.accuracy(model, split.twin) < tmu.accuracy(twin, split.twin)
-    assert tmu.accuracy(twin, split.twin) >= tmu.accuracy(model, split.retain)
+    assert tmu.accuracy(twin, split.twin) >= tmu.accuracy(model, split.forget)
     tmu.barely_trained(model, split, generator(0), settings())
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_twin_that_knows_less_than_the_original_fails_the_trial(
+    model: nn.Module, split: Split
+) -> None:
+    split = with_hard_twins(split)
+    with pytest.raises(ValueError, match=r"after 1 epochs the twin knows .* raise `twin_epochs`"):
+        tmu.fine_tuned_twin(model, split, generator(0), settings(twin_epochs=1))
+
+
+def with_half_known(split: Split) -> Split:
+    """Return the split with other labels for a third of D_tw and D_f, so that a twin knows as much of it after some epochs."""
+    parts = dict(split.parts)
+    for name in ("twin", "forget"):
+        labels = parts[name].labels.clone()
+        labels[::3] = (labels[::3] + 1) % split.num_classes
+        parts[name] = Examples(parts[name].inputs, labels)
+    return replace(split, parts=parts)
 
 
 @pytest.mark.parametrize(
@@ -265,7 +292,6 @@ def test_twin_knows_the_twin_set_and_the_original_is_left_alone(
         {"attack_step": 3 / 255},
         {"attack_steps": 1},
         {"attack_feature": "swapped"},
-        {"twin_epochs": 1},
         {"twin_lr": 0.02},
         {"curriculum_epochs": 1},
         {"curriculum_lr": 0.02},
@@ -282,7 +308,7 @@ def test_every_setting_of_the_hardness_changes_it(
     model: nn.Module, split: Split, change: dict[str, Any]
 ) -> None:
     usual = settings()
-    split = with_hard_twins(split)
+    split = with_half_known(split)
     hardness = [
         tmu.predict_hardness(model, split, generator(0), each)
         for each in (usual, usual, replace(usual, **change))
@@ -329,3 +355,49 @@ def test_says_what_it_needs_before_it_starts(
 
 def test_declares_the_twin_set() -> None:
     assert "twin" in load("tmu").data
+
+
+def test_refuses_whole_classes() -> None:
+    requests = set(load("tmu").requests)
+    assert requests == set(KINDS) - {"full_class", "sub_class"}
+
+
+@pytest.mark.parametrize("count", [0, 4, 5])
+def test_fewer_than_five_hard_samples_are_warned_of(
+    model: nn.Module, split: Split, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    hardness_of(split, (torch.arange(len(split.forget)) < count).float(), monkeypatch)
+    for _ in tmu.unlearn(model, split, generator(0), epochs=1):
+        pass
+    said = f"takes {count} of {len(split.forget)} forgotten samples for hard"
+    assert [said in text for text in split.diagnostics.warnings] == [True] * (count < 5)
+
+
+def test_ascent_stops_at_the_loss_of_a_uniform_prediction_unless_it_is_uncapped(
+    problem: Problem, original: Weights, split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hardness_of(split, torch.ones(len(split.forget)), monkeypatch)
+    inputs, labels = split.forget.batch(slice(None))
+    ends = []
+    for cap in (1.0, None):
+        model = problem.load(original)
+        knobs = {"lr": 1e-3, "momentum": 0.0, "retain_weight": 0.0, "hard_loss_cap": cap}
+        for _ in tmu.unlearn(model, split, generator(0), epochs=200, **knobs):  # type: ignore[arg-type]
+            pass
+        losses = F.cross_entropy(model.eval()(inputs), labels, reduction="none").detach()
+        ends.append(float(losses.min()) / math.log(split.num_classes))
+    assert 0.8 < ends[0] < 2
+    assert not ends[1] < 2, "without a cap the loss grows, or the model diverges"
+
+
+def test_each_set_of_features_is_standardised_by_its_own_statistics() -> None:
+    """Features of another scale and origin, as a model that memorises more has, change nothing."""
+    draws = generator(1)
+    features = torch.randn(40, 3, generator=draws)
+    others = torch.randn(30, 3, generator=draws)
+    hard = features[:, 0] > 0
+    one, other = (
+        tmu.classify(features, hard, given, generator(0), settings(classifier_epochs=20))
+        for given in (others, 5 * others + 7)
+    )
+    torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)

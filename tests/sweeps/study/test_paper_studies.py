@@ -17,7 +17,11 @@ from sweeps.plan import Plan
 from sweeps.study import space, study, yaml_file
 
 NAMES = [name for name in yaml_file.shipped_studies() if name.startswith("papers/")]
-FIGURES = ("papers/jit_fig7_fig8_cifar100_vgg11",)
+FIGURES = (
+    "papers/jit_fig4_cifar10",
+    "papers/jit_fig7_fig8_cifar100_vgg11",
+    "papers/tmu_fig3_cifar10",
+)
 """What is printed as a figure only, so that there is nothing to set beside ours."""
 CUT = ("papers/ugradsl_table3_celeba", "papers/ugradsl_table3_cifar20")
 """Tables that end before all their methods."""

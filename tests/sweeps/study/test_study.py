@@ -15,6 +15,7 @@ from torch import nn
 from toy import toy_problem
 
 from mu import methods
+from mu.methods.jit import BATCH_NORM
 from mu.models.architectures import MODELS, Shape
 from mu.problem import weights_of
 from sweeps import estimate, preflight
@@ -214,10 +215,13 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         "methods: jit: forget: unknown request 'four'; there are some, three",
     ),
     "too little of that data": (
-        {"methods": ["tmu"], "data__twin": 0.02},
+        {"methods": [{"name": "tmu", "forget": ["some"]}], "data__twin": 0.02},
         "methods: tmu: some: tmu needs at least 20 held-out `twin` samples, but there are 6",
     ),
-    "held-out data a method needs": ({"methods": ["tmu"]}, "tmu needs held-out data of its own"),
+    "held-out data a method needs": (
+        {"methods": [{"name": "tmu", "forget": ["some"]}]},
+        "tmu needs held-out data of its own",
+    ),
     "shared seed": ({"seeds": {"search": [1], "report": [1]}}, "seeds: seed 1 is in both"),
     "no report seeds": ({"seeds": {"report": []}}, "seeds: report: must not be empty, but got []"),
     "zero trials": ({"search__trials": 0}, "search: trials: must be at least 1, but got 0"),
@@ -751,6 +755,15 @@ def test_a_model_with_batch_norm_is_refused_where_a_method_cannot_work_with_it(
     assert preflight.load_data(wanted, "x")
 
 
+def test_what_a_method_warns_of_is_said_before_the_start(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    wanted = study.parse(studies.tiny(methods=["jit", "finetune"]), "study.yaml")
+    preflight.load_data(wanted, "study.yaml")
+    said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert said == [f"study.yaml: methods: jit: {name}: {BATCH_NORM}" for name in wanted.forget]
+
+
 def test_a_range_matters_only_under_its_condition() -> None:
     method = methods.load("ugradsl_plus")
     ranges = space.parse(
@@ -767,6 +780,21 @@ def test_a_range_matters_only_under_its_condition() -> None:
         StudyError, match="`when` names `adaptive`, which is no knob searched before"
     ):
         space.parse({"beta": {"low": 0.1, "high": 0.6, "when": {"adaptive": True}}}, method, "here")
+
+
+def test_a_range_that_needs_a_default_goes_where_the_study_gives_another_value() -> None:
+    rate = {"lr_per_sigma": {"low": 1e-4, "high": 1.0, "when": {"lr": None}}}
+    assert len(space.parse(rate, methods.load("jit"), "here")) == 1
+    for given, expected in (
+        ({}, ["lr_per_sigma", "sigma"]),
+        ({"fix": {"lr": 3e-4}}, ["sigma"]),
+        ({"fix": {"lr": None}}, ["lr_per_sigma", "sigma"]),
+        ({"space": {"lr": {"low": 1e-4, "high": 1e-3}}}, ["sigma", "lr"]),
+    ):
+        methods_of = study.parse(
+            studies.tiny(methods=[{"name": "jit", **given}]), "study.yaml"
+        ).methods
+        assert [range_.knob for range_ in methods_of[0].ranges] == expected, given
 
 
 def test_dry_run_prints_the_plan_and_writes_nothing(

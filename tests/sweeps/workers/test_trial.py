@@ -325,6 +325,23 @@ def test_work_kept_from_an_earlier_trial_is_billed_again(run: Any, problem: Prob
     assert second.time_unlearn >= 0.1
 
 
+def test_what_a_method_warns_of_stands_in_the_result_of_its_trial_alone(
+    run: Any, problem: Problem
+) -> None:
+    def unlearn(model: Any, split: Split, generator: Any) -> Iterator[None]:
+        for _ in range(2):
+            split.warn("nothing to do")
+        yield
+
+    def quiet(model: Any, split: Split, generator: Any) -> Iterator[None]:
+        yield
+
+    split = problem.split()
+    first, second = (run(method(each), split=split)[1] for each in (unlearn, quiet))
+    assert (first.status, first.warnings) == ("finished", ["nothing to do"])
+    assert second.warnings == []
+
+
 def test_a_method_sees_only_what_it_declares(run: Any) -> None:
     seen = []
 
