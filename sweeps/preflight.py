@@ -6,6 +6,7 @@ They run in the driver before anything is started, so that a study that cannot w
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -86,6 +87,7 @@ def _check_problems(
     """Ask a method whether it can work on the requests it is used on, and log its warnings. One model serves all of them."""
     if tuned.method.check_problem is None:
         return
+    warnings: dict[str, list[str]] = defaultdict(list)
     for name in tuned.forget:
         split = problems[name].split().only(tuned.method.data)
         try:
@@ -93,7 +95,9 @@ def _check_problems(
         except ValueError as error:
             raise StudyError(f"{where}: {name}: {error}") from error
         for text in split.diagnostics.warnings:
-            logger.warning("%s: %s: %s", where, name, text)
+            warnings[text].append(name)
+    for text, names in warnings.items():
+        logger.warning("%s: %s: %s", where, ", ".join(names), text)
 
 
 def check_model(study: Study, data: Dataset, where: str) -> nn.Sequential:

@@ -24,9 +24,8 @@ CAP = 4
 """The same for every other whole-number knob: repetitions, inner steps, noise draws."""
 
 SCALED: dict[str, dict[str, Any]] = {
-    "ssd": {
-        "alpha": 25.0
-    },  # what 200 is for batches of 128: ratios of importances grow with the batch
+    # 200 is for batches of 128: ratios of importances grow with the batch.
+    "ssd": {"alpha": 10.0},
 }
 """By method: defaults that go with a larger batch than ``CAPS`` allows, at the batch of a test."""
 

@@ -24,6 +24,12 @@ from mu.record import TrialRecord
 ROOT = Path(__file__).parent.parent
 LIMIT_SECONDS = 1200.0
 """When a process that a test starts counts as hung: a study of 20 s takes minutes on a machine that is busy."""
+JIT: dict[str, Any] = {
+    "name": "jit",
+    "fix": {"form": "equation"},
+    "space": {"lr_per_sigma": {"low": 1e-6, "high": 1e-2, "log": True}},
+}
+"""A method of one step with a rate and one more knob, which no draw makes collapse."""
 TINY: dict[str, Any] = {
     "study": "tiny",
     "data": {"name": "digits", "subset": 300},
@@ -33,7 +39,7 @@ TINY: dict[str, Any] = {
         "some": {"kind": "random", "fraction": 0.1},
         "three": {"kind": "full_class", "class": 3},
     },
-    "methods": [{"name": "finetune", "fix": {"epochs": 2}}, "jit"],
+    "methods": [{"name": "finetune", "fix": {"epochs": 2}}, JIT],
     "seeds": {"search": [0], "report": [1, 2]},
     "search": {"trials": 3, "sampler": "random", "objective": "avg_gap_natmu", "finalists": 1},
     "experiments": {

@@ -142,7 +142,7 @@ def test_a_line_on_methods_that_are_never_stopped_has_their_names_in_the_study()
 
 def test_an_alias_may_be_that_of_no_method_of_ones_own(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(Path(methods.ga.__file__).read_text(), encoding="utf-8")
-    raw = small({"name": "jit", "as": "mine"})
+    raw = small({**studies.JIT, "as": "mine"})
     assert study.parse(raw, "study.yaml").methods
     with pytest.raises(Exception, match="'mine' is that of a method"):
         study.parse(raw, "study.yaml", [tmp_path])

@@ -45,7 +45,7 @@ def decided(folder: Path, sleep: float, concurrent: int) -> tuple[list[Any], str
     (folder / "own/sleepy.py").write_text(OWN.replace("SLEEP *", f"{sleep} *"))
     space = {"lr": {"low": 1e-3, "high": 2e-1, "log": True}}
     wanted = studies.tiny(
-        methods=[{"name": "sleepy", "fix": {"epochs": 4}, "space": space}, "jit"],
+        methods=[{"name": "sleepy", "fix": {"epochs": 4}, "space": space}, studies.JIT],
         forget={"some": studies.TINY["forget"]["some"]},
         experiments={},
         seeds={"search": [0], "report": [1]},

@@ -26,7 +26,7 @@ def test_a_method_that_always_fails_ends_alone_and_everything_says_so(tmp_path: 
     (tmp_path / "bad.py").write_text(BAD)
     search = {"lr": {"low": 0.01, "high": 1.0}}
     study = studies.tiny(
-        methods=[{"name": "bad", "space": search}, "jit"],
+        methods=[{"name": "bad", "space": search}, studies.JIT],
         forget={"three": {"kind": "full_class", "class": 3}},
         search__trials=8, experiments={"defaults": True},
     )  # fmt: skip

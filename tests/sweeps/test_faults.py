@@ -92,7 +92,7 @@ def write_troubles(folder: Path, names: tuple[str, ...], deaths: Path) -> None:
         (own / f"{name}.py").write_text(text)
     study = studies.tiny(
         forget={"some": studies.TINY["forget"]["some"]},
-        methods=[*names, "jit"],
+        methods=[*names, studies.JIT],
         seeds={"search": [0], "report": [1]},
         search__trials=1,
         experiments={"defaults": False},
@@ -192,7 +192,7 @@ def test_a_trial_that_takes_a_nodes_memory_is_ended_by_ray_and_recorded(
     (tmp_path / "own").mkdir()
     (tmp_path / "own/greedy.py").write_text(GREEDY.format(steps=2 * ROOM // 2**26))
     study = studies.tiny(
-        methods=["greedy", "jit"],
+        methods=["greedy", studies.JIT],
         forget={"some": studies.TINY["forget"]["some"]},
         experiments={"defaults": False},
     )
@@ -359,7 +359,7 @@ def test_a_full_disk_ends_the_run_and_the_next_goes_on(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """First there is no space for the records, and then none for Optuna's journal."""
-    studies.write(tmp_path, studies.tiny(methods=["jit"], experiments={"defaults": False}))
+    studies.write(tmp_path, studies.tiny(methods=[studies.JIT], experiments={"defaults": False}))
     shutil.copytree(finished / "storage", tmp_path / "storage")
     folder = tmp_path / "results/tiny"
     sync, append = os.fsync, _Journal.append_logs

@@ -22,7 +22,7 @@ from sweeps.tracking import status
 
 
 def test_a_plan_counts_the_finalists_of_cells_that_have_a_choice() -> None:
-    nothing = {"name": "jit", "fix": {"lr": 0.01, "sigma": 0.5}}
+    nothing = {"name": "jit", "fix": {"form": "equation", "lr": 0.01, "sigma": 0.5}}
     wanted = study.parse(
         studies.tiny(search__finalists=2, methods=["finetune", nothing]), "study.yaml"
     )
@@ -39,7 +39,7 @@ def test_a_plan_counts_the_finalists_of_cells_that_have_a_choice() -> None:
 
 
 def test_status_shows_the_value_of_the_finalist_that_was_chosen(tmp_path: Path) -> None:
-    wanted = study.parse(studies.tiny(search__finalists=2, methods=["jit"]), "study.yaml")
+    wanted = study.parse(studies.tiny(search__finalists=2, methods=[studies.JIT]), "study.yaml")
     line = study_line(Plan(wanted, preflight.load_data(wanted, "study.yaml")))
 
     def ended(number: int, gap: float, seed: int, phase: str) -> TrialRecord:
@@ -69,7 +69,7 @@ def test_finalists_run_before_knobs_are_chosen_and_another_study_starts_from_the
 ) -> None:
     changes = {
         "forget": {"some": studies.TINY["forget"]["some"]},
-        "methods": ["jit"],
+        "methods": [studies.JIT],
         "experiments": {"defaults": False},
         "metrics": {"costly": []},
     }

@@ -40,7 +40,7 @@ def small(**changes: Any) -> dict[str, Any]:
     raw = studies.tiny(
         model="toy_cnn",
         forget={"some": {"kind": "random", "fraction": 0.1}},
-        methods=["jit", {"name": "finetune", "fix": {"epochs": 1}}],
+        methods=[studies.JIT, {"name": "finetune", "fix": {"epochs": 1}}],
         experiments={"defaults": False},
         metrics={"costly": []},
         search__trials=2,
@@ -74,23 +74,25 @@ def cells(ran: Ran, phase: str) -> set[tuple[str, str]]:
 
 def test_two_folders_on_one_optuna_database_inherit_nothing(tmp_path: Path, storage: Path) -> None:
     optuna = str(tmp_path / "optuna.journal")
-    space = {"lr": {"low": 1e-6, "high": 2e-6}}
-    one = run(small(methods=["jit"]), tmp_path / "one", storage, optuna=optuna)
-    narrow = small(methods=[{"name": "jit", "space": space}])
+    space = {"lr_per_sigma": {"low": 1e-6, "high": 2e-6}}
+    one = run(small(methods=[studies.JIT]), tmp_path / "one", storage, optuna=optuna)
+    narrow = small(methods=[{**studies.JIT, "space": space}])
     two = run(narrow, tmp_path / "two", storage, optuna=optuna)
-    same = run(small(methods=["jit"]), tmp_path / "three", storage, optuna=optuna)
+    same = run(small(methods=[studies.JIT]), tmp_path / "three", storage, optuna=optuna)
     for ran in (one, two, same):
         assert [job.number for job in ran.of("search")] == [0, 1]
-    assert all(1e-6 <= job.knobs["lr"] <= 2e-6 for job in two.of("search"))
+    assert all(1e-6 <= job.knobs["lr_per_sigma"] <= 2e-6 for job in two.of("search"))
     assert same.csv == one.csv
-    assert run(small(methods=["jit"]), tmp_path / "one", storage, optuna=optuna).finished_before
+    assert run(
+        small(methods=[studies.JIT]), tmp_path / "one", storage, optuna=optuna
+    ).finished_before
 
 
 def test_a_method_that_comes_back_with_another_space_mixes_nothing(
     tmp_path: Path, storage: Path
 ) -> None:
     both, narrow = small(), small()
-    narrow["methods"][0] = {"name": "jit", "space": {"lr": {"low": 1e-6, "high": 2e-6}}}
+    narrow["methods"][0] = {**studies.JIT, "space": {"lr_per_sigma": {"low": 1e-6, "high": 2e-6}}}
     run(both, tmp_path, storage)
     without = run(small(methods=both["methods"][1:]), tmp_path, storage)
     assert without.finished_before
@@ -107,7 +109,7 @@ def test_a_method_that_comes_back_with_another_space_mixes_nothing(
 
 def test_an_edited_method_runs_anew_and_says_so(tmp_path: Path, storage: Path) -> None:
     methods = write_method(tmp_path / "methods")
-    raw = small(methods=["own", "jit"])
+    raw = small(methods=["own", studies.JIT])
     first = run(raw, tmp_path, storage, methods=methods)
     path = tmp_path / "tiny" / "trials.jsonl"
     before = path.read_bytes()
@@ -127,7 +129,7 @@ def test_trials_of_earlier_code_are_kept_where_this_is_accepted(
     tmp_path: Path, storage: Path
 ) -> None:
     methods = write_method(tmp_path / "methods")
-    raw = small(methods=["own", "jit"])
+    raw = small(methods=["own", studies.JIT])
     first = run(raw, tmp_path, storage, methods=methods)
     write_method(methods, factor="0.5")
     kept = run(raw, tmp_path, storage, methods=methods, accept=True)
@@ -153,7 +155,7 @@ GROWTH: dict[str, dict[str, Any]] = {
     "audits": {"audit": {"models": 2}},
     "metrics": {"metrics": {"costly": ["confirm"], "attacks": ["svc"]}},
     "trials": {"search__trials": 4},
-    "methods": {"methods": ["ssd", "jit", {"name": "finetune", "fix": {"epochs": 1}}]},
+    "methods": {"methods": ["ssd", studies.JIT, {"name": "finetune", "fix": {"epochs": 1}}]},
     "requests": {
         "forget": {
             "three": {"kind": "full_class", "class": 3},

@@ -23,14 +23,17 @@ from sweeps.study_line import study_line
 from sweeps.tracking import status
 
 
+RATE = {"finetune": "lr", "jit": "lr_per_sigma"}
+
+
 def halved(
     asked: Experiments, defaults: Mapping[Cell, Knobs], chosen: Mapping[Cell, Knobs]
 ) -> list[Run]:
     """Every chosen method again with half its learning rate."""
     return [
-        Run(*cell, {**knobs, "lr": float(knobs["lr"]) / 2})
+        Run(*cell, {**knobs, RATE[cell[1]]: float(knobs[RATE[cell[1]]]) / 2})
         for cell, knobs in chosen.items()
-        if "lr" in knobs
+        if RATE[cell[1]] in knobs
     ]
 
 
@@ -63,7 +66,8 @@ def test_the_plan_has_the_jobs_of_a_made_up_phase(made_up: Phase, plan: Plan) ->
     jobs = [job for job in plan.final_jobs(best) if job.phase == "halved"]
     assert len(jobs) == cells * seeds == len({job.key for job in jobs})
     for job in jobs:
-        assert job.knobs["lr"] == best[job.forget, job.method]["lr"] / 2
+        rate = RATE[job.method]
+        assert job.knobs[rate] == best[job.forget, job.method][rate] / 2
         assert job.views == ("val", "test") and not job.attacks and not job.keep
 
 

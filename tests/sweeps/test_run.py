@@ -150,7 +150,7 @@ def test_status_and_report_work_from_the_records_alone(finished: Path, tmp_path:
 def test_references_are_shared_by_studies(finished: Path) -> None:
     """A second study over the same problems trains nothing, and audits the models it has."""
     other = studies.tiny(
-        study="other", methods=["jit"], experiments={"defaults": False}, search__trials=1
+        study="other", methods=[studies.JIT], experiments={"defaults": False}, search__trials=1
     )
     other["audit"] = {"models": 2}
     (finished / "other.yaml").write_text(json.dumps(other))

@@ -32,7 +32,8 @@ class Driver:
         return Cells(self.plan, str(self.path), self.records)
 
     def record(self, job: Job, status: str = "finished", value: float | None = None) -> TrialRecord:
-        gap = abs(math.log10(job.knobs["lr"]) + 2) if value is None else value
+        rate = job.knobs["lr"] or job.knobs["lr_per_sigma"]
+        gap = abs(math.log10(rate) + 2) if value is None else value
         scores = {"val": {"avg_gap_natmu": gap}} if status == "finished" else {}
         return TrialRecord(
             job.key, "tiny", "search", job.forget, job.method, job.seed, status,
@@ -102,7 +103,7 @@ def test_what_has_nothing_to_search_gets_one_trial_for_each_seed(
 
 
 def test_a_search_is_as_far_as_the_cells_that_have_not_had_all(tmp_path: Path) -> None:
-    cells = make(tmp_path, methods=[NOTHING, "jit"]).open()
+    cells = make(tmp_path, methods=[NOTHING, studies.JIT]).open()
     for asked in (0, 0, 0, 0, 1, 1, 2, 2, 3):
         assert cells.asked == asked
         cells.next()
@@ -116,7 +117,10 @@ def test_the_authors_knobs_are_tried_first(driver: Driver) -> None:
 
 def grid_of(*points: float) -> dict[str, Any]:
     """Changes to the tiny study: every pair of these learning rates and two widths of the noise."""
-    space = {"lr": {"choices": list(points)}, "sigma": {"low": 0.5, "high": 1.0, "step": 0.5}}
+    space = {
+        "lr_per_sigma": {"choices": list(points)},
+        "sigma": {"low": 0.5, "high": 1.0, "step": 0.5},
+    }
     search = {"sampler": "grid", "objective": "avg_gap_natmu"}
     return {"methods": [{"name": "jit", "space": space}], "search": search}
 
@@ -126,7 +130,7 @@ def test_a_grid_tries_every_combination_once(tmp_path: Path) -> None:
     cells = driver.open()
     assert cells.remaining() == 12
     jobs = [job for job in driver.drain(cells) if job.forget == "some"]
-    tried = [(job.knobs["lr"], job.knobs["sigma"]) for job in jobs]
+    tried = [(job.knobs["lr_per_sigma"], job.knobs["sigma"]) for job in jobs]
     assert tried == [(lr, s) for lr in (1e-4, 1e-3, 1e-2) for s in (0.5, 1.0)]
 
 
@@ -139,7 +143,7 @@ def test_a_grid_goes_on_where_it_was(tmp_path: Path) -> None:
         driver.finish(cells, job)
     cells.next()  # asked, and lost
     driver.drain(driver.open())
-    tried = {(r.forget, r.knobs["lr"], r.knobs["sigma"]) for r in driver.records}
+    tried = {(r.forget, r.knobs["lr_per_sigma"], r.knobs["sigma"]) for r in driver.records}
     assert len(tried) == len(driver.records) == 8
 
 
@@ -303,7 +307,7 @@ def test_defaults_and_a_grid_that_no_record_has_come_back_without_their_journal(
 
 
 def test_asha_stops_the_one_that_is_behind(tmp_path: Path) -> None:
-    methods = [{"name": "finetune", "fix": {"epochs": 2}}, "jit"]
+    methods = [{"name": "finetune", "fix": {"epochs": 2}}, studies.JIT]
     driver = make(tmp_path, methods=methods, search__early_stop="asha", search__trials=8)
     cells = driver.open()
     jobs = [cells.next() for _ in range(32)]

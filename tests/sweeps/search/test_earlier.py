@@ -142,7 +142,7 @@ def test_an_earlier_study_that_does_not_fit_is_refused(tmp_path: Path, earlier: 
     fixed = wanted([start])
     fixed["methods"] = [{"name": "finetune", "fix": {**FIX, "epochs": 3}, "space": LR}]
     assert refused(fixed) == f"{where}{start}: finetune on some: epochs is 2; here it is 3"
-    other = wanted([start]) | {"methods": ["jit"]}
+    other = wanted([start]) | {"methods": [studies.JIT]}
     assert "has no chosen knobs of any method of this study (jit)" in refused(other)
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "trials.jsonl").write_text("{}\n")

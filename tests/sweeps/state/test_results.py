@@ -150,7 +150,7 @@ def test_results_of_version_0_1_are_refused_by_name_and_left_as_they_are(
     old = tmp_path / "results" / "tiny" / "trials.jsonl"
     old.parent.mkdir(parents=True)
     old.write_text('{"kind":"study","schema":1,"study":"tiny"}\n')
-    argument = str(studies.write(tmp_path, studies.tiny()).name)
+    argument = str(studies.write(tmp_path, studies.tiny(methods=["finetune"])).name)
     ended = studies.here(tmp_path, command, argument if command == "run" else "results/tiny")
     assert ended.returncode == 2
     assert "trials.jsonl:1: was written by musweep 0.1" in ended.stderr

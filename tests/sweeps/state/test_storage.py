@@ -158,12 +158,15 @@ def test_two_folders_of_one_name_live_side_by_side(postgres: Postgres, tmp_path:
     """On one PostgreSQL and one MLflow server: neither inherits or deletes what is the other's."""
     wide = studies.tiny(
         forget={"some": {"kind": "random", "fraction": 0.1}},
-        methods=["jit"],
+        methods=[studies.JIT],
         experiments={"defaults": False},
         metrics={"costly": []},
         seeds__report=[1],
     )
-    narrow = {**wide, "methods": [{"name": "jit", "space": {"lr": {"low": 1e-6, "high": 2e-6}}}]}
+    narrow = {
+        **wide,
+        "methods": [{**studies.JIT, "space": {"lr_per_sigma": {"low": 1e-6, "high": 2e-6}}}],
+    }
     servers = tmp_path / "servers"
     servers.mkdir()
     with mlflow_server(postgres.create("mlflow_two"), servers) as address:
@@ -184,7 +187,7 @@ def test_two_folders_of_one_name_live_side_by_side(postgres: Postgres, tmp_path:
     assert sorted(keys) == sorted([*found["a"], *found["b"]])
     searched = {name: [r for r in found[name].values() if r.phase == "search"] for name in "ab"}
     assert [len(each) for each in searched.values()] == [3, 3]
-    assert all(1e-6 <= r.knobs["lr"] <= 2e-6 for r in searched["b"])
+    assert all(1e-6 <= r.knobs["lr_per_sigma"] <= 2e-6 for r in searched["b"])
 
 
 @pytest.mark.slow
@@ -297,7 +300,10 @@ def test_a_study_over_all_three_leaves_no_password_behind(
     studies.write(
         tmp_path,
         studies.tiny(
-            methods=["jit"], experiments={"defaults": False}, search__trials=2, seeds__report=[1]
+            methods=[studies.JIT],
+            experiments={"defaults": False},
+            search__trials=2,
+            seeds__report=[1],
         ),
     )
     secrets = [SECRET, postgres.password, s3["AWS_SECRET_ACCESS_KEY"]]

@@ -397,9 +397,8 @@ DIAGNOSTICS = set().union(*SHOWN.values())
 
 @pytest.mark.parametrize("name", SHOWN)
 def test_a_finalist_has_the_diagnostics_of_what_its_method_shows(run: Any, name: str) -> None:
-    knobs = {"epochs": 1}
-    gold = toy_reference("retrain")
-    chosen = methods.load(name)
+    gold, chosen = toy_reference("retrain"), methods.load(name)
+    knobs = {"epochs": 1, **({"reinit_head": False} if "reinit_head" in chosen.knobs else {})}
     _, quick = run(chosen, "confirm", knobs=knobs, retrained=lambda: gold)
     assert not DIAGNOSTICS & set(quick.metrics["test"])
     _, result = run(chosen, "confirm", knobs=knobs, retrained=lambda: gold, attacks=("svc",))
