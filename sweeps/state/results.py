@@ -47,10 +47,14 @@ class Results:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._lock = _lock(folder / ".lock")
+        except OSError as error:
+            raise StudyError(f"{folder}: cannot be written to: {error}") from error
+        try:
             self.study, trials = records.read(self.path) if self.path.exists() else ({}, [])
             drop_partial_line(self.path)
             self._file = self.path.open("ab", buffering=0)
         except OSError as error:
+            self._lock.close()
             raise StudyError(f"{folder}: cannot be written to: {error}") from error
         except ValueError as error:
             self._lock.close()

@@ -22,7 +22,6 @@ from sweeps.study.study_file import json_schema
 from sweeps.study_line import study_line
 from sweeps.tracking import status
 
-
 RATE = {"finetune": "lr", "jit": "lr_per_sigma"}
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-import subprocess
-import sys
+import os
 from pathlib import Path
 
 import numpy as np
@@ -76,18 +75,10 @@ def test_a_line_cut_short_is_dropped_and_the_next_is_whole(
 
 
 def test_a_second_driver_is_refused_with_the_name_of_the_first(tmp_path: Path) -> None:
-    found = Results(tmp_path)
-    code = f"from pathlib import Path; from sweeps.state.results import Results; Results(Path({str(tmp_path)!r}))"
-    second = subprocess.run(
-        [sys.executable, "-c", code],
-        env=studies.environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    found.close()
-    assert second.returncode != 0
-    assert "the study is being run by process" in second.stderr
+    first = Results(tmp_path)
+    with pytest.raises(StudyError, match=f"the study is being run by process {os.getpid()} on"):
+        Results(tmp_path)
+    first.close()
     Results(tmp_path).close()
 
 
