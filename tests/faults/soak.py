@@ -30,7 +30,7 @@ import studies
 from lose_nodes import workers
 from mlflow.tracking import MlflowClient
 from ray.cluster_utils import Cluster
-from servers import LOOPBACK, Postgres, free_port, mlflow_process, postgres_programs
+from servers import LOOPBACK, Postgres, free_port, mlflow_process, parents, postgres_programs
 
 from sweeps.tracking.mlflow_process import KEY
 
@@ -76,9 +76,12 @@ class Busy:
 
 
 def _processes(name: str) -> int:
-    """Count the processes of this name that are alive."""
+    """Count the living workers of this name: children of a raylet that this process has started."""
+    parent_of = parents()
+    own = {pid for pid, parent in parent_of.items() if parent_of.get(parent) == os.getpid()}
     count = 0
-    for process in Path("/proc").glob("[0-9]*"):
+    for pid in own:
+        process = Path(f"/proc/{pid}")
         try:
             if (process / "cmdline").read_bytes().startswith(name.encode()):
                 count += " Z " not in (process / "stat").read_text()[:60]
