@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import csv
 from dataclasses import dataclass
 from functools import cache
 
 import pytest
+from studies import ROOT
 from torch import nn
 
 from mu.data import DataSpec
 from mu.data import load as read
 from mu.device import place
 from mu.forget import ForgetRequest
-from mu.methods import load
+from mu.methods import load, names
 from mu.problem import Problem, Weights, weights_of
 from mu.relative import gaps, mean_of
 from mu.rng import generator
@@ -91,3 +93,22 @@ def effect(name: str, network: str, request: str) -> Effect:
     before = [reference_scores(network, request, seed, "original") for seed in SEEDS]
     after = [unlearned(name, network, request, seed) for seed in SEEDS]
     return Effect(1 - gap(after) / gap(before), mean_of(before)[kept] - mean_of(after)[kept])
+
+
+def listed() -> set[tuple[str, str, str]]:
+    """Return what docs/methods.md says does not work well: method, network and request."""
+    with (ROOT / "docs" / "results" / "defaults-digits.csv").open(newline="") as file:
+        return {(r["method"], r["network"], r["request"]) for r in csv.DictReader(file) if r["why"]}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", [name for name in names() if name != "gkt"])
+def test_defaults_forget_and_keep_what_they_should_or_the_page_says_why_not(name: str) -> None:
+    """`gkt` takes hours with its defaults."""
+    supported = [key for key, request in REQUESTS.items() if request.kind in load(name).requests]
+    for network in RECIPES:
+        for request in supported:
+            if (name, network, request) not in listed():
+                found = effect(name, network, request)
+                assert found.recovery >= LEAST_RECOVERY, (network, request, found)
+                assert found.utility_loss <= MOST_UTILITY_LOSS, (network, request, found)
