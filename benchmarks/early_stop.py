@@ -100,7 +100,7 @@ def planned(method: str, early_stop: str, repetition: int, data: Dataset) -> Pla
         "training": {"epochs": 15, "lr": 0.1, "batch_size": 64, "schedule": "onecycle"},
         "forget": {"random0": {"kind": "random", "fraction": 0.2}},
         "methods": [{"name": method, "fix": {"epochs": EPOCHS, "batch_size": 32}}],
-        "seeds": {"search": [0], "report": [1]},
+        "seeds": {"search": [0], "report": [1], "retrain": 1},
         "search": {"trials": TRIALS, "early_stop": early_stop},
     }
     return Plan(study.parse(asked, "benchmark"), data)

@@ -130,7 +130,7 @@ def run(count: int, folder: Path) -> tuple[float, dict[str, float]]:
             {"name": "finetune", "fix": {"epochs": 1}},
             {"name": "amnesiac", "fix": {"epochs": 1}},
         ],
-        "seeds": {"search": [0], "report": [1]},
+        "seeds": {"search": [0], "report": [1], "retrain": 1},
         "search": {"trials": 1},
         "experiments": {"defaults": False},
     }

@@ -46,7 +46,7 @@ STUDY: dict[str, Any] = {
         "three": {"kind": "full_class", "class": 3},
     },
     "methods": list(SECONDS),
-    "seeds": {"search": [0], "report": [1, 2, 3]},
+    "seeds": {"search": [0], "report": [1, 2, 3], "retrain": 3},
     "search": {"sampler": "random"},
     "experiments": {"sufficient": {"epochs": 20}, "transfer": "all"},
 }
@@ -67,7 +67,7 @@ class MadeUpReferences:
     def __init__(self, plan: Plan):
         self.plan = plan
         names = [(forget, seed) for seed in plan.every_seed for forget in plan.study.forget]
-        originals = {seed: self._job("train", "original", *names[0][:1], seed) for seed in plan.every_seed}  # fmt: skip
+        originals = {seed: self._job("train", "original", *names[0][:1], seed) for seed in plan.trial_seeds}  # fmt: skip
         self._needs = {
             name: {originals[name[1]].key, self._job("train", "retrain", *name).key}
             for name in names

@@ -88,7 +88,7 @@ def study(trials: int, concurrent: int | None, by_node: bool) -> dict[str, Any]:
         "training": {"epochs": 1, "batch_size": 64},
         "forget": {f"digit{n}": {"kind": "full_class", "class": str(n)} for n in range(10)},
         "methods": list(METHODS),
-        "seeds": {"search": [0], "report": [1]},
+        "seeds": {"search": [0], "report": [1], "retrain": 1},
         "search": {"trials": trials},
         "experiments": {"defaults": False},
         "metrics": {"costly": []},

@@ -195,7 +195,7 @@ def planned(landscape: str, data: Dataset, settings: Settings, repetition: int, 
             f"random{n}": {"kind": "random", "fraction": 0.2, "draw": n} for n in range(cells)
         },
         "methods": [entry],
-        "seeds": {"search": [0], "report": [1]},
+        "seeds": {"search": [0], "report": [1], "retrain": 1},
         "search": {"trials": TRIALS, "sampler": settings.sampler, "early_stop": "none"},
     }
     return Plan(study.parse(asked, "benchmark"), data)

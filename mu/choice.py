@@ -8,7 +8,7 @@ Needs no torch. A study says what counts (``search.objective``, ``search.choose`
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -195,14 +195,36 @@ def choice_of(definition: Mapping[str, Any]) -> Choice:
     )
 
 
-def further_seeds(seeds: Mapping[str, Sequence[int]]) -> tuple[int, ...]:
+def further_seeds(seeds: Mapping[str, Any]) -> tuple[int, ...]:
     """Return the further seeds of a study's `search` seeds; none of them is another seed of the study."""
-    taken = {seed for listed in seeds.values() for seed in listed}
-    further: list[int] = []
+    return _more_seeds(("finalist", *seeds["search"]), FURTHER_SEEDS, _listed(seeds))
+
+
+def retrain_seeds(seeds: Mapping[str, Any]) -> tuple[int, ...]:
+    """Return the seeds of the retrained models beyond those of the report seeds; none of them is another of the study.
+
+    Args:
+        seeds: The `search` and `report` seeds of a study, and in `retrain` how many models are retrained for the report;
+            no more than report seeds where that is missing.
+    """
+    report = seeds.get("report") or ()
+    count = (seeds.get("retrain") or 0) - len(report)
+    if count <= 0:
+        return ()
+    return _more_seeds(("retrain", *report), count, {*_listed(seeds), *further_seeds(seeds)})
+
+
+def _listed(seeds: Mapping[str, Any]) -> set[int]:
+    return {seed for role in ("search", "report") for seed in seeds.get(role) or ()}
+
+
+def _more_seeds(name: Sequence[Any], count: int, taken: Collection[int]) -> tuple[int, ...]:
+    """Return so many seeds that follow from a name; more of the same name begin with the same ones."""
+    more: list[int] = []
     number = 0
-    while len(further) < FURTHER_SEEDS:
-        seed = derive_seed("finalist", *seeds["search"], number) % 10**6
+    while len(more) < count:
+        seed = derive_seed(*name, number) % 10**6
         number += 1
-        if seed not in taken and seed not in further:
-            further.append(seed)
-    return tuple(further)
+        if seed not in taken and seed not in more:
+            more.append(seed)
+    return tuple(more)

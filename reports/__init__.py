@@ -30,5 +30,5 @@ markup              escaped HTML, and the style sheet
 layout              the page: its sections, and the place of every table and figure
 page                ``build``: writes the report
 
-Run as ``python -m reports results/<study>``. Definitions are in ``docs/robustness.md``. Nothing is imported here.
+Run as ``python -m reports results/<study>``. Definitions are in ``docs/statistics.md``. Nothing is imported here.
 """

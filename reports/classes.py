@@ -12,7 +12,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from mu.record import REFERENCE_ROLES, TrialRecord
 from reports.canvas import INK, Drawing, panels_of
 from reports.load import RecordedRequest, RecordedStudy
-from reports.stats import spread
+from reports.statistics.intervals import spread
 from reports.summaries import VIEW
 from reports.table_cells import (
     BLANK,
@@ -20,7 +20,6 @@ from reports.table_cells import (
     Table,
     TableCell,
     by_request,
-    marked_best,
     missing,
     percent,
 )
@@ -39,8 +38,7 @@ def per_class(study: RecordedStudy) -> Table | None:
         "classes",
         "Accuracy on each class",
         "On the test view with tuned knobs: mean ± standard deviation (gap to the retrained models), in percent. "
-        f"Of more than {MOST} classes those on which some method is furthest from them. Bold: smallest gap of "
-        "the row.",
+        f"Of more than {MOST} classes those on which some method is furthest from them.",
         "Forget request",
         ("Class", "Original", "Retrain", *(method.name for method in study.methods)),
         groups,
@@ -107,8 +105,7 @@ def _rows(study: RecordedStudy, request: RecordedRequest) -> list[Row]:
             _cell(study, accuracies.get(name, {}).get(label, ()), None if i == 1 else gold[label])
             for i, name in enumerate((*REFERENCE_ROLES, *methods))
         )
-        best = marked_best(cells, gaps[label])
-        rows.append((TableCell(_class_name(study, label)), first, itself, *best))
+        rows.append((TableCell(_class_name(study, label)), first, itself, *cells))
     return rows
 
 

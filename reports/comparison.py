@@ -1,134 +1,148 @@
-"""Which methods can be told apart: paired tests over the same problems, and rankings.
+"""Which methods can be told apart over the requests, and how they rank; doing nothing is one of them.
 
-A problem is a forget request with a seed, and a method's value on it is the AvgGap of its run with tuned knobs.
-Methods are paired by problem, since problems differ far more than methods do.
+A method's value on a request is its recovery with tuned knobs, over all seeds: the seeds of a request share its knobs and its
+forgotten samples, so they are no further evidence on how a method does on other requests.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from reports.load import RecordedStudy
-from reports.ranks import cliques, friedman, holm, ranks, signed_rank, smallest_p
-from reports.stats import Spread, spread
-from reports.summaries import cell_summary
+from reports.statistics.intervals import Estimate, resamples
+from reports.statistics.rankings import cliques, friedman, holm, ranks, signed_rank
+from reports.summaries import TOLERANCE, cell_summary, recovered
 
 ALPHA = 0.05
 """Below this, a corrected p says that two methods differ."""
-
-Problem = tuple[str, int]
+ENOUGH = 8
+"""Requests from which on a test is printed: of fewer, signs alone decide, and hardly ever all agree by chance or not."""
+NOTHING = "original"
+"""Doing nothing, which is ranked like a method."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two methods on the problems that both have finished.
+    """Two methods on the requests that both have finished.
 
     Args:
         first, second: Their names.
-        difference: AvgGap of the first minus that of the second, over those problems.
-        requests: Number of forget requests among them.
-        p: Of Wilcoxon's signed-rank test, two-sided and exact.
-        p_holm: The same, corrected for all pairs of the study.
-        closer: Of the two, that with the smaller AvgGap by the test's ranks; empty when neither has.
+        difference: Recovery of the first minus that of the second, the mean over those requests. Requests are drawn
+            first, then seeds.
+        requests: Number of those requests.
+        p: Of Wilcoxon's signed-rank test over the requests, after Holm's correction for all pairs; None where there are
+            fewer than ``ENOUGH``.
     """
 
     first: str
     second: str
-    difference: Spread
+    difference: Estimate
     requests: int
-    p: float
-    p_holm: float
-    closer: str
+    p: float | None
 
     @property
     def told_apart(self) -> bool:
-        return self.p_holm < ALPHA
+        if self.p is not None:
+            return self.p < ALPHA
+        interval = self.difference.interval
+        return interval is not None and (interval.low > TOLERANCE or interval.high < -TOLERANCE)
+
+    @property
+    def closer(self) -> str:
+        """That of the two which recovers more; empty when they cannot be told apart."""
+        better = self.first if self.difference.value > 0 else self.second
+        return better if self.told_apart else ""
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """Methods ranked on each problem, 1 for the smallest AvgGap.
+    """Methods ranked on each request, 1 for the largest recovery.
 
     Args:
         ranks: Method to mean rank, best first.
-        left_out: Methods that lack some of the problems.
-        problems: Number of problems.
-        p: Of Friedman's test; None for a single problem.
+        left_out: Methods that lack some of the requests.
+        requests: Number of requests.
+        p: Of Friedman's test; None below ``ENOUGH`` requests or three methods.
         cliques: Runs of methods within which no two are told apart.
     """
 
     ranks: Mapping[str, float]
     left_out: tuple[str, ...]
-    problems: int
+    requests: int
     p: float | None
     cliques: tuple[tuple[str, ...], ...]
 
 
 def pairs(study: RecordedStudy) -> tuple[Pair, ...]:
-    """Every two methods that have a problem in common, in the order of the study."""
+    """Every two methods that have a request in common, in the order of the study; doing nothing comes last."""
     return study.once("pairs", lambda: _pairs(study))
 
 
-def smallest_corrected(study: RecordedStudy) -> tuple[int, float, float]:
-    """Most problems of any pair, the smallest p these can give, and the same after correction for all pairs."""
-    found = pairs(study)
-    n = max((pair.difference.n for pair in found), default=0)
-    return n, smallest_p(n), min(1.0, len(found) * smallest_p(n))
-
-
 def ranking(study: RecordedStudy) -> Ranking | None:
-    """The methods by mean rank; None when fewer than two share a problem.
+    """The methods by mean rank; None when fewer than two share a request.
 
-    Methods are ranked on the problems that any has finished, without those methods that lack one. When that
-    leaves fewer than two, on the problems that all have finished.
+    Methods are ranked on the requests that any has finished, without those methods that lack one. When that leaves none but
+    doing nothing, on the requests that all have finished.
     """
-    values = _values(study)
-    every = set().union(*values.values())
-    listed = [name for name, found in values.items() if set(found) == every]
+    values = _recoveries(study)
+    if not values:
+        return None
+    every = set().union(*(set(of) for name, of in values.items() if name != NOTHING))
+    listed = [name for name, of in values.items() if set(of) >= every]
     if len(listed) < 2:
-        listed = list(values)
-        every = set.intersection(*map(set, values.values())) if values else set()
+        listed, every = list(values), set.intersection(*map(set, values.values()))
     if len(listed) < 2 or not every:
         return None
-    table = np.array([[values[name][problem] for name in listed] for problem in sorted(every)])
-    means = np.mean([ranks(row) for row in table], axis=0)
+    table = np.array([[-values[name][r].value for name in listed] for r in sorted(every)])
+    means = ranks(table).mean(axis=0)
     order = sorted(range(len(listed)), key=lambda index: (means[index], index))
     apart = [frozenset((pair.first, pair.second)) for pair in pairs(study) if pair.told_apart]
     return Ranking(
         {listed[index]: float(means[index]) for index in order},
         tuple(method.name for method in study.methods if method.name not in listed),
         len(every),
-        friedman(table),
+        friedman(table) if len(every) >= ENOUGH else None,
         tuple(cliques([listed[index] for index in order], apart)),
     )
 
 
 def _pairs(study: RecordedStudy) -> tuple[Pair, ...]:
-    values = _values(study)
-    found: list[Pair] = []
+    values, found = _recoveries(study), []
     for first, second in itertools.combinations(values, 2):
-        shared = sorted(set(values[first]) & set(values[second]))
-        differences = [values[first][problem] - values[second][problem] for problem in shared]
-        summary = spread(differences)
-        if summary is not None:
-            requests = len({request for request, _ in shared})
-            p, sign = signed_rank(differences)
-            closer = {-1: first, 0: "", 1: second}[sign]
-            found.append(Pair(first, second, summary, requests, p, p, closer))
-    corrected = holm([pair.p for pair in found])
-    return tuple(dataclasses.replace(pair, p_holm=p) for pair, p in zip(found, corrected))
+        shared = [request for request in values[first] if request in values[second]]
+        if shared:
+            each = [(values[first][request], values[second][request]) for request in shared]
+            p = signed_rank([a.value - b.value for a, b in each]) if len(each) >= ENOUGH else None
+            found.append(Pair(first, second, _difference(study, each), len(each), p))
+    corrected = iter(holm([pair.p for pair in found if pair.p is not None]))
+    return tuple(
+        pair if pair.p is None else dataclasses.replace(pair, p=next(corrected)) for pair in found
+    )
 
 
-def _values(study: RecordedStudy) -> dict[str, dict[Problem, float]]:
-    """Method to problem to AvgGap, of methods that have any."""
-    values: dict[str, dict[Problem, float]] = {}
-    for method in study.methods:
+def _difference(study: RecordedStudy, each: Sequence[tuple[Estimate, Estimate]]) -> Estimate:
+    """The mean difference over requests. Its bootstrap draws requests, and seeds within them."""
+    count = len(each)
+    value = sum(a.value - b.value for a, b in each) / count
+    replicas = np.array([a.replicas - b.replicas for a, b in each])
+    if count == 1:
+        return Estimate(value, replicas[0], min(estimate.n for estimate in each[0]))
+    drawn = resamples(count, study.name, "requests")
+    return Estimate(value, (drawn * replicas.T).sum(axis=1) / count, count)
+
+
+def _recoveries(study: RecordedStudy) -> dict[str, dict[str, Estimate]]:
+    """Method to request to recovery, of methods that have any; doing nothing has 0 everywhere, and comes last."""
+    values: dict[str, dict[str, Estimate]] = {}
+    for name in [*(method.name for method in study.methods), NOTHING]:
+        phase = "reference" if name == NOTHING else "confirm"
         for request in study.requests:
-            for seed, gap in cell_summary(study, request, method.name).by_seed.items():
-                values.setdefault(method.name, {})[request.name, seed] = gap
-    return values
+            result = cell_summary(study, request, name, phase)
+            if (share := recovered(study, request, result)) is not None:
+                values.setdefault(name, {})[request.name] = share
+    return values if set(values) - {NOTHING} else {}

@@ -30,7 +30,6 @@ TABLES: tuple[Callable[[RecordedStudy], Table | None], ...] = (
     robustness_tables.overforgetting,
     result_tables.transfer,
     robustness_tables.robustness,
-    robustness_tables.defaults,
     knob_tables.rules,
     uncertainty.noise_floor,
     uncertainty.comparison,

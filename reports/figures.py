@@ -29,7 +29,7 @@ from reports.canvas import (
     say_at,
 )
 from reports.load import EPOCHS, RecordedMethod, RecordedRequest, RecordedStudy
-from reports.stats import Spread, spread
+from reports.statistics.intervals import Spread, spread
 from reports.summaries import CellSummary, cell_summary, retrained
 
 RUN: dict[str, Any] = {

@@ -7,12 +7,13 @@ from collections.abc import Iterable
 
 from mu.failing import failing_cells, say_failing
 from reports import choosing, tuning_check
-from reports.comparison import ALPHA, pairs, smallest_corrected
+from reports.comparison import NOTHING, pairs
 from reports.load import RecordedRequest, RecordedStudy
-from reports.robustness import score
-from reports.stats import Estimate
-from reports.summaries import TOLERANCE, cell_summary, changes, regret, retrained
-from reports.table_cells import count, percent, signed
+from reports.robustness import robustness as of_method
+from reports.statistics.equivalence import DIFFERENT, SAME
+from reports.statistics.intervals import Estimate
+from reports.summaries import TOLERANCE, cell_summary, changes, recovered, retrained, scale
+from reports.table_cells import count, percent, share
 
 LEFT_OPEN = ", a difference that so few seeds leave open"
 
@@ -35,33 +36,47 @@ def sentences(study: RecordedStudy) -> list[str]:
 
 
 def closest(study: RecordedStudy, request: RecordedRequest) -> str:
-    """The method with the smallest AvgGap on a request, beside noise floor and runner-up; empty without one."""
-    averages = {
-        method.name: average
-        for method in study.methods
-        if (average := cell_summary(study, request, method.name).average) is not None
+    """The method that recovers most of a request, beside ceiling and runner-up; empty without one."""
+    by = scale(study, request)
+    if by.nothing:
+        return f"On {request.name} there is nothing to measure: doing nothing is as good as retraining, but for chance."
+    results = {method.name: cell_summary(study, request, method.name) for method in study.methods}
+    shares = {
+        name: estimate
+        for name, result in results.items()
+        if (estimate := recovered(study, request, result)) is not None
     }
-    if not averages:
+    if not shares:
         return ""
-    (name, best), *others = sorted(averages.items(), key=lambda item: item[1])
-    floor = retrained(study, request).average
-    if floor is None:
-        standing = "the noise floor is unknown with fewer than two retrained models"
-    elif best <= floor + TOLERANCE:
-        standing = f"within the noise floor of {percent(floor)}"
+    (name, best), *others = sorted(shares.items(), key=lambda item: -item[1].value)
+    if best.value <= TOLERANCE:
+        return f"On {request.name}, no method is closer to retraining than doing nothing."
+    word = {
+        SAME: ", the same as retraining by all metrics",
+        DIFFERENT: ", different from retraining",
+    }
+    text = f"On {request.name}, {name} comes closest to retraining: recovery {share(best.value)} %"
+    text += word.get(
+        results[name].verdict, ", and its runs leave open whether it is the same as retraining"
+    )
+    if by.ceiling is None:
+        text += "; with fewer than two retrained models, what chance does is unknown"
     else:
-        standing = f"above the noise floor of {percent(floor)}"
-    text = f"On {request.name}, {name} comes closest to retraining: AvgGap {percent(best)} points, {standing}"
+        text += f"; a retrained model gets {share(by.ceiling)} %"
     if others:
-        second, value = others[0]
-        text += f"; {second} follows with {percent(value)}"
-        if floor is not None and value - best <= floor + TOLERANCE:
-            text += ", a difference that is itself within the noise floor"
-        elif not _sure(
-            regret(cell_summary(study, request, second), cell_summary(study, request, name))
-        ):
-            text += LEFT_OPEN
+        second, next_best = others[0]
+        text += f"; {second} follows with {share(next_best.value)} %"
+        text += LEFT_OPEN * (not _sure(_apart(best, next_best)))
+    worse = [other for other, estimate in shares.items() if estimate.value < 0]
+    if worse:
+        text += f"; {_listed(worse, 4)} {'is' if len(worse) == 1 else 'are'} further off than doing nothing"
     return text + "."
+
+
+def _apart(better: Estimate, worse: Estimate) -> Estimate:
+    """The difference of two estimates that share their bootstrap samples."""
+    n = min(worse.n, better.n)
+    return Estimate(better.value - worse.value, better.replicas - worse.replicas, n)
 
 
 def over_forgetting(study: RecordedStudy) -> str:
@@ -117,34 +132,31 @@ def transfer(study: RecordedStudy) -> str:
 
 
 def robustness(study: RecordedStudy) -> str:
-    """Who loses least, and most, without knobs of its own; of methods that lack nothing."""
-    scores = {
+    """Who gets furthest, and least far, without knobs of its own; of methods that lack nothing."""
+    totals = {
         method.name: found.total
         for method in study.methods
-        if (found := score(study, method)).complete and found.total is not None
+        if (found := of_method(study, method)).whole and found.total is not None
     }
-    if len(scores) < 2:
+    if len(totals) < 2:
         return ""
-    ordered = sorted(scores, key=lambda name: scores[name].value)
-    best, worst = scores[ordered[0]], scores[ordered[-1]]
-    apart = Estimate(worst.value - best.value, worst.replicas - best.replicas, min(worst.n, best.n))
+    ordered = sorted(totals, key=lambda name: -totals[name].value)
+    best, worst = totals[ordered[0]], totals[ordered[-1]]
     return (
-        f"Without knobs tuned on the request itself, {ordered[0]} loses least (robustness "
-        f"{signed(best.value)} points of AvgGap) and {ordered[-1]} most ({signed(worst.value)})"
-        f"{'' if _sure(apart) else LEFT_OPEN}."
+        f"With knobs that were not tuned on the request itself, {ordered[0]} recovers most "
+        f"({share(best.value)} %) and {ordered[-1]} least ({share(worst.value)} %)"
+        f"{'' if _sure(_apart(best, worst)) else LEFT_OPEN}."
     )
 
 
 def told_apart(study: RecordedStudy) -> str:
-    """How many pairs of methods differ by the paired tests; or that no test could tell."""
-    found = pairs(study)
-    if not found:
+    """How many pairs of methods differ over the requests."""
+    every = [pair for pair in pairs(study) if NOTHING not in (pair.first, pair.second)]
+    if not every:
         return ""
-    n, _, corrected = smallest_corrected(study)
-    if corrected >= ALPHA:
-        return f"With {count(n, 'problem')} (request and seed), no test can tell any two methods apart."
-    apart = sum(pair.told_apart for pair in found)
-    return f"Paired tests over {count(n, 'problem')} tell {apart} of {count(len(found), 'pair')} of methods apart."
+    most = max(pair.requests for pair in every)
+    apart = sum(pair.told_apart for pair in every)
+    return f"Over {count(most, 'request')}, {apart} of {count(len(every), 'pair')} of methods can be told apart."
 
 
 def tuned_enough(study: RecordedStudy) -> str:

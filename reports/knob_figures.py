@@ -32,8 +32,8 @@ from reports.canvas import (
 )
 from reports.importance import importance, mean_shares
 from reports.load import RecordedMethod, RecordedRequest, RecordedStudy
-from reports.ranks import ranks
 from reports.spaces import Span, spans
+from reports.statistics.rankings import ranks
 from reports.summaries import unit
 from reports.table_cells import knob_value, label, searched_view
 

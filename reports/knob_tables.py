@@ -46,7 +46,8 @@ def knobs(study: RecordedStudy) -> Table:
         "Chosen knobs",
         f"{choosing.sentence(study)} Last quarter: by how much the expected best objective fell over the last quarter of "
         "the candidates (Dodge et al. 2019). To next: distance of the objective to the method ranked just "
-        "before. A budget was enough when as much gain again would not close that distance.",
+        "before. A budget was enough when as much gain again would not close that distance, and no chosen value is within "
+        "a tenth of its range of an end.",
         "Forget request",
         (
             "Method",
@@ -183,6 +184,8 @@ def _knob_rows(study: RecordedStudy, request: RecordedRequest) -> list[Row]:
 
 
 def _verdict(found: tuning_check.TuningCheck) -> TableCell:
+    if found.at_edge:
+        return TableCell(f"no: {', '.join(found.at_edge)} at the edge of its range")
     if found.enough is None:
         return TableCell("too few to say", words=True)
     if not found.enough:

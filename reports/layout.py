@@ -12,7 +12,7 @@ from reports.canvas import Drawing
 from reports.load import RecordedStudy
 from reports.table_cells import ORACLE, Table
 
-UNFOLDED = ("main", "published", "sufficient", "transfer", "robustness", "defaults", "rules")
+UNFOLDED = ("main", "published", "sufficient", "transfer", "robustness", "rules")
 """Tables that are shown whole however long they are."""
 NO_TRANSFER = "The study asks for no transfer."
 
@@ -119,11 +119,9 @@ def _results(placement: Placement) -> list[Section]:
         + table("overforgetting")
     )
     transfer = table("transfer", NO_TRANSFER) + figure("transfer")
-    robustness = (
-        table("robustness", "The study asks for neither sufficient training nor transfer.")
-        + table("defaults")
-        + table("rules")
-    )
+    robustness = table(
+        "robustness", "The study asks for neither sufficient training nor transfer."
+    ) + table("rules")
     return [
         *parts,
         Section("Results", "sufficient", "Sufficient training", sufficient),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mu import selection
-from mu.choice import Decision, choice_of
+from mu.choice import Decision, choice_of, retrain_seeds
 from mu.current import name_in_study, read_current
 from mu.metrics import AVG_GAP_NATMU
 from mu.record import REFERENCE_ROLES, TrialRecord
@@ -156,6 +156,12 @@ class RecordedStudy:
         return tuple({**search, **_mapping(search.get("objective"))}.get("mean_gap") or ())
 
     @property
+    def margin(self) -> float | None:
+        """How far off the retrained models a fraction may be to be the same; None where their spread decides."""
+        points = _mapping(self.definition.get("report")).get("margin")
+        return None if points is None else float(points) / 100
+
+    @property
     def max_utility_loss(self) -> float | None:
         """How much held-out accuracy a chosen configuration may lose, a fraction; None where all of it, or not recorded."""
         limit = _mapping(self.definition.get("search")).get("max_utility_loss")
@@ -275,7 +281,8 @@ def assemble(
         for method in methods
     }
     phases = _phases(line, records)
-    runs = _runs(records, report_seeds, decisions, epochs)
+    further = retrain_seeds({**seeds, **all_seeds})
+    runs = _runs(records, (report_seeds, further), decisions, epochs)
     return RecordedStudy(
         name=str(line.get("study") or (records[0].study if records else fallback_name)),
         line=line,
@@ -304,14 +311,14 @@ def assemble(
 
 def _runs(
     records: Iterable[TrialRecord],
-    seeds: Sequence[int],
+    seeds: tuple[Sequence[int], Sequence[int]],
     decisions: Mapping[tuple[str, str], Decision],
     epochs: int | None,
 ) -> dict[tuple[str, str, str, str], Runs]:
     """The runs that count: a search that goes on may choose other knobs, and leave runs with the old ones.
 
     Args:
-        seeds: The report seeds.
+        seeds: The report seeds, and the seeds of further retrained models.
         decisions: Of every cell of the study; runs of other cells are left out.
         epochs: Epochs of sufficient training.
     """
@@ -322,7 +329,7 @@ def _runs(
             known = r.forget in requests and r.role == "report"
         else:
             known = (r.forget, r.method) in decisions and r.phase != "search"
-        if known and r.seed in seeds:
+        if known and (r.seed in seeds[0] or (r.method == "retrain" and r.seed in seeds[1])):
             cells[r.phase, r.forget, r.method, r.source or ""].append(r)
     return {
         (phase, forget, method, source): _latest(

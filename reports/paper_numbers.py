@@ -11,7 +11,7 @@ from typing import Any
 from mu.metrics import MEAN_GAPS, METRICS, mean_gap
 from mu.record import REFERENCE_ROLES
 from reports.load import RecordedRequest, RecordedStudy
-from reports.stats import Spread, spread
+from reports.statistics.intervals import Spread, spread
 from reports.summaries import VIEW, CellSummary, cell_summary, changes, retrained, unit
 from reports.table_cells import (
     BLANK,

@@ -6,11 +6,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from collections.abc import Sequence
 
 from mu.metrics import METRICS
 from mu.record import REFERENCE_ROLES, STATUSES
 from reports.load import RecordedRequest, RecordedStudy
-from reports.stats import Spread
+from reports.statistics.intervals import Interval, Spread
 from reports.summaries import (
     DISTANCE,
     GAP,
@@ -18,16 +19,16 @@ from reports.summaries import (
     VIEW,
     CellSummary,
     Retrained,
-    at_floor,
     better,
     cell_summary,
     changes,
     is_target,
+    recovered,
     regret,
     retrained,
+    scale,
 )
 from reports.table_cells import (
-    AT_FLOOR,
     BELOW,
     BLANK,
     NO_EPOCHS,
@@ -48,8 +49,11 @@ from reports.table_cells import (
     number,
     objective,
     percent,
+    possible,
+    recovery_cell,
     searched_view,
     seconds,
+    share,
 )
 
 
@@ -88,8 +92,7 @@ def metrics(study: RecordedStudy) -> Table:
         "metrics",
         "Every recorded metric",
         "With tuned knobs: mean ± standard deviation (gap), fractions in percent. A metric whose best value is "
-        "low or high has no gap. What it is, and what the papers call it, is in the glossary. Bold: smallest "
-        "gap, or lowest value, of the row.",
+        "low or high has no gap. What it is, and what the papers call it, is in the glossary.",
         "Forget request",
         _columns(study),
         by_request(study, lambda request: _metric_rows(study, request)),
@@ -112,8 +115,8 @@ def transfer(study: RecordedStudy) -> Table | None:
         "transfer",
         "Transferred knobs",
         "Cells are a (d) in percent: a is the mean with the knobs tuned on another request, d = |a − mean with "
-        "the knobs tuned on this one|, which is no gap to retraining. AvgChange is the mean of d. The last two "
-        "rows are gaps to the retrained models. Bold: smallest d or gap of the row.",
+        "the knobs tuned on this one|, which is no gap to retraining. AvgChange is the mean of d. The last rows "
+        "are gaps to the retrained models, and recovery.",
         "Transfer",
         ("Metric", "Retrain", "Noise floor", *(method.name for method in study.methods)),
         groups,
@@ -153,8 +156,10 @@ def _cells(study: RecordedStudy) -> str:
         f"Cells are mean ± standard deviation (gap) over {count(len(study.report_seeds), 'seed')} on the test "
         "view, in percent; the gap is |mean − mean of the retrained models|. The noise floor is the mean "
         "distance of a retrained model from the others. AvgGap (of means) is the mean of the gaps above it, "
-        "AvgGap (per run) that of each run's own gaps. Activation distance, in [0, √2], is itself a distance "
-        "to the retrained model. Bold: smallest gap of the row."
+        "AvgGap (per run) that of each run's own gaps. Recovery is 1 − AvgGap / AvgGap of doing nothing, in percent; "
+        "in the column of the retrained models, what one of them gets against the others. Activation distance, in "
+        "[0, √2], is itself a distance to the retrained model. Bold: best of the row, doing nothing included, by "
+        "more than the intervals."
     )
 
 
@@ -169,22 +174,51 @@ def _columns(study: RecordedStudy) -> tuple[str, ...]:
 
 
 def _gap_rows(study: RecordedStudy, request: RecordedRequest, phase: str) -> list[Row]:
-    """The rows of one request: its metrics, activation distance and both AvgGaps."""
+    """The rows of one request: its metrics, activation distance, both AvgGaps, and recovery."""
     reference, seeds = retrained(study, request), len(study.report_seeds)
-    original = cell_summary(study, request, "original", "reference")
-    tried = [cell_summary(study, request, method.name, phase) for method in study.methods]
+    results = _results(study, request, phase)
     rows = [_metric_row(study, request, name, phase) for name in (*request.metrics, DISTANCE)]
     floor = _floor_cell(GAP, reference.average)
-    for head, make, score in (
-        ("AvgGap (of means)", average_cell, lambda result: result.average),
-        ("AvgGap (per run)", _per_run, lambda result: result.per_run and result.per_run.mean),
+    for head, make, interval in (
+        ("AvgGap (of means)", average_cell, lambda result: result.average_interval),
+        ("AvgGap (per run)", _per_run, lambda result: result.per_run and result.per_run.interval),
     ):
-        first, *cells = (
-            shown(result, make(result, reference, seeds)) for result in (original, *tried)
-        )
-        best = marked_best(cells, [score(result) for result in tried])
-        rows.append((TableCell(head), first, BLANK, floor, *best))
-    return rows
+        cells = [shown(result, make(result, seeds)) for result in results]
+        first, *rest = _ranked(study, request, cells, [interval(result) for result in results])
+        rows.append((TableCell(head), first, BLANK, floor, *rest))
+    return [*rows, _recovery_row(study, request, results)]
+
+
+def _results(study: RecordedStudy, request: RecordedRequest, phase: str) -> list[CellSummary]:
+    """Doing nothing, and every method."""
+    original = cell_summary(study, request, "original", "reference")
+    return [original, *(cell_summary(study, request, m.name, phase) for m in study.methods)]
+
+
+def _ranked(
+    study: RecordedStudy,
+    request: RecordedRequest,
+    cells: list[TableCell],
+    intervals: list[Interval | None],
+    highest: bool = False,
+) -> list[TableCell]:
+    """The cells of a row, doing nothing first, with the best marked; not where there is nothing to measure."""
+    return cells if scale(study, request).nothing else marked_best(cells, intervals, highest)
+
+
+def _recovery_row(
+    study: RecordedStudy, request: RecordedRequest, results: Sequence[CellSummary]
+) -> Row:
+    """Recovery of doing nothing and of every method, and its ceiling; or that there is nothing to measure."""
+    by, estimates = scale(study, request), [recovered(study, request, r) for r in results]
+    cells = [
+        shown(result, TableCell(by.nothing, words=True) if by.nothing else recovery_cell(estimate))
+        for result, estimate in zip(results, estimates)
+    ]
+    intervals = [estimate.interval if estimate else None for estimate in estimates]
+    first, *rest = _ranked(study, request, cells, intervals, highest=True)
+    ceiling = BLANK if by.ceiling is None or by.nothing else TableCell(share(by.ceiling))
+    return (TableCell("Recovery"), first, ceiling, BLANK, *rest)
 
 
 def _metric_row(
@@ -199,25 +233,22 @@ def _metric_row(
     tried = [
         cell_summary(study, request, method.name, phase, view=view) for method in study.methods
     ]
-    first, *cells = (
-        shown(result, _metric_cell(name, result, reference, seeds)) for result in (original, *tried)
-    )
-    itself = shown(retrain, measured(name, retrain.spreads.get(name), seeds))
+    results = [original, *tried]
+    cells = [shown(result, _metric_cell(name, result, reference, seeds)) for result in results]
+    first, *rest = _ranked(study, request, cells, [_interval(name, result) for result in results])
+    itself = shown(retrain, measured(name, retrain.spreads.get(name), reference.n))
     floor = _floor_cell(name, reference.floors.get(name))
-    best = marked_best(cells, [_score(name, result) for result in tried])
-    return (TableCell(label(name, request.whole_class)), first, itself, floor, *best)
+    return (TableCell(label(name, request.whole_class)), first, itself, floor, *rest)
 
 
 def _default_rows(study: RecordedStudy, request: RecordedRequest) -> list[Row]:
     """AvgGap with the authors' knobs, where they were run."""
     if not any(phase == "default" and forget == request.name for phase, forget, *_ in study.runs):
         return []
-    reference, seeds = retrained(study, request), len(study.report_seeds)
-    untuned = [cell_summary(study, request, method.name, "default") for method in study.methods]
-    cells = [shown(result, average_cell(result, reference, seeds)) for result in untuned]
-    best = marked_best(cells, [result.average for result in untuned])
-    floor = _floor_cell(GAP, reference.average)
-    return [(TableCell("AvgGap, default knobs (of means)"), BLANK, BLANK, floor, *best)]
+    seeds, floor = len(study.report_seeds), _floor_cell(GAP, retrained(study, request).average)
+    _, *untuned = _results(study, request, "default")
+    cells = [shown(result, average_cell(result, seeds)) for result in untuned]
+    return [(TableCell("AvgGap, default knobs (of means)"), BLANK, BLANK, floor, *cells)]
 
 
 def _change_row(study: RecordedStudy, request: RecordedRequest) -> Row:
@@ -287,20 +318,21 @@ def _transfer_rows(study: RecordedStudy, request: RecordedRequest, source: str) 
                 TableCell(label(name, request.whole_class)),
                 BLANK if mean is None else TableCell(number(name, mean)),
                 _floor_cell(name, reference.floors.get(name)),
-                *marked_best(cells, found),
+                *cells,
             )
         )
     average = [mean for _, mean in compared]
     cells = [
         shown(r, BLANK if a is None else TableCell(percent(a))) for r, a in zip(moved, average)
     ]
-    rows.append((TableCell("AvgChange"), BLANK, BLANK, *marked_best(cells, average)))
+    rows.append((TableCell("AvgChange"), BLANK, BLANK, *cells))
     floor = _floor_cell(GAP, reference.average)
     for head, results in (("AvgGap, own knobs", own), ("AvgGap, transferred knobs", moved)):
-        cells = [shown(r, average_cell(r, reference, seeds)) for r in results]
-        best = marked_best(cells, [r.average for r in results])
-        rows.append((TableCell(head), BLANK, floor, *best))
-    return rows
+        cells = [shown(r, average_cell(r, seeds)) for r in results]
+        rows.append((TableCell(head), BLANK, floor, *cells))
+    original = cell_summary(study, request, "original", "reference")
+    recovery, _, ceiling, blank, *cells = _recovery_row(study, request, [original, *moved])
+    return [*rows, (recovery, ceiling, blank, *cells)]
 
 
 def _cost_rows(study: RecordedStudy, request: RecordedRequest) -> list[Row]:
@@ -344,25 +376,21 @@ def shown(result: CellSummary, cell: TableCell) -> TableCell:
     return dataclasses.replace(cell, marks=cell.marks + OUTDATED * result.outdated)
 
 
-def average_cell(
-    result: CellSummary, reference: Retrained, seeds: int, place: str = BELOW
-) -> TableCell:
-    """AvgGap (of means) with its interval."""
+def average_cell(result: CellSummary, seeds: int, place: str = BELOW) -> TableCell:
+    """AvgGap (of means) with its interval, and the verdict on all of its metrics."""
     if result.average is None or result.estimate is None:
         return BLANK
     return TableCell(
         percent(result.average),
-        marks=AT_FLOOR * at_floor(result.average, reference.average),
+        verdict=result.verdict,
         runs=missing(len(result.by_seed), seeds),
         interval=ends(GAP, result.average_interval),
         place=place,
     )
 
 
-def _per_run(result: CellSummary, reference: Retrained, seeds: int) -> TableCell:
-    cell = measured(GAP, result.per_run, seeds)
-    mean = result.per_run.mean if result.per_run else None
-    return dataclasses.replace(cell, marks=AT_FLOOR * at_floor(mean, reference.average))
+def _per_run(result: CellSummary, seeds: int) -> TableCell:
+    return measured(GAP, result.per_run, seeds)
 
 
 def _metric_cell(name: str, result: CellSummary, reference: Retrained, seeds: int) -> TableCell:
@@ -371,9 +399,9 @@ def _metric_cell(name: str, result: CellSummary, reference: Retrained, seeds: in
         gap = ""  # such as the share of a method's own images, which no retrained model has
     else:
         gap = number(name, result.gaps[name]) if name in result.gaps else NONE
-    marked = at_floor(_score(name, result), reference.floors.get(name))
     interval = ends(name, result.gap_intervals.get(name))
-    return dataclasses.replace(cell, gap=gap, gap_interval=interval, marks=AT_FLOOR * marked)
+    verdict = result.verdicts.get(name, "")
+    return dataclasses.replace(cell, gap=gap, gap_interval=interval, verdict=verdict)
 
 
 def _change_cell(name: str, value: Spread | None, change: float | None, seeds: int) -> TableCell:
@@ -387,8 +415,8 @@ def _floor_cell(name: str, floor: float | None) -> TableCell:
     return BLANK if floor is None else TableCell(number(name, floor))
 
 
-def _score(name: str, result: CellSummary) -> float | None:
-    """What the best of a row has least of."""
+def _interval(name: str, result: CellSummary) -> Interval | None:
+    """That of what the best of a row has least of."""
     if better(name) == "lower":
-        return result.spreads[name].mean if name in result.spreads else None
-    return result.gaps.get(name)
+        return possible(name, result.spreads[name].interval) if name in result.spreads else None
+    return result.gap_intervals.get(name)

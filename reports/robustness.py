@@ -1,69 +1,71 @@
-"""How far a method's results depend on knobs tuned on the very request: regret, its score, rankings, slopes.
+"""How far a method gets with knobs that were not tuned on the very request; and how forget accuracy goes on.
 
-The definitions, with what speaks for them, are in ``docs/robustness.md``.
+The definitions, with what speaks for them, are in ``docs/statistics.md``.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from reports.load import EPOCHS, RecordedMethod, RecordedRequest, RecordedStudy
-from reports.ranks import kendall
-from reports.stats import Estimate, Spread, spread
-from reports.summaries import VIEW, CellSummary, cell_summary, regret, retrained
+from reports.statistics.intervals import Estimate, Spread, spread
+from reports.statistics.rankings import kendall
+from reports.summaries import VIEW, cell_summary, recovered, regret, retrained, scale
 
-TRANSFER, SUFFICIENT = "transfer", "sufficient"
+TRANSFER, DEFAULT, SUFFICIENT = "transfer", "default", "sufficient"
+PARTS = (TRANSFER, DEFAULT, SUFFICIENT)
+"""The phases whose knobs were not tuned on the request."""
 
 
 @dataclass(frozen=True)
-class Regret:
-    """What other than a cell's own tuned knobs cost it.
+class Untuned:
+    """What a method does on a request with knobs that were not tuned on it.
 
     Args:
-        part: `transfer` or `sufficient`.
-        place: What was done, as in `random10 → class3` or `random10, 20 epochs`.
-        result: What came of it.
-        estimate: AvgGap minus that with the own tuned knobs; None when either is missing.
+        part: One of ``PARTS``.
+        place: What was done, as in `random10 → random2` or `random10, 20 epochs`.
+        recovery: What came of it; None when it has not finished.
+        regret: AvgGap minus that with the own tuned knobs; None when either is missing.
     """
 
     part: str
     place: str
-    result: CellSummary
-    estimate: Estimate | None
+    recovery: Estimate | None
+    regret: Estimate | None
 
 
 @dataclass(frozen=True)
-class Score:
-    """How robust a method is to its knobs: a mean regret, lower is better.
+class Robustness:
+    """Recovery of a method with knobs that were not tuned on the request; higher is better.
 
     Args:
-        regrets: Every regret that the study asks for and the method can have.
-        parts: Part to mean regret of what has finished; a part without any is absent.
+        runs: Everything that the study asks for and the method can have, where there is something to measure.
+        parts: Part to mean recovery of what has finished; a part without any is absent.
         total: Mean of the parts; None without any.
+        tuned: Mean recovery with own knobs, for scale; None without any.
+        whole: Whether every part that the study asks for is there, and every run of it. Only such a mean is compared
+            with others: one over what did not fail would reward failing.
     """
 
-    regrets: tuple[Regret, ...]
+    runs: tuple[Untuned, ...]
     parts: dict[str, Estimate]
     total: Estimate | None
+    tuned: Estimate | None
+    whole: bool
 
     @property
-    def complete(self) -> bool:
-        """Whether every regret is there: a mean over what did not fail would reward failing."""
-        return bool(self.regrets) and all(r.estimate is not None for r in self.regrets)
-
-    @property
-    def worst(self) -> Regret | None:
-        found = [r for r in self.regrets if r.estimate is not None]
-        return max(found, key=lambda r: r.estimate.value if r.estimate else 0.0, default=None)
+    def regrets(self) -> list[Untuned]:
+        """The runs with a regret, the largest last."""
+        return sorted((r for r in self.runs if r.regret), key=lambda r: r.regret.value)  # type: ignore[union-attr]
 
     def count(self, part: str) -> tuple[int, int]:
-        """How many regrets of a part there are, and how many there should be."""
-        asked = [r for r in self.regrets if r.part == part]
-        return sum(r.estimate is not None for r in asked), len(asked)
+        """How many runs of a part have a recovery, and how many there should be."""
+        asked = [r for r in self.runs if r.part == part]
+        return sum(r.recovery is not None for r in asked), len(asked)
 
 
 @dataclass(frozen=True)
@@ -86,9 +88,14 @@ class Slope:
     level: float | None
 
 
-def score(study: RecordedStudy, method: RecordedMethod) -> Score:
-    """The robustness score of a method."""
-    return study.once(("score", method.name), lambda: _score(study, method))
+def asked_parts(study: RecordedStudy) -> tuple[str, ...]:
+    """The parts of robustness that the study asks for."""
+    return tuple(part for part in PARTS if _targets(study, part))
+
+
+def robustness(study: RecordedStudy, method: RecordedMethod) -> Robustness:
+    """How far a method gets with knobs that were not tuned on the request."""
+    return study.once(("robustness", method.name), lambda: _robustness(study, method))
 
 
 def ranking_kept(study: RecordedStudy, source: str, target: str) -> tuple[float | None, int]:
@@ -137,32 +144,56 @@ def mean_estimate(estimates: Sequence[Estimate]) -> Estimate:
     )
 
 
-def _score(study: RecordedStudy, method: RecordedMethod) -> Score:
-    regrets = _regrets(study, method)
-    found: dict[str, list[Estimate]] = {TRANSFER: [], SUFFICIENT: []}
-    for r in regrets:
-        if r.estimate is not None:
-            found[r.part].append(r.estimate)
-    parts = {part: mean_estimate(estimates) for part, estimates in found.items() if estimates}
-    return Score(regrets, parts, mean_estimate(list(parts.values())) if parts else None)
+def _robustness(study: RecordedStudy, method: RecordedMethod) -> Robustness:
+    runs = tuple(_runs(study, method))
+    recoveries = {p: [r.recovery for r in runs if r.part == p and r.recovery] for p in PARTS}
+    parts = {part: mean_estimate(there) for part, there in recoveries.items() if there}
+    tuned = [
+        own
+        for request in study.requests
+        if (own := recovered(study, request, cell_summary(study, request, method.name)))
+    ]
+    return Robustness(
+        runs,
+        parts,
+        mean_estimate(list(parts.values())) if parts else None,
+        mean_estimate(tuned) if tuned else None,
+        set(parts) == set(asked_parts(study)) and all(r.recovery for r in runs),
+    )
 
 
-def _regrets(study: RecordedStudy, method: RecordedMethod) -> tuple[Regret, ...]:
-    found = []
-    for source, target in study.transfers:
-        if method.used_on(source) and method.used_on(target):
-            request = study.request(target)
-            own = cell_summary(study, request, method.name)
-            moved = cell_summary(study, request, method.name, TRANSFER, source)
-            found.append(Regret(TRANSFER, f"{source} → {target}", moved, regret(moved, own)))
-    if study.sufficient_epochs and method.has_epochs:
-        for request in study.requests:
-            if method.used_on(request.name):
-                own = cell_summary(study, request, method.name)
-                longer = cell_summary(study, request, method.name, SUFFICIENT)
-                place = f"{request.name}, {study.sufficient_epochs} epochs"
-                found.append(Regret(SUFFICIENT, place, longer, regret(longer, own)))
-    return tuple(found)
+def _targets(study: RecordedStudy, part: str) -> list[tuple[str, RecordedRequest]]:
+    """(source, request) of everything that the study asks for in a part, where there is something to measure."""
+    if part == TRANSFER:
+        pairs = ((source, study.request(target)) for source, target in study.transfers)
+        asked = [(source, to) for source, to in pairs if study.request(source).kind == to.kind]
+    elif part == DEFAULT:
+        ran = {forget for phase, forget, *_ in study.runs if phase == DEFAULT}
+        asked = [("", request) for request in study.requests if request.name in ran]
+    else:
+        asked = [("", request) for request in study.requests if study.sufficient_epochs]
+    return [(source, request) for source, request in asked if scale(study, request).measurable]
+
+
+def _runs(study: RecordedStudy, method: RecordedMethod) -> Iterator[Untuned]:
+    for part in PARTS:
+        for source, request in _targets(study, part):
+            used = method.used_on(request.name) and (not source or method.used_on(source))
+            if not used or (part == SUFFICIENT and not method.has_epochs):
+                continue
+            result = cell_summary(study, request, method.name, part, source)
+            yield Untuned(
+                part,
+                _place(study, part, source, request.name),
+                recovered(study, request, result),
+                regret(result, cell_summary(study, request, method.name)),
+            )
+
+
+def _place(study: RecordedStudy, part: str, source: str, request: str) -> str:
+    if part == TRANSFER:
+        return f"{source} → {request}"
+    return f"{request}, " + ("defaults" if part == DEFAULT else f"{study.sufficient_epochs} epochs")
 
 
 def _epochs(value: object) -> int | None:

@@ -12,13 +12,12 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 
 from reports.canvas import FAINT, INK, PANEL, Drawing, colour_of
-from reports.comparison import ALPHA, Ranking, ranking, smallest_corrected
+from reports.comparison import ALPHA, ENOUGH, Ranking, ranking
 from reports.load import RecordedMethod, RecordedRequest, RecordedStudy
 from reports.robustness import TRANSFER
-from reports.stats import Array
+from reports.statistics.intervals import Array
 from reports.summaries import cell_summary
 from reports.table_cells import count, p_value
-from reports.uncertainty import power
 
 DIVERGING = LinearSegmentedColormap.from_list("regret", ["#56B4E9", "#FFFFFF", "#E69F00"])
 COLUMNS = 4
@@ -42,11 +41,12 @@ def ranks(study: RecordedStudy) -> Drawing | None:
     for rank in range(1, n + 1):
         axes.plot([rank, rank], [0, -0.18], color=INK, linewidth=1)
         axes.text(rank, -0.3, str(rank), ha="center", va="bottom", fontsize=10)
-    methods = {method.name: method for method in study.methods}
+    colours = {method.name: colour_of(method) for method in study.methods}
     for place, (name, mean) in enumerate(found.ranks.items()):
         left = place < rows
         depth = top + 0.8 * (place if left else n - 1 - place)
-        _leader(axes, methods[name], mean, depth, 1 if left else n, n)
+        colour = colours.get(name, INK)
+        _leader(axes, (name, colour), mean, depth, 1 if left else n, n)
     for place, clique in enumerate(found.cliques):
         ends = [found.ranks[clique[0]] - 0.012 * n, found.ranks[clique[-1]] + 0.012 * n]
         axes.plot(ends, [0.25 + 0.16 * place] * 2, color=INK, linewidth=3.2, solid_capstyle="butt")
@@ -54,15 +54,15 @@ def ranks(study: RecordedStudy) -> Drawing | None:
 
 
 def _leader(
-    axes: Axes, method: RecordedMethod, mean: float, depth: float, side: int, n: int
+    axes: Axes, method: tuple[str, str], mean: float, depth: float, side: int, n: int
 ) -> None:
     """A line from a method's mean rank to its name at one side."""
     end = side + (-0.05 if side == 1 else 0.05) * (n - 1)
-    axes.plot([mean, mean, end], [0, depth, depth], color=colour_of(method), linewidth=1.2)
+    axes.plot([mean, mean, end], [0, depth, depth], color=method[1], linewidth=1.2)
     axes.text(
         end,
         depth,
-        f" {method.name} ({mean:.2f}) ",
+        f" {method[0]} ({mean:.2f}) ",
         ha="right" if side == 1 else "left",
         va="center",
         fontsize=10.5,
@@ -70,18 +70,17 @@ def _leader(
 
 
 def _rank_caption(study: RecordedStudy, found: Ranking) -> str:
-    n, smallest, corrected = smallest_corrected(study)
     friedman = "" if found.p is None else f" (Friedman's test: p {_equals(found.p)})"
-    apart = f"p (Holm) is not below {ALPHA:g}"
+    apart = f"p (Holm) is not below {ALPHA:g}" if found.requests >= ENOUGH else "intervals hold 0"
     left_out = (
-        f" Not ranked, as they lack some problems: {', '.join(found.left_out)}."
+        f" Not ranked, as they lack some requests: {', '.join(found.left_out)}."
         if found.left_out
         else ""
     )
     return (
-        f"Rank by AvgGap of single runs with tuned knobs, averaged over {count(found.problems, 'problem')}, 1 "
-        f"is the smallest{friedman}. A bar joins neighbours none of which can be told apart from another: in "
-        f"the paired tests, {apart}. {power(n, smallest, corrected)}{left_out}"
+        f"Rank by recovery with tuned knobs, averaged over {count(found.requests, 'request')}, 1 is the largest"
+        f"{friedman}; the original is doing nothing. A bar joins neighbours none of which can be told apart from another: "
+        f"the {apart} of their differences.{left_out}"
     )
 
 

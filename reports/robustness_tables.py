@@ -1,4 +1,4 @@
-"""Tables on robustness to knobs: the score, default knobs, over-forgetting, the whole transfer matrix."""
+"""Tables on robustness to knobs: recovery with others than the own, over-forgetting, the whole transfer matrix."""
 
 # ruff: noqa: RUF001 (typographic signs are meant)
 
@@ -6,19 +6,22 @@ from __future__ import annotations
 
 import dataclasses
 
+from reports.comparison import NOTHING
 from reports.load import RecordedMethod, RecordedRequest, RecordedStudy
-from reports.ranks import ranks
 from reports.result_tables import average_cell, shown
 from reports.robustness import (
+    PARTS,
     SUFFICIENT,
     TRANSFER,
-    Score,
+    Robustness,
+    asked_parts,
     mean_estimate,
     ranking_kept,
-    score,
     slope,
 )
-from reports.stats import Estimate
+from reports.robustness import robustness as of_method
+from reports.statistics.intervals import Estimate, Interval
+from reports.statistics.rankings import ranks
 from reports.summaries import TOLERANCE, CellSummary, cell_summary, changes, regret, retrained
 from reports.table_cells import (
     BELOW,
@@ -37,76 +40,57 @@ from reports.table_cells import (
     marked_best,
     measured,
     percent,
+    recovery_cell,
+    share,
 )
 
 
 def robustness(study: RecordedStudy) -> Table | None:
-    """One number per method, and what it is made of."""
-    if not study.transfers and not study.sufficient_epochs:
+    """How far each method gets with knobs that were not tuned on the request."""
+    if not asked_parts(study):
         return None
-    scores = [score(study, method) for method in study.methods]
-    totals = marked_best(
-        [_total_cell(study, method, found) for method, found in zip(study.methods, scores)],
-        [s.total.value if s.total and s.complete else None for s in scores],
+    every = [of_method(study, method) for method in study.methods]
+    nothing = TableCell(share(0.0), interval=(share(0.0), share(0.0)), place=BESIDE)
+    totals = [_total_cell(study, *pair) for pair in zip(study.methods, every)]
+    whole = [at for at, found in enumerate(every) if found.whole and found.total]
+    intervals = [found.total.interval for found in every if found.whole and found.total]
+    first, *best = marked_best(
+        [nothing, *(totals[at] for at in whole)], [Interval(0.0, 0.0), *intervals], highest=True
     )
-    rows = tuple(
+    for at, cell in zip(whole, best):
+        totals[at] = cell
+    zeros = [nothing if part in asked_parts(study) else BLANK for part in PARTS]
+    rows = [
         (
             TableCell(method.name),
             total,
-            _part_cell(study, method, found, TRANSFER),
-            _part_cell(study, method, found, SUFFICIENT),
-            _worst_cell(found),
-            _own_cell(study, method),
+            *(_part_cell(study, method, found, part) for part in PARTS),
+            recovery_cell(found.tuned, BESIDE),
+            *_regret_cells(found),
         )
-        for method, found, total in zip(study.methods, scores, totals)
-    )
+        for method, found, total in zip(study.methods, every, totals)
+    ]
+    rows.append((TableCell(f"{NOTHING} (doing nothing)"), first, *zeros, nothing, BLANK, BLANK))
     return Table(
         "robustness",
         "Robustness to knobs",
-        "The score is what it costs, in points of AvgGap (of means), not to have knobs tuned on the request "
-        "itself: the mean of two parts, the mean regret over all transfers and that over all requests with "
-        "sufficient training. Regret is AvgGap minus AvgGap with the own tuned knobs; lower is better, and "
-        "below 0 the other knobs did better. In brackets 95 % intervals, from resampling the report seeds. A "
-        "small score beside a large AvgGap is a method that is equally far off with any knobs.",
+        "Recovery in percent with knobs that were not tuned on the request, higher is better: transferred from "
+        "other requests of the same kind, the authors' defaults, and the own knobs with more epochs; each is a mean "
+        "over the requests on which there is something to measure, and the first column the mean of the three. In "
+        "brackets 95 % intervals, from resampling the report seeds. Bold: best by more than the intervals, of what "
+        "lacks nothing. Regret is AvgGap (of means) with these knobs minus that with own knobs, in points: it rewards "
+        "methods that were badly tuned.",
         "Requests",
         (
             "Method",
-            "Score [95 % interval]",
-            "Transfer",
-            "Sufficient training",
+            "Untuned recovery [95 % interval]",
+            "Transferred",
+            "Defaults",
+            "More epochs",
+            "Tuned",
+            "Mean regret",
             "Largest regret",
-            "AvgGap, own knobs",
         ),
-        (Group("all", "All requests", rows),),
-    )
-
-
-def defaults(study: RecordedStudy) -> Table | None:
-    """What tuning gains over the authors' knobs."""
-    asked = {forget for phase, forget, *_ in study.runs if phase == "default"}
-    requests = [request for request in study.requests if request.name in asked]
-    if not requests:
-        return None
-    rows = []
-    for method in study.methods:
-        gains = [_gain(study, request, method) for request in requests]
-        used = [g for g, request in zip(gains, requests) if method.used_on(request.name)]
-        there = [gain for gain, _ in used if gain is not None]
-        mean = BLANK
-        if there:
-            mean = dataclasses.replace(
-                _estimate_cell(mean_estimate(there)),
-                runs="" if len(there) == len(used) else f"{len(there)} of {len(used)}",
-            )
-        rows.append((TableCell(method.name), *(cell for _, cell in gains), mean))
-    return Table(
-        "defaults",
-        "Gain of tuning",
-        "AvgGap (of means) with the authors' knobs, or those that the study fixes, minus AvgGap with tuned "
-        "knobs, in percent points over the same seeds of the test view [95 % interval]. Near 0, tuning was not "
-        "needed; below 0, the validation view misled it.",
-        "Requests",
-        ("Method", *(request.name for request in requests), "Mean"),
         (Group("all", "All requests", tuple(rows)),),
     )
 
@@ -159,23 +143,24 @@ def transfer_matrix(study: RecordedStudy) -> Table | None:
     )
 
 
-def _total_cell(study: RecordedStudy, method: RecordedMethod, found: Score) -> TableCell:
-    if not found.regrets:
-        return TableCell("nothing to compare", words=True)
+def _total_cell(study: RecordedStudy, method: RecordedMethod, found: Robustness) -> TableCell:
     if found.total is None:
-        return TableCell("not run", words=True)
-    marks = NO_EPOCHS * _lacks_epochs(study, method) + INCOMPLETE * (not found.complete)
-    return _estimate_cell(found.total, marks)
+        return TableCell("not run" if found.runs else "nothing to compare", words=True)
+    marks = NO_EPOCHS * _lacks_epochs(study, method)
+    missing = not all(run.recovery for run in found.runs)
+    return recovery_cell(found.total, BESIDE, marks + INCOMPLETE * missing)
 
 
-def _part_cell(study: RecordedStudy, method: RecordedMethod, found: Score, part: str) -> TableCell:
+def _part_cell(
+    study: RecordedStudy, method: RecordedMethod, found: Robustness, part: str
+) -> TableCell:
     there, asked = found.count(part)
     if not asked:
         lacks = part == SUFFICIENT and _lacks_epochs(study, method)
         return TableCell(NONE, marks=NO_EPOCHS, words=True) if lacks else BLANK
     if not there:
         return TableCell(f"0 of {asked}", words=True)
-    cell = _estimate_cell(found.parts[part])
+    cell = recovery_cell(found.parts[part], BESIDE)
     return cell if there == asked else dataclasses.replace(cell, runs=f"{there} of {asked}")
 
 
@@ -184,36 +169,14 @@ def _lacks_epochs(study: RecordedStudy, method: RecordedMethod) -> bool:
     return bool(study.sufficient_epochs) and not method.has_epochs
 
 
-def _worst_cell(found: Score) -> TableCell:
-    worst = found.worst
-    if worst is None or worst.estimate is None:
-        return BLANK
-    return TableCell(f"{difference(worst.estimate.value, None).text} ({worst.place})")
-
-
-def _own_cell(study: RecordedStudy, method: RecordedMethod) -> TableCell:
-    """Mean AvgGap over the requests, for scale."""
-    found = [
-        cell_summary(study, request, method.name).average
-        for request in study.requests
-        if method.used_on(request.name)
-    ]
-    there = [value for value in found if value is not None]
-    if not there:
-        return BLANK
-    text = percent(sum(there) / len(there))
-    return TableCell(text if len(there) == len(found) else f"{text} ({len(there)} of {len(found)})")
-
-
-def _gain(
-    study: RecordedStudy, request: RecordedRequest, method: RecordedMethod
-) -> tuple[Estimate | None, TableCell]:
-    """What tuning gains in a cell, and how it is shown."""
-    tuned = cell_summary(study, request, method.name)
-    untuned = cell_summary(study, request, method.name, "default")
-    gain = regret(untuned, tuned)
-    missing = untuned if untuned.reason else tuned
-    return gain, shown(missing, _regret_cell(gain))
+def _regret_cells(found: Robustness) -> tuple[TableCell, TableCell]:
+    """The mean regret, and the largest with its place."""
+    regrets = [(run.place, run.regret) for run in found.regrets if run.regret is not None]
+    if not regrets:
+        return BLANK, BLANK
+    place, largest = regrets[-1]
+    mean = _estimate_cell(mean_estimate([regret for _, regret in regrets]))
+    return mean, TableCell(f"{difference(largest.value, None).text} ({place})")
 
 
 def _slope_rows(study: RecordedStudy, request: RecordedRequest) -> list[Row]:
@@ -260,7 +223,6 @@ def _reading(
 
 def _matrix_rows(study: RecordedStudy, source: str, target: str) -> tuple[Row, ...]:
     request, seeds = study.request(target), len(study.report_seeds)
-    reference = retrained(study, request)
     used = [m for m in study.methods if m.used_on(source) and m.used_on(target)]
     own = [cell_summary(study, request, method.name) for method in used]
     moved = [cell_summary(study, request, method.name, TRANSFER, source) for method in used]
@@ -272,9 +234,9 @@ def _matrix_rows(study: RecordedStudy, source: str, target: str) -> tuple[Row, .
         rows.append(
             (
                 TableCell(method.name),
-                shown(before, average_cell(before, reference, seeds, BELOW)),
+                shown(before, average_cell(before, seeds, BELOW)),
                 TableCell(places[0][position]),
-                shown(after, average_cell(after, reference, seeds, BELOW)),
+                shown(after, average_cell(after, seeds, BELOW)),
                 TableCell(places[1][position]),
                 _regret_cell(regret(after, before)),
                 BLANK if change is None else TableCell(percent(change)),

@@ -15,6 +15,7 @@ from mu.metrics import METRICS
 from mu.record import REFERENCE_ROLES, STATUSES, TrialRecord
 from reports import choosing, markup
 from reports.load import RecordedStudy
+from reports.summaries import retrained
 from reports.table_cells import ORACLE, knob_text, label, objective
 from reports.table_cells import count as counted
 
@@ -63,10 +64,22 @@ def how_to_read(study: RecordedStudy) -> list[tuple[str, str]]:
             "before rounding. An accuracy above that of retraining is not better.",
         ),
         (
-            "Noise floor, †",
+            "Recovery",
+            "1 − AvgGap / AvgGap of doing nothing: 0 % is the original model, 100 % is retraining, and below 0 a method is "
+            "further off than the model it was given. Chance keeps it below 100 %: the column of the retrained models has "
+            "what one of them gets against the others. Where doing nothing is less than three noise floors from "
+            "retraining, there is nothing to measure.",
+        ),
+        (
+            "Noise floor",
             "Retrained models differ among themselves by their seed. The floor is the mean distance of one of "
-            "them from the mean of the others. † marks every gap that is not above it: one more retrained model "
-            "would be as far off. With a single seed there is no floor, and no mark.",
+            "them from the mean of the others. With a single retrained model there is none.",
+        ),
+        (
+            "= ≠ ?",
+            "Same, different or undecided, by two one-sided t tests (pooled variance, 5 %) of the runs against the "
+            f"retrained models. The same is what is within {_margin(study)}. Different is what differs by the two-sided "
+            "test and is not the same. Of AvgGap, all its metrics at once.",
         ),
         (
             "AvgGap",
@@ -78,10 +91,10 @@ def how_to_read(study: RecordedStudy) -> list[tuple[str, str]]:
             "Intervals",
             "All are 95 % intervals, in brackets or shown when one points at a cell, and in every CSV file. Of a "
             "mean they are Student's over the seeds, exact for few normal values: wide for three seeds, very wide "
-            "for two, none for one. That of a gap is Student's for the differences of each run to the retrained "
-            "model of its seed, without its sign. Where a number is no mean (AvgGap of means, regret, robustness) "
-            "seeds are resampled, those of the retrained models along with the method's, for the standard error, "
-            "and the interval is again Student's. They say how far another draw of seeds may move a number, not "
+            "for two, none for one. That of a gap is Student's with pooled variance for the difference to the retrained "
+            "models, without its sign. Where a number is no mean (AvgGap of means, recovery, regret) seeds are resampled, "
+            "those of the retrained models along with the method's, for the standard error, and the interval is again "
+            "Student's. They say how far another draw of seeds may move a number, not "
             "how another data set would.",
         ),
         ("Views and seeds", views),
@@ -91,6 +104,12 @@ def how_to_read(study: RecordedStudy) -> list[tuple[str, str]]:
             "finished, or nothing was run. Where seeds are missing, n says how many there are.",
         ),
     ]
+
+
+def _margin(study: RecordedStudy) -> str:
+    if study.margin is not None:
+        return f"{100 * study.margin:g} points"
+    return "two standard deviations of the retrained models, and half a point at least"
 
 
 def what_was_run(study: RecordedStudy) -> str:
@@ -239,6 +258,7 @@ def _setting(study: RecordedStudy) -> list[tuple[str, str]]:
         ("Selection", ORACLE if study.oracle else ""),
         ("Earlier code", _earlier_code(study)),
         ("Seeds", f"search {_join(study.search_seeds)}; report {_join(study.report_seeds)}"),
+        ("Retrained models", _join(f"{r.name}: {retrained(study, r).n}" for r in study.requests)),
         ("Sufficient training", sufficient),
         ("Transfer", _join(f"{source} → {target}" for source, target in study.transfers)),
         *_resources(_mapping(definition.get("resources"))),

@@ -14,7 +14,9 @@ import numpy as np
 from mu.metrics import MEAN_GAPS, METRICS, mean_gap
 from mu.record import REFERENCE_ROLES
 from reports.load import RecordedRequest, RecordedStudy, Runs
-from reports.stats import (
+from reports.statistics import equivalence
+from reports.statistics.equivalence import HALF_A_POINT, Tests
+from reports.statistics.intervals import (
     Array,
     Estimate,
     Interval,
@@ -26,6 +28,7 @@ from reports.stats import (
     spread,
     weighted_means,
 )
+from reports.statistics.recovery import ceiling, measurable, recovery
 
 VIEW = "test"
 """The view that reports read; the search reads `val`."""
@@ -42,8 +45,9 @@ class Retrained:
 
     Args:
         n: Number of models.
-        means: Metric to mean over the report seeds; empty when none has finished.
-        floors: Metric to noise floor, the mean of its `singles`; empty for fewer than two seeds.
+        values: Metric to its value for each model.
+        means: Metric to mean over them; empty when none has finished.
+        floors: Metric to noise floor, the mean of its `singles`; empty for fewer than two models.
         singles: Metric to the distance of each model from the mean of the others. Of a metric that is a mean
             gap itself, the mean of these over its list.
         pairs: The same for the distance of every two models.
@@ -51,6 +55,7 @@ class Retrained:
     """
 
     n: int
+    values: Mapping[str, Sequence[float]]
     means: Mapping[str, float]
     floors: Mapping[str, float]
     singles: Mapping[str, Sequence[float]]
@@ -59,8 +64,36 @@ class Retrained:
 
     @property
     def average(self) -> float | None:
-        """Noise floor of AvgGap, the mean of those of its metrics; None for fewer than two seeds."""
+        """Noise floor of AvgGap, the mean of those of its metrics; None for fewer than two models."""
         return self.floors.get(GAP)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What recovery on a request is measured by.
+
+    Args:
+        original: AvgGap (of means) of doing nothing, with its bootstrap samples; None when it is unknown.
+        noise: Noise floor of AvgGap; None for fewer than two retrained models.
+    """
+
+    original: Estimate | None
+    noise: float | None
+
+    @property
+    def measurable(self) -> bool:
+        """Whether doing nothing is far enough from retraining for methods to be ranked."""
+        return measurable(self.original.value if self.original else None, self.noise)
+
+    @property
+    def ceiling(self) -> float | None:
+        """Recovery of a retrained model against the others."""
+        return ceiling(self.noise, self.original.value) if self.original else None
+
+    @property
+    def nothing(self) -> str:
+        """Words for a request on which there is nothing to measure; empty where there is, or where that is unknown."""
+        return "nothing to measure" if self.original and not self.measurable else ""
 
 
 @dataclass(frozen=True)
@@ -71,8 +104,10 @@ class CellSummary:
         spreads: Metric to mean and spread over the report seeds; empty when none has finished.
         gaps: Metric to |mean - mean of the retrained models|, for metrics whose best value is the retrained
             models' own.
-        gap_intervals: Metric to the interval of that gap: Student's for the difference of each run to the
-            retrained model of its seed, without its sign; absent for fewer than two such pairs.
+        gap_intervals: Metric to the interval of that gap: Student's with pooled variance for the difference of the
+            means, without its sign; absent for fewer than two runs or retrained models.
+        verdicts: Metric to `same`, `different` or `undecided`, by ``reports.statistics.equivalence``; absent likewise.
+        verdict: The same for the list of AvgGap at once; empty when one of its metrics has none.
         average: AvgGap, the mean of those gaps over the request's list; None when one is missing.
         estimate: The same with its bootstrap samples of the seeds, those of the retrained models drawn along.
         per_run: The same formed for each run; None when there is none.
@@ -86,6 +121,8 @@ class CellSummary:
     spreads: Mapping[str, Spread]
     gaps: Mapping[str, float]
     gap_intervals: Mapping[str, Interval]
+    verdicts: Mapping[str, str]
+    verdict: str
     average: float | None
     estimate: Estimate | None
     per_run: Spread | None
@@ -165,13 +202,24 @@ def regret(after: CellSummary, before: CellSummary) -> Estimate | None:
     )
 
 
-def at_floor(gap: float | None, floor: float | None) -> bool:
-    """Whether a gap is not above the noise floor, and so may be chance.
+def scale(study: RecordedStudy, request: RecordedRequest) -> Scale:
+    """What recovery on a request is measured by."""
+    original = cell_summary(study, request, "original", "reference")
+    return Scale(original.estimate, retrained(study, request).average)
 
-    The rule of every dagger: gap <= floor, where the floor is the mean, over the retrained models, of the
-    distance of one to the mean of the others. It says that one more retrained model would be as far off.
-    """
-    return gap is not None and floor is not None and gap <= floor + TOLERANCE
+
+def recovered(
+    study: RecordedStudy, request: RecordedRequest, result: CellSummary
+) -> Estimate | None:
+    """Recovery of a cell; None without a gap, and where there is nothing to measure."""
+    by = scale(study, request)
+    if result.estimate is None or by.original is None or not by.measurable:
+        return None
+    return Estimate(
+        recovery(result.estimate.value, by.original.value),
+        recovery(result.estimate.replicas, by.original.replicas),
+        min(result.estimate.n, by.original.n),
+    )
 
 
 def weights(study: RecordedStudy) -> Array:
@@ -189,7 +237,7 @@ def _retrained(study: RecordedStudy, request: RecordedRequest, view: str) -> Ret
     singles = {name: leave_one_out(v) for name, v in distances.items()}
     pairs = {name: pairwise(v) for name, v in distances.items()}
     if DISTANCE in means:  # recorded as the distance to the other retrained models
-        singles[DISTANCE] = [value for value in values[DISTANCE] if math.isfinite(value)]
+        singles[DISTANCE] = values[DISTANCE]
     for gap, names in _gap_lists(study, request).items():
         if all(len(singles.get(name, ())) == len(runs.finished) > 1 for name in names):
             for table in (singles, pairs):
@@ -197,7 +245,7 @@ def _retrained(study: RecordedStudy, request: RecordedRequest, view: str) -> Ret
                 table[gap] = [math.fsum(row) / len(row) for row in rows]
     floors = {name: math.fsum(v) / len(v) for name, v in singles.items() if v}
     seconds = median(r.time_unlearn for r in runs.finished) or None
-    return Retrained(len(runs.finished), means, floors, singles, pairs, seconds)
+    return Retrained(len(runs.finished), values, means, floors, singles, pairs, seconds)
 
 
 def _gap_lists(study: RecordedStudy, request: RecordedRequest) -> dict[str, Sequence[str]]:
@@ -214,10 +262,8 @@ def _cell_summary(
     study: RecordedStudy, request: RecordedRequest, method: str, phase: str, source: str, view: str
 ) -> CellSummary:
     runs = study.cell(phase, request.name, method, source)
-    reference = retrained(study, request, view)
-    spreads = {
-        name: s for name, v in _by_metric(runs, view).items() if (s := spread(v)) is not None
-    }
+    reference, by_metric = retrained(study, request, view), _by_metric(runs, view)
+    spreads = {name: s for name, v in by_metric.items() if (s := spread(v)) is not None}
     gaps = {
         name: abs(s.mean - reference.means[name])
         for name, s in spreads.items()
@@ -232,10 +278,19 @@ def _cell_summary(
         if math.isfinite(gap := mean_gap(r.metrics.get(view, {}), reference.means, request.metrics))
     }
     finite = math.isfinite(average)
+    tested = {
+        name: (by_metric[name], reference.values[name])
+        for name in gaps
+        if min(len(by_metric[name]), len(reference.values[name])) > 1
+    }
+    tests = {name: _compare(study, name, *pair) for name, pair in tested.items()}
+    whole = [tests[name] for name in request.metrics if name in tests]
     return CellSummary(
         spreads=spreads,
         gaps=gaps,
-        gap_intervals=_gap_intervals(study, request, runs, spreads, gaps, view),
+        gap_intervals={n: equivalence.interval(*pair).size for n, pair in tested.items()},
+        verdicts={name: equivalence.word(*map(float, test)) for name, test in tests.items()},
+        verdict=equivalence.together(whole) if len(whole) == len(request.metrics) else "",
         average=average if finite else None,
         estimate=_estimate(study, request, runs, average, view) if finite else None,
         per_run=spread(by_seed.values()),
@@ -247,52 +302,46 @@ def _cell_summary(
     )
 
 
-def _gap_intervals(
-    study: RecordedStudy,
-    request: RecordedRequest,
-    runs: Runs,
-    spreads: Mapping[str, Spread],
-    gaps: Mapping[str, float],
-    view: str,
-) -> dict[str, Interval]:
-    """Of the gaps, from the differences within seeds; the centre is the difference of all the means."""
-    reference = retrained(study, request, view)
-    twins = {
-        r.seed: r.metrics.get(view, {})
-        for r in study.cell("reference", request.name, "retrain").finished
-    }
-    found = {}
-    for name in gaps:
-        differences = spread(
-            r.metrics.get(view, {}).get(name, math.nan) - twins[r.seed].get(name, math.nan)
-            for r in runs.finished
-            if r.seed in twins
-        )
-        if differences is not None and differences.interval is not None:
-            shift = spreads[name].mean - reference.means[name] - differences.mean
-            low, high = differences.interval
-            found[name] = Interval(low + shift, high + shift).size
-    return found
+def _compare(
+    study: RecordedStudy, name: str, runs: Sequence[float], models: Sequence[float]
+) -> Tests:
+    """Test a metric of some runs against that of the retrained models, with the margin of the study."""
+    fraction = unit(name) == "fraction"
+    if fraction and study.margin is not None:
+        return equivalence.compare(runs, models, study.margin)
+    limit = equivalence.margin(models, HALF_A_POINT if fraction else 0.0)
+    return equivalence.compare(runs, models, limit)
 
 
 def _estimate(
     study: RecordedStudy, request: RecordedRequest, runs: Runs, average: float, view: str
 ) -> Estimate | None:
-    """AvgGap of means over bootstrap samples of the seeds."""
-    twins = study.cell("reference", request.name, "retrain")
-    ours, theirs = (
-        weighted_means(_matrix(study, part, request.metrics, view), weights(study))
-        for part in (runs, twins)
+    """AvgGap of means over bootstrap samples of the seeds.
+
+    The retrained models of the report seeds are drawn along with the runs, the further ones among themselves.
+    """
+    twins, drawn = study.cell("reference", request.name, "retrain"), weights(study)
+    further = [r.seed for r in twins.records if r.seed not in study.report_seeds]
+    seeds = (*study.report_seeds, *further)
+    again = (
+        study.once(
+            ("weights", *further),
+            lambda: np.hstack([drawn, resamples(len(further), study.name, further)]),
+        )
+        if further
+        else drawn
     )
+    ours = weighted_means(_matrix(runs, request.metrics, view, study.report_seeds), drawn)
+    theirs = weighted_means(_matrix(twins, request.metrics, view, seeds), again)
     n = min(len(runs.finished), len(twins.finished))
     return Estimate(average, np.abs(ours - theirs).mean(axis=1), n)
 
 
-def _matrix(study: RecordedStudy, runs: Runs, names: Sequence[str], view: str) -> Array:
-    """Values [seeds, names] in the order of the report seeds, NaN where there is none."""
-    found = {r.seed: r.metrics.get(view, {}) for r in runs.finished}
+def _matrix(runs: Runs, names: Sequence[str], view: str, seeds: Sequence[int]) -> Array:
+    """Values [seeds, names], NaN where there is none."""
+    by_seed = {r.seed: r.metrics.get(view, {}) for r in runs.finished}
     return np.array(
-        [[found.get(seed, {}).get(name, math.nan) for name in names] for seed in study.report_seeds]
+        [[by_seed.get(seed, {}).get(name, math.nan) for name in names] for seed in seeds]
     )
 
 
@@ -300,7 +349,8 @@ def _by_metric(runs: Runs, view: str) -> dict[str, list[float]]:
     values: dict[str, list[float]] = {}
     for record in runs.finished:
         for name, value in record.metrics.get(view, {}).items():
-            values.setdefault(name, []).append(value)
+            if math.isfinite(value):
+                values.setdefault(name, []).append(value)
     return values
 
 

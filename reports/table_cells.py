@@ -11,17 +11,19 @@ from dataclasses import dataclass
 
 from mu.metrics import METRICS
 from reports.load import RecordedRequest, RecordedStudy
-from reports.stats import Interval, Spread
+from reports.statistics.equivalence import DIFFERENT, SAME, UNDECIDED
+from reports.statistics.intervals import Estimate, Interval, Spread
 from reports.summaries import OWN_GAP, TOLERANCE, better, unit
 
-AT_FLOOR, OUTDATED, NO_EPOCHS, INCOMPLETE, DOUBTFUL, NONE = "†", "‡", "*", "§", "¶", "–"
+OUTDATED, NO_EPOCHS, INCOMPLETE, DOUBTFUL, NONE = "‡", "*", "§", "¶", "–"
 MARKS = {
-    AT_FLOOR: "a gap that is not above the noise floor",
     OUTDATED: "run with other knobs than those now chosen",
     NO_EPOCHS: "the method has no epochs to extend",
     INCOMPLETE: "some of its runs are missing, so that it is not ranked",
     DOUBTFUL: "there is a remark on the printed number",
 }
+SIGNS = {SAME: "=", DIFFERENT: "≠", UNDECIDED: "?"}
+"""What stands for the word of a test."""
 TITLE, BELOW, BESIDE = "", "below", "beside"
 ORACLE = "Oracle selection on the reported seeds (as the papers)."
 
@@ -36,7 +38,8 @@ class TableCell:
         gap: What stands in parentheses.
         marks: Some of ``MARKS``.
         runs: Says how many runs there are when some are missing, as in `n=2`.
-        best: Whether it is the best of its row.
+        best: Whether it is better than all others of its row: their intervals do not meet.
+        verdict: The word that a test against the retrained models gives; empty without one.
         words: Whether `value` is words that stand for a missing number.
         interval: Ends of the 95 % interval of the value.
         gap_interval: Ends of that of the gap.
@@ -50,6 +53,7 @@ class TableCell:
     marks: str = ""
     runs: str = ""
     best: bool = False
+    verdict: str = ""
     words: bool = False
     interval: tuple[str, str] | None = None
     gap_interval: tuple[str, str] | None = None
@@ -61,7 +65,8 @@ class TableCell:
         text += f" ± {self.spread}" if self.spread else ""
         text += f" ({self.gap})" if self.gap else ""
         text += f" {self.range}" if self.place == BESIDE and self.interval else ""
-        return text + self.marks + (f" [{self.runs}]" if self.runs else "")
+        text += self.marks + (f" [{self.runs}]" if self.runs else "")
+        return f"{text} {SIGNS[self.verdict]}" if self.verdict else text
 
     @property
     def range(self) -> str:
@@ -114,9 +119,13 @@ class Table:
 
     @property
     def notes(self) -> list[str]:
-        """Explanations of the marks that occur, and the remarks."""
-        used = {mark for g in self.groups for row in g.rows for cell in row for mark in cell.marks}
+        """Explanations of the marks and verdicts that occur, and the remarks."""
+        cells = [cell for group in self.groups for row in group.rows for cell in row]
+        used = {mark for cell in cells for mark in cell.marks}
         marks = [f"{mark} {meaning}" for mark, meaning in MARKS.items() if mark in used]
+        if any(cell.verdict for cell in cells):
+            signs = "; ".join(f"{sign} {word}" for word, sign in SIGNS.items())
+            marks.insert(0, f"against the retrained models, by equivalence tests: {signs}")
         return [*marks, *self.remarks]
 
 
@@ -128,16 +137,26 @@ def by_request(
     return tuple(Group(request.name, title(request), found) for request, found in made if found)
 
 
-def marked_best(cells: Sequence[TableCell], scores: Sequence[float | None]) -> list[TableCell]:
-    """The cells, with the lowest score and its equals marked where there is something to compare."""
-    found = [score for cell, score in zip(cells, scores) if score is not None and not cell.words]
-    if len(found) < 2 or max(found) - min(found) <= TOLERANCE:
-        return list(cells)
-    limit = min(found) + TOLERANCE
-    return [
-        dataclasses.replace(cell, best=score is not None and score <= limit and not cell.words)
-        for cell, score in zip(cells, scores)
+def marked_best(
+    cells: Sequence[TableCell], intervals: Sequence[Interval | None], highest: bool = False
+) -> list[TableCell]:
+    """The cells, with the lowest marked if its interval lies below those of all others that hold a number.
+
+    Args:
+        intervals: Of each cell; without one, a cell may be as good as any.
+        highest: Whether the highest is marked instead.
+    """
+    ends = [
+        None if interval is None else (-interval.high, -interval.low) if highest else interval
+        for interval in intervals
     ]
+    rivals = [at for at, cell in enumerate(cells) if not cell.words]
+    known = [(pair, at) for at in rivals if (pair := ends[at]) is not None]
+    if len(rivals) < 2 or len(known) < len(rivals):
+        return list(cells)
+    ((_, reach), best), *others = sorted(known, key=lambda item: item[0][1])
+    clear = all(low > reach + TOLERANCE for (low, _), _ in others)
+    return [dataclasses.replace(cell, best=clear and at == best) for at, cell in enumerate(cells)]
 
 
 def searched_view(study: RecordedStudy) -> str:
@@ -187,6 +206,21 @@ def ends(metric: str, interval: Interval | None) -> tuple[str, str] | None:
     return (
         None if interval is None else (number(metric, interval.low), number(metric, interval.high))
     )
+
+
+def share(value: float) -> str:
+    """A recovery in percent."""
+    text = f"{round(100 * value, 9):.1f}"  # the same text wherever sums are rounded otherwise
+    return "0.0" if text == "-0.0" else text.replace("-", "−")
+
+
+def recovery_cell(estimate: Estimate | None, place: str = BELOW, marks: str = "") -> TableCell:
+    """A cell with a recovery in percent and its interval."""
+    if estimate is None:
+        return BLANK
+    interval = estimate.interval
+    span = None if interval is None else (share(interval.low), share(interval.high))
+    return TableCell(share(estimate.value), interval=span, place=place, marks=marks)
 
 
 def percent(value: float) -> str:

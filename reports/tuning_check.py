@@ -18,10 +18,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from reports.load import RecordedStudy
-from reports.stats import LEVEL
+from reports.spaces import spans
+from reports.statistics.intervals import LEVEL
 
 LAST = 0.25
 """Share of the budget whose gain is looked at."""
+EDGE = 0.1
+"""Share of a range that is near its end."""
 ENOUGH = 4
 """Trials below which that share is less than one of them."""
 
@@ -48,15 +51,22 @@ class TuningCheck:
         gain: By how much the expected best fell over the last quarter of the trials.
         margin: Distance of its best objective to that of the method ranked before it; None for the first.
         trials: Number of configurations that may be chosen.
+        at_edge: The searched knobs whose chosen value is near an end of its range: better ones may lie beyond.
     """
 
     gain: float
     margin: float | None
     trials: int
+    at_edge: tuple[str, ...] = ()
 
     @property
     def enough(self) -> bool | None:
-        """Whether as much gain again would leave the ranking as it is; None when too few trials can tell."""
+        """Whether as much gain again would leave the ranking as it is; None when too few trials can tell.
+
+        Never where a knob is at the edge: how much lies beyond, no number of trials can say.
+        """
+        if self.at_edge:
+            return False
         if self.trials < ENOUGH:
             return None
         return self.margin is None or self.gain < self.margin
@@ -95,4 +105,23 @@ def check_tuning(study: RecordedStudy, forget: str, method: str) -> TuningCheck 
     better = [value for value in others if value < best]
     before = math.ceil((1 - LAST) * len(values))
     gain = best_of(values, before).expected - best_of(values, len(values)).expected
-    return TuningCheck(gain, best - max(better) if better else None, len(values))
+    margin = best - max(better) if better else None
+    return TuningCheck(gain, margin, len(values), at_edge(study, forget, method))
+
+
+def at_edge(study: RecordedStudy, forget: str, method: str) -> tuple[str, ...]:
+    """The searched knobs whose chosen value is within a tenth of its range of an end, by decades where it is log."""
+    chosen, listed = study.chosen(forget, method), {m.name: m for m in study.methods}
+    if chosen is None or method not in listed or not listed[method].space:
+        return ()  # of a study that records no ranges, they are guessed from the trials
+    near = []
+    for span in spans(study, listed[method]):
+        value = span.place(chosen.knobs.get(span.knob))
+        if span.choices or not math.isfinite(value) or span.high <= span.low:
+            continue
+        low, high, at = (
+            math.log(number) if span.log else number for number in (span.low, span.high, value)
+        )
+        if min(at - low, high - at) <= EDGE * (high - low) + 1e-12:
+            near.append(span.knob)
+    return tuple(near)

@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from reports.comparison import ALPHA, pairs, smallest_corrected
+from reports.comparison import ENOUGH, pairs
 from reports.load import RecordedRequest, RecordedStudy
-from reports.stats import Interval, Spread
+from reports.statistics.intervals import Interval, Spread
 from reports.summaries import (
     DISTANCE,
     GAP,
     VIEW,
     CellSummary,
-    at_floor,
     cell_summary,
     is_target,
+    recovered,
     retrained,
 )
 from reports.table_cells import (
@@ -27,11 +27,11 @@ from reports.table_cells import (
     TableCell,
     by_request,
     count,
-    difference,
     label,
     number,
     p_value,
     possible,
+    recovery_cell,
 )
 
 CELLS = (
@@ -51,7 +51,7 @@ CELLS = (
     "gap_low",
     "gap_high",
     "floor",
-    "above_floor",
+    "verdict",
 )
 
 
@@ -63,9 +63,9 @@ def noise_floor(study: RecordedStudy) -> Table | None:
     return Table(
         "noise_floor",
         "Noise floor",
-        "Distances between retrained models of the report seeds on the test view, in percent points. Leave one "
-        "out: of each model to the mean of the others, all of them in order; their mean is the floor, and a gap "
-        "that is not above it is marked † in every table. A gap between the mean and the largest is one that "
+        "Distances between retrained models on the test view, in percent points. Leave one out: of each model to the "
+        "mean of the others, all of them in order; their mean is the floor. Where doing nothing has less than three "
+        "times the floor of AvgGap, there is nothing to measure. A gap between the mean and the largest is one that "
         "some retrained model had, too. Pairs: of every two models.",
         "Forget request",
         ("Metric", "Leave one out", "Mean", "Largest", "Pairs, mean", "Largest pair"),
@@ -74,39 +74,40 @@ def noise_floor(study: RecordedStudy) -> Table | None:
 
 
 def comparison(study: RecordedStudy) -> Table | None:
-    """Every two methods over the problems that both have finished."""
-    found = pairs(study)
-    if not found:
+    """Every two methods over the requests that both have finished."""
+    every = pairs(study)
+    if not every:
         return None
-    n, smallest, corrected = smallest_corrected(study)
+    tested = any(pair.p is not None for pair in every)
     rows = tuple(
         (
             TableCell(pair.first),
             TableCell(pair.second),
-            difference(pair.difference.mean, pair.difference.interval, BESIDE),
-            TableCell(f"{pair.difference.n} ({count(pair.requests, 'request')})"),
-            TableCell(p_value(pair.p)),
-            TableCell(p_value(pair.p_holm)),
-            TableCell(pair.closer if pair.told_apart else "cannot be told"),
+            recovery_cell(pair.difference, BESIDE),
+            TableCell(str(pair.requests)),
+            *([BLANK if pair.p is None else TableCell(p_value(pair.p))] if tested else []),
+            TableCell(pair.closer or "cannot be told"),
         )
-        for pair in found
+        for pair in every
+    )
+    test = (
+        f"p is of Wilcoxon's signed-rank test over the requests, after Holm's correction for {count(len(every), 'pair')}."
+        if tested
+        else f"A test over requests needs {ENOUGH} of them."
     )
     return Table(
         "comparison",
         "Methods in pairs",
-        "AvgGap per run with tuned knobs, first minus second, over the problems (request and seed) that both "
-        "have finished: mean difference in percent points with Student's interval, p of Wilcoxon's signed-rank "
-        f"test (two-sided, exact), and p after Holm's correction for {count(len(found), 'pair')}. "
-        f"{power(n, smallest, corrected)} Seeds of a request share its knobs and its forgotten samples, so a "
-        "difference holds for these requests with these knobs, and says little of others.",
+        "Recovery with tuned knobs in percent, first minus second, the mean over the requests that both have finished, "
+        "with its interval: requests are resampled, then seeds. With a single request it is of the seeds alone, and "
+        f"says nothing of other requests. {test}",
         "Requests",
         (
             "First",
             "Second",
             "Difference [95 % interval]",
-            "Problems",
-            "p",
-            "p (Holm)",
+            "Requests",
+            *(["p (Holm)"] if tested else []),
             "Closer to retraining",
         ),
         (Group("all", "All requests", rows),),
@@ -114,24 +115,13 @@ def comparison(study: RecordedStudy) -> Table | None:
     )
 
 
-def power(n: int, smallest: float, corrected: float) -> str:
-    """What so many problems can show at best."""
-    text = (
-        f"The smallest p that {count(n, 'problem')} can give is {_plain(smallest)} (every difference with "
-        f"the same sign), and {_plain(corrected)} after correction"
-    )
-    if corrected >= ALPHA:
-        return f"{text}: too few to tell any two of the methods apart, whatever the differences."
-    return f"{text}."
-
-
 def cells(study: RecordedStudy) -> Iterator[tuple[str, ...]]:
     """Rows of ``cells.csv``: one for each metric of each cell, in full precision, fractions in [0, 1].
 
     `low` and `high` are the ends of Student's interval of the mean, `gap_low` and `gap_high` those of the gap;
-    both are empty for a single run. `floor` is the noise floor of the metric; `above_floor` is 1 when the gap,
-    or the value of a metric that is a distance itself, is above it, and 0 when it may be chance. AvgGap of means
-    (`avg_gap_natmu_of_means`) and per run (`avg_gap_natmu_per_run`) are rows of their own on the test view.
+    both are empty for a single run. `floor` is the noise floor of the metric, `verdict` the word of the equivalence test.
+    AvgGap of means (`avg_gap_natmu_of_means`) and per run (`avg_gap_natmu_per_run`) and `recovery` are rows of their own
+    on the test view.
     """
     for phase, forget, method, source in study.runs:
         request = study.request(forget)
@@ -141,27 +131,30 @@ def cells(study: RecordedStudy) -> Iterator[tuple[str, ...]]:
             result = cell_summary(study, request, method, phase, source, view)
             floors = retrained(study, request, view).floors
             for name, value in result.spreads.items():
-                gap, gap_interval = result.gaps.get(name), result.gap_intervals.get(name)
-                itself = gap if is_target(name) else value.mean
-                yield (
-                    *(*head, view, name, *_spread(name, value)),
-                    *_gap(gap, gap_interval, itself, floors.get(name)),
-                )
+                gap, interval = result.gaps.get(name), result.gap_intervals.get(name)
+                tested = method != "retrain" and is_target(name)
+                verdict = result.verdicts.get(name, "") if tested else ""
+                compared = _gap(gap, interval, floors.get(name), verdict)
+                yield (*head, view, name, *_spread(name, value), *compared)
             if view == VIEW and result.per_run is not None and method != "retrain":
-                yield from _averages(result, head, floors.get(GAP))
+                yield from _averages(study, request, result, head)
 
 
 def _averages(
-    result: CellSummary, head: tuple[str, ...], floor: float | None
+    study: RecordedStudy, request: RecordedRequest, result: CellSummary, head: tuple[str, ...]
 ) -> Iterator[tuple[str, ...]]:
     per_run, average = result.per_run, result.average
     if per_run is None or average is None:
         return
-    of_means = ("", "", "", "")
-    gap = _gap(average, result.average_interval, average, floor)
-    yield (*head, VIEW, f"{GAP}_of_means", str(per_run.n), *of_means, *gap)
-    gap = _gap(per_run.mean, possible(GAP, per_run.interval), per_run.mean, floor)
+    floor, n = retrained(study, request).average, str(per_run.n)
+    gap = _gap(average, result.average_interval, floor, result.verdict)
+    yield (*head, VIEW, f"{GAP}_of_means", n, "", "", "", "", *gap)
+    gap = _gap(per_run.mean, possible(GAP, per_run.interval), floor, "")
     yield (*head, VIEW, f"{GAP}_per_run", *_spread(GAP, per_run), *gap)
+    if (share := recovered(study, request, result)) is not None:
+        low, high = share.interval or (None, None)
+        numbers = _text(share.value), "", _text(low), _text(high)
+        yield (*head, VIEW, "recovery", n, *numbers, "", "", "", "", "")
 
 
 def _spread(name: str, value: Spread) -> tuple[str, ...]:
@@ -170,11 +163,9 @@ def _spread(name: str, value: Spread) -> tuple[str, ...]:
 
 
 def _gap(
-    gap: float | None, interval: Interval | None, compared: float | None, floor: float | None
+    gap: float | None, interval: Interval | None, floor: float | None, verdict: str
 ) -> tuple[str, ...]:
-    known = compared is not None and floor is not None
-    above = str(int(not at_floor(compared, floor))) if known else ""
-    return (*map(_text, (gap, *(interval or (None, None)), floor)), above)
+    return (*map(_text, (gap, *(interval or (None, None)), floor)), verdict)
 
 
 def _text(value: float | None) -> str:
@@ -207,7 +198,3 @@ def _extent(name: str, values: Sequence[float] | None) -> tuple[TableCell, Table
     return TableCell(number(name, math.fsum(values) / len(values))), TableCell(
         number(name, max(values))
     )
-
-
-def _plain(value: float) -> str:
-    return f"{value:.3g}"

@@ -50,7 +50,12 @@ class Outline:
 
     @cached_property
     def every_seed(self) -> tuple[int, ...]:
-        """The seeds of all roles, those of the search first."""
+        """The seeds of all roles, those of the search first, and last those that are retrained on alone."""
+        return tuple(dict.fromkeys((*self.trial_seeds, *self.study.further_retrains)))
+
+    @cached_property
+    def trial_seeds(self) -> tuple[int, ...]:
+        """The seeds on which methods run, and which have an original model."""
         return tuple(dict.fromkeys(itertools.chain(*self.seeds.values())))
 
     def final_runs(self, best: Mapping[Cell, Knobs]) -> dict[str, list[Run]]:
@@ -74,7 +79,8 @@ class Outline:
         every_seed = sum(map(len, self.seeds.values()))
         searched = sum(study.trials(method) for _, method in self.cells) * len(study.seeds.search)
         counts = {
-            "reference": every_seed * len(study.forget) * len(REFERENCE_ROLES),
+            "reference": len(study.forget)
+            * (every_seed * len(REFERENCE_ROLES) + len(study.further_retrains)),
             "search": searched,
             "finalist": sum(self.finalists.values()) * len(study.choice.further_seeds),
             "audit": len(self.cells) * seeds if study.audit.models else 0,
@@ -90,9 +96,8 @@ class Outline:
             (role, seed) if role == "original" else (role, forget, seed)
             for role, forget, seed in study.supplied
         }
-        seeds = len(self.every_seed)
         # Requests share the original models.
-        trained = seeds * (1 + len(study.forget)) - len(supplied)
+        trained = len(self.trial_seeds) + len(self.every_seed) * len(study.forget) - len(supplied)
         searched = sum(
             study.trials(method) * study.method(method).fixed.get(EPOCHS, 1)
             for _, method in self.cells

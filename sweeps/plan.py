@@ -155,6 +155,15 @@ class Plan(Outline):
         names = itertools.product(self.study.forget, self.every_seed)
         return {name: self.problem(*name) for name in names}
 
+    @property
+    def reported(self) -> tuple[int, ...]:
+        """The seeds of the retrained models that the report compares with."""
+        return (*self.study.seeds.report, *self.study.further_retrains)
+
+    def roles_on(self, seed: int) -> tuple[Role, ...]:
+        """Return the references of a seed: further seeds have no original."""
+        return ("original", "retrain") if seed in self.trial_seeds else ("retrain",)
+
     def reference_key(self, forget: str, seed: int, method: str, role: str) -> str:
         """Return the record key of a reference on a problem; `role` is that of its seed, `search`, `finalist` or `report`."""
         cell = self.reference_cell(role, seed)
@@ -167,7 +176,7 @@ class Plan(Outline):
 
     def reference_views(self, seed: int) -> tuple[str, ...]:
         """Return the views on which references of a seed are scored."""
-        if seed in self.study.seeds.report:
+        if seed in self.reported:
             return ("val", "test")
         return tuple(dict.fromkeys((self.study.search_view, "val")))
 
@@ -178,7 +187,8 @@ class Plan(Outline):
     def attacks_on(self, seed: int) -> tuple[str, ...]:
         """Return the costly attacks on references of a seed: those of any phase that runs on it."""
         asked = self.study.metrics
-        wanted = any(seed in self.seeds.get(PHASES[phase].role, ()) for phase in asked.costly)
+        seeds = {**self.seeds, "report": self.reported}
+        wanted = any(seed in seeds.get(PHASES[phase].role, ()) for phase in asked.costly)
         return asked.attacks if wanted else ()
 
     def job(

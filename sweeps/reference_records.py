@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +19,12 @@ from sweeps.workers.scores import ReferenceScores, complete
 ProblemName = tuple[str, int]
 """Forget request and seed."""
 ROLES: tuple[Role, Role] = ("original", "retrain")
+
+
+def mean_of_scored(models: Iterable[Scored]) -> dict[str, dict[str, float]]:
+    """Return view to the mean of each metric over some models."""
+    values = [one.facts.metrics for one in models]
+    return {view: mean_of([each[view] for each in values]) for view in values[0]}
 
 
 class ReferenceRecorder:
@@ -50,8 +56,7 @@ class ReferenceRecorder:
             Seed to what the trials on it are compared with.
         """
         references: dict[int, ReferenceScores] = {}
-        retrained = [one["retrain"].facts.metrics for one in group.values()]
-        mean = {view: mean_of([each[view] for each in retrained]) for view in retrained[0]}
+        mean = mean_of_scored(one["retrain"] for one in group.values())
         for seed, both in group.items():
             reference = ReferenceScores(
                 mean,
@@ -69,6 +74,21 @@ class ReferenceRecorder:
                         record = self._beside_others(record, both[method], others)
                     self.ledger.record_other(record)
         return references
+
+    def record_further(self, forget: str, models: Mapping[int, Scored]) -> None:
+        """Record the retrained models of a request beyond those of the report seeds.
+
+        Args:
+            models: Seed to retrained model, those of the report seeds first.
+        """
+        mean = mean_of_scored(models.values())
+        for seed in self.study.further_retrains:
+            key, one = self.plan.reference_key(forget, seed, "retrain", "report"), models[seed]
+            if key not in self.ledger.results.records:
+                reference = ReferenceScores(mean, {}, one.forget.logits, one.untrained)
+                record = self._record("report", (forget, seed), "retrain", one, reference)
+                others = {n: other for n, other in models.items() if n != seed}
+                self.ledger.record_other(self._beside_others(record, one, others))
 
     def _record(
         self,

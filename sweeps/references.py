@@ -50,6 +50,7 @@ class References:
         self.scored: dict[ProblemName, dict[Role, Scored]] = {}
         self._compared: dict[tuple[str, str, int], Any] = {}
         self._ready: set[tuple[str, str]] = set()
+        self._complete: set[str] = set()
         self._checking: set[str] = set()
         self._waiting: deque[Job] = deque()
         trainings = self._missing()
@@ -65,6 +66,8 @@ class References:
         """Publish the weights that are there, and return the jobs that train the others, those of the search first."""
         jobs: dict[str, Job] = {}
         for seed, forget, role in itertools.product(self.plan.every_seed, self.study.forget, ROLES):
+            if role not in self.plan.roles_on(seed):
+                continue
             problem = self.plan.problem(forget, seed)
             key = problem.reference_key(role)
             if key in self._weights or key in jobs:
@@ -86,7 +89,7 @@ class References:
         """Read the scores that the store has, and return the jobs that make the others."""
         jobs: dict[ProblemName, Job] = {}
         for name in itertools.product(self.study.forget, self.plan.every_seed):
-            job = self._scoring_job(name)
+            job = self._scoring_job(name, self.plan.roles_on(name[1]))
             arrays = self.store.get(job.key)
             if arrays is None:
                 jobs[name] = job
@@ -194,9 +197,9 @@ class References:
         return (role, forget) in self._ready
 
     def _has_weights(self, name: ProblemName) -> bool:
-        """Return whether workers can read both models of a problem."""
-        problem = self.plan.problem(*name)
-        return all(problem.reference_key(role) in self._weights for role in ROLES)
+        """Return whether workers can read the models of a problem."""
+        problem, roles = self.plan.problem(*name), self.plan.roles_on(name[1])
+        return all(problem.reference_key(role) in self._weights for role in roles)
 
     def _compare(self) -> None:
         """Compare the references of every request that are all scored, and record them."""
@@ -207,6 +210,12 @@ class References:
                 group = {seed: self.scored[forget, seed] for seed in seeds}
                 for seed, reference in self.recorder.compare(role, forget, group).items():
                     self._compared[role, forget, seed] = self.put(reference)
+        for forget in self.study.forget:
+            names = [(forget, seed) for seed in self.plan.reported]
+            if forget not in self._complete and all(name in self.scored for name in names):
+                self._complete.add(forget)
+                models = {name[1]: self.scored[name]["retrain"] for name in names}
+                self.recorder.record_further(forget, models)
 
 
 def without_seconds(arrays: Weights) -> Weights:

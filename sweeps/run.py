@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from mu.failing import Cell, failing_cells
-from mu.record import REFERENCE_ROLES
 from sweeps.audit import audit_cells, audits_left
 from sweeps.job_sources import StudySource, decide
 from sweeps.ledger import Ledger
@@ -78,10 +77,10 @@ class Sweep:
         plan, recorded = self.plan, self.results.records
         references = (
             plan.reference_key(forget, seed, method, role)
-            for role, seeds in plan.seeds.items()
+            for role, seeds in {**plan.seeds, "report": plan.reported}.items()
             for forget in plan.study.forget
             for seed in seeds
-            for method in REFERENCE_ROLES
+            for method in plan.roles_on(seed)
         )
         if not all(key in recorded for key in references):
             return False

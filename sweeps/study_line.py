@@ -66,7 +66,7 @@ def study_line(plan: Plan) -> dict[str, Any]:
         },
         "references": {
             role: {str(seed): plan.reference_cell(role, seed) for seed in seeds}
-            for role, seeds in plan.seeds.items()
+            for role, seeds in {**plan.seeds, "report": plan.reported}.items()
         },
         "published": [asdict(number) for number in study.published],
         "planned": plan.planned,

@@ -59,8 +59,12 @@ PARTS = {
         ["tests/sweeps/search"],
     ),
     "reports": (
-        ["stats.py", "ranks.py", "comparison.py", "robustness.py", "tuning_check.py"],
+        ["comparison.py", "robustness.py", "tuning_check.py"],
         ["tests/reports/test_statistics.py", "tests/reports/test_robustness.py"],
+    ),
+    "reports/statistics": (
+        ["equivalence.py", "intervals.py", "rankings.py", "recovery.py"],
+        ["tests/reports/test_equivalence.py", "tests/reports/test_statistics.py"],
     ),
 }
 """Folder to the files that are mutated and the tests that should notice."""

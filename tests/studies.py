@@ -40,7 +40,7 @@ TINY: dict[str, Any] = {
         "three": {"kind": "full_class", "class": 3},
     },
     "methods": [{"name": "finetune", "fix": {"epochs": 2}}, JIT],
-    "seeds": {"search": [0], "report": [1, 2]},
+    "seeds": {"search": [0], "report": [1, 2], "retrain": 2},
     "search": {"trials": 3, "sampler": "random", "objective": "avg_gap_natmu", "finalists": 1},
     "experiments": {
         "sufficient": {"epochs": 3},

@@ -123,7 +123,13 @@ def test_the_study_of_a_folder_runs_to_its_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MUSWEEP_CACHE", str(tmp_path / "cache"))
-    small = ["seeds.report=[1]", "search.trials=1", "training.epochs=2", "methods=[finetune]"]
+    small = [
+        "seeds.report=[1]",
+        "seeds.retrain=1",
+        "search.trials=1",
+        "training.epochs=2",
+        "methods=[finetune]",
+    ]
     small += [f"data.root={birds(tmp_path / 'birds')}", "experiments={defaults: false}"]
     overrides = itertools.chain.from_iterable(("-o", change) for change in small)
     study = str(EXAMPLES / "image_folder/study.yaml")

@@ -60,7 +60,7 @@ def test_a_job_of_two_nodes_stops_before_its_end_is_requeued_and_finishes(tmp_pa
     }
     study = studies.tiny(
         methods=["jit", "finetune"], forget={"three": {"kind": "full_class", "class": 3}},
-        seeds__report=[1], search__trials=8, experiments={"defaults": False},
+        seeds__report=[1], seeds__retrain=1, search__trials=8, experiments={"defaults": False},
     )  # fmt: skip
     studies.write(tmp_path, study)
     trials, log = tmp_path / "results/tiny/trials.jsonl", tmp_path / "job.log"

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import Field, TypeAdapter
 
 from mu import models
-from mu.choice import Choice, choice_of
+from mu.choice import Choice, choice_of, retrain_seeds
 from mu.data import Dataset
 from mu.models import Model
 from mu.problem import Problem, Role
@@ -44,6 +44,11 @@ class Study(StudyFile):
     def choice(self) -> Choice:
         """How the knobs of a cell are chosen."""
         return choice_of(self.definition)
+
+    @cached_property
+    def further_retrains(self) -> tuple[int, ...]:
+        """The seeds of the retrained models beyond those of the report seeds."""
+        return retrain_seeds(self.definition["seeds"])
 
     @property
     def search_view(self) -> str:
@@ -125,7 +130,9 @@ def parse(raw: Mapping[str, Any], where: str, folders: Sequence[Path] = ()) -> S
     supplied = find_supplied(paths, file.forget, seeds, where)
     knobs = dict.fromkeys(span.knob for config in methods for span in config.ranges)
     tables, numbers = resolve_published(file.published or (), file.forget, knobs, where)
-    file = file.model_copy(update={"training": training, "search": search})
+    retrained = file.seeds.models(file.retrain is not None)
+    counted = file.seeds.model_copy(update={"retrain": retrained})
+    file = file.model_copy(update={"training": training, "search": search, "seeds": counted})
     definition = file.model_dump(mode="json", by_alias=True)
     short = {"data", "model", "forget"}
     definition |= file.model_dump(mode="json", by_alias=True, include=short, exclude_none=True)

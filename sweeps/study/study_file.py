@@ -52,6 +52,10 @@ SeedList = Annotated[
 ]
 
 
+DEFAULT_RETRAINED = 5
+"""Retrained models of a request, unless the study says how many: of three, an equivalence test can tell little."""
+
+
 class Seeds(Section):
     """Seeds that knobs are tuned on, and others on which the report says how good they are."""
 
@@ -59,6 +63,15 @@ class Seeds(Section):
     """Seeds of the search."""
     report: SeedList = (1, 2, 3)
     """Seeds of the report."""
+    retrain: Count | None = None
+    """Number of retrained models that the report compares with: one of each report seed, and further ones of seeds of
+    their own, which need no original model. At least the number of report seeds; by default 5, or as many as report seeds
+    where those are more, or where retrained models are supplied."""
+
+    def models(self, supplied: bool) -> int:
+        """Return the number of retrained models; `supplied` says whether the user brings them."""
+        reported = len(self.report)
+        return self.retrain or (reported if supplied else max(DEFAULT_RETRAINED, reported))
 
 
 def _pairs(value: Any) -> Any:
@@ -102,6 +115,14 @@ class Audit(Section):
     """Least number of report seeds, K; 0 leaves the audit out. U-LiRA needs 9: 8 besides the attacked."""
 
 
+class Report(Section):
+    """How the report compares with the retrained models."""
+
+    margin: Annotated[float, Field(gt=0)] | None = None
+    """By how many percent points a metric may be off the retrained models to be *the same*; by default two standard
+    deviations of the retrained models, at least half a point."""
+
+
 class StudyFile(RunSettings):
     """A study of musweep: what is forgotten, by which methods, and how their knobs are tuned and compared."""
 
@@ -133,6 +154,8 @@ class StudyFile(RunSettings):
     """Attacks over many models."""
     selection: Literal["honest", "paper"] = "honest"
     """`paper` chooses knobs on the reported seeds and images, as the papers do, and the report says so."""
+    report: Report = Report()
+    """What the report calls the same."""
     published: Items[Published] | None = None
     """Printed tables beside our results."""
 
@@ -153,6 +176,13 @@ class StudyFile(RunSettings):
             raise ValueError(
                 f"seeds: seed {shared[0]} is in both `search` and `report`; knobs must be reported on "
                 "seeds they were not tuned on"
+            )
+        models, reported = self.seeds.models(self.retrain is not None), len(self.seeds.report)
+        if models < reported or (self.retrain is not None and models > reported):
+            allowed = "" if self.retrain is not None else "at least "
+            raise ValueError(
+                f"seeds: retrain: must be {allowed}{reported}, the number of report seeds"
+                f"{' of which models are supplied' if self.retrain is not None else ''}, but got {models}"
             )
         if self.search.early_stop == "asha" and self.selection == "paper":
             raise ValueError(

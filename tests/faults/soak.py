@@ -48,7 +48,7 @@ def soak_study(trials: int) -> dict[str, Any]:
     """Return a study whose draws do not depend on the order in which trials end."""
     return studies.tiny(
         study="soak", methods=["finetune", "amnesiac"], search__trials=trials,
-        seeds={"search": [0], "report": [1, 2, 3]},
+        seeds={"search": [0], "report": [1, 2, 3], "retrain": 3},
     )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Sequence
@@ -11,19 +12,20 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import stats as reference
+from studies import ROOT
 
+from mu.choice import retrain_seeds
 from mu.record import TrialRecord
-from reports import comparison, load, robustness, tuning_check
-from reports.ranks import (
-    cliques,
-    friedman,
-    holm,
-    kendall,
-    ranks,
-    signed_rank,
-    smallest_p,
+from reports import (
+    comparison,
+    contents,
+    findings,
+    load,
+    result_tables,
+    robustness,
+    tuning_check,
 )
-from reports.stats import (
+from reports.statistics.intervals import (
     RESAMPLES,
     Estimate,
     Interval,
@@ -34,7 +36,15 @@ from reports.stats import (
     spread,
     weighted_means,
 )
-from reports.summaries import cell_summary, regret, retrained
+from reports.statistics.rankings import (
+    cliques,
+    friedman,
+    holm,
+    kendall,
+    ranks,
+    signed_rank,
+)
+from reports.summaries import cell_summary, recovered, regret, retrained, scale
 
 T2, T3 = 12.706204736, 4.302652730
 """Student's 97.5 % quantile for two and for three values, from printed tables."""
@@ -247,27 +257,28 @@ def signs_by_enumeration(differences: Sequence[float]) -> float:
     ],
 )
 def test_signed_rank_is_exact_with_and_without_ties(differences: list[float]) -> None:
-    assert signed_rank(differences)[0] == pytest.approx(signs_by_enumeration(differences))
+    assert signed_rank(differences) == pytest.approx(signs_by_enumeration(differences))
 
 
-def test_signed_rank_is_that_of_scipy() -> None:
-    for seed in range(5):
-        values = np.random.default_rng(seed).normal(0.4, 1, size=14)
-        expected = reference.wilcoxon(values, method="exact").pvalue
-        assert signed_rank(values)[0] == pytest.approx(expected)
+def test_signed_rank_is_exact_in_two_hundred_random_cases() -> None:
+    """With values of many digits, and with rounded ones that have ties and zeros."""
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        size, digits = int(rng.integers(2, 10)), int(rng.integers(0, 3))
+        values = np.round(rng.normal(0.3, 1, size), digits)
+        if values.any():
+            assert signed_rank(values) == pytest.approx(signs_by_enumeration(list(values)))
 
 
-@pytest.mark.parametrize("n", [1, 2, 5, 12])
+@pytest.mark.parametrize("n", [1, 2, 5, 12, 20])
 def test_smallest_p_is_reached_when_all_signs_agree(n: int) -> None:
-    assert signed_rank(np.arange(1, n + 1) / 7)[0] == pytest.approx(smallest_p(n)) == 2.0 ** (1 - n)
+    assert signed_rank(np.arange(1, n + 1) / 7) == pytest.approx(2.0 ** (1 - n))
 
 
-def test_signed_rank_names_the_side_and_takes_rounding_for_equality() -> None:
-    assert signed_rank([0.1, 0.2, -0.05])[1] == 1
-    assert signed_rank([-0.3, 0.1])[1] == -1
-    assert signed_rank([0.1 + 0.2 - 0.3, 0.0]) == (1.0, 0)
-    assert signed_rank([0.1, 0.1, -0.2]) == (1.0, 0)  # ranks 1.5 + 1.5 and 3
-    assert signed_rank([]) == (1.0, 0)
+def test_signed_rank_takes_rounding_for_equality() -> None:
+    assert signed_rank([0.1 + 0.2 - 0.3, 0.0]) == 1.0
+    assert signed_rank([0.1, 0.1, -0.2]) == 1.0  # ranks 1.5 + 1.5 and 3
+    assert signed_rank([]) == 1.0
 
 
 def test_holm_is_that_of_the_textbook() -> None:
@@ -293,8 +304,9 @@ def test_friedman_is_that_of_scipy_also_with_ties(high: int) -> None:
 
 
 def test_friedman_of_nothing_to_rank() -> None:
-    assert friedman([[1.0, 1.0], [2.0, 2.0]]) == 1.0
-    assert friedman([[1.0, 2.0]]) is None
+    assert friedman([[1.0, 1.0, 1.0], [2.0, 2.0, 2.0]]) is None
+    assert friedman([[1.0, 2.0, 3.0]]) is None
+    assert friedman([[1.0, 2.0], [2.0, 3.0]]) is None
 
 
 def test_cliques_are_the_longest_runs_without_a_difference() -> None:
@@ -340,23 +352,31 @@ def run(phase: str, method: str, seed: int, values: Sequence[float], **fields: A
 def reported(
     *runs: TrialRecord, forget: Sequence[str] = ("random10",), **line: Any
 ) -> load.RecordedStudy:
-    """A study of three retrained models for each request, and some runs."""
-    retrain = [
-        run("reference", "retrain", seed, values, role="report", forget=name)
+    """A study of three retrained models for each request, originals that are 10 points of AvgGap away, and some runs."""
+    references = [
+        run("reference", model, seed, (*values[:2], values[2] + more), role="report", forget=name)
         for name in forget
         for seed, values in enumerate(RETRAIN, start=1)
+        for model, more in (("retrain", 0.0), ("original", 0.3))
     ]
-    return load.assemble(line, [*retrain, *runs], {})
+    return load.assemble(line, [*references, *runs], {})
 
 
-def test_gap_has_students_interval_of_the_differences_within_seeds() -> None:
+def half_of(ours: Sequence[float], theirs: Sequence[float], quantile: float) -> float:
+    """Half of the interval of the difference of two means, by the textbook's pooled variance."""
+    n, m = len(ours), len(theirs)
+    pooled = ((n - 1) * stdev(ours) ** 2 + (m - 1) * stdev(theirs) ** 2) / (n + m - 2)
+    return quantile * math.sqrt(pooled * (1 / n + 1 / m))
+
+
+def test_gap_has_students_interval_with_pooled_variance() -> None:
     values = ((0.895, 0.90, 0.40), (0.905, 0.95, 0.45), (0.915, 1.00, 0.50))
     study = reported(*(run("confirm", "a", seed, v) for seed, v in enumerate(values, start=1)))
     found = cell_summary(study, study.requests[0], "a").gap_intervals
-    # acc_forget: differences 0.02, 0.05 and 0.08; mean 0.05, deviation 0.03
-    assert found["acc_forget"] == pytest.approx((0.0, 0.05 + T3 * 0.03 / math.sqrt(3)))
-    # acc_test: each is 0.005 below, so that the gap is certain
-    assert found["acc_test"] == pytest.approx((0.005, 0.005))
+    half = half_of((0.90, 0.95, 1.00), (0.88, 0.90, 0.92), 2.776445105)
+    assert found["acc_forget"] == pytest.approx((0.0, 0.05 + half))
+    half = half_of((0.895, 0.905, 0.915), (0.90, 0.91, 0.92), 2.776445105)
+    assert found["acc_test"] == pytest.approx((0.0, 0.005 + half))
 
 
 def test_gap_of_fewer_runs_keeps_its_centre() -> None:
@@ -364,8 +384,8 @@ def test_gap_of_fewer_runs_keeps_its_centre() -> None:
         run("confirm", "a", 1, (0.9, 0.80, 0.5)), run("confirm", "a", 2, (0.9, 0.86, 0.5))
     )
     result = cell_summary(study, study.requests[0], "a")
-    # mean 0.83 against 0.90 of all three; differences -0.08 and -0.04
-    half = T2 * stdev([0.08, 0.04]) / math.sqrt(2)
+    # mean 0.83 against 0.90 of all three
+    half = half_of((0.80, 0.86), (0.88, 0.90, 0.92), 3.182446305)
     assert result.gaps["acc_forget"] == pytest.approx(0.07)
     assert result.gap_intervals["acc_forget"] == pytest.approx(
         Interval(0.07 - half, 0.07 + half).size
@@ -427,11 +447,13 @@ def test_slope_pairs_seeds_and_needs_more_epochs() -> None:
     assert robustness.slope(study, study.requests[0], study.methods[0]) is None
 
 
-def test_robustness_is_the_mean_of_its_two_parts() -> None:
+def test_robustness_is_recovery_with_knobs_that_were_not_tuned_on_the_request() -> None:
     names = ("random10", "random1")
     gaps = {  # phase, request, source: how far acc_forget is above that of retraining, in points
         ("confirm", "random10", None): 3,
         ("confirm", "random1", None): 6,
+        ("default", "random10", None): 15,
+        ("default", "random1", None): 0,
         ("sufficient", "random10", None): 9,
         ("sufficient", "random1", None): 3,
         ("transfer", "random1", "random10"): 18,
@@ -451,16 +473,28 @@ def test_robustness_is_the_mean_of_its_two_parts() -> None:
         for seed, r in enumerate(RETRAIN, start=1)
     ]
     study = reported(*runs, forget=names)
-    found = robustness.score(study, study.methods[0])
-    # A third of each gap is AvgGap: transfers cost 4 and 1 points, longer training 2 and -1.
-    assert found.complete
-    assert found.parts["transfer"].value == pytest.approx(0.025)
-    assert found.parts["sufficient"].value == pytest.approx(0.005)
-    assert found.total is not None and found.worst is not None
-    assert found.total.value == pytest.approx(0.015)
-    assert found.worst.place == "random10 → random1"
+    found = robustness.robustness(study, study.methods[0])
+    # A third of each gap is AvgGap, and doing nothing has 10 points: 6 and 2; 5 and 0; 3 and 1.
+    assert found.whole
+    assert {part: share.value for part, share in found.parts.items()} == pytest.approx(
+        {"transfer": 0.6, "default": 0.75, "sufficient": 0.8}
+    )
+    assert found.total is not None and found.tuned is not None
+    assert found.total.value == pytest.approx((0.6 + 0.75 + 0.8) / 3)
+    assert found.tuned.value == pytest.approx(1 - (0.01 + 0.02) / 2 / 0.1)
+    # Regret is 4 and 1 points; 4 and -2; 2 and -1.
+    regrets = {r.place: r.regret.value for r in found.regrets if r.regret}
+    assert regrets == pytest.approx(
+        {
+            **{"random10 → random1": 0.04, "random1 → random10": 0.01},
+            **{"random10, defaults": 0.04, "random1, defaults": -0.02},
+            **{"random10, 20 epochs": 0.02, "random1, 20 epochs": -0.01},
+        }
+    )
+    assert found.regrets[-1].regret is not None
+    assert found.regrets[-1].regret.value == pytest.approx(0.04)
     # Runs follow their retrained models, so that no draw of seeds changes anything.
-    assert found.total.interval == pytest.approx((0.015, 0.015))
+    assert found.total.interval == pytest.approx((0.7166667, 0.7166667))
 
     partly = reported(
         *(r for r in runs if r.source != "random10"),
@@ -470,11 +504,26 @@ def test_robustness_is_the_mean_of_its_two_parts() -> None:
         ),
         forget=names,
     )
-    broken = robustness.score(partly, partly.methods[0])
-    assert not broken.complete
+    broken = robustness.robustness(partly, partly.methods[0])
+    assert not broken.whole
     assert broken.count("transfer") == (1, 2)
-    assert broken.total is not None
-    assert broken.total.value == pytest.approx((0.01 + 0.005) / 2)
+    assert broken.parts["transfer"].value == pytest.approx(0.8)
+
+
+def test_knobs_of_another_kind_of_request_are_no_part_of_robustness() -> None:
+    """What becomes of them stands in the tables of transfer."""
+    moved = [
+        run("transfer", "a", seed, r, forget="b", source="a") for seed, r in enumerate(RETRAIN, 1)
+    ]
+    kinds = {"a": {"kind": "random"}, "b": {"kind": "hardest"}}
+    asked = {"forget": kinds, "experiments": {"transfer": [["a", "b"]]}}
+    methods = {"a": {"has_epochs": True}}
+    unlike = reported(*moved, forget=("a", "b"), definition=asked, methods=methods)
+    assert robustness.asked_parts(unlike) == ()
+    alike = {**asked, "forget": {name: {"kind": "random"} for name in kinds}}
+    study = reported(*moved, forget=("a", "b"), definition=alike, methods=methods)
+    assert robustness.asked_parts(study) == ("transfer",)
+    assert robustness.robustness(study, study.methods[0]).parts["transfer"].value == 1.0
 
 
 def test_interval_of_a_regret_draws_the_same_seeds_for_both() -> None:
@@ -513,81 +562,289 @@ def test_ranking_kept_compares_methods_that_have_both() -> None:
     assert (tau, n) == (pytest.approx(1 / 3), 3)  # two pairs agree, one does not
 
 
-def compared(gaps: dict[str, Sequence[float | None]], seeds: int = 3) -> load.RecordedStudy:
-    """A study whose methods have these gaps, in order of problems: seeds within requests."""
-    requests = [f"request{n}" for n in range(max(map(len, gaps.values())) // seeds)]
-    runs = []
-    for method, values in gaps.items():
-        problems = [(request, seed) for request in requests for seed in range(seeds)]
-        for (request, seed), gap in zip(problems, values):
-            if gap is not None:
-                acc, forget, mia = np.mean(RETRAIN, axis=0)
-                runs.append(
-                    run("confirm", method, seed + 1, (acc, forget + 3 * gap, mia), forget=request)
-                )
+def compared(gaps: dict[str, Sequence[float | None]]) -> load.RecordedStudy:
+    """A study whose methods have these AvgGaps on its requests, in points of the 10 that doing nothing has."""
+    requests = [f"request{n}" for n in range(max(map(len, gaps.values())))]
+    runs = [
+        run("confirm", method, seed, (r[0], r[1] + 3 * gap / 100, r[2]), forget=request)
+        for method, values in gaps.items()
+        for request, gap in zip(requests, values)
+        if gap is not None
+        for seed, r in enumerate(RETRAIN, start=1)
+    ]
     return reported(*runs, forget=requests)
 
 
-def test_pairs_are_tested_over_shared_problems_and_corrected_together() -> None:
+def test_pairs_are_tested_over_requests_and_corrected_together() -> None:
     rng = np.random.default_rng(5)
-    base = rng.uniform(0.01, 0.03, size=9)
+    base = rng.uniform(1, 3, size=9)
     gaps = {
         "near": list(base),
-        "far": list(base + 0.01 + rng.uniform(0, 0.004, size=9)),
-        "noisy": [*(base[:7] + rng.normal(0, 0.002, size=7)), None, None],
+        "far": list(base + 1 + rng.uniform(0, 0.4, size=9)),
+        "noisy": [*(base[:7] + rng.normal(0, 0.2, size=7)), None, None],
     }
     found = {(p.first, p.second): p for p in comparison.pairs(compared(gaps))}
-    assert list(found) == [("near", "far"), ("near", "noisy"), ("far", "noisy")]
+    names = [("near", "far"), ("near", "noisy"), ("near", "original"), ("far", "noisy")]
+    assert list(found) == [*names, ("far", "original"), ("noisy", "original")]
     apart = found["near", "far"]
-    assert apart.difference.n == 9
-    assert apart.requests == 3
-    assert apart.difference.mean == pytest.approx(np.mean(np.subtract(gaps["near"], gaps["far"])))
-    assert apart.p == pytest.approx(2.0**-8)
-    assert apart.p_holm == pytest.approx(3 * 2.0**-8)
-    assert apart.told_apart
-    assert apart.closer == "near"
-    assert found["near", "noisy"].difference.n == 7
-    assert found["far", "noisy"].p == pytest.approx(2.0**-6)
-    assert found["far", "noisy"].p_holm == pytest.approx(2 * 2.0**-6)
-    assert found["far", "noisy"].closer == "noisy"
+    assert apart.requests == 9
+    assert apart.difference.value == pytest.approx(
+        np.mean(np.subtract(gaps["far"], gaps["near"])) / 10
+    )
+    # Three pairs have enough requests for a test; all signs of each agree.
+    assert apart.p == pytest.approx(3 * 2.0**-8)
+    assert (apart.told_apart, apart.closer) == (True, "near")
+    assert found["far", "original"].closer == "far"
+    assert (found["near", "noisy"].requests, found["near", "noisy"].p) == (7, None)
+    assert found["far", "noisy"].closer == "noisy", "by the interval"
+
+
+def test_seeds_of_a_request_are_no_further_requests() -> None:
+    """Between two requests that disagree nothing can be told, however sure each is by its seeds."""
+    found = comparison.pairs(compared({"a": [1.0, 3.0], "b": [2.0, 2.5]}))[0]
+    assert found.difference.value == pytest.approx((0.1 - 0.05) / 2)
+    interval = found.difference.interval
+    assert interval is not None and interval.low < -0.5 < 0.5 < interval.high
+    assert not found.told_apart
+    assert comparison.pairs(compared({"a": [1.0], "b": [2.0]}))[0].told_apart, "seeds alone"
 
 
 def test_methods_are_told_apart_below_the_level_only() -> None:
-    summary = spread([0.1, 0.2])
-    assert summary is not None
+    nothing = Estimate(0.1, np.array([0.0, 0.2]), 2)
     for p, apart in ((comparison.ALPHA, False), (0.99 * comparison.ALPHA, True)):
-        assert comparison.Pair("a", "b", summary, 1, p, p, "b").told_apart is apart
+        pair = comparison.Pair("a", "b", nothing, 8, p)
+        assert (pair.told_apart, pair.closer) == (apart, "a" if apart else "")
 
 
-def test_few_problems_cannot_tell_anything_apart() -> None:
-    study = compared({"a": [0.01] * 3, "b": [0.02] * 3, "c": [0.3] * 3})
-    n, smallest, corrected = comparison.smallest_corrected(study)
-    assert (n, smallest, corrected) == (3, 0.25, 0.75)
-    more = compared({name: [0.01] * 3 for name in "abcd"})
-    assert comparison.smallest_corrected(more) == (3, 0.25, 1.0)  # six pairs
-    partly = compared({"a": [0.01] * 3, "b": [0.02] * 3, "c": [0.3, 0.3, None]})
-    assert comparison.smallest_corrected(partly)[0] == 3
-    assert comparison.smallest_corrected(reported()) == (0, 1.0, 0.0)
-    assert not any(pair.told_apart for pair in comparison.pairs(study))
-
-
-def test_methods_are_ranked_over_problems_that_all_of_them_have() -> None:
-    gaps = {
-        "a": [0.01, 0.02, 0.01],
-        "b": [0.03, 0.01, 0.02],
-        "c": [0.05, 0.05, None],
-    }
+def test_methods_are_ranked_over_requests_that_all_of_them_have() -> None:
+    gaps = {"a": [1, 2, 1], "b": [3, 1, 2], "c": [5, 5, None]}
     found = comparison.ranking(compared(gaps))
     assert found is not None
-    assert found.ranks == {"a": pytest.approx(4 / 3), "b": pytest.approx(5 / 3)}
-    assert (found.left_out, found.problems) == (("c",), 3)
+    assert found.ranks == {
+        "a": pytest.approx(4 / 3),
+        "b": pytest.approx(5 / 3),
+        "original": pytest.approx(3.0),
+    }
+    assert (found.left_out, found.requests, found.p) == (("c",), 3, None)
     assert found.cliques == (("a", "b"),)
+    eight = comparison.ranking(compared({"a": [1] * 8, "b": [2] * 8}))
+    assert eight is not None
+    assert eight.p == pytest.approx(math.exp(-8))  # chi-squared of 16 with two degrees of freedom
 
 
-def test_ranking_falls_back_on_shared_problems_and_needs_two_methods() -> None:
-    crossed = compared({"a": [0.01, 0.02, None], "b": [None, 0.01, 0.02]})
+def test_ranking_falls_back_on_shared_requests_and_needs_a_method() -> None:
+    crossed = compared({"a": [1, 2, None], "b": [None, 1, 2]})
     found = comparison.ranking(crossed)
     assert found is not None
-    assert (found.problems, found.ranks, found.p) == (1, {"b": 1.0, "a": 2.0}, None)
-    assert comparison.ranking(compared({"a": [0.01, 0.02, 0.03]})) is None
-    assert comparison.ranking(compared({"a": [0.01, None, None], "b": [None, 0.01, None]})) is None
+    assert (found.requests, found.p) == (1, None)
+    assert found.ranks == {"b": 1.0, "a": 2.0, "original": 3.0}
+    assert comparison.ranking(reported()) is None
+    assert comparison.ranking(compared({"a": [1, None], "b": [None, 1]})) is None
+
+
+def unlike(gaps: dict[str, Sequence[float | None]]) -> set[tuple[Any, ...]]:
+    """The cells of the tables of a study, but for the columns and rows of `copy` and `ruin`."""
+    study = compared(gaps)
+    made = contents.all_tables(study)
+    return {
+        (table.name, group.name, row[0].text, head, cell.text, cell.best)
+        for table in made
+        for group in table.groups
+        for row in group.rows
+        for head, cell in zip(table.columns, row)
+        if not {"copy", "ruin"} & {head, row[0].text, row[1].text}
+    }
+
+
+def test_returning_the_original_recovers_nothing_and_a_ruin_less_and_neither_changes_others() -> (
+    None
+):
+    """The former best of the robustness score was a method that does nothing."""
+    usual: dict[str, Sequence[float | None]] = {"good": [1.0, 2.0], "fair": [4.0, 5.0]}
+    study = compared({**usual, "ruin": [30.0, 20.0]})
+    copies = [
+        dataclasses.replace(r, phase=phase, method="copy", role="", key=f"{phase}{r.key}")
+        for r in study.records
+        for phase in ("confirm", "default")
+        if r.method == "original"
+    ]
+    study = load.assemble({}, [*study.records, *copies], {})
+    for request in study.requests:
+        nothing = recovered(study, request, cell_summary(study, request, "copy"))
+        ruin = recovered(study, request, cell_summary(study, request, "ruin"))
+        assert nothing is not None and ruin is not None
+        assert (nothing.value, nothing.interval) == (0.0, (0.0, 0.0))
+        assert ruin.value == pytest.approx(-2.0 if request.name == "request0" else -1.0)
+        assert ruin.interval is not None and ruin.interval.high < 0
+    bold = [
+        (table.name, row[0].text, head)
+        for table in contents.all_tables(study)
+        for group in table.groups
+        for row in group.rows
+        for head, cell in zip(table.columns, row)
+        if cell.best and {"copy", "ruin"} & {row[0].text, head}
+    ]
+    assert bold == []
+    closer = {(pair.first, pair.second): pair.closer for pair in comparison.pairs(study)}
+    assert [pair for pair, best in closer.items() if best in ("copy", "ruin")] == []
+    assert unlike(usual) <= unlike({**usual, "ruin": [30.0, 20.0]})
+
+
+def test_a_request_on_which_doing_nothing_is_within_chance_has_nothing_to_measure() -> None:
+    """Three times the noise of retraining is the least: AvgGap 1.67 here, so 5 points."""
+    for gap, measured in ((0.16, True), (0.14, False)):
+        study = reported(*(run("confirm", "a", seed, r) for seed, r in enumerate(RETRAIN, 1)))
+        near = [
+            dataclasses.replace(
+                r,
+                metrics={
+                    "test": {**r.metrics["test"], "mia_lr_entropy": RETRAIN[r.seed - 1][2] + gap}
+                },
+            )
+            if r.method == "original"
+            else r
+            for r in study.records
+        ]
+        study = load.assemble({}, near, {})
+        request = study.requests[0]
+        assert scale(study, request).measurable is measured
+        main = result_tables.main(study).groups[0].rows
+        last = [cell.text for cell in main[-1]]
+        assert (last[1] == "nothing to measure") is not measured
+        assert measured or not any(cell.best for row in main for cell in row)
+        assert ("there is nothing to measure" in findings.closest(study, request)) is not measured
+        assert (robustness.robustness(study, study.methods[0]).tuned is None) is not measured
+
+
+def test_worked_example_of_the_page_is_what_the_report_computes() -> None:
+    """The numbers of ``docs/statistics.md``, in percent, of five retrained models, originals and three runs."""
+    retrain = ((98, 94, 60), (97, 93, 62), (98, 95, 61), (97, 94, 63), (98, 93, 59))
+    originals = ((98, 100, 80), (98, 100, 82), (98, 100, 81))
+    runs = ((97, 95, 63), (98, 96, 62), (97, 95, 64))
+    seeds = {"search": [0], "report": [1, 2, 3], "retrain": 5}
+    every = (1, 2, 3, *retrain_seeds(seeds))
+    records = [
+        run(phase, model, seed, [value / 100 for value in row], role=role)
+        for phase, model, role, table in (
+            ("reference", "retrain", "report", retrain),
+            ("reference", "original", "report", originals),
+            ("confirm", "a", "", runs),
+        )
+        for seed, row in zip(every, table)
+    ]
+    study = load.assemble({"definition": {"seeds": seeds}}, records, {})
+    request = study.requests[0]
+    result, by = cell_summary(study, request, "a"), scale(study, request)
+    share = recovered(study, request, result)
+    assert retrained(study, request).n == 5
+    assert result.verdicts == dict(zip(NAMES, ("same", "different", "undecided")))
+    assert result.verdict == "undecided"
+    assert [round(100 * result.gaps[name], 2) for name in NAMES] == [0.27, 1.53, 2.0]
+    assert result.average is not None and by.original is not None and by.noise is not None
+    numbers = (result.average, by.original.value, by.noise)
+    assert [round(100 * number, 2) for number in numbers] == [1.27, 8.87, 0.97]
+    assert share is not None and by.ceiling is not None
+    assert (round(100 * share.value, 1), round(100 * by.ceiling, 1)) == (85.7, 89.1)
+    page = (ROOT / "docs" / "statistics.md").read_text(encoding="utf-8")
+    for text in ("0.27, 1.53 and 2.00, so AvgGap is 1.27", "8.87, the floor 0.97", "= 85.7 %"):
+        assert text in page
+    assert "the ceiling 89.1 %" in page
+
+
+def test_margin_of_the_study_decides_in_points() -> None:
+    line = {"definition": {"report": {"margin": 4.0}}}
+    values = ((0.90, 0.90, 0.50), (0.91, 0.91, 0.51), (0.92, 0.92, 0.52))
+    runs = [run("confirm", "a", seed, row) for seed, row in enumerate(values, start=1)]
+    words = []
+    for given in (line, {"definition": {"report": {"margin": 2.0}}}):
+        study = reported(*runs, **given)
+        words.append(cell_summary(study, study.requests[0], "a").verdicts["acc_test"])
+    # Standard error 0.82 points, 2.13 of them: within 4 points, but not within 1.7.
+    assert words == ["same", "same"]
+    strict = reported(*runs, definition={"report": {"margin": 1.7}})
+    assert cell_summary(strict, strict.requests[0], "a").verdicts["acc_test"] == "undecided"
+
+
+def test_further_retrained_models_join_those_of_the_report_seeds() -> None:
+    """They narrow what retraining does; one that the study no longer asks for does not count."""
+    seeds = {"search": [0], "report": [1, 2, 3], "retrain": 5}
+    more = retrain_seeds(seeds)
+    extra = [
+        run("reference", "retrain", seed, (0.95, 0.96, 0.5), role="report") for seed in (*more, 77)
+    ]
+    runs = [run("confirm", "a", seed, r) for seed, r in enumerate(RETRAIN, 1)]
+    study = reported(*runs, *extra, definition={"seeds": seeds})
+    found = retrained(study, study.requests[0])
+    assert found.n == 5
+    assert found.means["acc_test"] == pytest.approx((0.90 + 0.91 + 0.92 + 0.95 + 0.95) / 5)
+    few = reported(*runs, *extra, definition={"seeds": {**seeds, "retrain": 3}})
+    assert retrained(few, few.requests[0]).n == 3
+    interval = cell_summary(study, study.requests[0], "a").average_interval
+    assert interval is not None and interval.low <= 0.053 / 3 <= interval.high
+
+
+def test_interval_of_recovery_covers_the_truth() -> None:
+    """Three runs and ten retrained models, of which a perfect and a half-way method are drawn again and again."""
+    rng = np.random.default_rng(4)
+    seeds = {"search": [0], "report": [1, 2, 3], "retrain": 10}
+    every = (1, 2, 3, *retrain_seeds(seeds))
+    held, draws = 0, 120
+    for _ in range(draws):
+        noise = rng.normal(0, 0.01, size=(16, 3))
+        rows = [
+            *(("reference", "retrain", seed, noise[at]) for at, seed in enumerate(every)),
+            *(
+                ("reference", "original", seed, noise[10 + seed - 1] * 0 + 0.2)
+                for seed in (1, 2, 3)
+            ),
+            *(("confirm", "a", seed, noise[12 + seed] + 0.1) for seed in (1, 2, 3)),
+        ]
+        records = [
+            run(phase, name, seed, values, role="report" if phase == "reference" else "")
+            for phase, name, seed, values in rows
+        ]
+        study = load.assemble({"definition": {"seeds": seeds}}, records, {})
+        share = recovered(study, study.requests[0], cell_summary(study, study.requests[0], "a"))
+        assert share is not None and share.interval is not None
+        held += share.interval.low <= 0.5 <= share.interval.high
+    assert 0.9 <= held / draws <= 1.0
+
+
+def searched_between(value: float, log: bool, **more: Any) -> load.RecordedStudy:
+    """A study of five trials, whose best has this learning rate; its range is 1e-4 to 1."""
+    space = {"lr": {"low": 1e-4, "high": 1.0, "log": log}, "rule": {"choices": ["x", "y"]}}
+    line = {"definition": {"methods": [{"name": "a", "space": space}], **more}}
+    rates = (value, 0.011, 0.012, 0.013, 0.014)
+    trials = [
+        trial(
+            "search", "a", 0, number=number, knobs={"lr": rate, "rule": "x"},
+            metrics={"val": {"avg_gap_natmu": 0.1 + number / 100}},
+        )
+        for number, rate in enumerate(rates)
+    ]  # fmt: skip
+    return load.assemble(line, trials, {})
+
+
+@pytest.mark.parametrize(
+    ("value", "log", "edge"),
+    [
+        (10**-3.6, True, True),
+        (10**-3.5, True, False),
+        (10**-0.4, True, True),
+        (0.1, False, True),
+        (0.11, False, False),
+        (0.9001, False, True),
+        (1.0, True, True),
+    ],
+)
+def test_a_chosen_value_at_the_edge_of_its_range_was_not_tuned_enough(
+    value: float, log: bool, edge: bool
+) -> None:
+    study = searched_between(value, log)
+    found = tuning_check.check_tuning(study, "random10", "a")
+    assert found is not None
+    assert found.at_edge == (("lr",) if edge else ())
+    assert found.enough is (not edge)
+    table = next(table for table in contents.all_tables(study) if table.name == "knobs")
+    answer = table.groups[0].rows[0][-1].text
+    assert answer == ("no: lr at the edge of its range" if edge else "yes: none is before it")

@@ -28,7 +28,7 @@ def small(*listed: Any, **changes: Any) -> dict[str, Any]:
     raw = studies.tiny(
         forget={"some": {"kind": "random", "fraction": 0.1}},
         methods=list(listed),
-        seeds={"search": [0], "report": [1]},
+        seeds={"search": [0], "report": [1], "retrain": 1},
         experiments={},
         metrics={"costly": []},
         search__trials=1,

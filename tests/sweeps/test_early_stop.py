@@ -48,7 +48,7 @@ def decided(folder: Path, sleep: float, concurrent: int) -> tuple[list[Any], str
         methods=[{"name": "sleepy", "fix": {"epochs": 4}, "space": space}, studies.JIT],
         forget={"some": studies.TINY["forget"]["some"]},
         experiments={},
-        seeds={"search": [0], "report": [1]},
+        seeds={"search": [0], "report": [1], "retrain": 1},
         resources={"concurrent": concurrent},
         search__trials=7,
         search__early_stop="asha",

@@ -93,7 +93,7 @@ def write_troubles(folder: Path, names: tuple[str, ...], deaths: Path) -> None:
     study = studies.tiny(
         forget={"some": studies.TINY["forget"]["some"]},
         methods=[*names, studies.JIT],
-        seeds={"search": [0], "report": [1]},
+        seeds={"search": [0], "report": [1], "retrain": 1},
         search__trials=1,
         experiments={"defaults": False},
     )

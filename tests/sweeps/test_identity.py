@@ -138,7 +138,10 @@ def test_trials_of_earlier_code_are_kept_where_this_is_accepted(
     assert "trials of earlier code are kept: own" in kept.said
     assert run(raw, tmp_path, storage, methods=methods).finished_before, "it was accepted"
     more = run(
-        {**raw, "seeds": {"search": [0], "report": [1, 2, 3]}}, tmp_path, storage, methods=methods
+        {**raw, "seeds": {"search": [0], "report": [1, 2, 3], "retrain": 3}},
+        tmp_path,
+        storage,
+        methods=methods,
     )
     assert [job.seed for job in more.of("confirm")] == [3, 3]
     setting = dict(sections._setting(load.read(tmp_path / "tiny")))
@@ -151,7 +154,7 @@ def test_trials_of_earlier_code_are_kept_where_this_is_accepted(
 
 
 GROWTH: dict[str, dict[str, Any]] = {
-    "seeds": {"seeds": {"search": [0], "report": [1, 2, 3]}},
+    "seeds": {"seeds": {"search": [0], "report": [1, 2, 3], "retrain": 3}},
     "audits": {"audit": {"models": 2}},
     "metrics": {"metrics": {"costly": ["confirm"], "attacks": ["svc"]}},
     "trials": {"search__trials": 4},
@@ -197,7 +200,11 @@ def test_a_study_that_grew_is_one_that_began_so(
 def test_what_a_study_no_longer_asks_for_is_left_out_and_comes_back(
     tmp_path: Path, storage: Path
 ) -> None:
-    large = small(seeds={"search": [0], "report": [1, 2, 3]}, audit={"models": 2}, search__trials=4)
+    large = small(
+        seeds={"search": [0], "report": [1, 2, 3], "retrain": 3},
+        audit={"models": 2},
+        search__trials=4,
+    )
     first = run(large, tmp_path, storage)
     less = run(small(), tmp_path, storage)
     assert "search" not in {job.phase for job in less.done}

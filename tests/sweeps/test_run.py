@@ -178,6 +178,7 @@ def test_samples_are_ranked_by_workers_before_anything_else_and_written_down(
         experiments={"defaults": False},
         methods=[{"name": "finetune", "fix": {"epochs": 1}}],
         seeds__report=[1],
+        seeds__retrain=1,
     )
     studies.write(tmp_path, {**wanted, "search": {**wanted["search"], "trials": 1}})
     done = studies.here(tmp_path, "run", "study.yaml", "-o", "training.epochs=5")

@@ -50,7 +50,7 @@ def plan() -> Plan:
 
 @pytest.fixture(scope="module")
 def two_seeds() -> Plan:
-    return plan_of(seeds={"search": [0, 7], "report": [1]})
+    return plan_of(seeds={"search": [0, 7], "report": [1], "retrain": 1})
 
 
 def ran(plan: Plan, folder: Path, name: str, **how: Any) -> Cluster:

@@ -89,7 +89,7 @@ def test_what_has_nothing_to_search_gets_one_trial_for_each_seed(
     changes = grid_of(1e-4, 1e-3, 1e-2)
     changes["methods"].insert(0, NOTHING)
     changes["search"] |= {"sampler": sampler, "trials": 6}
-    driver = make(tmp_path, **changes, seeds={"search": [0, 3], "report": [1]})
+    driver = make(tmp_path, **changes, seeds={"search": [0, 3], "report": [1], "retrain": 1})
     cells = driver.open()
     assert driver.plan.counts["search"] == cells.remaining() == 2 * (1 + 6) * 2
     jobs = driver.drain(cells)
@@ -240,7 +240,7 @@ def test_configurations_get_their_knobs_back_without_their_journal(driver: Drive
 def test_one_broken_run_fails_its_configuration(
     tmp_path: Path, statuses: tuple[str, str], state: TrialState
 ) -> None:
-    driver = make(tmp_path, seeds={"search": [0, 7], "report": [1]})
+    driver = make(tmp_path, seeds={"search": [0, 7], "report": [1], "retrain": 1})
     cells = driver.open()
     for status in statuses:
         job = cells.next()
@@ -266,7 +266,7 @@ def test_an_interrupted_search_asks_for_the_same_as_an_undisturbed_one(tmp_path:
 def test_every_configuration_runs_on_every_search_seed_and_is_told_their_mean(
     tmp_path: Path,
 ) -> None:
-    driver = make(tmp_path, seeds={"search": [0, 7], "report": [1]}, search__trials=2)
+    driver = make(tmp_path, seeds={"search": [0, 7], "report": [1], "retrain": 1}, search__trials=2)
     cells = driver.open()
     assert cells.remaining() == 16
     jobs = []

@@ -16,7 +16,7 @@ from studies import ROOT
 from mu.record import TrialRecord, read
 from reports import formats, load
 from reports import paper_numbers as report
-from reports.stats import Spread
+from reports.statistics.intervals import Spread
 from sweeps import preflight
 from sweeps.errors import StudyError
 from sweeps.plan import Plan

@@ -85,7 +85,7 @@ def long_study(folder: Path, killed: bool) -> tuple[Path, Path]:
     study = studies.tiny(
         forget={"some": studies.TINY["forget"]["some"]},
         methods=["slow"],
-        seeds={"search": [0], "report": [1]},
+        seeds={"search": [0], "report": [1], "retrain": 1},
         search__trials=1,
         experiments={"defaults": False},
     )

@@ -77,7 +77,7 @@ def test_nodes_with_other_code_run_the_drivers_and_else_are_refused(tmp_path: Pa
     job = {"runtime_env": {"py_modules": [str(old / each.name) for each in code.folders()]}}
     study = studies.tiny(
         methods=[studies.JIT], forget={"three": {"kind": "full_class", "class": 3}}, search__trials=1,
-        seeds__report=[1], experiments={"defaults": False},
+        seeds__report=[1], seeds__retrain=1, experiments={"defaults": False},
     )  # fmt: skip
     studies.write(tmp_path, study)
     drivers = {"PYTHONPATH": studies.environment()["PYTHONPATH"]}

@@ -177,7 +177,7 @@ def test_a_study_leaves_a_broken_node_alone_and_finishes(tmp_path: Path) -> None
     (tmp_path / "killer.py").write_text(KILLER)
     study = studies.tiny(
         methods=[{"name": "killer", "space": {"lr": {"low": 0.01, "high": 1.0}}}],
-        forget={"three": {"kind": "full_class", "class": 3}}, seeds__report=[1],
+        forget={"three": {"kind": "full_class", "class": 3}}, seeds__report=[1], seeds__retrain=1,
         search__trials=24, experiments={"defaults": False},
     )  # fmt: skip
     studies.write(tmp_path, study)
