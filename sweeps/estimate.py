@@ -79,6 +79,12 @@ def _print_phases(outline: Outline, seconds: Mapping[str, float], console: Conso
         phases.add_row(phase, str(count), *([duration(seconds[phase])] if seconds else []))
     phases.add_row("all", str(total), *([duration(sum(seconds.values()))] if seconds else []))
     console.print(phases)
+    further = len(outline.study.further_retrains) * len(outline.study.forget)
+    if further:
+        share = further / outline.trained if outline.trained else 0.0
+        text = f"{further} of the {outline.trained} trainings are of retrained models beyond the report seeds (seeds.retrain)"
+        cost = f", {duration(share * seconds['reference'])} {one}" if seconds else ""
+        console.print(text + cost, highlight=False, soft_wrap=True)
 
 
 def machine() -> dict[str, int]:

@@ -88,16 +88,21 @@ class Outline:
         }
         return {phase: counts[phase] for phase in PHASES}
 
+    @property
+    def trained(self) -> int:
+        """Number of references that no file and no other request brings."""
+        supplied = {
+            (role, seed) if role == "original" else (role, forget, seed)
+            for role, forget, seed in self.study.supplied
+        }
+        # Requests share the original models.
+        every = len(self.trial_seeds) + len(self.every_seed) * len(self.study.forget)
+        return every - len(supplied)
+
     @cached_property
     def epochs(self) -> dict[str, float]:
         """Rough number of passes over the training data in each phase, an epoch of a method counted as one."""
         study = self.study
-        supplied = {
-            (role, seed) if role == "original" else (role, forget, seed)
-            for role, forget, seed in study.supplied
-        }
-        # Requests share the original models.
-        trained = len(self.trial_seeds) + len(self.every_seed) * len(study.forget) - len(supplied)
         searched = sum(
             study.trials(method) * study.method(method).fixed.get(EPOCHS, 1)
             for _, method in self.cells
@@ -107,7 +112,7 @@ class Outline:
             for (_, method), count in self.finalists.items()
         )
         epochs = {
-            "reference": trained * study.training.epochs,
+            "reference": self.trained * study.training.epochs,
             "search": searched * len(study.seeds.search),
             "finalist": again * len(study.choice.further_seeds),
             "audit": 0,

@@ -136,7 +136,7 @@ def _comparable(line: Mapping[str, Any]) -> dict[str, Any]:
         "model": line["model"],
     }
     flat |= {f"training.{key}": value for key, value in definition["training"].items()}
-    seeds = {seed for role in definition["seeds"].values() for seed in role}
+    seeds = {seed for role in ("search", "report") for seed in definition["seeds"][role]}
     supplied = line.get("checkpoints", {})
     for name in (f"{forget} {seed}" for forget in definition["forget"] for seed in seeds):
         for role in records.REFERENCE_ROLES:
