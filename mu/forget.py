@@ -49,6 +49,9 @@ class ForgetRequest:
     """Early epochs that decide which samples are hard; `hardest` only. None is a fifth of all."""
     file: str | None = None
     """A .npy file of positions among all training samples (see `mu.data.index_files`); `indices` only."""
+    held_out: Literal["whole", "without_forgotten"] | None = None
+    """Whether accuracies, attacks and gaps are over the whole held-out set, as UGradSL's for sub-classes, or leave out
+    the forgotten class, which is the default of `full_class` and `sub_class`; other kinds leave out nothing."""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -63,9 +66,22 @@ class ForgetRequest:
                 keys = " or ".join(f"`{_key(name)}`" for name in choice)
                 raise ValueError(f"{self.kind} takes {keys}, not both")
         known = {*sum(takes.needs, ()), *takes.may}
-        for name in ("target", "fraction", "count", "identities", "among", "epochs", "file"):
+        for name in (
+            "target",
+            "fraction",
+            "count",
+            "identities",
+            "among",
+            "epochs",
+            "file",
+            "held_out",
+        ):
             if getattr(self, name) is not None and name not in known:
                 raise ValueError(f"{self.kind} does not take `{_key(name)}`")
+        if self.held_out not in (None, "whole", "without_forgotten"):
+            raise ValueError(
+                f"`held_out` must be whole or without_forgotten, but got {self.held_out!r}"
+            )
         if self.fraction is not None and not 0 < self.fraction < 1:
             raise ValueError(f"`fraction` must be in (0, 1), but got {self.fraction}")
         for name in ("count", "epochs"):
@@ -84,8 +100,13 @@ class ForgetRequest:
 
     @property
     def whole_class(self) -> bool:
-        """Whether a whole class or sub-class goes, so that test accuracy splits into retain and forget."""
+        """Whether a whole class or sub-class goes."""
         return self.kind in ("full_class", "sub_class")
+
+    @property
+    def splits_held_out(self) -> bool:
+        """Whether held-out samples are told apart by whether their class is forgotten, which decides the lists of metrics."""
+        return self.whole_class and self.held_out != "whole"
 
     @property
     def ranked(self) -> bool:
@@ -107,8 +128,8 @@ class Fields:
 
 
 KINDS: Mapping[str, Fields] = {
-    "full_class": Fields((("target",),)),
-    "sub_class": Fields((("target",),)),
+    "full_class": Fields((("target",),), ("held_out",)),
+    "sub_class": Fields((("target",),), ("held_out",)),
     "random": Fields((("fraction",),)),
     "class_subset": Fields((("target",), ("count",))),
     "identities": Fields((("fraction", "identities"),), ("among",)),

@@ -153,8 +153,10 @@ class Problem:
 
     @cached_property
     def key(self) -> str:
-        """Content key of the problem."""
-        return content_key(self.reference_key("original"), self.reference_key("retrain"))
+        """Content key of the problem: of its models, and of what they are scored on."""
+        whole = self.request.whole_class and not self.request.splits_held_out
+        models = self.reference_key("original"), self.reference_key("retrain")
+        return content_key(*models, *(["whole"] if whole else []))
 
     def build(self) -> nn.Sequential:
         """Build the network with initial weights, the same for `original` and `retrain` of a seed."""
@@ -224,7 +226,8 @@ class Problem:
 
     def held_out(self, view: str, device: str = "cpu") -> tuple[Examples, NDArray[np.bool_] | None]:
         """Return the held-out samples of a view (`val` or `test`), and which belong to a forgotten class."""
-        forgotten = members(self.request, self.data, view) if self.request.whole_class else None
+        split = self.request.splits_held_out
+        forgotten = members(self.request, self.data, view) if split else None
         return self.data.parts[view].examples(device), forgotten
 
     def evaluate(

@@ -21,6 +21,7 @@ from reports import (
 )
 from reports.canvas import STYLE, Drawing
 from reports.load import RecordedStudy
+from reports.summaries import compares
 from reports.table_cells import ORACLE, Table
 
 TABLES: tuple[Callable[[RecordedStudy], Table | None], ...] = (
@@ -42,6 +43,11 @@ TABLES: tuple[Callable[[RecordedStudy], Table | None], ...] = (
     grid.points,
     knob_tables.importances,
 )
+UNTUNED = ("noise_floor", "rules", "selection", "grid", "importance")
+"""Tables that show no runs with chosen knobs."""
+COMPARED = (
+    "Oracle: knobs were chosen by comparison with a retrained model, which a user does not have."
+)
 FIGURES: tuple[Callable[[RecordedStudy], Drawing | None], ...] = (
     figures.over_forgetting,
     figures.gaps,
@@ -58,9 +64,19 @@ FIGURES: tuple[Callable[[RecordedStudy], Drawing | None], ...] = (
 def all_tables(study: RecordedStudy) -> list[Table]:
     """Every table that the study has."""
     made = [table for make in TABLES if (table := make(study)) is not None]
+    return [
+        dataclasses.replace(table, caption=f"{how} {table.caption}")
+        if (how := _oracle(study, table.name))
+        else table
+        for table in made
+    ]
+
+
+def _oracle(study: RecordedStudy, table: str) -> str:
+    """What the caption of a table begins with, where its knobs were chosen with a retrained model."""
     if study.oracle:
-        made = [dataclasses.replace(t, caption=f"{ORACLE} {t.caption}") for t in made]
-    return made
+        return ORACLE
+    return COMPARED if table not in UNTUNED and compares(study.objective) else ""
 
 
 def all_figures(study: RecordedStudy) -> dict[str, Drawing]:

@@ -10,6 +10,7 @@ from reports import choosing, tuning_check
 from reports.importance import ENOUGH, importance, mean_shares
 from reports.load import RecordedMethod, RecordedRequest, RecordedStudy
 from reports.spaces import spans
+from reports.summaries import compares
 from reports.table_cells import (
     BLANK,
     NONE,
@@ -235,9 +236,9 @@ def _choice(
 
 
 def _knows(study: RecordedStudy, rule: Rule) -> str:
-    """Whether a rule is an oracle; the best objective is none where that is a cost."""
-    costs = rule is selection.OBJECTIVE and study.objective in selection.COSTS
-    return "oracle" if rule.oracle and not costs else "no retrained model"
+    """Whether a rule is an oracle; the best objective is none where that compares with no retrained model."""
+    free = rule is selection.OBJECTIVE and not compares(study.objective)
+    return "oracle" if rule.oracle and not free else "no retrained model"
 
 
 def _importance_rows(study: RecordedStudy, method: RecordedMethod) -> tuple[Row, ...]:

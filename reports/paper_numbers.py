@@ -51,7 +51,8 @@ def published(study: RecordedStudy) -> Table | None:
         "Beside the published numbers",
         "Mean ± standard deviation over runs, as printed and as found here on the test view, in percent (times "
         "in seconds, distances as they are); difference is ours minus theirs. Within ± says whose standard "
-        "deviation is at least as large as the difference: both, theirs, ours or neither. Names are ours, "
+        "deviation is at least as large as the difference: both, theirs, ours or neither; ours is of the sample, or of "
+        "the population where that is what the paper prints. Names are ours, "
         "with the paper's in parentheses. A mean gap is that of the means, as in the papers' main tables; where a "
         f"row names knobs, ours are the search trials with those knobs on the {view}, and it is that of each run.",
         "Published table",
@@ -90,7 +91,7 @@ def _only_ours(study: RecordedStudy, key: Key, entries: Sequence[Entry]) -> list
         {
             **{"forget": forget, "phase": phase, "source": source or None, "knobs": {}},
             **{"method": method.name, "ours": method.name, "metric": metric, "name": name},
-            **{"mean": None, "std": None, "note": ""},
+            **{"mean": None, "std": None, "note": "", "deviation": entries[0].get("deviation")},
         }
         for method in study.methods
         if method.name not in printed and (forget == EVERY or method.used_on(forget))
@@ -111,6 +112,7 @@ def _row(study: RecordedStudy, entry: Entry) -> Row:
     if isinstance(ours, str):
         cells[0] = TableCell(ours, words=True)
     elif ours is not None:
+        ours = _as_printed(ours, entry)
         cells[0] = _cell(name, ours)
         if theirs is not None:
             cells[1:] = _difference(name, ours, theirs)
@@ -120,6 +122,13 @@ def _row(study: RecordedStudy, entry: Entry) -> Row:
         printed,
         *cells,
     )
+
+
+def _as_printed(ours: Spread, entry: Entry) -> Spread:
+    """Ours with the standard deviation that the paper prints, of the sample or of the population."""
+    if entry.get("deviation") != "population" or ours.std is None:
+        return ours
+    return Spread(ours.mean, ours.std * math.sqrt((ours.n - 1) / ours.n), ours.n)
 
 
 def found(study: RecordedStudy, entry: Entry) -> Spread | str | None:

@@ -146,6 +146,19 @@ def better(metric: str) -> str:
     return METRICS[metric].better if metric in METRICS else "target"
 
 
+def compares(metric: str) -> bool:
+    """Whether a metric compares with a retrained model, so that choosing by it takes one."""
+    gaps = {name for lists in MEAN_GAPS.values() for name in lists}
+    return metric in {
+        *gaps,
+        OWN_GAP,
+        DISTANCE,
+        "delta_acc_forget",
+        "mia_svc_gap_max",
+        "kl_naturalness",
+    }
+
+
 def is_target(metric: str) -> bool:
     """Whether a metric is best at the retrained models' value, so that it has a gap."""
     return better(metric) == "target"

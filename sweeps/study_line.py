@@ -82,7 +82,7 @@ def _request(plan: Plan, name: str) -> dict[str, Any]:
         "kind": request.kind,
         "forget": len(problem.forget_index),
         "retain": len(problem.retain_index),
-        "whole_class": request.whole_class,
+        "whole_class": request.splits_held_out,
         "selected": content_key(problem.forget_index.tolist()),
     }
 

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -87,6 +87,8 @@ SPELLINGS = {
     ("Akbari", "best_attack_MIA"): "best attack MIA",
 }
 """How the vocabulary spells a metric that the files spell otherwise."""
+POPULATION = ("NatMU",)
+"""Papers whose ± is the standard deviation of the population: the values of NatMU's tables occur for no sample's."""
 SCALES = {"RTE_hr": 3600.0, "RTE_min": 60.0, "F-score": 1.0}
 """What a printed number is multiplied by, where that is not one per cent of a fraction."""
 AVG_CHANGE = "avg_change"
@@ -112,6 +114,8 @@ class Published(Section):
     """What the table calls a method to ours, where it is not known already; of a method with an alias, to that."""
     metrics: dict[str, Annotated[str, OneOf(METRICS)]] = Field(default_factory=dict)
     """The same for metrics."""
+    deviation: Literal["sample", "population"] | None = None
+    """Which standard deviation the table prints, if that is not known of its paper: of n - 1, or of n runs."""
 
     @model_validator(mode="after")
     def _check(self) -> Published:
@@ -132,6 +136,7 @@ class Printed:
         ours, name: What we call them; None where we have no such thing.
         mean, std: In our units (fractions, seconds) where `name` is known; None where none is printed.
         note: What is doubtful about it.
+        deviation: Which standard deviation `std` is.
     """
 
     paper: str
@@ -147,6 +152,7 @@ class Printed:
     mean: float | None
     std: float | None
     note: str
+    deviation: str
 
 
 def shipped() -> dict[str, Path]:
@@ -193,7 +199,7 @@ def printed(
                 f"settings: unknown request {forget!r}; there are {', '.join(requests)}"
             )
         whole_class = all(
-            request.whole_class for name, request in requests.items() if forget in (name, EVERY)
+            request.splits_held_out for name, request in requests.items() if forget in (name, EVERY)
         )
         pattern = _pattern(setting)
         for knob in pattern.groupindex:
@@ -272,6 +278,7 @@ def _printed(
         mean=_in_our_units(row["mean"], row["metric"], name),
         std=_in_our_units(row["std"], row["metric"], name),
         note=row["note"],
+        deviation=published.deviation or ("population" if row["paper"] in POPULATION else "sample"),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import time
 from collections import defaultdict
@@ -14,9 +15,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from mu.choice import choice_of
+from mu.choice import Choice, choice_of
 from mu.current import name_in_study
 from mu.failing import failing_cells, say_failing
+from mu.metrics import MEAN_GAPS
 from mu.record import REFERENCE_ROLES, STATUSES, TrialRecord
 from sweeps.phases import trial_phases
 from sweeps.state import costs, results
@@ -77,7 +79,7 @@ def _phases(planned: costs.Planned | None, records: Sequence[TrialRecord]) -> Ta
 
 
 def _best(line: Mapping[str, Any], records: Sequence[TrialRecord]) -> dict[tuple[str, str], str]:
-    """The best value of every cell so far, and how many of its trials have finished, by method and request."""
+    """The best value of every cell so far, its recovery, and how many of its trials have finished, by method and request."""
     search = line["definition"]["search"]
     asked = {name_in_study(m): m.get("forget") for m in line["definition"].get("methods", ())}
     choice = choice_of(line["definition"])
@@ -97,9 +99,23 @@ def _best(line: Mapping[str, Any], records: Sequence[TrialRecord]) -> dict[tuple
             known = [r for role in REFERENCE_ROLES for r in cells[forget, role]]
             decision = choice.decide([*cells[forget, method], *known], forget, method)
             best, tried = decision.chosen, len(decision.tried)
-            text = f"{best.value:.4f} ({tried}/{budget})" if best else f"0/{budget}"
+            share = _recovery(best.value, known, choice) if best else ""
+            text = f"{best.value:.4f}{share} ({tried}/{budget})" if best else f"0/{budget}"
             texts[method, forget] = text
     return texts
+
+
+def _recovery(value: float, references: Sequence[TrialRecord], choice: Choice) -> str:
+    """The share of the way from doing nothing to retraining, where the objective is a mean gap."""
+    if choice.objective not in ("mean_gap", *MEAN_GAPS[True], *MEAN_GAPS[False]):
+        return ""
+    nothing = [
+        r.metrics.get(choice.view, {}).get(choice.objective, math.nan)
+        for r in references
+        if r.method == "original" and r.finished and r.seed in choice.seeds
+    ]
+    mean = sum(nothing) / len(nothing) if nothing else math.nan
+    return f", {100 * (1 - value / mean):.0f} %" if mean > 0 else ""
 
 
 def _view(line: Mapping[str, Any]) -> str:

@@ -71,7 +71,7 @@ class CurveEvaluator:
         self.forget = split.forget
         self.held_out = problem.held_out("val", device)
         self.reference = reference
-        self.gaps = {"avg_gap_natmu": metrics.AVG_GAP_NATMU[problem.request.whole_class]}
+        self.gaps = {"avg_gap_natmu": metrics.AVG_GAP_NATMU[problem.request.splits_held_out]}
         self.objective = objective
         if objective is not None and objective.name == "delta_acc_forget":
             self.gaps[objective.name] = ("acc_forget",)

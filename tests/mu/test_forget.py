@@ -106,6 +106,11 @@ def test_whole_class_requests_are_those_that_split_test_accuracy() -> None:
     assert set(requests) == set(KINDS)
     whole = {kind for kind, request in requests.items() if request.whole_class}
     assert whole == {"full_class", "sub_class"}
+    assert {kind for kind, request in requests.items() if request.splits_held_out} == whole
+    for kind in whole:
+        request = requests[kind]
+        assert not replace(request, held_out="whole").splits_held_out
+        assert replace(request, held_out="without_forgotten").splits_held_out
 
 
 @pytest.mark.parametrize(
@@ -114,6 +119,14 @@ def test_whole_class_requests_are_those_that_split_test_accuracy() -> None:
         ({"kind": "everything"}, "kind must be one of full_class, .*, but got 'everything'"),
         ({"kind": "full_class"}, "full_class needs `class`"),
         ({"kind": "random"}, "random needs `fraction`"),
+        (
+            {"kind": "full_class", "target": "a", "held_out": "half"},
+            "`held_out` must be whole or without_forgotten, but got 'half'",
+        ),
+        (
+            {"kind": "random", "fraction": 0.1, "held_out": "whole"},
+            "random does not take `held_out`",
+        ),
         ({"kind": "class_subset", "target": "a"}, "class_subset needs `count`"),
         ({"kind": "random", "fraction": 0.1, "target": "a"}, "random does not take `class`"),
         ({"kind": "full_class", "target": "a", "count": 3}, "full_class does not take `count`"),

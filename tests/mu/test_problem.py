@@ -256,3 +256,23 @@ def test_request_that_does_not_fit_is_refused_when_the_split_is_made(problem: Pr
 
 def _equal(one: Any, other: Any) -> bool:
     return one.keys() == other.keys() and all(np.array_equal(one[n], other[n]) for n in one)
+
+
+def test_whole_held_out_set_is_asked_for_by_a_request(model: nn.Module) -> None:
+    """UGradSL forgets a sub-class and leaves the test set as it is: accuracies, attacks and gaps are over all of it."""
+    usual = toy_problem("sub_class")
+    whole = replace(usual, request=replace(usual.request, held_out="whole"))
+    assert whole.key != usual.key, "scores of the same models differ"
+    assert whole.reference_key("retrain") == usual.reference_key("retrain")
+    same = replace(usual, request=replace(usual.request, held_out="without_forgotten"))
+    assert same.key == usual.key
+    assert whole.held_out("test")[1] is None
+    split = usual.split()
+    before, after = (
+        problem.evaluate(model, split, ("test",), attacks=("svc",)) for problem in (usual, whole)
+    )
+    assert "acc_test_retain" in before.scores["test"]
+    assert not {"acc_test_retain", "acc_test_forget"} & set(after.scores["test"])
+    assert after.scores["test"]["acc_test"] == before.scores["test"]["acc_test"]
+    left = before.held_out["test"].without_forgotten(), after.held_out["test"].without_forgotten()
+    assert len(left[0].labels) < len(left[1].labels) == len(usual.data.parts["test"])

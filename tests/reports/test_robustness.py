@@ -691,3 +691,13 @@ def test_summary_tells_how_sure_it_is(study: load.RecordedStudy, tiny: load.Reco
     text = " ".join(findings.sentences(load.assemble(line, noisy, {})))
     assert "steady recovers most (50.0 %) and wild least (20.1 %), a difference that so few" in text
     assert "With knobs that were not tuned" not in " ".join(findings.sentences(tiny))
+
+
+def test_captions_say_where_knobs_were_chosen_with_a_retrained_model() -> None:
+    oracle = "Oracle: knobs were chosen by comparison with a retrained model"
+    gaps = {name: t.caption for t in contents.all_tables(small(GAPS)) for name in [t.name]}
+    assert {name for name, caption in gaps.items() if not caption.startswith(oracle)} == {
+        "noise_floor"
+    }
+    cheap = small(GAPS, search={"objective": "time_unlearn"})
+    assert not any(table.caption.startswith(oracle) for table in contents.all_tables(cheap))

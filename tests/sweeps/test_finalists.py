@@ -55,6 +55,11 @@ def test_status_shows_the_value_of_the_finalist_that_was_chosen(tmp_path: Path) 
 
     trials = [ended(number, gap, 0, "search") for number, gap in enumerate((0.3, 0.1, 0.2))]
     assert "0.1000 (3/3)" in shown(trials)
+    nothing = TrialRecord(
+        "o", "tiny", "reference", "some", "original", 0, "finished", role="search",
+        metrics={"val": {"avg_gap_natmu": 0.4}},
+    )  # fmt: skip
+    assert "0.1000, 75 % (3/3)" in shown([*trials, nothing])
     further = wanted.choice.further_seeds
     trials += [
         ended(n, gap, seed, "finalist") for n, gap in ((1, 0.7), (2, 0.2)) for seed in further

@@ -24,6 +24,7 @@ from sweeps.study import published, study
 from sweeps.study_line import study_line
 
 DATA = ROOT / "tests" / "data"
+STUDIES = ROOT / "sweeps" / "studies" / "papers"
 NOT_OURS = {"GLI", "UGradSL (Adp)", "UGradSL+ (Adp)"}
 """Methods of the tables that we do not have, or have as variants of others."""
 NOT_MEASURED = {"total score", "ACC_Dtest(classifier)"}
@@ -289,3 +290,33 @@ def test_doubts_are_flagged_and_written_out() -> None:
     ]
     assert r"0.20\P{}" in formats.to_latex(table)
     assert "NatMU 3 random10,alpha,Test accuracy (RA),91.00 ± 0.20¶," in formats.to_csv(table)
+
+
+def test_ours_has_the_standard_deviation_that_the_paper_prints() -> None:
+    """NatMU prints the population's: 0.82 for three runs whose sample has 1.00, so that a difference of 0.9 is outside."""
+    at = {"mean": 0.914, "std": 0.02}
+    assert rows(entry(**at))["alpha", "Test accuracy (RA)"][1:] == [
+        "90.50 ± 1.00 [n=3]",
+        "−0.90",
+        "both",
+    ]
+    assert rows(entry(**at, deviation="population"))["alpha", "Test accuracy (RA)"][1:] == [
+        "90.50 ± 0.82 [n=3]",
+        "−0.90",
+        "theirs",
+    ]
+
+
+def test_which_standard_deviation_a_table_prints_follows_from_its_paper_or_the_study() -> None:
+    path = STUDIES / "natmu_table1_cifar100.yaml"
+    assert {number.deviation for number in study.read(path).published} == {"population"}
+    path = STUDIES / "jit_table2a_cifar100_vit.yaml"
+    assert {number.deviation for number in study.read(path).published} == {"sample"}
+
+
+def test_group_forgetting_of_ugradsl_keeps_the_test_set_whole() -> None:
+    """Its TA and AvgGap are those of requests for samples."""
+    wanted = study.read(STUDIES / "ugradsl_table3_cifar20.yaml")
+    assert not wanted.forget["fish"].splits_held_out
+    names = {number.metric: number.name for number in wanted.published}
+    assert names["TA"] == "acc_test"
