@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator
 from io import StringIO
 from pathlib import Path
 
+import pandas as pd
+
 from reports import grid
 from reports.load import RecordedStudy
 from reports.summaries import is_target, retrained
@@ -157,12 +159,17 @@ def results_csv(study: RecordedStudy) -> str:
 
     `retrain` is the mean of the retrained models on the report seeds, `gap` the run's own distance to it;
     empty where there is no such model, and for metrics that are themselves distances. References are those
-    of the report seeds; of methods, runs with knobs that are still the chosen ones.
+    of the report; of methods, runs with knobs that are still the chosen ones.
     """
-    return _csv([RESULTS, *_results(study)])
+    return results_frame(study).to_csv(index=False, lineterminator="\n")
 
 
-def _results(study: RecordedStudy) -> Iterator[tuple[str, ...]]:
+def results_frame(study: RecordedStudy) -> pd.DataFrame:
+    """The rows of ``results.csv``; NaN where a cell there is empty."""
+    return pd.DataFrame(_results(study), columns=list(RESULTS))
+
+
+def _results(study: RecordedStudy) -> Iterator[tuple[str | int | float | None, ...]]:
     requests = {request.name: request for request in study.requests}
     for (phase, forget, method, source), runs in study.runs.items():
         for record in runs.finished:
@@ -171,10 +178,8 @@ def _results(study: RecordedStudy) -> Iterator[tuple[str, ...]]:
                 for name, value in metrics.items():
                     mean = means.get(name)
                     gap = abs(value - mean) if mean is not None and is_target(name) else None
-                    yield (
-                        *(study.name, phase, forget, source, method, str(record.seed), view, name),
-                        *("" if number is None else repr(number) for number in (value, mean, gap)),
-                    )
+                    head = study.name, phase, forget, source, method, record.seed, view, name
+                    yield (*head, value, mean, gap)
 
 
 def _interval(cell: TableCell) -> tuple[str, str] | None:
