@@ -1,4 +1,4 @@
-"""Which methods can be told apart over the requests, and how they rank; doing nothing is one of them.
+"""Which methods can be told apart over the requests; doing nothing is one of them.
 
 A method's value on a request is its recovery with tuned knobs, over all seeds: the seeds of a request share its knobs and its
 forgotten samples, so they are no further evidence on how a method does on other requests.
@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from reports.load import RecordedStudy
 from reports.statistics.intervals import Estimate, resamples
-from reports.statistics.rankings import cliques, friedman, holm, ranks, signed_rank
+from reports.statistics.rankings import holm, signed_rank
 from reports.summaries import TOLERANCE, cell_summary, recovered
 
 ALPHA = 0.05
@@ -23,7 +23,7 @@ ALPHA = 0.05
 ENOUGH = 8
 """Requests from which on a test is printed: of fewer, signs alone decide, and hardly ever all agree by chance or not."""
 NOTHING = "original"
-"""Doing nothing, which is ranked like a method."""
+"""Doing nothing, which is compared like a method."""
 
 
 @dataclass(frozen=True)
@@ -59,56 +59,9 @@ class Pair:
         return better if self.told_apart else ""
 
 
-@dataclass(frozen=True)
-class Ranking:
-    """Methods ranked on each request, 1 for the largest recovery.
-
-    Args:
-        ranks: Method to mean rank, best first.
-        left_out: Methods that lack some of the requests.
-        requests: Number of requests.
-        p: Of Friedman's test; None below ``ENOUGH`` requests or three methods.
-        cliques: Runs of methods within which no two are told apart.
-    """
-
-    ranks: Mapping[str, float]
-    left_out: tuple[str, ...]
-    requests: int
-    p: float | None
-    cliques: tuple[tuple[str, ...], ...]
-
-
 def pairs(study: RecordedStudy) -> tuple[Pair, ...]:
     """Every two methods that have a request in common, in the order of the study; doing nothing comes last."""
     return study.once("pairs", lambda: _pairs(study))
-
-
-def ranking(study: RecordedStudy) -> Ranking | None:
-    """The methods by mean rank; None when fewer than two share a request.
-
-    Methods are ranked on the requests that any has finished, without those methods that lack one. When that leaves none but
-    doing nothing, on the requests that all have finished.
-    """
-    values = _recoveries(study)
-    if not values:
-        return None
-    every = set().union(*(set(of) for name, of in values.items() if name != NOTHING))
-    listed = [name for name, of in values.items() if set(of) >= every]
-    if len(listed) < 2:
-        listed, every = list(values), set.intersection(*map(set, values.values()))
-    if len(listed) < 2 or not every:
-        return None
-    table = np.array([[-values[name][r].value for name in listed] for r in sorted(every)])
-    means = ranks(table).mean(axis=0)
-    order = sorted(range(len(listed)), key=lambda index: (means[index], index))
-    apart = [frozenset((pair.first, pair.second)) for pair in pairs(study) if pair.told_apart]
-    return Ranking(
-        {listed[index]: float(means[index]) for index in order},
-        tuple(method.name for method in study.methods if method.name not in listed),
-        len(every),
-        friedman(table) if len(every) >= ENOUGH else None,
-        tuple(cliques([listed[index] for index in order], apart)),
-    )
 
 
 def _pairs(study: RecordedStudy) -> tuple[Pair, ...]:

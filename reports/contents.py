@@ -51,9 +51,7 @@ COMPARED = (
 FIGURES: tuple[Callable[[RecordedStudy], Drawing | None], ...] = (
     figures.over_forgetting,
     figures.gaps,
-    figures.transfer,
     figures.cost,
-    robustness_figures.ranks,
     robustness_figures.transfer_matrix,
     classes.taken_for,
     knob_figures.expected_best,

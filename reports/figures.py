@@ -180,49 +180,6 @@ def gaps(study: RecordedStudy) -> Drawing | None:
     )
 
 
-def transfer(study: RecordedStudy) -> Drawing | None:
-    """AvgGap with own and with transferred knobs side by side (NatMU Fig. 4a)."""
-    results = {
-        (source, target): [
-            (
-                cell_summary(study, study.request(target), method.name),
-                cell_summary(study, study.request(target), method.name, "transfer", source),
-            )
-            for method in study.methods
-        ]
-        for source, target in study.transfers
-    }
-    if all(moved.average is None for row in results.values() for _, moved in row):
-        return None
-    titles = [f"{source} → {target}" for source, target in results]
-    figure, panels = panels_of(titles, bars_height(study), sharey=True)
-    for ((_, target), row), axes in zip(results.items(), panels):
-        for method, (own, moved) in zip(study.methods, row):
-            for result, shift, alpha in ((own, -0.19, 0.35), (moved, 0.19, 0.9)):
-                y = method.position + shift
-                if result.average is None:
-                    say_at(axes, y, result.reason or "no retrained model")
-                else:
-                    axes.barh(y, 100 * result.average, 0.34, color=colour_of(method), alpha=alpha)
-        floor_line(axes.axvline, retrained(study, study.request(target)).average)
-        name_rows(axes, study.methods)
-        axes.set_xlim(left=0)
-        axes.set_xlabel("AvgGap (points)")
-    handles = [
-        Patch(color=FAINT, alpha=0.35, label="own knobs"),
-        Patch(color=FAINT, alpha=0.9, label="transferred knobs"),
-        floor_handle(),
-    ]
-    legend(figure, [], handles)
-    return Drawing(
-        "transfer",
-        "Own and transferred knobs",
-        "AvgGap on the target request (right of the arrow) with the knobs tuned on it, and with those tuned on "
-        "the source (left of the arrow). A method is usable without a retrained model when both bars are short.",
-        figure,
-    )
-
-
 def cost(study: RecordedStudy) -> Drawing | None:
     """AvgGap against unlearning time."""
     results = {

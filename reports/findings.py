@@ -12,7 +12,7 @@ from reports.load import RecordedRequest, RecordedStudy
 from reports.robustness import robustness as of_method
 from reports.statistics.equivalence import DIFFERENT, SAME
 from reports.statistics.intervals import Estimate
-from reports.summaries import TOLERANCE, cell_summary, changes, recovered, retrained, scale
+from reports.summaries import TOLERANCE, cell_summary, recovered, retrained, scale
 from reports.table_cells import count, percent, share
 
 LEFT_OPEN = ", a difference that so few seeds leave open"
@@ -25,7 +25,6 @@ def sentences(study: RecordedStudy) -> list[str]:
         found = ["No method has a gap to retraining yet."]
     found += [
         over_forgetting(study),
-        transfer(study),
         robustness(study),
         told_apart(study),
         tuned_enough(study),
@@ -104,31 +103,6 @@ def over_forgetting(study: RecordedStudy) -> str:
         return f"{start}, no method's forget accuracy falls below that of retraining {measure}."
     named = [text for _, text in sorted(drops, reverse=True)]
     return f"{start}, forget accuracy falls below that of retraining {measure} for {_listed(named, 4)}."
-
-
-def transfer(study: RecordedStudy) -> str:
-    """Whose metrics change most, and least, when knobs come from another request."""
-    by_method: dict[str, list[float]] = {}
-    for source, target in study.transfers:
-        request = study.request(target)
-        for method in study.methods:
-            _, average = changes(
-                cell_summary(study, request, method.name, "transfer", source),
-                cell_summary(study, request, method.name),
-                request.metrics,
-            )
-            if average is not None:
-                by_method.setdefault(method.name, []).append(average)
-    if not by_method:
-        return ""
-    means = {name: sum(values) / len(values) for name, values in by_method.items()}
-    worst, best = max(means, key=means.__getitem__), min(means, key=means.__getitem__)
-    if worst == best:
-        return f"Knobs of {worst} used on another request change metrics by {percent(means[worst])} points."
-    return (
-        f"Knobs of {worst} transfer worst to another request (AvgChange {percent(means[worst])} points), "
-        f"those of {best} best ({percent(means[best])})."
-    )
 
 
 def robustness(study: RecordedStudy) -> str:

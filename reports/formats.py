@@ -15,7 +15,7 @@ from reports import grid
 from reports.load import RecordedStudy
 from reports.summaries import is_target, retrained
 from reports.table_cells import Table, TableCell
-from reports.uncertainty import CELLS, cells
+from reports.uncertainty import cells
 
 RESULTS = (
     "study",
@@ -70,7 +70,7 @@ def write(folder: Path, study: RecordedStudy, tables: Iterable[Table]) -> None:
         ):
             (folder / f"{table.name}.{suffix}").write_text(text, encoding="utf-8")
     (folder / "results.csv").write_text(results_csv(study), encoding="utf-8")
-    (folder / "cells.csv").write_text(_csv([CELLS, *cells(study)]), encoding="utf-8")
+    cells(study).to_csv(folder / "cells.csv", index=False, lineterminator="\n")
     if grid.is_grid(study):
         rows = _csv([grid.POINTS, *grid.values(study)])
         (folder / "points.csv").write_text(rows, encoding="utf-8")

@@ -118,7 +118,7 @@ def _results(placement: Placement) -> list[Section]:
         + table("sufficient", "The study asks for no sufficient training.")
         + table("overforgetting")
     )
-    transfer = table("transfer", NO_TRANSFER) + figure("transfer")
+    transfer = table("transfer", NO_TRANSFER)
     robustness = table(
         "robustness", "The study asks for neither sufficient training nor transfer."
     ) + table("rules")
@@ -132,11 +132,9 @@ def _results(placement: Placement) -> list[Section]:
 
 def _statistics(placement: Placement) -> list[Section]:
     table, figure = placement.table, placement.figure
-    certainty = (
-        table("noise_floor", "The noise floor is unknown with fewer than two retrained models.")
-        + figure("ranks", "Methods cannot be ranked: no two have finished the same problem.")
-        + table("comparison")
-    )
+    certainty = table(
+        "noise_floor", "The noise floor is unknown with fewer than two retrained models."
+    ) + table("comparison", "Methods cannot be compared: none has a recovery yet.")
     search = table("knobs") + figure("expected_best", "No cell has two finished search trials yet.")
     title = "Chosen knobs, and whether they were tuned enough"
     return [

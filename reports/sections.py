@@ -72,8 +72,7 @@ def how_to_read(study: RecordedStudy) -> list[tuple[str, str]]:
         ),
         (
             "Noise floor",
-            "Retrained models differ among themselves by their seed. The floor is the mean distance of one of "
-            "them from the mean of the others. With a single retrained model there is none.",
+            "The mean distance of a retrained model from the mean of the others; a single one has none.",
         ),
         (
             "= ≠ ?",
@@ -89,13 +88,10 @@ def how_to_read(study: RecordedStudy) -> list[tuple[str, str]]:
         ),
         (
             "Intervals",
-            "All are 95 % intervals, in brackets or shown when one points at a cell, and in every CSV file. Of a "
-            "mean they are Student's over the seeds, exact for few normal values: wide for three seeds, very wide "
-            "for two, none for one. That of a gap is Student's with pooled variance for the difference to the retrained "
-            "models, without its sign. Where a number is no mean (AvgGap of means, recovery, regret) seeds are resampled, "
-            "those of the retrained models along with the method's, for the standard error, and the interval is again "
-            "Student's. They say how far another draw of seeds may move a number, not "
-            "how another data set would.",
+            "95 %, in brackets or shown when one points at a cell, and in every CSV file: Student's over the seeds, wide "
+            "for three, very wide for two, none for one. Of a gap with pooled variance, without its sign; where a number "
+            "is no mean (AvgGap of means, recovery, regret) from resampled seeds. They say how far another draw of "
+            "seeds may move a number, not how another data set would.",
         ),
         ("Views and seeds", views),
         (

@@ -23,7 +23,6 @@ from reports.statistics.intervals import (
     Spread,
     leave_one_out,
     median,
-    pairwise,
     resamples,
     spread,
     weighted_means,
@@ -50,7 +49,6 @@ class Retrained:
         floors: Metric to noise floor, the mean of its `singles`; empty for fewer than two models.
         singles: Metric to the distance of each model from the mean of the others. Of a metric that is a mean
             gap itself, the mean of these over its list.
-        pairs: The same for the distance of every two models.
         seconds: Median training time; None when none has been trained.
     """
 
@@ -59,7 +57,6 @@ class Retrained:
     means: Mapping[str, float]
     floors: Mapping[str, float]
     singles: Mapping[str, Sequence[float]]
-    pairs: Mapping[str, Sequence[float]]
     seconds: float | None
 
     @property
@@ -248,17 +245,15 @@ def _retrained(study: RecordedStudy, request: RecordedRequest, view: str) -> Ret
     means = {name: s.mean for name, v in values.items() if (s := spread(v)) is not None}
     distances = {name: v for name, v in values.items() if is_target(name)}
     singles = {name: leave_one_out(v) for name, v in distances.items()}
-    pairs = {name: pairwise(v) for name, v in distances.items()}
     if DISTANCE in means:  # recorded as the distance to the other retrained models
         singles[DISTANCE] = values[DISTANCE]
     for gap, names in _gap_lists(study, request).items():
         if all(len(singles.get(name, ())) == len(runs.finished) > 1 for name in names):
-            for table in (singles, pairs):
-                rows = zip(*(table[name] for name in names))
-                table[gap] = [math.fsum(row) / len(row) for row in rows]
+            rows = zip(*(singles[name] for name in names))
+            singles[gap] = [math.fsum(row) / len(row) for row in rows]
     floors = {name: math.fsum(v) / len(v) for name, v in singles.items() if v}
     seconds = median(r.time_unlearn for r in runs.finished) or None
-    return Retrained(len(runs.finished), values, means, floors, singles, pairs, seconds)
+    return Retrained(len(runs.finished), values, means, floors, singles, seconds)
 
 
 def _gap_lists(study: RecordedStudy, request: RecordedRequest) -> dict[str, Sequence[str]]:

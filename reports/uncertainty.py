@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
 
 from reports.comparison import ENOUGH, pairs
 from reports.load import RecordedRequest, RecordedStudy
@@ -13,6 +16,7 @@ from reports.summaries import (
     GAP,
     VIEW,
     CellSummary,
+    Retrained,
     cell_summary,
     is_target,
     recovered,
@@ -34,25 +38,23 @@ from reports.table_cells import (
     recovery_cell,
 )
 
-CELLS = (
-    "study",
-    "phase",
-    "forget",
-    "source",
-    "method",
-    "view",
-    "metric",
-    "n",
-    "mean",
-    "std",
-    "low",
-    "high",
-    "gap",
-    "gap_low",
-    "gap_high",
-    "floor",
-    "verdict",
-)
+CELLS = [
+    *(
+        "study",
+        "phase",
+        "forget",
+        "source",
+        "method",
+        "view",
+        "metric",
+        "n",
+        "mean",
+        "std",
+        "low",
+        "high",
+    ),
+    *("gap", "gap_low", "gap_high", "floor", "verdict"),
+]
 
 
 def noise_floor(study: RecordedStudy) -> Table | None:
@@ -66,9 +68,9 @@ def noise_floor(study: RecordedStudy) -> Table | None:
         "Distances between retrained models on the test view, in percent points. Leave one out: of each model to the "
         "mean of the others, all of them in order; their mean is the floor. Where doing nothing has less than three "
         "times the floor of AvgGap, there is nothing to measure. A gap between the mean and the largest is one that "
-        "some retrained model had, too. Pairs: of every two models.",
+        "some retrained model had, too.",
         "Forget request",
-        ("Metric", "Leave one out", "Mean", "Largest", "Pairs, mean", "Largest pair"),
+        ("Metric", "Leave one out", "Mean", "Largest"),
         groups,
     )
 
@@ -115,86 +117,79 @@ def comparison(study: RecordedStudy) -> Table | None:
     )
 
 
-def cells(study: RecordedStudy) -> Iterator[tuple[str, ...]]:
-    """Rows of ``cells.csv``: one for each metric of each cell, in full precision, fractions in [0, 1].
+def cells(study: RecordedStudy) -> pd.DataFrame:
+    """Return ``cells.csv``: a row for each metric of each cell, in full precision, fractions in [0, 1].
 
     `low` and `high` are the ends of Student's interval of the mean, `gap_low` and `gap_high` those of the gap;
     both are empty for a single run. `floor` is the noise floor of the metric, `verdict` the word of the equivalence test.
     AvgGap of means (`avg_gap_natmu_of_means`) and per run (`avg_gap_natmu_per_run`) and `recovery` are rows of their own
     on the test view.
     """
-    for phase, forget, method, source in study.runs:
+    return pd.DataFrame(_cells(study), columns=CELLS)
+
+
+def _cells(study: RecordedStudy) -> Iterator[dict[str, Any]]:
+    for (phase, forget, method, source), runs in study.runs.items():
         request = study.request(forget)
-        runs = study.cell(phase, forget, method, source)
-        head = (study.name, phase, forget, source, method)
         for view in dict.fromkeys(v for record in runs.finished for v in record.metrics):
+            head = dict(zip(CELLS, (study.name, phase, forget, source, method, view)))
             result = cell_summary(study, request, method, phase, source, view)
-            floors = retrained(study, request, view).floors
-            for name, value in result.spreads.items():
-                gap, interval = result.gaps.get(name), result.gap_intervals.get(name)
-                tested = method != "retrain" and is_target(name)
-                verdict = result.verdicts.get(name, "") if tested else ""
-                compared = _gap(gap, interval, floors.get(name), verdict)
-                yield (*head, view, name, *_spread(name, value), *compared)
-            if view == VIEW and result.per_run is not None and method != "retrain":
-                yield from _averages(study, request, result, head)
+            rows = _metric_rows(result, retrained(study, request, view), method != "retrain")
+            if view == VIEW and method != "retrain":
+                rows = itertools.chain(rows, _average_rows(study, request, result))
+            yield from (head | row for row in rows)
 
 
-def _averages(
-    study: RecordedStudy, request: RecordedRequest, result: CellSummary, head: tuple[str, ...]
-) -> Iterator[tuple[str, ...]]:
-    per_run, average = result.per_run, result.average
-    if per_run is None or average is None:
+def _metric_rows(
+    result: CellSummary, reference: Retrained, tested: bool
+) -> Iterator[dict[str, Any]]:
+    for name, value in result.spreads.items():
+        yield {
+            **_spread(name, value),
+            **_gap(
+                result.gaps.get(name), result.gap_intervals.get(name), reference.floors.get(name)
+            ),
+            "verdict": result.verdicts.get(name) if tested and is_target(name) else None,
+        }
+
+
+def _average_rows(
+    study: RecordedStudy, request: RecordedRequest, result: CellSummary
+) -> Iterator[dict[str, Any]]:
+    per_run, floor = result.per_run, retrained(study, request).average
+    if per_run is None or result.average is None:
         return
-    floor, n = retrained(study, request).average, str(per_run.n)
-    gap = _gap(average, result.average_interval, floor, result.verdict)
-    yield (*head, VIEW, f"{GAP}_of_means", n, "", "", "", "", *gap)
-    gap = _gap(per_run.mean, possible(GAP, per_run.interval), floor, "")
-    yield (*head, VIEW, f"{GAP}_per_run", *_spread(GAP, per_run), *gap)
-    if (share := recovered(study, request, result)) is not None:
+    gap = _gap(result.average, result.average_interval, floor)
+    yield {"metric": f"{GAP}_of_means", "n": per_run.n, "verdict": result.verdict, **gap}
+    spread = _spread(GAP, per_run)
+    yield {
+        **spread,
+        "metric": f"{GAP}_per_run",
+        **_gap(per_run.mean, possible(GAP, per_run.interval), floor),
+    }
+    if share := recovered(study, request, result):
         low, high = share.interval or (None, None)
-        numbers = _text(share.value), "", _text(low), _text(high)
-        yield (*head, VIEW, "recovery", n, *numbers, "", "", "", "", "")
+        yield {"metric": "recovery", "n": per_run.n, "mean": share.value, "low": low, "high": high}
 
 
-def _spread(name: str, value: Spread) -> tuple[str, ...]:
+def _spread(name: str, value: Spread) -> dict[str, Any]:
     low, high = possible(name, value.interval) or (None, None)
-    return (str(value.n), *map(_text, (value.mean, value.std, low, high)))
+    numbers = {"mean": value.mean, "std": value.std, "low": low, "high": high}
+    return {"metric": name, "n": value.n, **numbers}
 
 
-def _gap(
-    gap: float | None, interval: Interval | None, floor: float | None, verdict: str
-) -> tuple[str, ...]:
-    return (*map(_text, (gap, *(interval or (None, None)), floor)), verdict)
-
-
-def _text(value: float | None) -> str:
-    return "" if value is None or not math.isfinite(value) else repr(value)
+def _gap(gap: float | None, interval: Interval | None, floor: float | None) -> dict[str, Any]:
+    low, high = interval or (None, None)
+    return {"gap": gap, "gap_low": low, "gap_high": high, "floor": floor}
 
 
 def _floor_rows(study: RecordedStudy, request: RecordedRequest) -> list[Row]:
-    found = retrained(study, request)
+    reference = retrained(study, request)
     rows: list[Row] = []
     for name in (*request.metrics, DISTANCE, GAP):
-        singles, pairs_of = found.singles.get(name), found.pairs.get(name)
-        if singles:
+        if singles := sorted(reference.singles.get(name, ())):
             head = "AvgGap" if name == GAP else label(name, request.whole_class)
-            each = ", ".join(number(name, value) for value in sorted(singles))
-            rows.append(
-                (
-                    TableCell(head),
-                    TableCell(each),
-                    *_extent(name, singles),
-                    *_extent(name, pairs_of),
-                )
-            )
+            each = ", ".join(number(name, value) for value in singles)
+            ends = (number(name, value) for value in (reference.floors[name], singles[-1]))
+            rows.append((TableCell(head), TableCell(each), *map(TableCell, ends)))
     return rows
-
-
-def _extent(name: str, values: Sequence[float] | None) -> tuple[TableCell, TableCell]:
-    """Mean and largest."""
-    if not values:
-        return BLANK, BLANK
-    return TableCell(number(name, math.fsum(values) / len(values))), TableCell(
-        number(name, max(values))
-    )

@@ -1,4 +1,4 @@
-"""Numbers about runs: spread, 95 % intervals, and the noise floor, how far retrained models are from each other.
+"""Numbers about runs: spread, 95 % intervals, and how far retrained models are from each other.
 
 Intervals are Student's over the seeds, which is right for a mean of few normal values: with three seeds it is
 4.3 standard errors wide, with two 12.7, with one there is none. A bootstrap of three seeds has ten different
@@ -8,10 +8,9 @@ gives the standard error only, and the interval is Student's: for a mean both ar
 
 from __future__ import annotations
 
-import itertools
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -140,21 +139,6 @@ def leave_one_out(values: Iterable[float]) -> list[float]:
         return []
     total = math.fsum(finite)
     return [abs(value - (total - value) / (len(finite) - 1)) for value in finite]
-
-
-def pairwise(values: Iterable[float]) -> list[float]:
-    """Distance of every two values. Empty for fewer than two."""
-    finite = [value for value in values if math.isfinite(value)]
-    return [abs(first - second) for first, second in itertools.combinations(finite, 2)]
-
-
-def noise_floor(values: Sequence[float]) -> float | None:
-    """Mean of ``leave_one_out``; None for fewer than two.
-
-    What one more retrained model would show as its gap to the retrained models: a smaller gap means nothing.
-    """
-    distances = leave_one_out(values)
-    return statistics.fmean(distances) if distances else None
 
 
 def median(values: Iterable[float]) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -40,38 +40,6 @@ def ranks(values: ArrayLike) -> Array:
     from scipy import stats
 
     return stats.rankdata(np.round(np.asarray(values, np.float64), DIGITS), axis=-1)
-
-
-def friedman(table: ArrayLike) -> float | None:
-    """Return p of Friedman's test that no column is ranked unlike the others; None where there is no such test.
-
-    Args:
-        table: [requests, methods], of at least two requests and three methods. The distribution is approximated by
-            chi-squared, which is rough for few rows.
-    """
-    from scipy import stats
-
-    values = np.round(np.asarray(table, np.float64), DIGITS)
-    if values.shape[0] < 2 or values.shape[1] < 3 or np.ptp(values, axis=1).max() == 0:
-        return None
-    return float(stats.friedmanchisquare(*values.T).pvalue)
-
-
-def cliques(order: Sequence[str], told_apart: Iterable[frozenset[str]]) -> list[tuple[str, ...]]:
-    """Return the longest runs of an order within which no two are told apart; runs of one are left out."""
-    apart = set(told_apart)
-    longest: list[tuple[str, ...]] = []
-    reached = 0
-    for start in range(len(order)):
-        end = start + 1
-        while end < len(order) and not any(
-            frozenset((order[end], other)) in apart for other in order[start:end]
-        ):
-            end += 1
-        if end - start > 1 and end > reached:
-            longest.append(tuple(order[start:end]))
-        reached = max(reached, end)
-    return longest
 
 
 def kendall(first: ArrayLike, second: ArrayLike) -> float | None:
