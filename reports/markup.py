@@ -187,9 +187,8 @@ def _cell(cell: TableCell, wide: bool) -> str:
     text += f'<span class="std"> ± {escape(cell.spread)}</span>' if cell.spread else ""
     if cell.place == BESIDE and cell.interval:
         text += f'<span class="range"> {escape(cell.range)}</span>'
-    rest = escape(cell.marks) + (
-        f'<span class="n"> {escape(cell.runs)}</span>' if cell.runs else ""
-    )
+    runs = f'<span class="n"> {escape(cell.runs)}</span>' if cell.runs else ""
+    rest = escape(cell.marks) + runs + escape(cell.sign)
     text += f'<span class="gap">({escape(cell.gap)}){rest}</span>' if cell.gap else rest
     if cell.place == BELOW and cell.interval:
         text += f'<span class="range below">{escape(cell.range)}</span>'
@@ -201,7 +200,8 @@ def _hint(cell: TableCell) -> str:
     """The intervals, for when one points at the cell."""
     parts = (("", cell.interval), ("gap ", cell.gap_interval))
     texts = [f"{what}{ends[0]} to {ends[1]}" for what, ends in parts if ends]
-    return f"95 % interval: {', '.join(texts)}" if texts else ""
+    words = [f"95 % interval: {', '.join(texts)}"] if texts else []
+    return "; ".join([*words, *filter(None, [cell.verdict])])
 
 
 def _named(name: str, value: str) -> str:

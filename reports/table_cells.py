@@ -66,7 +66,12 @@ class TableCell:
         text += f" ({self.gap})" if self.gap else ""
         text += f" {self.range}" if self.place == BESIDE and self.interval else ""
         text += self.marks + (f" [{self.runs}]" if self.runs else "")
-        return f"{text} {SIGNS[self.verdict]}" if self.verdict else text
+        return text + self.sign
+
+    @property
+    def sign(self) -> str:
+        """What stands for the verdict, after a space."""
+        return f" {SIGNS[self.verdict]}" if self.verdict else ""
 
     @property
     def range(self) -> str:

@@ -421,8 +421,9 @@ def test_tables_as_csv_have_columns_for_the_ends_of_intervals(tiny: load.Recorde
 def test_page_shows_intervals_below_averages_and_when_one_points_at_a_cell(tmp_path: Path) -> None:
     (tmp_path / "trials.jsonl").write_bytes((DATA / "trials.jsonl").read_bytes())
     text = page.build(tmp_path).read_text(encoding="utf-8")
-    assert 'title="95 % interval: 82.58 to 100.00, gap 0.00 to 13.63"' in text
-    assert '3.83<span class="range below">[' in text
+    assert 'title="95 % interval: 82.58 to 100.00, gap 0.00 to 13.63; undecided"' in text
+    assert '<span class="gap">(10.00) ≠</span>' in text and '; different"' in text
+    assert '3.83 ?<span class="range below">[' in text
     assert "Student&#x27;s" in text
 
 
