@@ -134,18 +134,22 @@ def told_apart(study: RecordedStudy) -> str:
 
 
 def tuned_enough(study: RecordedStudy) -> str:
-    """In how many cells the budget may decide the ranking."""
-    verdicts = [
-        found.enough
+    """In how many cells the budget may decide the ranking, or better knobs may lie beyond the range."""
+    checks = [
+        check
         for request in study.requests
         for method in study.methods
-        if (found := tuning_check.check_tuning(study, request.name, method.name)) is not None
-        and found.enough is not None
+        if (check := tuning_check.check_tuning(study, request.name, method.name)) is not None
+        and check.enough is not None
     ]
-    short = verdicts.count(False)
-    if not short:
-        return ""
-    return f"In {short} of {count(len(verdicts), 'cell')}, a larger search budget could change the ranking."
+    edges = sum(bool(check.at_edge) for check in checks)
+    short = sum(check.enough is False for check in checks) - edges
+    parts = [
+        (short, "a larger search budget could change the ranking"),
+        (edges, "a chosen knob is at the edge of its range"),
+    ]
+    cells = count(len(checks), "cell")
+    return " ".join(f"In {number} of {cells}, {what}." for number, what in parts if number)
 
 
 def below_floor(study: RecordedStudy) -> str:

@@ -794,3 +794,5 @@ def test_a_chosen_value_at_the_edge_of_its_range_was_not_tuned_enough(
     table = next(table for table in contents.all_tables(study) if table.name == "knobs")
     answer = table.groups[0].rows[0][-1].text
     assert answer == ("no: lr at the edge of its range" if edge else "yes: none is before it")
+    said = "In 1 of 1 cell, a chosen knob is at the edge of its range."
+    assert findings.tuned_enough(study) == (said if edge else "")
