@@ -38,7 +38,7 @@ def closest(study: RecordedStudy, request: RecordedRequest) -> str:
     """The method that recovers most of a request, beside ceiling and runner-up; empty without one."""
     by = scale(study, request)
     if by.nothing:
-        return f"On {request.name} there is nothing to measure: doing nothing is as good as retraining, but for chance."
+        return f"On {request.name} there is nothing to measure: doing nothing is within three noise floors of retraining."
     results = {method.name: cell_summary(study, request, method.name) for method in study.methods}
     shares = {
         name: estimate
