@@ -161,7 +161,8 @@ def test_two_folders_of_one_name_live_side_by_side(postgres: Postgres, tmp_path:
         methods=[studies.JIT],
         experiments={"defaults": False},
         metrics={"costly": []},
-        seeds__report=[1], seeds__retrain=1,
+        seeds__report=[1],
+        seeds__retrain=1,
     )
     narrow = {
         **wide,
@@ -303,7 +304,8 @@ def test_a_study_over_all_three_leaves_no_password_behind(
             methods=[studies.JIT],
             experiments={"defaults": False},
             search__trials=2,
-            seeds__report=[1], seeds__retrain=1,
+            seeds__report=[1],
+            seeds__retrain=1,
         ),
     )
     secrets = [SECRET, postgres.password, s3["AWS_SECRET_ACCESS_KEY"]]
