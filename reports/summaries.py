@@ -15,7 +15,7 @@ from mu.metrics import MEAN_GAPS, METRICS, mean_gap
 from mu.record import REFERENCE_ROLES
 from reports.load import RecordedRequest, RecordedStudy, Runs
 from reports.statistics import equivalence
-from reports.statistics.equivalence import HALF_A_POINT, Tests
+from reports.statistics.equivalence import HALF_A_POINT, PValues
 from reports.statistics.intervals import (
     Array,
     Estimate,
@@ -312,7 +312,7 @@ def _cell_summary(
 
 def _compare(
     study: RecordedStudy, name: str, runs: Sequence[float], models: Sequence[float]
-) -> Tests:
+) -> PValues:
     """Test a metric of some runs against that of the retrained models, with the margin of the study."""
     fraction = unit(name) == "fraction"
     if fraction and study.margin is not None:

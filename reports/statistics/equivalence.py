@@ -29,7 +29,7 @@ DIGITS = 12
 Array = NDArray[np.float64]
 
 
-class Tests(NamedTuple):
+class PValues(NamedTuple):
     """p of the two hypotheses that can be rejected.
 
     Args:
@@ -46,7 +46,7 @@ def margin(retrained: ArrayLike, least: float = 0.0) -> Array:
     return np.maximum(DEVIATIONS * np.std(np.asarray(retrained, np.float64), -1, ddof=1), least)
 
 
-def compare(runs: ArrayLike, retrained: ArrayLike, limit: ArrayLike) -> Tests:
+def compare(runs: ArrayLike, retrained: ArrayLike, limit: ArrayLike) -> PValues:
     """Test the mean of some runs against that of retrained models.
 
     Args:
@@ -60,7 +60,7 @@ def compare(runs: ArrayLike, retrained: ArrayLike, limit: ArrayLike) -> Tests:
     with np.errstate(divide="ignore", invalid="ignore"):  # no spread at all
         beyond = special.stdtr(free, (distance - limit) / error)
         equal = 2 * special.stdtr(free, -distance / error)
-    return Tests(np.nan_to_num(beyond, nan=1.0), np.nan_to_num(equal, nan=1.0))
+    return PValues(np.nan_to_num(beyond, nan=1.0), np.nan_to_num(equal, nan=1.0))
 
 
 def interval(runs: ArrayLike, retrained: ArrayLike) -> Interval:
@@ -90,7 +90,7 @@ def verdict(runs: ArrayLike, retrained: ArrayLike, limit: float) -> str:
     return word(*map(float, compare(runs, retrained, limit)))
 
 
-def together(tests: Iterable[Tests]) -> str:
+def together(tests: Iterable[PValues]) -> str:
     """Return the word for several metrics at once: *same* where all are, *different* where one is beyond doubt.
 
     A wrong *different* has the chance ``ALPHA`` over all of them, by Bonferroni's correction.

@@ -11,7 +11,7 @@ from scipy import stats
 from studies import ROOT
 
 from reports.statistics import equivalence, recovery
-from reports.statistics.equivalence import DIFFERENT, SAME, UNDECIDED, Tests
+from reports.statistics.equivalence import DIFFERENT, SAME, UNDECIDED, PValues
 
 
 def test_tests_are_those_of_scipy_in_two_hundred_random_cases() -> None:
@@ -62,8 +62,8 @@ def test_a_difference_within_the_margin_is_none_that_counts() -> None:
 
 
 def test_several_metrics_are_the_same_together_and_different_beyond_doubt() -> None:
-    def tests(*pairs: tuple[float, float]) -> list[Tests]:
-        return [Tests(np.float64(apart), np.float64(equal)) for apart, equal in pairs]
+    def tests(*pairs: tuple[float, float]) -> list[PValues]:
+        return [PValues(np.float64(apart), np.float64(equal)) for apart, equal in pairs]
 
     assert equivalence.together(tests((0.01, 0.5), (0.04, 0.9))) == SAME
     assert equivalence.together(tests((0.01, 0.5), (0.9, 0.02))) == DIFFERENT

@@ -35,8 +35,8 @@ from reports import (
     paper_numbers,
     result_tables,
     sections,
-    stats,
 )
+from reports.statistics import intervals
 from reports.table_cells import Table
 
 DATA = ROOT / "tests" / "data"
@@ -121,9 +121,9 @@ def test_trials_file_is_what_its_script_writes():
 
 
 def test_spread_is_sample_deviation_and_none_for_one_run():
-    assert stats.spread([1.0, 2.0, 6.0]) == stats.Spread(3.0, stdev([1, 2, 6]), 3)
-    assert stats.spread([2.0, math.nan]) == stats.Spread(2.0, None, 1)
-    assert stats.spread([math.nan]) is None
+    assert intervals.spread([1.0, 2.0, 6.0]) == intervals.Spread(3.0, stdev([1, 2, 6]), 3)
+    assert intervals.spread([2.0, math.nan]) == intervals.Spread(2.0, None, 1)
+    assert intervals.spread([math.nan]) is None
 
 
 def test_main_table_of_a_random_request(study):

@@ -176,6 +176,7 @@ def small_study(tmp_path_factory: pytest.TempPathFactory, storage: Path) -> tupl
     return folder, run(small(), folder, storage)
 
 
+@pytest.mark.filterwarnings("ignore:SSD selected no weight")
 @pytest.mark.parametrize("kind", GROWTH)
 def test_a_study_that_grew_is_one_that_began_so(
     kind: str, tmp_path: Path, storage: Path, small_study: tuple[Path, Ran]
