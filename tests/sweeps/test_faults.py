@@ -143,12 +143,15 @@ def test_what_goes_wrong_in_a_trial_is_recorded_or_repeated(finished: Path, tmp_
     arrived = mlflow_keys(folder / "results/tiny", local_uri(folder / "results/tiny"))
     assert arrived == Counter(list(records(folder / "results/tiny")))
 
-    # Those beside them have the numbers that they have without them.
+    # Those beside them have the numbers that they have without them; on report seeds, gaps are to fewer retrained models here.
     undisturbed = numbers(records(finished / "results/tiny"))
-    beside = numbers(records(folder / "results/tiny"))
-    shared = {key for key, r in records(folder / "results/tiny").items() if r.method == "jit"}
-    assert len(shared & set(undisturbed)) >= 1
-    assert all(beside[key] == undisturbed[key] for key in shared & set(undisturbed))
+    searched = {
+        key: r
+        for key, r in records(folder / "results/tiny").items()
+        if (r.method, r.phase) == ("jit", "search")
+    }
+    assert len(searched) == 1
+    assert numbers(searched) == {key: undisturbed[key] for key in searched}
 
 
 GREEDY = """'''greedy: takes memory step by step, and finetunes if it is let.
