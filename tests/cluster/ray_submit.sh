@@ -96,7 +96,7 @@ model: small_cnn
 training: {epochs: 2, lr: 0.1, batch_size: 64, schedule: onecycle}
 forget: {some: {kind: random, fraction: 0.1}}
 methods: [{name: finetune, fix: {epochs: 2}}, jit]
-seeds: {search: [0], report: [1]}
+seeds: {search: [0], report: [1], retrain: 1}
 search: {trials: 3, sampler: random, finalists: 1}
 experiments: {defaults: false}
 STUDY
