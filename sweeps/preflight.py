@@ -18,7 +18,7 @@ from torch import nn
 from mu import forget
 from mu.data import Dataset, load
 from mu.data.decode import DataMissing
-from mu.models import checkpoints
+from mu.models import batch_norms, checkpoints
 from mu.problem import Problem
 from mu.ranking import early_epochs
 from sweeps.errors import DataMissingError, StudyError
@@ -73,11 +73,10 @@ def _problem(study: Study, data: Dataset, name: str, chosen: NDArray[np.int64]) 
 
 def _check_batch_norm(tuned: MethodConfig, model: nn.Module, where: str) -> None:
     """Refuse a model with batch norm to a method that says that it cannot work with it."""
-    reason, kind = tuned.method.no_batch_norm, nn.modules.batchnorm._BatchNorm
-    layers = [name for name, layer in model.named_modules() if isinstance(layer, kind)]
-    if reason and layers:
+    reason, layer = tuned.method.no_batch_norm, next(iter(batch_norms(model)), None)
+    if reason and layer is not None:
         raise StudyError(
-            f"{where}: needs a model without batch norm, but layer `{layers[0]}` is one: {reason}"
+            f"{where}: needs a model without batch norm, but layer `{layer}` is one: {reason}"
         )
 
 

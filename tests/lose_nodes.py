@@ -18,6 +18,7 @@ from typing import Any
 
 import studies
 from ray.cluster_utils import Cluster
+from servers import command_line, parents
 
 NODE = {"num_cpus": 1, "num_gpus": 1, "resources": {"place": 2}}
 """A node with a GPU that is only declared: work there finds no GPU, and stays on the CPU."""
@@ -40,16 +41,11 @@ ACTORS = ("ray::StudyActor", "ray::ResourceTrainable")
 def workers(node: Any) -> list[int]:
     """Return the processes of a node that work for a study."""
     raylet = node.all_processes["raylet"][0].process.pid
-    pids = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            parent = int((process / "stat").read_text().rpartition(")")[2].split()[1])
-            command = (process / "cmdline").read_text()
-            if parent == raylet and command.startswith(ACTORS):
-                pids.append(int(process.name))
-        except OSError:
-            continue  # it has just ended
-    return pids
+    return [
+        pid
+        for pid, parent in parents().items()
+        if parent == raylet and command_line(pid).startswith(ACTORS)
+    ]
 
 
 def main(folder: Path) -> int:

@@ -49,6 +49,14 @@ def parents() -> dict[int, int]:
     return parent_of
 
 
+def command_line(pid: int) -> str:
+    """Return a process's name and arguments; empty when it has ended, also where nobody has asked for its end yet."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
+
+
 class Postgres:
     """A PostgreSQL server with data of its own, which an unprivileged user runs.
 

@@ -20,12 +20,12 @@ import torch
 from torch import nn
 
 from mu.knobs import Count, Momentum, NonNegative, Positive
+from mu.models import BatchNorm
 from mu.split import Split
 from mu.training import Hyperparameters, Optimizer, Schedule, fit
 
 NEEDS = ("retain",)
 IMPAIRS_FIRST = True
-Normalization = nn.modules.batchnorm._BatchNorm
 
 
 def unlearn(
@@ -106,7 +106,7 @@ def redraw(
             layer.weight.copy_(fresh.normal_(0, std, generator=generator))
             if layer.bias is not None:
                 layer.bias.zero_()
-        elif isinstance(layer, Normalization) and reset_batchnorm:
+        elif isinstance(layer, BatchNorm) and reset_batchnorm:
             layer.reset_parameters()
 
 
@@ -123,7 +123,7 @@ def train_only(
     """Train `layers` on the retained data and freeze all other weights meanwhile; yield after each epoch."""
     trained = {id(weight) for layer in layers for weight in layer.parameters(recurse=False)}
     frozen = [weight for weight in model.parameters() if id(weight) not in trained]
-    still = [m for m in model.modules() if isinstance(m, Normalization) and m not in layers]
+    still = [m for m in model.modules() if isinstance(m, BatchNorm) and m not in layers]
     for weight in frozen:
         weight.requires_grad_(False)
     try:

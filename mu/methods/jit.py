@@ -22,12 +22,12 @@ from torch import Tensor, nn
 from mu.data import batches
 from mu.device import upload
 from mu.knobs import Count, Positive
+from mu.models import batch_norms
 from mu.models.precision import full_precision
 from mu.split import Split
 
 NEEDS = ("forget",)
 Form = Literal["released", "equation"]
-BatchNorm = nn.modules.batchnorm._BatchNorm
 BATCH_NORM = (
     "jit is not made for batch norm, which the model has: the paper advises against it, and in mode train what "
     "looks like forgetting is drift of its statistics"
@@ -37,7 +37,7 @@ BATCH_NORM = (
 def check(model: nn.Module, split: Split) -> None:
     """Raise ValueError unless inputs are images; warn of batch norm."""
     split.need_images("adds noise to pixels")
-    if any(isinstance(module, BatchNorm) for module in model.modules()):
+    if batch_norms(model):
         split.warn(BATCH_NORM)
 
 

@@ -28,7 +28,7 @@ from torch.nn import functional as F
 from mu.data import batches
 from mu.data.passes import Stream
 from mu.knobs import Bounds, Count, Fraction, Momentum, NonNegative, Positive, UnitInterval
-from mu.models import logits_and_features
+from mu.models import batch_norms, logits_and_features
 from mu.snapshot import resumable
 from mu.split import Split
 from mu.training import Hyperparameters, make_optimizer
@@ -164,11 +164,7 @@ def descend_and_ascend(
 @contextmanager
 def statistics_kept(model: nn.Module) -> Iterator[None]:
     """Have batch norm in train mode leave its running statistics as they are; batches are normalised as always."""
-    layers = [
-        layer
-        for layer in model.modules()
-        if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.track_running_stats
-    ]
+    layers = [layer for layer in batch_norms(model).values() if layer.track_running_stats]
     for layer in layers:
         layer.track_running_stats = False
     try:

@@ -5,10 +5,12 @@ that are known by name, ``own_models`` imports those that are not. ``checkpoints
 """
 
 from mu.models.network import (
+    BatchNorm,
     Model,
     ModelSpec,
     Normalization,
     Normalize,
+    batch_norms,
     build,
     eval_mode,
     frozen_copy,
@@ -20,10 +22,12 @@ from mu.models.network import (
 )
 
 __all__ = [
+    "BatchNorm",
     "Model",
     "ModelSpec",
     "Normalization",
     "Normalize",
+    "batch_norms",
     "build",
     "eval_mode",
     "frozen_copy",

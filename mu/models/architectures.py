@@ -66,11 +66,7 @@ def slim_vgg(shape: Shape, num_classes: int) -> nn.Module:
     network = nn.Sequential(
         *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), *hidden, nn.Linear(128, num_classes)
     )
-    for layer in network.modules():
-        if isinstance(layer, nn.Conv2d):
-            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-            assert layer.bias is not None
-            nn.init.zeros_(layer.bias)
+    _draw_convolutions(network)
     return network
 
 
@@ -135,15 +131,21 @@ def vgg(name: str, shape: Shape, num_classes: int) -> nn.Module:
             classifier=nn.Linear(channels, num_classes),
         )
     )
+    _draw_convolutions(network)
+    classifier = network.get_submodule("classifier")
+    assert isinstance(classifier, nn.Linear)
+    nn.init.normal_(classifier.weight, 0, 0.01)
+    nn.init.zeros_(classifier.bias)
+    return network
+
+
+def _draw_convolutions(network: nn.Module) -> None:
+    """Draw the weights of convolutions as torchvision's VGG does, and set their biases to zero."""
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
             assert layer.bias is not None
             nn.init.zeros_(layer.bias)
-        elif isinstance(layer, nn.Linear):
-            nn.init.normal_(layer.weight, 0, 0.01)
-            nn.init.zeros_(layer.bias)
-    return network
 
 
 def imagenet_vgg(name: str, shape: Shape, num_classes: int) -> nn.Module:

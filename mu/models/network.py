@@ -21,6 +21,9 @@ from mu.models import checkpoints, own_models
 from mu.models.architectures import IMAGENET_FORMS, MODELS, TOKEN_MODELS, Factory
 from mu.models.checkpoints import Arrays
 
+BatchNorm = nn.modules.batchnorm._BatchNorm
+"""What layers of batch norm have in common, of one, two and three dimensions."""
+
 Stem = Literal["small", "imagenet"]
 STEMS = get_args(Stem)
 
@@ -205,6 +208,11 @@ def _takes_channels_last(network: nn.Module, input_shape: Sequence[int]) -> bool
         finally:
             network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     return True
+
+
+def batch_norms(model: nn.Module) -> dict[str, BatchNorm]:
+    """Return the layers of batch norm, by name."""
+    return {n: layer for n, layer in model.named_modules() if isinstance(layer, BatchNorm)}
 
 
 def frozen_copy(model: nn.Module) -> nn.Module:

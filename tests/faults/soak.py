@@ -31,11 +31,19 @@ import studies
 from lose_nodes import workers
 from mlflow.tracking import MlflowClient
 from ray.cluster_utils import Cluster
-from servers import LOOPBACK, Postgres, free_port, mlflow_process, parents, postgres_programs
+from servers import (
+    LOOPBACK,
+    Postgres,
+    command_line,
+    free_port,
+    mlflow_process,
+    parents,
+    postgres_programs,
+)
 
 from sweeps.tracking.mlflow_process import KEY
 
-BUSY = b"ray::ResourceTrainable."
+BUSY = "ray::ResourceTrainable."
 """How the name of a worker's process begins while it does a job; Tune names the class so, and the method follows."""
 NODE = {"num_cpus": 1}
 NODES = 3
@@ -78,15 +86,8 @@ class Busy:
 
 def _busy_workers() -> int:
     """Count the living workers below this process that do a job; others may run studies beside it."""
-    parent_of, count = parents(), 0
-    for pid in parent_of:
-        process = Path(f"/proc/{pid}")
-        try:
-            if (process / "cmdline").read_bytes().startswith(BUSY):
-                count += _below(pid, parent_of) and " Z " not in (process / "stat").read_text()[:60]
-        except OSError:
-            continue  # it has just ended
-    return count
+    parent_of = parents()
+    return sum(command_line(pid).startswith(BUSY) and _below(pid, parent_of) for pid in parent_of)
 
 
 def _below(pid: int, parent_of: dict[int, int]) -> bool:
