@@ -5,31 +5,15 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from io import StringIO
 from pathlib import Path
 
-import pandas as pd
-
-from reports import grid
+from reports import frames, grid
 from reports.load import RecordedStudy
-from reports.summaries import is_target, retrained
 from reports.table_cells import Table, TableCell
 from reports.uncertainty import cells
 
-RESULTS = (
-    "study",
-    "phase",
-    "forget",
-    "source",
-    "method",
-    "seed",
-    "view",
-    "metric",
-    "value",
-    "retrain",
-    "gap",
-)
 ENDS = ("low", "high")
 LATEX = {
     "\\": r"\textbackslash{}",
@@ -155,31 +139,8 @@ def latex(text: str) -> str:
 
 
 def results_csv(study: RecordedStudy) -> str:
-    """Every metric of every run that counts, tidy and in full precision, fractions in [0, 1].
-
-    `retrain` is the mean of the retrained models on the report seeds, `gap` the run's own distance to it;
-    empty where there is no such model, and for metrics that are themselves distances. References are those
-    of the report; of methods, runs with knobs that are still the chosen ones.
-    """
-    return results_frame(study).to_csv(index=False, lineterminator="\n")
-
-
-def results_frame(study: RecordedStudy) -> pd.DataFrame:
-    """The rows of ``results.csv``; NaN where a cell there is empty."""
-    return pd.DataFrame(_results(study), columns=list(RESULTS))
-
-
-def _results(study: RecordedStudy) -> Iterator[tuple[str | int | float | None, ...]]:
-    requests = {request.name: request for request in study.requests}
-    for (phase, forget, method, source), runs in study.runs.items():
-        for record in runs.finished:
-            for view, metrics in record.metrics.items():
-                means = retrained(study, requests[forget], view).means
-                for name, value in metrics.items():
-                    mean = means.get(name)
-                    gap = abs(value - mean) if mean is not None and is_target(name) else None
-                    head = study.name, phase, forget, source, method, record.seed, view, name
-                    yield (*head, value, mean, gap)
+    """Return ``results.csv``, the rows of ``frames.runs``."""
+    return frames.runs(study).to_csv(index=False, lineterminator="\n")
 
 
 def _interval(cell: TableCell) -> tuple[str, str] | None:

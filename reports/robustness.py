@@ -27,12 +27,14 @@ class Untuned:
 
     Args:
         part: One of ``PARTS``.
+        request: The request.
         place: What was done, as in `random10 → random2` or `random10, 20 epochs`.
         recovery: What came of it; None when it has not finished.
         regret: AvgGap minus that with the own tuned knobs; None when either is missing.
     """
 
     part: str
+    request: str
     place: str
     recovery: Estimate | None
     regret: Estimate | None
@@ -184,6 +186,7 @@ def _runs(study: RecordedStudy, method: RecordedMethod) -> Iterator[Untuned]:
             result = cell_summary(study, request, method.name, part, source)
             yield Untuned(
                 part,
+                request.name,
                 _place(study, part, source, request.name),
                 recovered(study, request, result),
                 regret(result, cell_summary(study, request, method.name)),
