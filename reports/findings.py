@@ -13,7 +13,7 @@ from reports.analysis.summaries import TOLERANCE, cell_summary, recovered, retra
 from reports.load import RecordedRequest, RecordedStudy
 from reports.statistics.equivalence import DIFFERENT, SAME
 from reports.statistics.intervals import Estimate
-from reports.tables.cells import count, percent, share
+from reports.text import count, percent, share
 
 LEFT_OPEN = ", a difference that so few seeds leave open"
 

@@ -14,13 +14,8 @@ from reports.analysis.spaces import Span, spans
 from reports.analysis.summaries import unit
 from reports.canvas import PANEL, Drawing, slug
 from reports.load import RecordedMethod, RecordedRequest, RecordedStudy
-from reports.tables.cells import (
-    count,
-    knob_value,
-    label,
-    searched_view,
-)
 from reports.tables.points import is_grid, metrics_of
+from reports.text import count, knob_value, label, searched_view
 
 ANNOTATED = 80
 """Most points of a heat map whose values are written into it."""

@@ -35,7 +35,7 @@ from reports.canvas import (
 )
 from reports.load import RecordedMethod, RecordedRequest, RecordedStudy
 from reports.statistics.rankings import ranks
-from reports.tables.cells import knob_value, label, searched_view
+from reports.text import knob_value, label, searched_view
 
 WIDE = 20.0
 """Positive values whose largest is so many times their smallest are drawn on a logarithmic axis."""

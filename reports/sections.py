@@ -17,8 +17,8 @@ from reports import markup
 from reports.analysis import choosing
 from reports.analysis.summaries import retrained
 from reports.load import RecordedStudy
-from reports.tables.cells import ORACLE, knob_text, label, objective
-from reports.tables.cells import count as counted
+from reports.text import ORACLE, knob_text, label, objective
+from reports.text import count as counted
 
 BEST = {"target": "as retrained", "lower": "low", "higher": "high"}
 CONCORDANCE = (
