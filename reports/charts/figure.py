@@ -42,7 +42,7 @@ CONFIG: dict[str, Any] = {
     },
     "legend": {
         **{"labelColor": INK, "titleColor": INK, "orient": "bottom", "columns": 6},
-        **{"labelLimit": 130, "symbolLimit": 60},
+        **{"labelLimit": 130, "symbolLimit": 60, "symbolOpacity": 1},
     },
     "title": {"color": INK, "fontSize": 12, "fontWeight": "bold", "anchor": "start", "limit": 260},
 }
@@ -63,6 +63,8 @@ class Figure:
         data: Name to rows of the data that the charts name.
         alike: Whether the charts differ in their rows alone, so that the page needs but one of them.
         field: Column that says what panel a row is of, where the charts are alike.
+        method: The method it is of, where it is of one alone.
+        height: Of a panel.
     """
 
     name: str
@@ -73,6 +75,8 @@ class Figure:
     data: Frames
     alike: bool = True
     field: str = "forget"
+    method: str = ""
+    height: int = HEIGHT
 
     def specs(self) -> list[dict[str, Any]]:
         """Return the specifications of the page: of each panel, or one for all where they are alike."""
@@ -82,17 +86,20 @@ class Figure:
     def whole(self) -> dict[str, Any]:
         """Return the specification of a file, with all panels and the data."""
         charts = [
-            self.draw(panel).properties(title=title, width=WIDTH, height=HEIGHT)
+            self.draw(panel).properties(title=title, width=WIDTH, height=self.height)
             for panel, title in self.panels.items()
         ]
         columns = 2 if len(charts) == 4 else 3
         spec = _plain(alt.concat(*charts, columns=columns))
         spec["params"] = [*spec.get("params", []), *_params()]
-        spec["datasets"] = {name: records(frame) for name, frame in self.data.items()}
+        data = {name: records(frame) for name, frame in self.data.items()}
+        spec["datasets"] = {**spec.get("datasets", {}), **data}
         return {**spec, "config": CONFIG}
 
-    def save(self, folder: Path, formats: Iterable[str]) -> None:
+    def save(self, folder: Path, formats: Sequence[str]) -> None:
         """Write the files of the figure. The same results give the same SVG."""
+        if not formats:
+            return
         svg = _numbered(vl_convert.vegalite_to_svg(self.whole(), allowed_base_urls=[]))
         for suffix in formats:
             path = folder / f"{self.name}.{suffix}"

@@ -35,7 +35,7 @@ def transfer_matrix(study: RecordedStudy) -> Figure | None:
         }
         here = rows("matrix", panel, "method")
         tint = alt.Color("regret:Q", title="Regret (points)").scale(
-            domain=[-worst, 0, worst], range=["#56B4E9", "#ffffff", "#E69F00"]
+            domain=[-worst, 0, worst], range=["#56B4E9", "#ffffff", "#E69F00"], interpolate="rgb"
         )
         tips = ["source:N", "target:N", tip("gap", ".2f"), tip("regret", ".2f")]
         text = here.mark_text(color=alt.ExprRef("isValid(datum.regret) ? '#222' : ink")).encode(
@@ -70,7 +70,7 @@ def taken_for(study: RecordedStudy) -> Figure | None:
             "y": alt.Y("method:N", title=None, sort=order),
         }
         tint = alt.Color("share:Q", title="Share (%)").scale(
-            domain=[0, 100], range=["#ffffff", "#56B4E9", "#0072B2"]
+            domain=[0, 100], range=["#ffffff", "#56B4E9", "#0072B2"], interpolate="rgb"
         )
         text = here.transform_filter("datum.share >= 0.5").mark_text(fontSize=9)
         light = alt.when("datum.share > 60").then(alt.value("white")).otherwise(alt.value("#222"))
@@ -110,6 +110,7 @@ def grids(study: RecordedStudy) -> list[Figure]:
                 {panel: panel for panel in data["panel"].unique()},
                 {f"grid_{method.position}": data},
                 field="panel",
+                method=method.name,
             )
         )
     return figures

@@ -1,7 +1,5 @@
 """Charts of results: what is gained at which cost, with which knobs, and what over-forgetting and transfer do."""
 
-
-
 from __future__ import annotations
 
 import math
@@ -13,7 +11,18 @@ import pandas as pd
 
 from reports import frames
 from reports.analysis.summaries import retrained, scale
-from reports.charts.figure import CHOSEN, INKED, Chart, Figure, colour, rows, shape, span, tip
+from reports.charts.figure import (
+    CHOSEN,
+    HEIGHT,
+    INKED,
+    Chart,
+    Figure,
+    colour,
+    rows,
+    shape,
+    span,
+    tip,
+)
 from reports.load import EPOCHS, RecordedStudy
 from reports.statistics.intervals import spread
 
@@ -150,6 +159,7 @@ def recoveries(study: RecordedStudy) -> Figure | None:
         draw,
         panels,
         {"recoveries": data},
+        height=max(HEIGHT, 16 * len(kinds) * len(study.methods)),
     )
 
 

@@ -153,6 +153,7 @@ def _response(
         {f"knobs_{method.position}": data},
         alike=False,
         field="knob",
+        method=method.name,
     )
 
 
@@ -193,6 +194,7 @@ def _parallel(
         draw,
         {forget: forget for forget in data["forget"].unique()},
         {f"knobs_{method.position}": data},
+        method=method.name,
     )
 
 

@@ -1,0 +1,247 @@
+"""``build``: the report of a study as one page, with its tables and figures as files beside it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import vl_convert
+from markupsafe import Markup
+
+from reports import contents, load
+from reports.charts.figure import Figure, looks
+from reports.load import RecordedStudy
+from reports.page import cards, embedded, methods, words
+from reports.tables import files
+from reports.tables.cells import ORACLE, SIGNS, Table, TableCell
+
+OURS = ("figures", "index.html", "tables")
+"""What a report's folder holds; a folder with anything else is not replaced."""
+FORMATS = ("svg", "png", "pdf")
+"""Of figures as files."""
+HERE = Path(__file__).parent
+SECTIONS: tuple[tuple[str, str, tuple[str, ...], tuple[str, ...]], ...] = (
+    ("results", "Results", ("main", "published"), ("recoveries",)),
+    ("longer", "More epochs", ("sufficient", "overforgetting"), ("over_forgetting",)),
+    (
+        *("transfer", "Knobs of others"),
+        ("transfer", "transfer_matrix", "robustness", "rules"),
+        ("transfer_matrix",),
+    ),
+    ("certainty", "How sure", ("noise_floor", "comparison"), ()),
+    (
+        *("search", "Search and knobs"),
+        ("knobs", "selection", "importance", "grid"),
+        ("progress", "expected_best", "parallel_", "response_", "grid_"),
+    ),
+    ("classes", "Class by class", ("classes",), ("taken_for",)),
+    ("cost", "Cost", ("cost",), ()),
+    ("metrics", "Every metric", ("metrics",), ()),
+    ("trials", "Trials", (), ()),
+    ("run", "What was run", (), ()),
+    ("glossary", "Glossary", (), ()),
+)
+"""Anchor, title, tables and figures (or how their names begin) of each section; what is named nowhere is in the results."""
+OPEN = ("main", "robustness")
+"""Tables that are unfolded at first."""
+
+
+def build(study_dir: Path, out: Path | None = None, formats: Sequence[str] = FORMATS) -> Path:
+    """Write the report of a study, either the whole report or nothing.
+
+    Args:
+        study_dir: Folder with ``trials.jsonl``, of a study that may still be running.
+        out: Folder to write, ``report`` in the study's folder by default. An earlier report is replaced.
+        formats: Of the files of figures, some of `svg`, `png`, `pdf`; the page needs none.
+
+    Returns:
+        The path of ``index.html``.
+
+    Raises:
+        ValueError: ``trials.jsonl`` is missing, empty or of another schema; or `out` holds files that are
+            not a report's.
+    """
+    study = load.read(study_dir)
+    out = (study_dir / "report" if out is None else out).resolve()
+    _check_replaceable(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    draft = out.parent / f".{out.name}-{uuid.uuid4().hex}"
+    try:
+        write(study, draft, formats)
+        _replace(out, draft)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return out / "index.html"
+
+
+def write(study: RecordedStudy, folder: Path, formats: Sequence[str] = FORMATS) -> None:
+    """Write page, tables and figures into a folder that has none."""
+    (folder / "figures").mkdir(parents=True)
+    (folder / "tables").mkdir()
+    tables = contents.all_tables(study)
+    files.write(folder / "tables", study, tables)
+    figures = contents.all_figures(study)
+    for figure in figures:
+        figure.save(folder / "figures", contents.formats(figure, formats))
+    text = page_html(study, tables, figures, formats)
+    (folder / "index.html").write_text(text, encoding="utf-8")
+
+
+def page_html(
+    study: RecordedStudy,
+    tables: Sequence[Table],
+    figures: Sequence[Figure],
+    formats: Sequence[str] = FORMATS,
+) -> str:
+    """Return the page: the result in words, the methods, time against recovery; then everything else."""
+    shown, rest = cards.cards(study)
+    written = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+    drawn = [_figure(figure, contents.formats(figure, formats)) for figure in figures]
+    heads, groups = methods.summary(study)
+    return _template().render(
+        title=f"{study.name}: machine unlearning report",
+        byline=words.byline(study, written),
+        notes=notes(study),
+        cards=shown,
+        findings=rest,
+        looks=looks(study),
+        methods=len(study.methods),
+        names={method.name for method in study.methods},
+        requests=[request.name for request in study.requests],
+        heads=heads,
+        groups=groups,
+        signs=", ".join(f"{sign} {word}" for word, sign in SIGNS.items()),
+        tradeoff=next((figure for figure in drawn if figure["name"] == "tradeoff"), None),
+        sections=_sections(study, tables, [f for f in drawn if f["name"] != "tradeoff"]),
+        open=OPEN,
+        data=Markup(embedded.embedded(study, figures)),
+        vega=Markup(_vega()),
+        css=Markup((HERE / "page.css").read_text(encoding="utf-8")),
+        js=Markup((HERE / "page.js").read_text(encoding="utf-8")),
+    )
+
+
+def notes(study: RecordedStudy) -> list[str]:
+    """Return what a reader must know before any number."""
+    made = []
+    left, ended = cards.to_run(study), len(study.records)
+    state = study.summary.get("state")
+    if state == "running" or (state is None and left):
+        made.append(
+            f"This study is not complete: {ended:,} trials have ended, {left:,} have not run yet."
+        )
+    if not any(r.finished for r in study.records if r.phase != "reference"):
+        made.append("No trial of a method has finished yet.")
+    if len(study.report_seeds) == 1:
+        made.append("There is a single report seed, so no number has an interval.")
+    if bare := [
+        r.name for r in study.requests if not study.cell("reference", r.name, "retrain").finished
+    ]:
+        made.append(
+            f"There is no retrained model of {', '.join(bare)}: no gap and no recovery there."
+        )
+    if study.oracle:
+        made.append(ORACLE)
+    elif contents.compared(study):
+        made.append(contents.COMPARED)
+    return made
+
+
+def _sections(
+    study: RecordedStudy, tables: Sequence[Table], figures: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    named = {name for _, _, names, _ in SECTIONS for name in names}
+    made = []
+    for anchor, title, names, prefixes in SECTIONS:
+        here = [t for name in names for t in tables if t.name == name]
+        made.append(
+            {
+                **{"anchor": anchor, "title": title, "words": (), "facts": (), "listings": ()},
+                "tables": [
+                    *here,
+                    *(t for t in tables if t.name not in named and anchor == "results"),
+                ],
+                "figures": [
+                    f for prefix in prefixes for f in figures if f["name"].startswith(prefix)
+                ],
+                "reasons": None,
+            }
+        )
+    by = {section["anchor"]: section for section in made}
+    by["run"] |= {
+        **{"facts": words.setting(study), "facts_title": "Setting"},
+        **{"listings": words.listings(study), "reasons": words.unfinished(study)},
+    }
+    by["glossary"] |= {
+        **{"facts": words.how_to_read(study), "facts_title": "How to read the tables"},
+        **{"words": (words.CONCORDANCE,), "listings": (words.glossary(), words.concordance())},
+    }
+    full = ("trials", "run", "glossary")
+    return [s for s in made if s["tables"] or s["figures"] or s["anchor"] in full]
+
+
+def _figure(figure: Figure, formats: Sequence[str]) -> dict[str, Any]:
+    return {
+        **{"name": figure.name, "title": figure.title, "caption": figure.caption},
+        **{"method": figure.method, "suffixes": formats},
+    }
+
+
+def _template() -> jinja2.Template:
+    loader = jinja2.FileSystemLoader(HERE / "templates")
+    environment = jinja2.Environment(
+        loader=loader,
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.globals["hint"] = _hint
+    return environment.get_template("page.html")
+
+
+def _hint(cell: TableCell) -> str:
+    """Return the intervals, for when one points at the cell."""
+    parts = (("", cell.interval), ("gap ", cell.gap_interval))
+    texts = [f"{what}{ends[0]} to {ends[1]}" for what, ends in parts if ends]
+    intervals = [f"95 % interval: {', '.join(texts)}"] if texts else []
+    return "; ".join([*intervals, *filter(None, [cell.verdict])])
+
+
+@cache
+def _vega() -> str:
+    """Return Vega, Vega-Lite and Vega-Embed as one script that fetches nothing."""
+    return vl_convert.javascript_bundle()
+
+
+def _check_replaceable(out: Path) -> None:
+    if out.is_dir():
+        others = sorted(entry.name for entry in out.iterdir() if entry.name not in OURS)
+        if others:
+            raise ValueError(
+                f"{out}: is not replaced by a report, as it holds {others[0]!r}; give a folder that is "
+                "new, empty or a report"
+            )
+    elif out.exists():
+        raise ValueError(f"{out}: is a file; a report is a folder")
+
+
+def _replace(out: Path, draft: Path) -> None:
+    """Put a finished draft in the place of an earlier report."""
+    earlier = draft.with_name(draft.name + "-earlier")
+    if out.exists():
+        os.replace(out, earlier)
+    try:
+        os.replace(draft, out)
+    except OSError:
+        if earlier.exists():
+            os.replace(earlier, out)
+        raise
+    shutil.rmtree(earlier, ignore_errors=True)
