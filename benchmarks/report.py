@@ -32,7 +32,7 @@ from mu.metrics import AVG_GAP_NATMU, METRICS, mean_gap
 from mu.record import TrialRecord, to_line, trial_line, write
 from reports import contents, load
 from reports.charts.figure import Figure
-from reports.page.report import FORMATS, build, page_html
+from reports.page.report import build, page_html
 
 T = TypeVar("T")
 Steps = dict[str, list[tuple[float, float]]]
@@ -315,14 +315,16 @@ def _measure(folder: Path, steps: Steps) -> None:
     figures = _timed(steps, "figures", lambda: contents.all_figures(study))
     with tempfile.TemporaryDirectory() as scratch:
         _timed(steps, "figures, saved", lambda: _save(figures, Path(scratch)))
-    text = _timed(steps, "page", lambda: page_html(study, tables, figures))
+    text = _timed(steps, "page", lambda: page_html(study, tables, figures, set()))
     _timed(steps, "whole report", lambda: build(folder))
     print(f"page: {len(text.encode()) / 2**20:.2f} MiB")
 
 
 def _save(figures: Iterable[Figure], folder: Path) -> None:
+    """Write those figures that a report writes as files when nothing else is asked for."""
     for figure in figures:
-        figure.save(folder, contents.formats(figure, FORMATS))
+        if not figure.method:
+            figure.save(folder)
 
 
 def _timed(steps: Steps, step: str, work: Callable[[], T]) -> T:

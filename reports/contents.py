@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from reports.analysis.summaries import compares
 from reports.charts import maps, results, search
@@ -79,8 +79,3 @@ def all_figures(study: RecordedStudy) -> list[Figure]:
     """Return every figure that has something to show."""
     drawn = [*(draw(study) for draw in FIGURES), *search.knobs(study), *maps.grids(study)]
     return [figure for figure in drawn if figure is not None]
-
-
-def formats(figure: Figure, asked: Sequence[str]) -> Sequence[str]:
-    """Return the formats in which a figure is written: those of a single method as SVG alone, as there are many."""
-    return [suffix for suffix in asked if suffix == "svg"] if figure.method else asked

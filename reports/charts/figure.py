@@ -17,6 +17,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 import vl_convert
+from altair.utils.schemapi import debug_mode
 
 from reports.load import RecordedStudy
 
@@ -81,34 +82,28 @@ class Figure:
     def specs(self) -> list[dict[str, Any]]:
         """Return the specifications of the page: of each panel, or one for all where they are alike."""
         drawn = [None] if self.alike else list(self.panels)
-        return [_plain(self.draw(panel)) for panel in drawn]
+        with debug_mode(False):  # checking them takes longer than all else; a test does
+            return [_plain(self.draw(panel)) for panel in drawn]
 
     def whole(self) -> dict[str, Any]:
         """Return the specification of a file, with all panels and the data."""
-        charts = [
-            self.draw(panel).properties(title=title, width=WIDTH, height=self.height)
-            for panel, title in self.panels.items()
-        ]
-        columns = 2 if len(charts) == 4 else 3
-        spec = _plain(alt.concat(*charts, columns=columns))
+        size = {"width": WIDTH, "height": self.height}
+        with debug_mode(False):
+            drawn = (
+                self.draw(panel).properties(title=t, **size) for panel, t in self.panels.items()
+            )
+            spec = _plain(alt.concat(*drawn, columns=2 if len(self.panels) == 4 else 3))
         spec["params"] = [*spec.get("params", []), *_params()]
         data = {name: records(frame) for name, frame in self.data.items()}
         spec["datasets"] = {**spec.get("datasets", {}), **data}
         return {**spec, "config": CONFIG}
 
-    def save(self, folder: Path, formats: Sequence[str]) -> None:
-        """Write the files of the figure. The same results give the same SVG."""
-        if not formats:
-            return
+    def save(self, folder: Path) -> None:
+        """Write the figure as SVG, PNG and PDF; the same results give the same SVG."""
         svg = _numbered(vl_convert.vegalite_to_svg(self.whole(), allowed_base_urls=[]))
-        for suffix in formats:
-            path = folder / f"{self.name}.{suffix}"
-            if suffix == "svg":
-                path.write_text(svg, encoding="utf-8")
-            elif suffix == "png":
-                path.write_bytes(vl_convert.svg_to_png(svg, scale=2))
-            else:
-                path.write_bytes(vl_convert.svg_to_pdf(svg))
+        (folder / f"{self.name}.svg").write_text(svg, encoding="utf-8")
+        (folder / f"{self.name}.png").write_bytes(vl_convert.svg_to_png(svg, scale=2))
+        (folder / f"{self.name}.pdf").write_bytes(vl_convert.svg_to_pdf(svg))
 
 
 def _params() -> list[dict[str, Any]]:

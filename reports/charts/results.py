@@ -26,8 +26,8 @@ from reports.charts.figure import (
 from reports.load import EPOCHS, RecordedStudy
 from reports.statistics.intervals import spread
 
-LOW, HIGH = -50.0, 110.0
-"""Ends of an axis of recovery in percent."""
+LOW, HIGH = -50.0, 120.0
+"""Ends of an axis of recovery in percent, at most."""
 KNOBS = {
     "recovery_tuned": "tuned",
     "recovery_transferred": "transferred",
@@ -35,7 +35,6 @@ KNOBS = {
     "recovery_longer": "more epochs",
 }
 """Column of ``frames.methods`` to whose knobs they are."""
-RECOVERY = alt.Y("recovery:Q", title="Recovery (%)").scale(domain=[LOW, HIGH], clamp=True)
 LEVELS = alt.InlineData([{"y": 0, "level": "doing nothing"}, {"y": 100, "level": "retraining"}])
 BRUSH = alt.selection_interval(name="brush")
 DIM = alt.when(CHOSEN).then(alt.value(1)).otherwise(alt.value(0.12))
@@ -67,7 +66,8 @@ def tradeoff(study: RecordedStudy) -> Figure | None:
     shown = data[(data["role"] == "method") & data["recovery"].notna() & data["time"].notna()]
     if shown.empty or not panels:
         return None
-    domain = span([*shown["time"], 100.0], 0.08, log=True)
+    domain, ends = span([*shown["time"], 100.0], 0.08, log=True), _ends(shown)
+    recovery = alt.Y("recovery:Q", title="Recovery (%)").scale(domain=ends, clamp=True)
     few = len(study.methods) <= 10
 
     def draw(panel: str | None) -> Chart:
@@ -77,7 +77,7 @@ def tradeoff(study: RecordedStudy) -> Figure | None:
         here = rows("cells", panel).transform_filter("isValid(datum.recovery)")
         timed = here.transform_filter("isValid(datum.time)")
         methods = timed.transform_filter("datum.role === 'method'")
-        looks = {"x": time, "y": RECOVERY, "color": colour(study, panel), "opacity": DIM}
+        looks = {"x": time, "y": recovery, "color": colour(study, panel), "opacity": DIM}
         tips = ["method:N", *(tip(name) for name in ("recovery", "low", "high", "time"))]
         points = methods.mark_point(filled=True, size=110, strokeWidth=0).encode(
             **looks, shape=shape(study, panel), tooltip=tips
@@ -87,12 +87,10 @@ def tradeoff(study: RecordedStudy) -> Figure | None:
         )
         layers = [
             *_levels(),
-            front.encode(x=time, y=RECOVERY, order="time:Q"),
-            methods.mark_rule(strokeWidth=1.5, clip=True).encode(
-                **{**looks, "y": RECOVERY, "opacity": DIM}, y2="high:Q"
-            ),
+            front.encode(x=time, y=recovery, order="time:Q"),
+            methods.mark_rule(strokeWidth=1.5, clip=True).encode(**looks, y2="high:Q"),
             methods.mark_rule(strokeWidth=1.5, clip=True).encode(**looks, y2="low:Q"),
-            *_references(here, time),
+            *_references(here, time, recovery),
             points if panel else points.add_params(BRUSH),
         ]
         if few:
@@ -109,6 +107,7 @@ def tradeoff(study: RecordedStudy) -> Figure | None:
         draw,
         panels,
         {"cells": data},
+        height=HEIGHT if len(panels) < 3 else 150,
     )
 
 
@@ -134,7 +133,7 @@ def recoveries(study: RecordedStudy) -> Figure | None:
 
     def draw(panel: str | None) -> Chart:
         here = rows("recoveries", panel).transform_filter(CHOSEN)
-        x = alt.X("recovery:Q", title="Recovery (%)").scale(domain=[LOW, HIGH], clamp=True)
+        x = alt.X("recovery:Q", title="Recovery (%)").scale(domain=_ends(data), clamp=True)
         place = {
             "y": alt.Y("method:N", title=None, sort=[m.name for m in study.methods]),
             "yOffset": alt.YOffset("knobs:N", sort=kinds),
@@ -207,6 +206,12 @@ def over_forgetting(study: RecordedStudy) -> Figure | None:
     )
 
 
+def _ends(data: pd.DataFrame) -> list[float]:
+    """Return the ends of an axis that shows every recovery from doing nothing to retraining, and not much beyond."""
+    low, high = data[["recovery", "low"]].min().min(), data[["recovery", "high"]].max().max()
+    return [max(LOW, min(low, 0) - 5), min(HIGH, max(high, 100) + 8)]
+
+
 def _levels() -> list[Chart]:
     """Draw doing nothing and retraining as lines."""
     levels = alt.Chart(LEVELS).encode(y=alt.Y("y:Q", title="Recovery (%)"))
@@ -217,15 +222,15 @@ def _levels() -> list[Chart]:
     ]
 
 
-def _references(here: alt.Chart, time: alt.X) -> list[Chart]:
+def _references(here: alt.Chart, time: alt.X, recovery: alt.Y) -> list[Chart]:
     """Draw the original, which takes no time, at the left end, and the retrained models."""
     style: dict[str, Any] = {"size": 80, "filled": False, "strokeWidth": 1.6, **INKED}
     tips = [alt.Tooltip("method:N"), tip("recovery")]
     original = here.transform_filter("datum.role === 'original'").mark_point(**style)
     retrain = here.transform_filter("datum.role === 'retrain'").mark_point(shape="diamond", **style)
     return [
-        original.encode(x=alt.value(0), y=RECOVERY, tooltip=tips),
-        retrain.encode(x=time, y=RECOVERY, tooltip=tips),
+        original.encode(x=alt.value(0), y=recovery, tooltip=tips),
+        retrain.encode(x=time, y=recovery, tooltip=tips),
     ]
 
 

@@ -44,7 +44,7 @@ def summary(study: RecordedStudy) -> tuple[list[dict[str, str]], list[dict[str, 
     ]
     of = {name: (colour, shape) for name, colour, shape in looks(study)}
     groups = []
-    for request in study.requests:
+    for request in sorted(study.requests, key=lambda r: bool(scale(study, r).nothing)):
         rows = frame[frame["forget"] == request.name].to_dict("records")
         note = scale(study, request).nothing
         if note:

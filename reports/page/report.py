@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,8 @@ from reports.tables.cells import ORACLE, SIGNS, Table, TableCell
 
 OURS = ("figures", "index.html", "tables")
 """What a report's folder holds; a folder with anything else is not replaced."""
-FORMATS = ("svg", "png", "pdf")
-"""Of figures as files."""
+FIGURES = ("main", "all", "none")
+"""What figures are written as files: those of a single method, of which there are many, only where all are asked for."""
 HERE = Path(__file__).parent
 SECTIONS: tuple[tuple[str, str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("results", "Results", ("main", "published"), ("recoveries",)),
@@ -53,13 +53,13 @@ OPEN = ("main", "robustness")
 """Tables that are unfolded at first."""
 
 
-def build(study_dir: Path, out: Path | None = None, formats: Sequence[str] = FORMATS) -> Path:
+def build(study_dir: Path, out: Path | None = None, figures: str = "main") -> Path:
     """Write the report of a study, either the whole report or nothing.
 
     Args:
         study_dir: Folder with ``trials.jsonl``, of a study that may still be running.
         out: Folder to write, ``report`` in the study's folder by default. An earlier report is replaced.
-        formats: Of the files of figures, some of `svg`, `png`, `pdf`; the page needs none.
+        figures: Which of ``FIGURES`` to write as files; the page has all, and needs none of the files.
 
     Returns:
         The path of ``index.html``.
@@ -74,52 +74,54 @@ def build(study_dir: Path, out: Path | None = None, formats: Sequence[str] = FOR
     out.parent.mkdir(parents=True, exist_ok=True)
     draft = out.parent / f".{out.name}-{uuid.uuid4().hex}"
     try:
-        write(study, draft, formats)
+        write(study, draft, figures)
         _replace(out, draft)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return out / "index.html"
 
 
-def write(study: RecordedStudy, folder: Path, formats: Sequence[str] = FORMATS) -> None:
+def write(study: RecordedStudy, folder: Path, figures: str = "main") -> None:
     """Write page, tables and figures into a folder that has none."""
     (folder / "figures").mkdir(parents=True)
     (folder / "tables").mkdir()
     tables = contents.all_tables(study)
     files.write(folder / "tables", study, tables)
-    figures = contents.all_figures(study)
-    for figure in figures:
-        figure.save(folder / "figures", contents.formats(figure, formats))
-    text = page_html(study, tables, figures, formats)
+    drawn = contents.all_figures(study)
+    saved = [f for f in drawn if figures == "all" or (figures == "main" and not f.method)]
+    for figure in saved:
+        figure.save(folder / "figures")
+    text = page_html(study, tables, drawn, {figure.name for figure in saved})
     (folder / "index.html").write_text(text, encoding="utf-8")
 
 
 def page_html(
-    study: RecordedStudy,
-    tables: Sequence[Table],
-    figures: Sequence[Figure],
-    formats: Sequence[str] = FORMATS,
+    study: RecordedStudy, tables: Sequence[Table], figures: Sequence[Figure], saved: Set[str]
 ) -> str:
-    """Return the page: the result in words, the methods, time against recovery; then everything else."""
+    """Return the page: the result in words, the methods, time against recovery; then everything else.
+
+    Args:
+        saved: Names of the figures that are files, too.
+    """
     shown, rest = cards.cards(study)
-    written = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
-    drawn = [_figure(figure, contents.formats(figure, formats)) for figure in figures]
     heads, groups = methods.summary(study)
     return _template().render(
         title=f"{study.name}: machine unlearning report",
-        byline=words.byline(study, written),
+        byline=words.byline(study, time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())),
         notes=notes(study),
         cards=shown,
         findings=rest,
-        looks=looks(study),
-        methods=len(study.methods),
+        looks=looks(study)[: len(study.methods)],
         names={method.name for method in study.methods},
         requests=[request.name for request in study.requests],
         heads=heads,
         groups=groups,
         signs=", ".join(f"{sign} {word}" for word, sign in SIGNS.items()),
-        tradeoff=next((figure for figure in drawn if figure["name"] == "tradeoff"), None),
-        sections=_sections(study, tables, [f for f in drawn if f["name"] != "tradeoff"]),
+        margin=words.margin(study),
+        oracle=study.oracle,
+        tradeoff=next((figure for figure in figures if figure.name == "tradeoff"), None),
+        saved=saved,
+        sections=_sections(study, tables, [f for f in figures if f.name != "tradeoff"]),
         open=OPEN,
         data=Markup(embedded.embedded(study, figures)),
         vega=Markup(_vega()),
@@ -155,43 +157,28 @@ def notes(study: RecordedStudy) -> list[str]:
 
 
 def _sections(
-    study: RecordedStudy, tables: Sequence[Table], figures: Sequence[dict[str, Any]]
+    study: RecordedStudy, tables: Sequence[Table], figures: Sequence[Figure]
 ) -> list[dict[str, Any]]:
-    named = {name for _, _, names, _ in SECTIONS for name in names}
-    made = []
-    for anchor, title, names, prefixes in SECTIONS:
-        here = [t for name in names for t in tables if t.name == name]
-        made.append(
-            {
-                **{"anchor": anchor, "title": title, "words": (), "facts": (), "listings": ()},
-                "tables": [
-                    *here,
-                    *(t for t in tables if t.name not in named and anchor == "results"),
-                ],
-                "figures": [
-                    f for prefix in prefixes for f in figures if f["name"].startswith(prefix)
-                ],
-                "reasons": None,
-            }
-        )
-    by = {section["anchor"]: section for section in made}
-    by["run"] |= {
-        **{"facts": words.setting(study), "facts_title": "Setting"},
-        **{"listings": words.listings(study), "reasons": words.unfinished(study)},
-    }
-    by["glossary"] |= {
-        **{"facts": words.how_to_read(study), "facts_title": "How to read the tables"},
-        **{"words": (words.CONCORDANCE,), "listings": (words.glossary(), words.concordance())},
-    }
-    full = ("trials", "run", "glossary")
-    return [s for s in made if s["tables"] or s["figures"] or s["anchor"] in full]
-
-
-def _figure(figure: Figure, formats: Sequence[str]) -> dict[str, Any]:
-    return {
-        **{"name": figure.name, "title": figure.title, "caption": figure.caption},
-        **{"method": figure.method, "suffixes": formats},
-    }
+    """Return the sections below the first screen that have something to show."""
+    placed = {name for _, _, names, _ in SECTIONS for name in names}
+    by_name = {table.name: table for table in tables}
+    sections = []
+    for anchor, title, names, starts in SECTIONS:
+        more = [name for name in by_name if name not in placed] if anchor == "results" else []
+        section = {
+            **{"anchor": anchor, "title": title, "facts": (), "listings": (), "reasons": None},
+            "tables": [by_name[name] for name in (*names, *more) if name in by_name],
+            "figures": [f for start in starts for f in figures if f.name.startswith(start)],
+        }
+        if anchor == "run":
+            reasons = words.unfinished(study)
+            listings = words.listings(study)
+            section |= {"facts": words.setting(study), "listings": listings, "reasons": reasons}
+        if anchor == "glossary":
+            section |= {"listings": [words.glossary(), words.concordance()]}
+        if section["tables"] or section["figures"] or anchor in ("trials", "run", "glossary"):
+            sections.append(section)
+    return sections
 
 
 def _template() -> jinja2.Template:

@@ -14,18 +14,13 @@ from typing import Any, NamedTuple
 from mu.metrics import METRICS
 from mu.record import REFERENCE_ROLES, STATUSES, TrialRecord
 from reports.analysis import choosing
+from reports.analysis.spaces import spans
 from reports.analysis.summaries import retrained
 from reports.load import RecordedStudy
 from reports.tables.cells import ORACLE, knob_text, label, objective
 from reports.tables.cells import count as counted
 
 BEST = {"target": "as retrained", "lower": "low", "higher": "high"}
-CONCORDANCE = (
-    "What the papers call these. The same letters do not mean the same: NatMU's RA is an accuracy on test "
-    "images, UGradSL's and Akbari's one on retained training images; UA is an error in UGradSL and an accuracy "
-    "in Akbari; of the attacks, NatMU, JiT and TMU print the share called member, UGradSL and Akbari the share "
-    "called non-member."
-)
 Pairs = list[tuple[str, str]]
 
 
@@ -61,62 +56,8 @@ def byline(study: RecordedStudy, written: str) -> str:
     return f"{what + '; ' if what else ''}{scale}; written {written}."
 
 
-def how_to_read(study: RecordedStudy) -> Pairs:
-    """Return what the words and marks of the tables mean."""
-    views = (
-        "As in the papers, knobs were chosen on the reported seeds by what is reported: the numbers are better than those "
-        "of a user, and of a study that keeps seeds and views apart."
-        if study.oracle
-        else "Knobs were chosen on the validation view with the search seeds; tables show the test view on other seeds. "
-        "Choosing by the distance to retrained models needs such models: what becomes of a method without them is in "
-        "the tables on sufficient training, transfer and rules of choice."
-    )
-    return [
-        (
-            "Gap",
-            "A method is good when it ends where retraining without the forgotten data ends, so every number is compared "
-            "with that of the retrained models: gap = |mean − mean of the retrained models|, formed before rounding. An "
-            "accuracy above that of retraining is not better.",
-        ),
-        (
-            "Recovery",
-            "1 − AvgGap / AvgGap of doing nothing: 0 % is the original model, 100 % is retraining, and below 0 a method "
-            "is further off than the model it was given. Chance keeps it below 100 %: the row of the retrained models "
-            "has what one of them gets against the others. Where doing nothing is less than three noise floors from "
-            "retraining, there is nothing to measure.",
-        ),
-        (
-            "Noise floor",
-            "The mean distance of a retrained model from the mean of the others; a single one has none.",
-        ),
-        (
-            "= ≠ ?",
-            "Same, different or undecided, by two one-sided t tests (pooled variance, 5 %) of the runs against the "
-            f"retrained models. The same is what is within {_margin(study)}. Different is what differs by the two-sided "
-            "test and is not the same. Of AvgGap, all its metrics at once.",
-        ),
-        (
-            "AvgGap",
-            "The mean of the gaps over NatMU's list of metrics: three where single samples are forgotten, four where a "
-            "whole class is. Of means: gaps of the means over seeds. Per run: each run's own gaps, averaged; never smaller.",
-        ),
-        (
-            "Intervals",
-            "95 %, in brackets or shown when one points at a cell, and in every CSV file: Student's over the seeds, wide "
-            "for three, very wide for two, none for one. Of a gap with pooled variance, without its sign; where a number "
-            "is no mean (AvgGap of means, recovery, regret) from resampled seeds. They say how far another draw of seeds "
-            "may move a number, not how another data set would.",
-        ),
-        ("Views and seeds", views),
-        (
-            "No number",
-            "A cell without a number says why: the runs failed, diverged or were stopped, no search trial finished, or "
-            "nothing was run. Where seeds are missing, n says how many there are.",
-        ),
-    ]
-
-
-def _margin(study: RecordedStudy) -> str:
+def margin(study: RecordedStudy) -> str:
+    """Return within what a metric is the same as for retrained models."""
     if study.margin is not None:
         return f"{100 * study.margin:g} points"
     return "two standard deviations of the retrained models, and half a point at least"
@@ -340,7 +281,7 @@ def _clock(study: RecordedStudy) -> Pairs:
 def _methods(study: RecordedStudy) -> list[tuple[str, ...]]:
     rows = []
     for method in study.methods:
-        ranges = [f"{knob} {_span(given)}" for knob, given in method.space.items()]
+        ranges = [f"{span.knob} {span.text}" for span in spans(study, method)]
         fixed = knob_text(method.fixed)
         rows.append(
             (
@@ -351,20 +292,6 @@ def _methods(study: RecordedStudy) -> list[tuple[str, ...]]:
             )
         )
     return rows
-
-
-def _span(given: Any) -> str:
-    """Return a range of a knob as text."""
-    content = _mapping(given)
-    if "choices" in content:
-        return "{" + _join(content["choices"]) + "}"
-    if "low" not in content or "high" not in content:
-        return str(given)
-    ends = (
-        f"{value:.4g}" if isinstance(value, float) else str(value)
-        for value in (content["low"], content["high"])
-    )
-    return f"[{_join(ends)}]" + (" log" if content.get("log") else "")
 
 
 def _pairs(values: Mapping[str, Any]) -> str:
