@@ -173,7 +173,9 @@ def _parallel(
         here = rows(f"knobs_{method.position}", panel)
         x = alt.X("knob:N", title=None, sort=order).scale(padding=0.3).axis(labelAngle=0, grid=True)
         y = alt.Y("place:Q", axis=None).scale(domain=[-0.04, 1.04])
-        tint = alt.Color("rank:Q", title="Rank (0 is best)").scale(scheme="viridis", reverse=True)
+        tint = alt.Color("rank:Q", title="Rank (0 is best)").scale(
+            range=["#D55E00", "#E69F00", "#9AA4B2"], interpolate="rgb"
+        )
         tips = ["number:Q", tip("objective", ".3~f")]
         lines = here.mark_line(opacity=0.55, strokeWidth=1.2).encode(
             x=x, y=y, color=tint, detail="number:N", order="at:Q", tooltip=tips
@@ -189,7 +191,7 @@ def _parallel(
     return Figure(
         f"parallel_{name}",
         f"Trials of {method.name} over all knobs",
-        f"Every line is a finished search trial; the brighter, the smaller its {label(study.objective)} by rank. Each axis is "
+        f"Every line is a finished search trial; the more red, the smaller its {label(study.objective)} by rank. Each axis is "
         "the range that was searched, logarithmic where the search was. The thick line was chosen.",
         draw,
         {forget: forget for forget in data["forget"].unique()},

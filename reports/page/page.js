@@ -94,12 +94,11 @@ async function draw(figure) {
   const name = figure.dataset.figure, one = DATA.figures[name], box = $(".panels", figure);
   figure.dataset.drawn = "yes";
   const data = Object.fromEntries(one.data.map(key => [key, dataset(key)]));
-  box.replaceChildren();
-  for (const [place, [panel, title]] of one.panels.entries()) {
-    const element = make("div"), attributes = { class: "panel" };
-    if (one.field === "forget") attributes["data-f"] = panel;
-    if (one.field === "method") attributes["data-m"] = panel;
-    box.append(make("div", attributes, make("h4", {}, title), element));
+  const filtered = { forget: "data-f", method: "data-m" }[one.field] ?? "data-panel";
+  const panels = one.panels.map(([panel, title]) => make("div", { class: "panel", [filtered]: panel }, make("h4", {}, title), make("div")));
+  box.replaceChildren(...panels);  // all of them first: they share the width
+  for (const [place, [panel]] of one.panels.entries()) {
+    const element = panels[place].lastChild;
     const view = await embed(element, one.specs[one.alike ? 0 : place], data, one.height, [{ name: "panel", value: panel }]);
     if (name === "tradeoff") view.addSignalListener("brush", (_, brush) => {
       state.brush = brush.time ? { forget: panel, ...brush } : null;

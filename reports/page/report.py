@@ -39,7 +39,7 @@ SECTIONS: tuple[tuple[str, str, tuple[str, ...], tuple[str, ...]], ...] = (
     (
         *("search", "Search and knobs"),
         ("knobs", "selection", "importance", "grid"),
-        ("progress", "expected_best", "parallel_", "response_", "grid_"),
+        ("progress", "expected_best"),
     ),
     ("classes", "Class by class", ("classes",), ("taken_for",)),
     ("cost", "Cost", ("cost",), ()),
@@ -169,7 +169,11 @@ def _sections(
             **{"anchor": anchor, "title": title, "facts": (), "listings": (), "reasons": None},
             "tables": [by_name[name] for name in (*names, *more) if name in by_name],
             "figures": [f for start in starts for f in figures if f.name.startswith(start)],
+            "by_method": {},
         }
+        if anchor == "search":
+            of = {f.method: [g for g in figures if g.method == f.method] for f in figures}
+            section["by_method"] = {name: of[name] for name in of if name}
         if anchor == "run":
             reasons = words.unfinished(study)
             listings = words.listings(study)
