@@ -14,8 +14,9 @@ from reports.tables import points, uncertainty
 from reports.tables import published as paper_numbers
 from reports.tables import results as result_tables
 from reports.tables import robustness as robustness_tables
-from reports.tables.cells import ORACLE, Table
+from reports.tables.cells import Table
 from reports.tables.classes import per_class
+from reports.text import ORACLE
 
 TABLES: tuple[Callable[[RecordedStudy], Table | None], ...] = (
     result_tables.main,

@@ -10,7 +10,7 @@ import pandas as pd
 
 from mu.record import REFERENCE_ROLES, TrialRecord
 from mu.selection import objective_value
-from reports.analysis.robustness import DEFAULT, SUFFICIENT, TRANSFER, mean_estimate, robustness
+from reports.analysis.robustness import DEFAULT, SUFFICIENT, TRANSFER, robustness
 from reports.analysis.summaries import (
     GAP,
     cell_summary,
@@ -21,7 +21,7 @@ from reports.analysis.summaries import (
     scale,
 )
 from reports.load import RecordedMethod, RecordedRequest, RecordedStudy
-from reports.statistics.intervals import Estimate
+from reports.statistics.intervals import Estimate, mean_estimate
 from reports.statistics.recovery import recovery
 
 RUNS = (
@@ -133,7 +133,7 @@ def _method_row(
             for run in untuned
             if run.part == part and run.request == request.name and run.recovery
         ]
-        row |= _estimate(f"recovery_{name}", mean_estimate(there) if there else None)
+        row |= _estimate(f"recovery_{name}", mean_estimate(there))
     return row
 
 

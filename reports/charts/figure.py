@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import altair as alt
 import pandas as pd
@@ -47,7 +47,8 @@ CONFIG: dict[str, Any] = {
     },
     "title": {"color": INK, "fontSize": 12, "fontWeight": "bold", "anchor": "start", "limit": 260},
 }
-Chart = alt.Chart | alt.LayerChart
+Chart: TypeAlias = Any
+"""Altair's ``Chart`` or ``LayerChart``."""
 Frames = Mapping[str, pd.DataFrame]
 
 

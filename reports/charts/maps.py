@@ -14,9 +14,9 @@ from reports.analysis.spaces import Span, spans
 from reports.analysis.summaries import cell_summary, unit
 from reports.charts.figure import Chart, Figure, rows, slug, tip
 from reports.load import RecordedMethod, RecordedRequest, RecordedStudy
-from reports.tables.cells import count, knob_value, label, searched_view
 from reports.tables.classes import MOST, class_name, runs_with_confusions
 from reports.tables.points import is_grid, metrics_of
+from reports.text import count, knob_value, label, searched_view
 
 
 def transfer_matrix(study: RecordedStudy) -> Figure | None:

@@ -28,7 +28,7 @@ from reports.charts.figure import (
     tip,
 )
 from reports.load import RecordedMethod, RecordedStudy
-from reports.tables.cells import knob_value, label, searched_view
+from reports.text import knob_value, label, searched_view
 
 WIDE = 20.0
 """Positive values whose largest is so many times their smallest are drawn on a logarithmic axis."""

@@ -20,7 +20,7 @@ from reports.analysis.summaries import TOLERANCE, cell_summary, retrained, scale
 from reports.load import RecordedRequest, RecordedStudy
 from reports.statistics.equivalence import DIFFERENT, SAME
 from reports.statistics.intervals import Estimate
-from reports.tables.cells import count, percent, share
+from reports.text import count, percent, share
 
 MOST, LISTED = 5, 4
 """Most cards, and most names in a sentence."""

@@ -12,7 +12,7 @@ import pandas as pd
 from reports import frames
 from reports.charts.figure import Figure, looks
 from reports.load import RecordedStudy
-from reports.tables.cells import knob_value, label
+from reports.text import knob_value, label
 
 CURVES = ("acc_retain", "acc_forget", "acc_test")
 """Metrics of a trial's curve that the page draws; in thousandths."""

@@ -11,7 +11,8 @@ from reports import frames
 from reports.analysis.summaries import scale
 from reports.charts.figure import looks
 from reports.load import RecordedRequest, RecordedStudy
-from reports.tables.cells import NONE, SIGNS, label, percent, share, title
+from reports.tables.cells import NONE, SIGNS
+from reports.text import label, percent, share, title
 
 RECOVERIES = {
     "recovery_tuned": ("Recovery", "with knobs tuned on the request"),

@@ -13,14 +13,14 @@ from typing import Any
 
 import jinja2
 import vl_convert
-from markupsafe import Markup
 
 from reports import contents, load
 from reports.charts.figure import Figure, looks
 from reports.load import RecordedStudy
 from reports.page import cards, embedded, methods, words
 from reports.tables import files
-from reports.tables.cells import ORACLE, SIGNS, Table, TableCell
+from reports.tables.cells import SIGNS, Table, TableCell
+from reports.text import ORACLE
 
 OURS = ("figures", "index.html", "tables")
 """What a report's folder holds; a folder with anything else is not replaced."""
@@ -123,10 +123,10 @@ def page_html(
         saved=saved,
         sections=_sections(study, tables, [f for f in figures if f.name != "tradeoff"]),
         open=OPEN,
-        data=Markup(embedded.embedded(study, figures)),
-        vega=Markup(_vega()),
-        css=Markup((HERE / "page.css").read_text(encoding="utf-8")),
-        js=Markup((HERE / "page.js").read_text(encoding="utf-8")),
+        data=embedded.embedded(study, figures),
+        vega=_vega(),
+        css=(HERE / "page.css").read_text(encoding="utf-8"),
+        js=(HERE / "page.js").read_text(encoding="utf-8"),
     )
 
 
@@ -165,7 +165,7 @@ def _sections(
     sections = []
     for anchor, title, names, starts in SECTIONS:
         more = [name for name in by_name if name not in placed] if anchor == "results" else []
-        section = {
+        section: dict[str, Any] = {
             **{"anchor": anchor, "title": title, "facts": (), "listings": (), "reasons": None},
             "tables": [by_name[name] for name in (*names, *more) if name in by_name],
             "figures": [f for start in starts for f in figures if f.name.startswith(start)],
@@ -209,7 +209,7 @@ def _hint(cell: TableCell) -> str:
 @cache
 def _vega() -> str:
     """Return Vega, Vega-Lite and Vega-Embed as one script that fetches nothing."""
-    return vl_convert.javascript_bundle()
+    return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
 
 
 def _check_replaceable(out: Path) -> None:

@@ -8,7 +8,7 @@ import math
 import re
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mu.metrics import METRICS
@@ -17,8 +17,8 @@ from reports.analysis import choosing
 from reports.analysis.spaces import spans
 from reports.analysis.summaries import retrained
 from reports.load import RecordedStudy
-from reports.tables.cells import ORACLE, knob_text, label, objective
-from reports.tables.cells import count as counted
+from reports.text import ORACLE, knob_text, label, objective
+from reports.text import count as counted
 
 BEST = {"target": "as retrained", "lower": "low", "higher": "high"}
 Pairs = list[tuple[str, str]]
@@ -29,7 +29,7 @@ class Listing(NamedTuple):
 
     title: str
     heads: tuple[str, ...]
-    rows: list[tuple[str, ...]]
+    rows: Sequence[tuple[str, ...]]
 
 
 class Reason(NamedTuple):
@@ -278,7 +278,7 @@ def _clock(study: RecordedStudy) -> Pairs:
     return [("Last start", day), ("Last run", last)]
 
 
-def _methods(study: RecordedStudy) -> list[tuple[str, ...]]:
+def _methods(study: RecordedStudy) -> Sequence[tuple[str, ...]]:
     rows = []
     for method in study.methods:
         ranges = [f"{span.knob} {span.text}" for span in spans(study, method)]

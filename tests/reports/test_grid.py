@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from reports import contents, grid, load, page
-from reports.tables import files as formats
-from reports.tables import points
+from reports.tables import files, points
 from reports.tables.cells import NONE
 from tests.reports.test_robustness import record
 
@@ -67,7 +66,7 @@ def test_every_point_that_finished_has_a_row(study: load.RecordedStudy) -> None:
 
 
 def test_points_csv_has_every_metric_in_full(study: load.RecordedStudy, tmp_path: Path) -> None:
-    formats.write(tmp_path, study, [])
+    files.write(tmp_path, study, [])
     lines = list(csv.DictReader((tmp_path / "points.csv").open(encoding="utf-8")))
     assert len(lines) == 5 * 2 * 4
     (one,) = [
@@ -96,7 +95,7 @@ def test_other_searches_have_no_grid(study: load.RecordedStudy, tmp_path: Path) 
     other = dataclasses.replace(study, line={"definition": {**DEFINITION, "search": search}})
     assert points.points(other) is None
     assert grid.maps(other) == []
-    formats.write(tmp_path, other, [])
+    files.write(tmp_path, other, [])
     assert not (tmp_path / "points.csv").exists()
 
 
