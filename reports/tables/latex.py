@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 from reports.tables.cells import BESIDE, Group, Table, TableCell
 
-WIDTH, ROWS = 118, 28
+WIDTH, ROWS = 126, 26
 """Characters and rows that a part of a table may have: more do not fit a page in letters of 5 points."""
-WRAPPED, NARROW, LONGEST = 30, 15, 4
+WRAPPED, NARROW, LONGEST = 30, 13, 4
 """Characters in a line of a column of words and of one of numbers, and lines of a cell, beyond which words are cut."""
 LETTERS = 30
 """Letters of a word, beyond which it is cut."""

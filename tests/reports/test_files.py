@@ -39,7 +39,7 @@ def study(methods: int, names: tuple[str, ...] = ()) -> load.RecordedStudy:
         **line["definition"],
         "methods": [{**listed[0], "as": name} for name in called],
     }
-    facts = {name: line["methods"]["alpha"] for name in called}
+    facts = dict.fromkeys(called, line["methods"]["alpha"])
     copies = [
         dataclasses.replace(r, method=name, key=f"{r.key}{name}")
         for r in records
