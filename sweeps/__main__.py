@@ -85,6 +85,13 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--out", type=_path, help="where to write it (STUDY_DIR/report)")
     report.set_defaults(command=_report)
 
+    compare = commands.add_parser("compare", help="compare the results of several studies")
+    compare.add_argument("folders", type=_path, metavar="STUDY_DIR", nargs="+")
+    compare.add_argument(
+        "--out", type=_path, default="comparison", help="where to write it (comparison)"
+    )
+    compare.set_defaults(command=_compare)
+
     shipped = commands.add_parser("studies", help="list the studies that ship with musweep")
     shipped.set_defaults(command=_studies)
 
@@ -186,6 +193,16 @@ def _report(options: argparse.Namespace) -> int:
 
     try:
         print(page.build(options.folder, options.out))
+    except ValueError as error:
+        raise StudyError(str(error)) from error
+    return DONE
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from reports import compare
+
+    try:
+        print(compare.build(options.folders, options.out))
     except ValueError as error:
         raise StudyError(str(error)) from error
     return DONE

@@ -70,12 +70,12 @@ def build(study_dir: Path, out: Path | None = None, figures: str = "main") -> Pa
     """
     study = load.read(study_dir)
     out = (study_dir / "report" if out is None else out).resolve()
-    _check_replaceable(out)
+    check_replaceable(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     draft = out.parent / f".{out.name}-{uuid.uuid4().hex}"
     try:
         write(study, draft, figures)
-        _replace(out, draft)
+        replace(out, draft)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return out / "index.html"
@@ -105,7 +105,7 @@ def page_html(
     """
     shown, rest = cards.cards(study)
     heads, groups = methods.summary(study)
-    return _template().render(
+    return _template("page.html").render(
         title=f"{study.name}: machine unlearning report",
         byline=words.byline(study, time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())),
         notes=notes(study),
@@ -128,6 +128,12 @@ def page_html(
         css=(HERE / "page.css").read_text(encoding="utf-8"),
         js=(HERE / "page.js").read_text(encoding="utf-8"),
     )
+
+
+def comparison_html(names: Sequence[str], tables: Sequence[Table]) -> str:
+    """Return the page over several studies."""
+    css = (HERE / "page.css").read_text(encoding="utf-8")
+    return _template("compare.html").render(names=names, tables=tables, css=css)
 
 
 def notes(study: RecordedStudy) -> list[str]:
@@ -185,7 +191,7 @@ def _sections(
     return sections
 
 
-def _template() -> jinja2.Template:
+def _template(name: str) -> jinja2.Template:
     loader = jinja2.FileSystemLoader(HERE / "templates")
     environment = jinja2.Environment(
         loader=loader,
@@ -195,7 +201,7 @@ def _template() -> jinja2.Template:
         undefined=jinja2.StrictUndefined,
     )
     environment.globals["hint"] = _hint
-    return environment.get_template("page.html")
+    return environment.get_template(name)
 
 
 def _hint(cell: TableCell) -> str:
@@ -212,7 +218,8 @@ def _vega() -> str:
     return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
 
 
-def _check_replaceable(out: Path) -> None:
+def check_replaceable(out: Path) -> None:
+    """Raise ValueError unless a folder is new, empty or a report."""
     if out.is_dir():
         others = sorted(entry.name for entry in out.iterdir() if entry.name not in OURS)
         if others:
@@ -224,7 +231,7 @@ def _check_replaceable(out: Path) -> None:
         raise ValueError(f"{out}: is a file; a report is a folder")
 
 
-def _replace(out: Path, draft: Path) -> None:
+def replace(out: Path, draft: Path) -> None:
     """Put a finished draft in the place of an earlier report."""
     earlier = draft.with_name(draft.name + "-earlier")
     if out.exists():
