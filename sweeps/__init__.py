@@ -3,7 +3,7 @@
 * ``errors``, ``phases``: the two errors users see, and the one table of phases.
 * ``study``: the study file, validated; ``preflight`` checks it against its data; ``plan`` lists what will run.
 * ``search``: Optuna; ``workers``: Ray; ``tracking``: MLflow, progress and status; ``state``: what is on disk.
-* ``launch``: a run from its file to its report. ``run`` takes it through its phases, with ``references``, ``splits``,
+* ``launch``: a run from its file to its report. ``sweep`` takes it through its phases, with ``references``, ``splits``,
   ``job_sources``, ``audit`` and the ``ledger`` that every record goes to. ``estimate`` says for how long.
 * ``__main__``: the command line; ``submit``: the same on a cluster's head.
 

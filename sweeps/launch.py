@@ -18,7 +18,7 @@ from sweeps.changes import open_results
 from sweeps.errors import DataMissingError, StudyError, SweepError
 from sweeps.outline import Outline
 from sweeps.plan import Plan
-from sweeps.run import Locations, Sweep
+from sweeps.sweep import Locations, Sweep
 from sweeps.search.earlier import first_knobs
 from sweeps.state import code, credentials, results
 from sweeps.state.credentials import hide

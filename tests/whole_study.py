@@ -18,7 +18,7 @@ from mu.problem import Problem
 from reports import formats, load
 from sweeps.changes import open_results
 from sweeps.plan import Job, Plan
-from sweeps.run import Locations, Sweep
+from sweeps.sweep import Locations, Sweep
 from sweeps.state.store import Store
 from sweeps.study import study
 from sweeps.workers.reference_work import reference_steps
