@@ -18,7 +18,6 @@ from sweeps.changes import open_results
 from sweeps.errors import DataMissingError, StudyError, SweepError
 from sweeps.outline import Outline
 from sweeps.plan import Plan
-from sweeps.sweep import Locations, Sweep
 from sweeps.search.earlier import first_knobs
 from sweeps.state import code, credentials, results
 from sweeps.state.credentials import hide
@@ -28,6 +27,7 @@ from sweeps.study import study, yaml_file
 from sweeps.study.rungs import say_exempt
 from sweeps.study.study import Study
 from sweeps.study_line import versions
+from sweeps.sweep import Locations, Sweep
 from sweeps.tracking.mlflow import Tracking, describe, local_uri
 from sweeps.tracking.notify import tell
 from sweeps.tracking.run_log import SHOWN, in_folder

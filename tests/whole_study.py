@@ -18,9 +18,9 @@ from mu.problem import Problem
 from reports import formats, load
 from sweeps.changes import open_results
 from sweeps.plan import Job, Plan
-from sweeps.sweep import Locations, Sweep
 from sweeps.state.store import Store
 from sweeps.study import study
+from sweeps.sweep import Locations, Sweep
 from sweeps.workers.reference_work import reference_steps
 from sweeps.workers.result import RunningTrial, environment, new_record
 from sweeps.workers.trial import TrialContext, noting_failure, trial_steps

@@ -42,8 +42,8 @@ def examples_of(given: Samples, name: str, device: torch.device | str = "cpu") -
         pairs = [_pair(batch, name) for batch in given]
     elif isinstance(given, (tuple, list)) and len(given) == 2:
         pairs = [(torch.as_tensor(given[0]), torch.as_tensor(given[1]))]
-    elif hasattr(given, "__getitem__") and hasattr(given, "__len__"):
-        loader: DataLoader[Any] = DataLoader(given, batch_size=BATCH_SIZE)  # type: ignore[arg-type]
+    elif isinstance(given, TorchDataset) and hasattr(given, "__len__"):
+        loader: DataLoader[Any] = DataLoader(given, batch_size=BATCH_SIZE)
         pairs = [_pair(batch, name) for batch in loader] if len(given) else []
     else:
         raise ValueError(
@@ -93,9 +93,7 @@ def check_apart(retain: Examples, forget: Examples) -> None:
     copies = [position for position, digest in enumerate(own) if digest in both]
     if not copies:
         return
-    text = (
-        f"{len(copies)} of the {len(own)} samples of forget, such as number {copies[0]}, are in retain as well"
-    )
+    text = f"{len(copies)} of the {len(own)} samples of forget, such as number {copies[0]}, are in retain as well"
     if len(copies) > MOST_COPIES * len(own):
         raise ValueError(f"{text}; retain must hold the other samples only")
     warnings.warn(f"{text}: what they teach stays in the model", stacklevel=3)
@@ -114,7 +112,9 @@ def _digest_list(examples: Examples) -> list[bytes]:
     ]
 
 
-def check_labels(sets: Mapping[str, Examples] | Iterable[tuple[str, Examples]], outputs: int) -> None:
+def check_labels(
+    sets: Mapping[str, Examples] | Iterable[tuple[str, Examples]], outputs: int
+) -> None:
     """Raise ValueError when a label has no output of the model: `outputs` is the number of them."""
     for name, examples in dict(sets).items():
         largest = int(examples.labels.max())
