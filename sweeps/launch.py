@@ -14,7 +14,7 @@ from rich.console import Console
 
 from mu.failing import failing_cells, say_failing
 from sweeps import preflight, splits
-from sweeps.changes import open_results
+from sweeps.changes import open_results, run_unkept_again
 from sweeps.errors import DataMissingError, StudyError, SweepError
 from sweeps.outline import Outline
 from sweeps.plan import Plan
@@ -117,7 +117,7 @@ def _plan(wanted: Study, path: Path) -> Plan:
 
 def _read_study(name: str, options: Options) -> tuple[Study, Path]:
     path = yaml_file.find_study(name)
-    _import_from(options.code_path)
+    import_from(options.code_path)
     wanted = study.read(
         path,
         options.overrides,
@@ -151,9 +151,11 @@ def run(plan: Plan, options: Options, console: Console, again: str) -> Finished:
     with in_folder(locations.folder):
         libraries = ", ".join(f"{name} {version}" for name, version in versions().items())
         logger.info("%s: musweep %s, %s", again, code.running(), libraries)
-        for text in said:
-            say(console, f"{plan.study.name}: {text}")
         try:
+            if plan.study.keep.models != "none":
+                said += run_unkept_again(plan, study_results, _open_store(options))
+            for text in said:
+                say(console, f"{plan.study.name}: {text}")
             splits.write(plan, locations.folder / "splits")
             sweep = Sweep(plan, study_results, locations, console)
             if sweep.done:
@@ -317,8 +319,8 @@ def method_folders(path: Path | None) -> list[Path]:
     return [path] if path is not None else []
 
 
-def _import_from(folder: Path | None) -> None:
-    """Let a study's model be imported from a folder; only what the command line names is ever searched."""
+def import_from(folder: Path | None) -> None:
+    """Let a model of one's own be imported from a folder; only what the command line names is ever searched."""
     if folder is None:
         return
     if not folder.is_dir():

@@ -16,7 +16,7 @@ from rich.console import Console
 from mu.data import Dataset
 from mu.problem import Problem
 from reports import formats, load
-from sweeps.changes import open_results
+from sweeps.changes import open_results, run_unkept_again
 from sweeps.plan import Job, Plan
 from sweeps.state.store import Store
 from sweeps.study import study
@@ -131,6 +131,7 @@ def run(
     printed = io.StringIO()
     opened, said = open_results(plan, folder, accept)
     try:
+        said += run_unkept_again(plan, opened, Store(str(storage)))
         locations = Locations(folder, str(storage), optuna=optuna)
         sweep = Sweep(plan, opened, locations, Console(file=printed, width=200))
         workers, over = OneSlot(plan), sweep.done
