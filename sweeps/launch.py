@@ -77,16 +77,16 @@ class Finished:
     failed: int
 
 
-def make_plan(name: str, options: Options) -> Plan:
-    """Read a study, by file or by the name of a shipped one, load its data, and check that all of it fits.
+def make_plan(asked: str | Study, options: Options) -> Plan:
+    """Read a study, by file or by the name of a shipped one, unless it is read; load its data, and check that all fits.
 
     Raises:
         StudyError: Something in it is wrong; the message names file, key, value and what is allowed. Or this machine
             cannot hold its trials, or no cluster answers at the address.
     """
-    wanted, path = _read_study(name, options)
+    wanted, where = (asked, asked.name) if isinstance(asked, Study) else read_study(asked, options)
     _check_place(wanted, options.address)
-    return _plan(wanted, path)
+    return _plan(wanted, where)
 
 
 def dry_run(name: str, options: Options, console: Console) -> None:
@@ -97,9 +97,9 @@ def dry_run(name: str, options: Options, console: Console) -> None:
     """
     from sweeps import estimate
 
-    wanted, path = _read_study(name, options)
+    wanted, where = read_study(name, options)
     try:
-        plan = _plan(wanted, path)
+        plan = _plan(wanted, where)
     except DataMissingError as error:
         estimate.print_outline(Outline(wanted), console)
         say(
@@ -110,12 +110,13 @@ def dry_run(name: str, options: Options, console: Console) -> None:
         estimate.print_plan(plan, console)
 
 
-def _plan(wanted: Study, path: Path) -> Plan:
-    first = first_knobs(wanted, str(path))
-    return Plan(wanted, preflight.load_data(wanted, str(path)), first)
+def _plan(wanted: Study, where: str) -> Plan:
+    first = first_knobs(wanted, where)
+    return Plan(wanted, preflight.load_data(wanted, where), first)
 
 
-def _read_study(name: str, options: Options) -> tuple[Study, Path]:
+def read_study(name: str, options: Options) -> tuple[Study, str]:
+    """Return a study, by file or by the name of a shipped one, and its file for messages. Raises StudyError."""
     path = yaml_file.find_study(name)
     import_from(options.code_path)
     wanted = study.read(
@@ -125,7 +126,7 @@ def _read_study(name: str, options: Options) -> tuple[Study, Path]:
         options.code_path is not None,
     )
     credentials.remember(wanted.notify)
-    return wanted, path
+    return wanted, str(path)
 
 
 def run(plan: Plan, options: Options, console: Console, again: str) -> Finished:

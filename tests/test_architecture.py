@@ -20,6 +20,7 @@ LAYERS = (
     ("sweeps.outline", "sweeps.plan", "sweeps.study_line"),
     ("sweeps.search", "sweeps.workers", "sweeps.tracking"),
     (
+        "sweeps.api",
         "sweeps.audit",
         "sweeps.card",
         "sweeps.changes",
@@ -29,6 +30,7 @@ LAYERS = (
         "sweeps.launch",
         "sweeps.ledger",
         "sweeps.preflight",
+        "sweeps.rebuild",
         "sweeps.reference_records",
         "sweeps.references",
         "sweeps.shadow_attacks",

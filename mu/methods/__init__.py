@@ -25,6 +25,9 @@ A method is a module with
     Raises ValueError with the reason when it cannot work on a problem. Called with an untrained model, which it
     leaves as it is, for every request of a study before anything starts.
 
+``restore(model, state)`` (optional)
+    Loads the state of its result into a freshly built network, for a method that changes the network's layers.
+
 What works, but not as its user may think, it tells with `split.warn(text)`: in `check` before the start, in `unlearn` in
 the record of the trial.
 
@@ -69,6 +72,7 @@ class Method:
         impairs_first: Whether a model near chance may still be on its way.
         file: The module's file.
         no_batch_norm: Why it cannot work on a model with batch norm; empty where it can.
+        restore: Its `restore`, or None.
     """
 
     name: str
@@ -81,6 +85,7 @@ class Method:
     impairs_first: bool = False
     file: Path | None = None
     no_batch_norm: str = ""
+    restore: Callable[..., None] | None = None
 
     @property
     def code(self) -> str:
@@ -169,7 +174,17 @@ def load(name: str, folders: Sequence[Path] = ()) -> Method:
     doc = module.__doc__ or ""
     file = Path(module.__file__) if module.__file__ else None
     return Method(
-        name, module.unlearn, knobs, needs, requests, doc, check, bool(impairs), file, reason
+        name,
+        module.unlearn,
+        knobs,
+        needs,
+        requests,
+        doc,
+        check,
+        bool(impairs),
+        file,
+        reason,
+        getattr(module, "restore", None),
     )
 
 
