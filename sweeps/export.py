@@ -12,9 +12,9 @@ import numpy as np
 
 from mu.record import TrialRecord
 from reports import load
+from reports.analysis.summaries import cell_summary, compares, recovered, retrained
 from reports.load import RecordedRequest, RecordedStudy, Runs
 from reports.statistics.intervals import spread
-from reports.analysis.summaries import cell_summary, compares, recovered, retrained
 from sweeps import card
 from sweeps.errors import StudyError
 from sweeps.state import kept
