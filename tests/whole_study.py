@@ -40,6 +40,12 @@ class OneSlot:
 
     def run(self, source: Any, problems: Mapping[tuple[str, int], Problem]) -> None:
         """Run jobs until the source has no more."""
+        try:
+            self._run(source, problems)
+        finally:
+            source.unbilled.note({}, now=True)
+
+    def _run(self, source: Any, problems: Mapping[tuple[str, int], Problem]) -> None:
         while (job := source.next()) is not None:
             self.done.append(job)
             running, get = RunningTrial(), source.objects(job).get
@@ -58,7 +64,7 @@ class OneSlot:
                 environment=environment("cpu"),
                 started=started,
                 ended=time.time(),
-                time_total=time.time() - started,
+                time_total=time.time() - started + source.unbilled.bill(job.key),
             )
             source.ended(job, record, outputs)
 

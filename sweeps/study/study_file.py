@@ -117,7 +117,8 @@ class Audit(Section):
 
 def _names(value: Any) -> Any:
     """Refuse what is neither a word nor a list, the items of which pydantic checks."""
-    if value in ("none", "all") or isinstance(value, (list, tuple)):
+    listed = isinstance(value, (list, tuple)) and all(isinstance(each, str) for each in value)
+    if value in ("none", "all") or (listed and value):
         return value
     raise ValueError(f"must be none, all or a list of methods, but got {value!r}")
 
