@@ -5,19 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
 
-from pydantic import TypeAdapter
 from torch import nn
 
 from mu import methods, models
-from mu.models import ModelSpec, checkpoints
+from mu.models import checkpoints
 from mu.models.precision import at_precision
 from sweeps.errors import StudyError
 from sweeps.export import Unlearned
-from sweeps.study.schema import Named, checked
-
-_MODEL: TypeAdapter[ModelSpec] = TypeAdapter(Annotated[ModelSpec, Named()])
+from sweeps.study.parts import model_of
 
 
 def rebuilt(unlearned: Unlearned, folders: Sequence[Path] = ()) -> nn.Sequential:
@@ -30,7 +26,7 @@ def rebuilt(unlearned: Unlearned, folders: Sequence[Path] = ()) -> nn.Sequential
         StudyError: The network or the method cannot be loaded here.
     """
     study, record, kept = unlearned.study, unlearned.record, unlearned.model
-    spec = checked(_MODEL, study.definition["model"], f"{study.name}: model")
+    spec = model_of(study.definition["model"], study.name)
     try:
         method = methods.load(record.alias_of or record.method, folders)
         network = models.resolve(replace(spec, weights=None))

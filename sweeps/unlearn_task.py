@@ -6,12 +6,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import TypeAdapter
 
 from mu import methods, models
 from mu.data import LOADERS, Dataset, DataSpec, load
@@ -29,11 +28,9 @@ from sweeps.errors import DataMissingError, StudyError, errors_at
 from sweeps.export import knobs_from, read_study
 from sweeps.preflight import check_network
 from sweeps.study import yaml_file
-from sweeps.study.schema import Named, NumbersAsNames, checked
+from sweeps.study.parts import data_of, model_of
 from sweeps.unlearn import Task
 
-_DATA: TypeAdapter[DataSpec] = TypeAdapter(Annotated[DataSpec, NumbersAsNames(), Named()])
-_MODEL: TypeAdapter[ModelSpec] = TypeAdapter(Annotated[ModelSpec, Named()])
 TUNED = "tuned:"
 
 
@@ -87,7 +84,9 @@ def task_of(asked: Asked) -> Task:
         recipe = Recipe(**{**training, **({"augment": asked.augment} if asked.augment else {})})
     with errors_at("--weights"):
         digest = checkpoints.digest(asked.weights.expanduser())
-    network = models.resolve(_model(asked.model))
+    spec = _model(asked.model)
+    with errors_at("--model"):
+        network = models.resolve(spec)
     data, forget = _data(asked)
     request = _request(data, forget, asked)
     problem = Problem(
@@ -117,8 +116,7 @@ def _check(method: Method, model: torch.nn.Module, problem: Problem) -> None:
 def _model(text: str) -> ModelSpec:
     # The text alone, as `pkg.nets:build` would be a mapping in YAML.
     given = yaml_file.parse(text, "--model") if text.lstrip().startswith("{") else text
-    with errors_at("--model"):
-        return checked(_MODEL, given, "--model")
+    return model_of(given, "unlearn")
 
 
 def _data(asked: Asked) -> tuple[Dataset, NDArray[np.int64]]:
@@ -126,8 +124,7 @@ def _data(asked: Asked) -> tuple[Dataset, NDArray[np.int64]]:
     given = _data_mapping(asked.data)
     if asked.root is not None:
         given = {**given, "root": asked.root}
-    with errors_at("--data"):
-        spec = checked(_DATA, given, "--data")
+    spec = data_of(given, "unlearn")
     cut = "val" in given
     try:
         data = load(spec, cut_val=cut)
@@ -142,16 +139,16 @@ def _data(asked: Asked) -> tuple[Dataset, NDArray[np.int64]]:
     except ValueError as error:
         raise StudyError(str(error)) from error
     forget = data.train_positions(positions)
-    if len(forget) == 0 or len(forget) == len(data.parts["train"]):
-        what = "no sample" if len(forget) == 0 else "every training sample"
-        raise StudyError(
-            f"{where} {asked.forget_indices}: holds {what}; something must go, and something stay"
-        )
     away = positions[forget < 0]
     if len(away):
         raise StudyError(
             f"{where} {asked.forget_indices}: {len(away)} of {len(positions)} samples, such as {away[0]}, are not trained on: "
             "val, twin or subset of --data leave them out"
+        )
+    if len(forget) == 0 or len(forget) == len(data.parts["train"]):
+        what = "no sample" if len(forget) == 0 else "every training sample"
+        raise StudyError(
+            f"{where} {asked.forget_indices}: holds {what}; something must go, and something stay"
         )
     return data, np.sort(forget)
 
