@@ -5,7 +5,7 @@ They work in scripts, notebooks and threads: no signal handler is set, and rich 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -103,15 +103,16 @@ class Result:
 
 
 def load_study(
-    path: str | Path,
+    source: str | Path | Mapping[str, Any],
     overrides: Sequence[str] = (),
     *,
     methods_path: Path | None = None,
     code_path: Path | None = None,
 ) -> Study:
-    """Read and check a study, by file or by the name of a shipped one.
+    """Read and check a study.
 
     Args:
+        source: Its file, the name of a shipped one, or what its file would hold, as a dict.
         overrides: Parts of it to replace, as ``key.subkey=value``.
         methods_path: Folder with methods of one's own.
         code_path: Folder with modules of one's own models.
@@ -120,9 +121,14 @@ def load_study(
         StudyError: Something in it is wrong; the message names file, key, value and what is allowed.
     """
     from sweeps import launch
+    from sweeps.study import study, yaml_file
 
     options = launch.Options(methods_path=methods_path, code_path=code_path, overrides=overrides)
-    return launch.read_study(str(path), options)[0]
+    if not isinstance(source, Mapping):
+        return launch.read_study(str(source), options)[0]
+    launch.import_from(code_path)
+    raw = yaml_file.with_overrides(source, overrides)
+    return study.parse(raw, "study", yaml_file.method_folders(methods_path))
 
 
 def run(
