@@ -82,7 +82,13 @@ class Result:
         return page.build(self.folder)
 
     def unlearned(
-        self, forget: str, method: str, seed: int | None = None, methods_path: Path | None = None
+        self,
+        forget: str,
+        method: str,
+        seed: int | None = None,
+        *,
+        methods_path: Path | None = None,
+        code_path: Path | None = None,
     ) -> nn.Module:
         """Return a model that the study kept, in eval mode. It takes pixels in [0, 1], or tokens.
 
@@ -91,13 +97,19 @@ class Result:
             method: Method, as the study calls it.
             seed: Report seed; None is the first that has finished.
             methods_path: Folder with methods of one's own.
+            code_path: Folder with modules of one's own models; any folder for a package that is installed.
 
         Raises:
             StudyError: It was not kept; the message says how to keep it.
         """
         from sweeps.export import find_kept
+        from sweeps.launch import import_from
         from sweeps.rebuild import rebuilt
+        from sweeps.study.study import refuse_code
 
+        if code_path is None:
+            refuse_code(self.study.definition.get("model"), self.study.name)
+        import_from(code_path)
         kept = find_kept(self.study, forget, method, seed, self.storage)
         return rebuilt(kept, [methods_path] if methods_path is not None else [])
 

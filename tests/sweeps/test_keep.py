@@ -226,6 +226,20 @@ def test_python_gives_the_model_with_its_layers(ran: Ran, storage: Path) -> None
         assert record.metrics["test"]["acc_test"] == pytest.approx(right.mean(), abs=1e-6)
 
 
+def test_results_from_anyone_choose_no_code_to_run(ran: Ran, storage: Path, tmp_path: Path) -> None:
+    lines = (ran.folder / "trials.jsonl").read_text(encoding="utf-8")
+    code = lines.replace('"model":{"name":"toy_cnn"}', '"model":{"name":"this:anything"}')
+    assert code != lines
+    (tmp_path / "trials.jsonl").write_text(code, encoding="utf-8")
+    result = sweeps.Result(tmp_path, str(storage))
+    with pytest.raises(
+        StudyError, match="model: 'this:anything' is code, which a study alone may not"
+    ):
+        result.unlearned("some", "finetune")
+    with pytest.raises(StudyError, match="has no function 'anything'"):
+        result.unlearned("some", "finetune", code_path=tmp_path)
+
+
 def test_results_are_frames(ran: Ran) -> None:
     result = sweeps.Result(ran.folder)
     frame = result.frame()
