@@ -87,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_run(commands)
+    _add_models(commands)
 
     report = commands.add_parser("report", help="write the report of a study again")
     report.add_argument("folder", type=_path, metavar="STUDY_DIR")
@@ -106,9 +107,6 @@ def _parser() -> argparse.ArgumentParser:
 
     schema = commands.add_parser("schema", help="print the JSON schema of a study file")
     schema.set_defaults(command=_schema)
-
-    _add_export(commands)
-    _add_unlearn(commands)
 
     listing = commands.add_parser("methods", help="list the unlearning methods, or show one")
     one = listing.add_argument("name", nargs="?", help="a method to show in full")
@@ -201,6 +199,12 @@ def _add_run(commands: Any) -> None:
         help="replace a part of the study, such as search.trials=5",
     )  # fmt: skip
     run.set_defaults(command=_run)
+
+
+def _add_models(commands: Any) -> None:
+    """Add the commands that end with a model."""
+    _add_export(commands)
+    _add_unlearn(commands)
 
 
 def _add_export(commands: Any) -> None:
