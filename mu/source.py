@@ -77,7 +77,7 @@ class _Closure:
         texts: Module and name to the code of a definition.
     """
 
-    own: str
+    own: str = "mu"
     texts: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def add(self, module: str, source: SourceFile, body: Body, name: str) -> None:
