@@ -16,6 +16,7 @@ The modules beside them, in this order:
 * ``evaluate``: one pass of a model per set of samples, then arithmetic.
 * ``record``: what a trial leaves behind, as one JSON line; ``selection``: which trial stands for a cell.
 * ``vision``: the one place that imports torchvision.
+* ``plugins``: methods and models of other packages, by entry points.
 * ``unlearning``: ``unlearn`` and ``evaluate_unlearning`` for models and data of one's own; they are names of this package, too.
 
 Importing this package imports nothing, and those two are imported when they are first used; ``keys``, ``record``, ``selection`` and the metrics need no torch.
