@@ -105,7 +105,10 @@ def _digests(examples: Examples) -> set[bytes]:
 
 def _digest_list(examples: Examples) -> list[bytes]:
     labels: NDArray[np.int64] = examples.labels.cpu().numpy()
-    inputs = np.ascontiguousarray(examples.inputs.cpu().numpy())
+    tensor = examples.inputs.cpu()
+    if tensor.dtype == torch.bfloat16:  # which numpy does not know
+        tensor = tensor.float()
+    inputs = np.ascontiguousarray(tensor.numpy())
     return [
         blake2b(row.tobytes() + label.tobytes(), digest_size=16).digest()
         for row, label in zip(inputs, labels)

@@ -288,6 +288,18 @@ def test_overlap_is_refused_and_a_few_copies_are_told() -> None:
         check_apart(copied, given["forget"])
 
 
+def test_inputs_of_half_precision_and_tokens_are_taken() -> None:
+    inputs, labels = torch.randn(40, 12), torch.arange(40) % 4
+    half = inputs.bfloat16()
+    model = nn.Linear(12, 4).bfloat16()
+    given = {"retain": (half[8:], labels[8:]), "forget": (half[:8], labels[:8])}
+    assert not same(mu.unlearn(model, "finetune", **given, epochs=1, lr=0.1), model)
+    words = nn.Sequential(nn.Embedding(9, 6), nn.Flatten(), nn.Linear(30, 4))
+    tokens = torch.randint(0, 9, (40, 5))
+    given = {"retain": (tokens[8:], labels[8:]), "forget": (tokens[:8], labels[:8])}
+    assert not same(mu.unlearn(words, "neggrad_plus", **given, epochs=1, lr=0.1), words)
+
+
 def test_a_loader_that_leaves_samples_out_is_refused() -> None:
     loader = DataLoader(TensorDataset(*normalized("train")), batch_size=7, drop_last=True)
     with pytest.raises(ValueError, match="forget: drop_last leaves samples out"):
