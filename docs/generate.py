@@ -73,7 +73,7 @@ def methods_page() -> str:
     """Return the table of all methods, as Markdown."""
     rows = ["| method | needs | requests | knobs | cost | paper |", "| --- " * 6 + "|"]
     deviations = []
-    for name in methods.names():
+    for name in methods.shipped_names():
         method = methods.load(name)
         searched, _ = space.shipped(method)
         knobs = []

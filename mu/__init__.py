@@ -16,6 +16,22 @@ The modules beside them, in this order:
 * ``evaluate``: one pass of a model per set of samples, then arithmetic.
 * ``record``: what a trial leaves behind, as one JSON line; ``selection``: which trial stands for a cell.
 * ``vision``: the one place that imports torchvision.
+* ``plugins``: methods and models of other packages, by entry points.
+* ``unlearning``: ``unlearn`` and ``evaluate_unlearning`` for models and data of one's own; they are names of this package, too.
 
-Importing this package imports nothing; ``keys``, ``record``, ``selection`` and the metrics need no torch.
+Importing this package imports nothing, and those two are imported when they are first used; ``keys``, ``record``, ``selection`` and the metrics need no torch.
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mu.unlearning import evaluate_unlearning, unlearn
+
+__all__ = ["evaluate_unlearning", "unlearn"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        return getattr(import_module("mu.unlearning"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -132,9 +132,9 @@ def trial_line(record: TrialRecord) -> str:
 
 
 def read(path: Path) -> tuple[dict[str, Any], list[TrialRecord]]:
-    """Read a results file: the last `study` line and every trial, the first of each key.
+    """Read a results file: the last `study` line and every trial, each with its latest line.
 
-    A failed trial gives way to a later line of its key, a repetition. A last line that a crash cut short is left out.
+    A trial that did not fail does not give way to a repetition that did. A last line that a crash cut short is left out.
 
     Raises:
         ValueError: A line is not of a schema or kind this version knows, or a trial lacks a field; the
@@ -164,7 +164,8 @@ def read(path: Path) -> tuple[dict[str, Any], list[TrialRecord]]:
             study = content
         elif content.get("kind") == "trial":
             record = _trial(content, f"{path}:{number}")
-            if record.key not in trials or trials[record.key].status == "failed":
+            before = trials.get(record.key)
+            if before is None or record.status != "failed" or before.status == "failed":
                 trials[record.key] = record
         else:
             kind = content.get("kind")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -22,3 +24,16 @@ def seed_process(*parts: Any) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
+
+
+@contextmanager
+def seeded(*parts: Any) -> Iterator[None]:
+    """Seed every global generator of this process meanwhile, and put their states back afterwards."""
+    own, numpys = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng():
+        try:
+            seed_process(*parts)
+            yield
+        finally:
+            random.setstate(own)
+            np.random.set_state(numpys)

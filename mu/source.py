@@ -73,9 +73,11 @@ class _Closure:
     """The definitions that code uses, and those that these use.
 
     Args:
+        own: Outermost package of the method, whose modules count even where they are installed.
         texts: Module and name to the code of a definition.
     """
 
+    own: str = "mu"
     texts: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def add(self, module: str, source: SourceFile, body: Body, name: str) -> None:
@@ -95,7 +97,7 @@ class _Closure:
 
     def _follow(self, imported: Import) -> None:
         module, name = imported
-        source = _own(module)
+        source = _own(module, self.own)
         if source is None:
             return
         if name is None or name == "*":
@@ -106,21 +108,25 @@ class _Closure:
             self._follow(Import(f"{module}.{name}", None))
 
 
-def code_digest(path: Path) -> str:
-    """Return the digest of a file's code and of what it uses of `mu` and of the user's modules: 32 hex digits."""
-    closure, source = _Closure(), _parse(path, "mu.methods")
+def code_digest(path: Path, package: str = "mu.methods") -> str:
+    """Return the digest of a file's code and of what it uses of `mu`, of its package and of the user's modules: 32 hex digits.
+
+    Args:
+        package: The package that the file is a module of.
+    """
+    closure, source = _Closure(package.partition(".")[0]), _parse(path, package)
     closure.add("", source, tuple(source.tree.body), "*")
     return content_key("code", [[*name, text] for name, text in sorted(closure.texts.items())])
 
 
-def _own(module: str) -> SourceFile | None:
-    """Return a module of `mu` or of the user; None for a library's, and for a name that is no module."""
-    place = _place(module)
+def _own(module: str, own: str) -> SourceFile | None:
+    """Return a module of `mu`, of package `own` or of the user; None for a library's, and for a name that is no module."""
+    place = _place(module, own)
     return None if place is None else _parse(*place)
 
 
 @cache
-def _place(module: str) -> tuple[Path, str] | None:
+def _place(module: str, own: str) -> tuple[Path, str] | None:
     """Return the file and the package of a module that is not a library's."""
     try:
         spec = importlib.util.find_spec(module)
@@ -129,7 +135,7 @@ def _place(module: str) -> tuple[Path, str] | None:
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         return None
     path = Path(spec.origin)
-    ours = module.partition(".")[0] == "mu"
+    ours = module.partition(".")[0] in ("mu", own)
     if not ours and any(path.resolve().is_relative_to(folder) for folder in _LIBRARIES):
         return None
     return path, module if spec.submodule_search_locations is not None else spec.parent or ""

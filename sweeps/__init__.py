@@ -3,14 +3,39 @@
 * ``errors``, ``phases``: the two errors users see, and the one table of phases.
 * ``study``: the study file, validated; ``preflight`` checks it against its data; ``plan`` lists what will run.
 * ``search``: Optuna; ``workers``: Ray; ``tracking``: MLflow, progress and status; ``state``: what is on disk.
-* ``launch``: a run from its file to its report. ``run`` takes it through its phases, with ``references``, ``splits``,
+* ``launch``: a run from its file to its report. ``sweep`` takes it through its phases, with ``references``, ``splits``,
   ``job_sources``, ``audit`` and the ``ledger`` that every record goes to. ``estimate`` says for how long.
 * ``__main__``: the command line; ``submit``: the same on a cluster's head.
+
+* ``api``: ``load_study``, ``run`` and ``Result``, for Python. They are names of this package, imported when first used.
+* ``card``, ``export``, ``rebuild``: models that a study kept, as files and networks. ``unlearn_task`` and ``unlearn`` run one
+  method without a study.
 
 ``docs/architecture.md`` has the layers and the words.
 """
 
 import os
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sweeps.api import Result, load_study, run
+    from sweeps.launch import Options
+
+_PLACES = {
+    "Options": "sweeps.launch",
+    "Result": "sweeps.api",
+    "load_study": "sweeps.api",
+    "run": "sweeps.api",
+}
+__all__ = ["Options", "Result", "load_study", "run"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PLACES:
+        return getattr(import_module(_PLACES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 # Tune reads these when it is imported or started: no files per trial, no Ctrl-C handler of its own, no
 # change of the working directory, and no rewriting of an experiment state that is never restored. How many

@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from mu import plugins
 from sweeps.errors import StudyError
 from sweeps.study import yaml_file
 
@@ -52,11 +53,16 @@ def methods_as_data(name: str | None, folders: Sequence[Path]) -> list[dict[str,
 
 
 def method_files(folders: Sequence[Path]) -> dict[str, Path]:
-    """Return the file of every method by name, sorted: those of a folder before those of the same name that ship."""
+    """Return the file of every method by name, sorted: those of a folder, then those that ship, then other packages'."""
     package = find_spec("mu")
     assert package is not None and package.submodule_search_locations is not None
     shipped = Path(package.submodule_search_locations[0]) / "methods"
     files = {
+        name: path
+        for name, entry in plugins.plugins(plugins.METHODS).items()
+        if (path := plugins.source_file(entry)) is not None
+    }
+    files |= {
         path.stem: path
         for folder in (shipped, *reversed(folders))
         for path in folder.glob("*.py")

@@ -11,9 +11,13 @@ from typing import Any
 from mu.current import belongs, current
 from mu.record import TrialRecord, to_line
 from sweeps.errors import StudyError
+from sweeps.job_sources import UNBILLED, decide
 from sweeps.plan import Plan
 from sweeps.state import results
+from sweeps.state.kept import kept_key
 from sweeps.state.results import Results
+from sweeps.state.store import Store
+from sweeps.state.unbilled import Unbilled
 from sweeps.study.resources import RunSettings
 from sweeps.study_line import study_line
 
@@ -50,6 +54,41 @@ def open_results(
     opened.keep(current(list(opened.records.values()), opened.study))
     opened.set_aside(lambda record: runs_again(record, plan.study))
     return opened, said
+
+
+def run_unkept_again(plan: Plan, opened: Results, store: Store) -> list[str]:
+    """Set aside the confirmed trials whose models the study keeps and the store lacks, so that they run again.
+
+    They were recorded before the study kept models, or the store was emptied since. What they cost stays billed: their
+    new records bill it, too.
+
+    Returns:
+        What the user should know of it, a line or none. Raises OSError when the store cannot be reached.
+    """
+    decisions = decide(plan, opened.records.values(), plan.cells)
+    chosen = {cell: one.chosen.knobs for cell, one in decisions.items() if one.chosen}
+    lacking = {
+        job.key
+        for job in plan.final_jobs(chosen)
+        if job.keep_model
+        and (record := opened.records.get(job.key)) is not None
+        and record.finished
+        and not store.has(kept_key(job.key))
+    }
+    if not lacking:
+        return []
+    unbilled = Unbilled(opened.folder / UNBILLED)
+    for key in lacking:
+        spent = opened.records[key].time_total
+        if (
+            unbilled.lost[key] < spent
+        ):  # else an earlier run has noted it, and not come to the trial
+            unbilled.add(key, spent)
+    unbilled.note({}, now=True)
+    opened.set_aside(lambda record: record.key in lacking)
+    return [
+        f"{len(lacking)} confirmed trials run again, because their models are not in the storage"
+    ]
 
 
 def _keep_code(plan: Plan, before: Mapping[str, Any], accept: bool) -> list[str]:

@@ -42,6 +42,21 @@ PAGES = {
     "--storage": "operations",
     "--tracking-uri": "operations",
     "--methods-path": "own-methods",
+    "keep": "unlearn",
+    "unlearn": "unlearn",
+    **dict.fromkeys(
+        (
+            "--augment",
+            "--data",
+            "--forget-indices",
+            "--knobs",
+            "--method",
+            "--model",
+            "--out",
+            "--weights",
+        ),
+        "unlearn",
+    ),
 }
 """What an error is about to the page of `docs/` that explains it."""
 STUDY_PAGE = "study"

@@ -16,6 +16,7 @@ from sweeps.phases import Cell, Knobs
 from sweeps.plan import Job, Plan
 from sweeps.references import References
 from sweeps.search.cells import Cells
+from sweeps.state import kept
 from sweeps.state.checkpoint_store import CheckpointStore
 from sweeps.state.store import Store
 from sweeps.state.unbilled import Unbilled
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from sweeps.workers.curve import CurvePoint
 
 Arrays = dict[str, NDArray[Any]]
+UNBILLED = "unbilled.json"
+"""File of a study's results for the time on slots that no record bills yet."""
 
 
 class StudySource:
@@ -36,7 +39,7 @@ class StudySource:
     Args:
         plan: What the study runs.
         ledger: Where records go.
-        store: Where outputs go that the audit needs.
+        store: Where models go that are kept, and outputs that the audit needs.
         checkpoints: Where running jobs are saved.
         cells: The searches.
         references: The references.
@@ -55,7 +58,7 @@ class StudySource:
         references: References,
     ):
         self.study = plan.study.name
-        self.unbilled = Unbilled(ledger.results.folder / "unbilled.json")
+        self.unbilled = Unbilled(ledger.results.folder / UNBILLED)
         self.plan = plan
         self.ledger = ledger
         self.store = store
@@ -144,8 +147,11 @@ class StudySource:
         if job.phase == "reference":
             self.references.ended(job, record, outputs)
         else:
-            if outputs:
-                self.store.put(job.key, outputs)
+            answers = kept.put(
+                self.store, job.key, outputs
+            )  # before the record, which says that it is there
+            if answers:
+                self.store.put(job.key, answers)
             if job.key not in self.ledger.results.records:
                 self._first.add(record)
             self.ledger.record_trial(record)

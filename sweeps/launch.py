@@ -14,11 +14,10 @@ from rich.console import Console
 
 from mu.failing import failing_cells, say_failing
 from sweeps import preflight, splits
-from sweeps.changes import open_results
+from sweeps.changes import open_results, run_unkept_again
 from sweeps.errors import DataMissingError, StudyError, SweepError
 from sweeps.outline import Outline
 from sweeps.plan import Plan
-from sweeps.run import Locations, Sweep
 from sweeps.search.earlier import first_knobs
 from sweeps.state import code, credentials, results
 from sweeps.state.credentials import hide
@@ -29,6 +28,7 @@ from sweeps.study.rungs import say_exempt
 from sweeps.study.sample import sampled
 from sweeps.study.study import Study
 from sweeps.study_line import versions
+from sweeps.sweep import Locations, Sweep
 from sweeps.tracking.mlflow import Tracking, describe, local_uri
 from sweeps.tracking.notify import tell
 from sweeps.tracking.run_log import SHOWN, in_folder
@@ -80,16 +80,16 @@ class Finished:
     failed: int
 
 
-def make_plan(name: str, options: Options) -> Plan:
-    """Read a study, by file or by the name of a shipped one, load its data, and check that all of it fits.
+def make_plan(asked: str | Study, options: Options) -> Plan:
+    """Read a study, by file or by the name of a shipped one, unless it is read; load its data, and check that all fits.
 
     Raises:
         StudyError: Something in it is wrong; the message names file, key, value and what is allowed. Or this machine
             cannot hold its trials, or no cluster answers at the address.
     """
-    wanted, path = _read_study(name, options)
+    wanted, where = (asked, asked.name) if isinstance(asked, Study) else read_study(asked, options)
     _check_place(wanted, options.address)
-    return _plan(wanted, path)
+    return _plan(wanted, where)
 
 
 def dry_run(name: str, options: Options, console: Console) -> None:
@@ -100,9 +100,9 @@ def dry_run(name: str, options: Options, console: Console) -> None:
     """
     from sweeps import estimate
 
-    wanted, path = _read_study(name, options)
+    wanted, where = read_study(name, options)
     try:
-        plan = _plan(wanted, path)
+        plan = _plan(wanted, where)
     except DataMissingError as error:
         estimate.print_outline(Outline(wanted), console)
         say(
@@ -113,21 +113,22 @@ def dry_run(name: str, options: Options, console: Console) -> None:
         estimate.print_plan(plan, console)
 
 
-def _plan(wanted: Study, path: Path) -> Plan:
-    first = first_knobs(wanted, str(path))
-    return Plan(wanted, preflight.load_data(wanted, str(path)), first)
+def _plan(wanted: Study, where: str) -> Plan:
+    first = first_knobs(wanted, where)
+    return Plan(wanted, preflight.load_data(wanted, where), first)
 
 
-def _read_study(name: str, options: Options) -> tuple[Study, Path]:
+def read_study(name: str, options: Options) -> tuple[Study, str]:
+    """Return a study, by file or by the name of a shipped one, and its file for messages. Raises StudyError."""
     path = yaml_file.find_study(name)
-    _import_from(options.code_path)
+    import_from(options.code_path)
     folders = yaml_file.method_folders(options.methods_path)
     wanted = study.read(path, options.overrides, folders, options.code_path is not None)
     if options.sample is not None:
         small = sampled(wanted.definition, options.sample, str(path))
         wanted = study.parse(small, f"{path} --sample {options.sample:g}", folders)
     credentials.remember(wanted.notify)
-    return wanted, path
+    return wanted, str(path)
 
 
 def run(plan: Plan, options: Options, console: Console, again: str) -> Finished:
@@ -153,9 +154,11 @@ def run(plan: Plan, options: Options, console: Console, again: str) -> Finished:
     with in_folder(locations.folder):
         libraries = ", ".join(f"{name} {version}" for name, version in versions().items())
         logger.info("%s: musweep %s, %s", again, code.running(), libraries)
-        for text in said:
-            say(console, f"{plan.study.name}: {text}")
         try:
+            if plan.study.keep.models != "none":
+                said += run_unkept_again(plan, study_results, _open_store(options))
+            for text in said:
+                say(console, f"{plan.study.name}: {text}")
             splits.write(plan, locations.folder / "splits")
             sweep = Sweep(plan, study_results, locations, console)
             if sweep.done:
@@ -312,8 +315,8 @@ def say(console: Console, text: str) -> None:
     logger.info("%s", text.strip(), extra=SHOWN)
 
 
-def _import_from(folder: Path | None) -> None:
-    """Let a study's model be imported from a folder; only what the command line names is ever searched."""
+def import_from(folder: Path | None) -> None:
+    """Let a model of one's own be imported from a folder; only what the command line names is ever searched."""
     if folder is None:
         return
     if not folder.is_dir():

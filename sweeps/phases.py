@@ -52,6 +52,7 @@ class Phase:
         runs: The trials that follow from the chosen knobs; None for phases that are no such list, among them the
             finalists, from which knobs are chosen.
         audited: Whether its models' outputs are kept for the audit.
+        keeps: Whether a study may ask for its models themselves.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Phase:
     role: Literal["search", "finalist", "report"] = "report"
     runs: Runs | None = None
     audited: bool = False
+    keeps: bool = False
 
     @property
     def follows_search(self) -> bool:
@@ -113,7 +115,7 @@ PHASES = {
         Phase("search", "search", role="search"),
         Phase("finalist", "finalists", role="finalist"),
         Phase("default", "default knobs", runs=_defaults),
-        Phase("confirm", "tuned knobs", runs=_confirm, audited=True),
+        Phase("confirm", "tuned knobs", runs=_confirm, audited=True, keeps=True),
         Phase("sufficient", "sufficient training", runs=_sufficient),
         Phase("transfer", "transfer", runs=_transfer),
         Phase("audit", "audit"),

@@ -48,6 +48,7 @@ class Job:
         attacks: Groups of costly attacks that are run as well; the diagnostics of the method's own work come
             with any.
         keep: Whether its outputs are kept for the audit.
+        keep_model: Whether its model is kept; no part of the key.
         work: `trial`; or for references: `train` one, `score` those of a problem, `rank` the samples of a request.
         roles: The references that are scored.
         problem, cell, code, alias_of: As in a record.
@@ -66,6 +67,7 @@ class Job:
     views: tuple[str, ...] = ("val", "test")
     attacks: tuple[str, ...] = ()
     keep: bool = False
+    keep_model: bool = False
     work: Literal["trial", "train", "score", "rank"] = "trial"
     roles: tuple[Role, ...] = ()
     problem: str = ""
@@ -210,6 +212,7 @@ class Plan(Outline):
             views=self._views(phase),
             attacks=self._attacks(phase),
             keep=self._keep(phase),
+            keep_model=PHASES[phase].keeps and self.study.keep.keeps(run.method),
             problem=problem,
             cell=cell,
             code=self.code[run.method],

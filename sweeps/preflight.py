@@ -106,6 +106,22 @@ def check_model(study: Study, data: Dataset, where: str) -> nn.Sequential:
         StudyError: It cannot be built or run, gives something else than logits, or a checkpoint does not fit.
     """
     problem = study.problem(data, next(iter(study.forget)), study.seeds.report[0])
+    model = check_network(problem, where)
+    for (role, _, _), checkpoint in {c: (k, c) for k, c in study.supplied.items()}.values():
+        try:
+            checkpoints.fit(checkpoints.read(checkpoint.path), model[-1], str(checkpoint.path))
+        except ValueError as error:
+            raise StudyError(f"{where}: {role}: {error}") from error
+    return model
+
+
+def check_network(problem: Problem, where: str) -> nn.Sequential:
+    """Build the network of a problem, run it once on its data, and return it.
+
+    Raises:
+        StudyError: It cannot be built or run, or gives something else than logits.
+    """
+    data = problem.data
     channels, given = data.input_shape[0], len(problem.normalization.mean)
     if data.images and given != channels:
         raise StudyError(
@@ -128,9 +144,4 @@ def check_model(study: Study, data: Dataset, where: str) -> nn.Sequential:
         raise StudyError(
             f"{where}: model: must give logits {list(wanted)} of inputs {shape}, but gives {given_shape}"
         )
-    for (role, _, _), checkpoint in {c: (k, c) for k, c in study.supplied.items()}.values():
-        try:
-            checkpoints.fit(checkpoints.read(checkpoint.path), model[-1], str(checkpoint.path))
-        except ValueError as error:
-            raise StudyError(f"{where}: {role}: {error}") from error
     return model.train()

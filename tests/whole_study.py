@@ -16,11 +16,11 @@ from rich.console import Console
 from mu.data import Dataset
 from mu.problem import Problem
 from reports import frames, load
-from sweeps.changes import open_results
+from sweeps.changes import open_results, run_unkept_again
 from sweeps.plan import Job, Plan
-from sweeps.run import Locations, Sweep
 from sweeps.state.store import Store
 from sweeps.study import study
+from sweeps.sweep import Locations, Sweep
 from sweeps.workers.reference_work import reference_steps
 from sweeps.workers.result import RunningTrial, environment, new_record
 from sweeps.workers.trial import TrialContext, noting_failure, trial_steps
@@ -40,6 +40,12 @@ class OneSlot:
 
     def run(self, source: Any, problems: Mapping[tuple[str, int], Problem]) -> None:
         """Run jobs until the source has no more."""
+        try:
+            self._run(source, problems)
+        finally:
+            source.unbilled.note({}, now=True)
+
+    def _run(self, source: Any, problems: Mapping[tuple[str, int], Problem]) -> None:
         while (job := source.next()) is not None:
             self.done.append(job)
             running, get = RunningTrial(), source.objects(job).get
@@ -58,7 +64,7 @@ class OneSlot:
                 environment=environment("cpu"),
                 started=started,
                 ended=time.time(),
-                time_total=time.time() - started,
+                time_total=time.time() - started + source.unbilled.bill(job.key),
             )
             source.ended(job, record, outputs)
 
@@ -131,6 +137,7 @@ def run(
     printed = io.StringIO()
     opened, said = open_results(plan, folder, accept)
     try:
+        said += run_unkept_again(plan, opened, Store(str(storage)))
         locations = Locations(folder, str(storage), optuna=optuna)
         sweep = Sweep(plan, opened, locations, Console(file=printed, width=200))
         workers, over = OneSlot(plan), sweep.done

@@ -281,11 +281,12 @@ class Dataset:
         return digest.hexdigest()
 
 
-def load(spec: DataSpec, cache: Path | None = None) -> Dataset:
+def load(spec: DataSpec, cache: Path | None = None, *, cut_val: bool = True) -> Dataset:
     """Load a data set and cut it into its parts.
 
     Args:
         cache: Folder for decoded data; ``$MUSWEEP_CACHE`` or ``~/.cache/musweep`` when None.
+        cut_val: Whether `val` is cut from the training images; else it is empty, whatever the spec says.
 
     Raises:
         ValueError: The spec names an unknown data set, class, folder, or leaves a part empty.
@@ -309,11 +310,12 @@ def load(spec: DataSpec, cache: Path | None = None) -> Dataset:
     held_out = {}
     total = len(keep)
     keep = np.setdiff1d(keep, reserved)
-    for name, share in (("val", spec.val), ("twin", spec.twin)):
+    for name, share in (("val", spec.val if cut_val else 0.0), ("twin", spec.twin)):
         count = min(round(share * total), len(keep))
         held_out[name], keep = stratified_cut(train.fine, keep, count, name)
     keep = np.union1d(keep, reserved)
-    if len(held_out["val"]) == 0 or len(keep) == 0 or len(test) == 0:
+    lacks_val = cut_val and len(held_out["val"]) == 0
+    if lacks_val or len(keep) == 0 or len(test) == 0:
         raise ValueError(
             f"data: {total} training images with val={spec.val}, twin={spec.twin} leave "
             f"{len(keep)} to train on, {len(held_out['val'])} for val, {len(test)} for test; "

@@ -1,5 +1,7 @@
 """Unlearning methods, found by file name. A new method is one file here and one YAML of ranges.
 
+Other packages bring methods by entry points, each with its ranges beside it as ``<module>.yaml``; see ``mu.plugins``.
+
 A method is a module with
 
 ``unlearn(model, split, generator, *, <knobs>)``
@@ -24,6 +26,9 @@ A method is a module with
 ``check(model, split)`` (optional)
     Raises ValueError with the reason when it cannot work on a problem. Called with an untrained model, which it
     leaves as it is, for every request of a study before anything starts.
+
+``restore(model, state)`` (optional)
+    Loads the state of its result into a freshly built network, for a method that changes the network's layers.
 
 What works, but not as its user may think, it tells with `split.warn(text)`: in `check` before the start, in `unlearn` in
 the record of the trial.
@@ -50,6 +55,7 @@ from typing import Any
 
 from mu.forget import KINDS
 from mu.knobs import Knob, knobs_of
+from mu.plugins import METHODS, load_module, plugins
 from mu.source import code_digest
 
 NEEDS = ("retain", "forget", "original", "twin")
@@ -70,6 +76,8 @@ class Method:
         impairs_first: Whether a model near chance may still be on its way.
         file: The module's file.
         no_batch_norm: Why it cannot work on a model with batch norm; empty where it can.
+        restore: Its `restore`, or None.
+        package: The package of its module, whose code counts as its own.
     """
 
     name: str
@@ -82,11 +90,13 @@ class Method:
     impairs_first: bool = False
     file: Path | None = None
     no_batch_norm: str = ""
+    restore: Callable[..., None] | None = None
+    package: str = "mu.methods"
 
     @property
     def code(self) -> str:
         """The digest of its code as it is on disk; see ``mu.source``."""
-        return "" if self.file is None else code_digest(self.file)
+        return "" if self.file is None else code_digest(self.file, self.package)
 
     @property
     def zero_shot(self) -> bool:
@@ -130,7 +140,12 @@ class Method:
 
 
 def names(folders: Sequence[Path] = ()) -> list[str]:
-    """Return the names of all methods: files of this package and of `folders` without a leading underscore, sorted."""
+    """Return the names of all methods, sorted: those of ``shipped_names``, and those of other packages."""
+    return sorted({*shipped_names(folders), *plugins(METHODS)})
+
+
+def shipped_names(folders: Sequence[Path] = ()) -> list[str]:
+    """Return the names of files of this package and of `folders` without a leading underscore, sorted."""
     stems = {
         path.stem
         for folder in (Path(__file__).parent, *folders)
@@ -141,7 +156,7 @@ def names(folders: Sequence[Path] = ()) -> list[str]:
 
 
 def load(name: str, folders: Sequence[Path] = ()) -> Method:
-    """Load a method by name; a file in one of `folders` comes before one of this package.
+    """Load a method by name; a file in one of `folders` comes before one of this package, and that before other packages.
 
     Raises:
         ValueError: There is no such method, or its file breaks the contract.
@@ -175,7 +190,18 @@ def load(name: str, folders: Sequence[Path] = ()) -> Method:
     doc = module.__doc__ or ""
     file = Path(module.__file__) if module.__file__ else None
     return Method(
-        name, module.unlearn, knobs, needs, requests, doc, check, bool(impairs), file, reason
+        name,
+        module.unlearn,
+        knobs,
+        needs,
+        requests,
+        doc,
+        check,
+        bool(impairs),
+        file,
+        reason,
+        getattr(module, "restore", None),
+        module.__package__ or "mu.methods",
     )
 
 
@@ -189,4 +215,6 @@ def _module(name: str, folders: Sequence[Path]) -> ModuleType:
             sys.modules[spec.name] = module  # dataclasses look their module up there
             spec.loader.exec_module(module)
             return module
+    if name not in shipped_names():
+        return load_module(plugins(METHODS)[name])
     return importlib.import_module(f"mu.methods.{name}")

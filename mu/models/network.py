@@ -20,6 +20,8 @@ from mu.device import pays_on_cpu
 from mu.models import checkpoints, own_models, public
 from mu.models.architectures import IMAGENET_FORMS, MODELS, TOKEN_MODELS, Factory
 from mu.models.checkpoints import Arrays
+from mu.plugins import MODELS as PLUGIN_MODELS
+from mu.plugins import plugins
 
 BatchNorm = nn.modules.batchnorm._BatchNorm
 """What layers of batch norm have in common, of one, two and three dimensions."""
@@ -72,7 +74,7 @@ class Normalization:
 class ModelSpec:
     """A network, as a study asks for it."""
 
-    # Names are the keys of ``MODELS``, networks of timm (``mu.models.public``), or import paths of a user's own
+    # Names are the keys of ``MODELS``, those that other packages bring (``mu.plugins``), networks of timm (``mu.models.public``), or import paths of a user's own
     # functions (``mu.models.own_models``).
 
     name: str
@@ -87,9 +89,10 @@ class ModelSpec:
     images. Not for tokens."""
 
     def __post_init__(self) -> None:
-        if self.name not in MODELS and ":" not in self.name:
+        names = (*MODELS, *plugins(PLUGIN_MODELS))
+        if self.name not in names and ":" not in self.name:
             raise ValueError(
-                f"model must be one of {', '.join(MODELS)}, or module:function, but got {self.name!r}"
+                f"model must be one of {', '.join(names)}, or module:function, but got {self.name!r}"
             )
         if self.stem not in (None, *STEMS):
             raise ValueError(f"stem must be one of {', '.join(STEMS)}, but got {self.stem!r}")
@@ -140,7 +143,8 @@ def resolve(spec: ModelSpec | str) -> Model:
         if spec.name.startswith(public.TIMM):
             factory = public.timm_factory(spec.name)
         else:
-            own = own_models.load(spec.name)
+            entry = plugins(PLUGIN_MODELS).get(spec.name)
+            own = own_models.load(spec.name if entry is None else entry.value)
             factory, modules, chosen["source"] = own.factory, own.modules, own.fingerprint
     if spec.stem == "imagenet":
         factory, chosen["stem"] = IMAGENET_FORMS[spec.name], spec.stem

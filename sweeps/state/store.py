@@ -60,6 +60,11 @@ class Store:
             return None
         return unpack(payload)
 
+    def has(self, key: str) -> bool:
+        """Return whether a key has a file, which may be damaged."""
+        with self._errors():
+            return bool(self.files.exists(self._path(key)))
+
     def put(self, key: str, arrays: Arrays) -> None:
         """Store arrays under a key: written, synced and renamed on a local disk, one upload elsewhere."""
         payload = pack(arrays)

@@ -18,7 +18,7 @@ from sweeps.study import space
 from sweeps.study.schema import Filled, Name, Section
 from sweeps.study.space import Range, RangeSection
 
-NAMES = {"anyOf": [{"enum": methods.names()}, {"type": "string"}]}
+NAMES = {"anyOf": [{"enum": methods.shipped_names()}, {"type": "string"}]}
 
 
 class MethodSection(Section):

@@ -106,16 +106,26 @@ class Range:
 
 
 def shipped(method: Method, folders: Sequence[Path] = ()) -> tuple[dict[str, Any], str]:
-    """Return the ranges that come with a method, as YAML says them, and the name of their file for messages."""
+    """Return the ranges that come with a method, as YAML says them, and the name of their file for messages.
+
+    Those of another package's method lie beside its module.
+    """
+    if method.file is not None and method.package != "mu.methods":
+        beside = method.file.with_suffix(".yaml")
+        return (_content(beside) if beside.is_file() else {}), str(beside)
     places = [*folders, Path(str(resources.files("search_spaces")))]
     for folder in places:
         path = folder / f"{method.name}.yaml"
         if path.is_file():
-            content = yaml_file.read(path) or {}
-            if not isinstance(content, dict):
-                raise StudyError(f"{path}: must be a mapping, but got {content!r}")
-            return content, f"search_spaces/{path.name}"
+            return _content(path), f"search_spaces/{path.name}"
     return {}, f"search_spaces/{method.name}.yaml"
+
+
+def _content(path: Path) -> dict[str, Any]:
+    content = yaml_file.read(path) or {}
+    if not isinstance(content, dict):
+        raise StudyError(f"{path}: must be a mapping, but got {content!r}")
+    return content
 
 
 def parse(raw: Mapping[str, Any], method: Method, where: str) -> tuple[Range, ...]:

@@ -97,14 +97,19 @@ def read(
         StudyError: Something in it is wrong; the message names file, key, value and what is allowed.
     """
     raw = yaml_file.read_study(path, overrides)
-    model = raw.get("model")
+    if not own_code:
+        refuse_code(raw.get("model"), str(path))
+    return parse(raw, str(path), folders)
+
+
+def refuse_code(model: Any, where: str) -> None:
+    """Raise StudyError when a study's `model` is an import path: a file from anyone may not choose code to run."""
     name = model.get("name") if isinstance(model, dict) else model
-    if isinstance(name, str) and ":" in name and not name.startswith(TIMM) and not own_code:
+    if isinstance(name, str) and ":" in name and not name.startswith(TIMM):
         raise StudyError(
-            f"{path}: model: {name!r} is code, which a study alone may not choose to run; name the folder "
+            f"{where}: model: {name!r} is code, which a study alone may not choose to run; name the folder "
             "it lies in with --code-path (any folder for a package that is installed)"
         )
-    return parse(raw, str(path), folders)
 
 
 def parse(raw: Mapping[str, Any], where: str, folders: Sequence[Path] = ()) -> Study:

@@ -115,6 +115,29 @@ class Audit(Section):
     """Least number of report seeds, K; 0 leaves the audit out. U-LiRA needs 9: 8 besides the attacked."""
 
 
+def _names(value: Any) -> Any:
+    """Refuse what is neither a word nor a list, the items of which pydantic checks."""
+    listed = isinstance(value, (list, tuple)) and all(isinstance(each, str) for each in value)
+    if value in ("none", "all") or (listed and value):
+        return value
+    raise ValueError(f"must be none, all or a list of methods, but got {value!r}")
+
+
+class Keep(Section):
+    """What is stored of confirmed trials beyond their records. What is missing runs again when it is asked for later."""
+
+    models: Annotated[
+        Literal["none", "all"] | Filled[str],
+        BeforeValidator(_names, json_schema_input_type=Literal["none", "all"] | list[str]),
+    ] = "none"
+    """Whose unlearned models: `none`, `all`, or a list of methods, as the study calls them. They lie in the storage, as many as
+    methods x requests x report seeds, and `musweep export` writes one of them to a file."""
+
+    def keeps(self, method: str) -> bool:
+        """Return whether the models of a method are kept."""
+        return method in self.models if isinstance(self.models, tuple) else self.models == "all"
+
+
 class Report(Section):
     """How the report compares with the retrained models."""
 
@@ -152,6 +175,8 @@ class StudyFile(RunSettings):
     """What is computed beyond what every trial has."""
     audit: Audit = Field(default_factory=Audit)
     """Attacks over many models."""
+    keep: Keep = Keep()
+    """Which unlearned models are stored."""
     selection: Literal["honest", "paper"] = "honest"
     """`paper` chooses knobs on the reported seeds and images, as the papers do, and the report says so."""
     report: Report = Report()
@@ -196,6 +221,12 @@ class StudyFile(RunSettings):
                 raise ValueError(
                     f"experiments: transfer: unknown request {unknown[0]!r}; there are "
                     + ", ".join(self.forget)
+                )
+        names = [method.alias or method.name for method in self.methods]
+        for name in self.keep.models if isinstance(self.keep.models, tuple) else ():
+            if name not in names:
+                raise ValueError(
+                    f"keep: models: unknown method {name!r}; the study has {', '.join(names)}"
                 )
         audited, most = self.audit.models, len(self.seeds.report)
         if audited and not 2 <= audited <= most:

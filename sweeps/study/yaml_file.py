@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import re
 from collections.abc import Hashable, Mapping, Sequence
@@ -104,9 +105,15 @@ def read_study(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         )
     if "base" in raw:
         raw = _with_base(raw, path)
+    return with_overrides(raw, overrides)
+
+
+def with_overrides(raw: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Return a copy of a study's content with parts replaced. Raises StudyError for a text that is no override."""
+    replaced = copy.deepcopy(dict(raw))
     for text in overrides:
-        _override(raw, text)
-    return raw
+        _override(replaced, text)
+    return replaced
 
 
 def _with_base(raw: Mapping[str, Any], path: Path) -> dict[str, Any]:

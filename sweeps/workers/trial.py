@@ -14,12 +14,13 @@ import torch
 from mu.device import peak_memory, place
 from mu.evaluate import diagnostics_score
 from mu.methods import Method
-from mu.problem import Problem, Weights
+from mu.problem import Problem, Weights, weights_of
 from mu.rng import generator, seed_process
 from mu.selection import kept_accuracy
 from mu.split import Split
 from mu.training import count_samples
 from sweeps.plan import Job
+from sweeps.state import kept
 from sweeps.workers import memory
 from sweeps.workers.curve import CurveEvaluator, CurveObjective, collapsed
 from sweeps.workers.result import RunningTrial, TrialResult
@@ -191,7 +192,19 @@ def _score(context: TrialContext, job: Job, model: torch.nn.Module, result: Tria
         )
         add_diagnostics(result.metrics, result.unavailable, diagnostics)
     if job.keep:
-        result.outputs = answers(evaluation)
+        result.outputs |= answers(evaluation)
+    if job.keep_model:
+        result.outputs |= kept.to_arrays(_bare(problem, model))
+
+
+def _bare(problem: Problem, model: torch.nn.Module) -> kept.KeptModel:
+    """Return the network of a problem's model, without the normalisation before it."""
+    assert isinstance(model, torch.nn.Sequential)
+    tokens = len(model) == 1
+    given = problem.normalization
+    mean, std = ((), ()) if tokens else (given.mean, given.std)
+    data = problem.data
+    return kept.KeptModel(weights_of(model[-1]), mean, std, data.network_shape, len(data.classes))
 
 
 def _synchronize(device: str) -> None:

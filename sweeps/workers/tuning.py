@@ -47,7 +47,7 @@ class Workers:
         study = plan.study
         for configured in study.methods:
             module = sys.modules[configured.method.unlearn.__module__]
-            if not module.__name__.startswith("mu.methods."):
+            if module.__name__.startswith("musweep_method_"):
                 ray.cloudpickle.register_pickle_by_value(module)  # workers do not have its file
         resources = study.resources
         self.inputs = WorkInputs(
