@@ -15,13 +15,14 @@ from reports.load import RecordedStudy
 LIMIT = 8000
 """Characters that MLflow takes."""
 HEAD = (
-    "| Request | Method | Recovery % | Transferred % | Defaults % | Longer % | AvgGap | Seconds | Of retraining % | Verdict |",
+    "| Request | Method | Recovery | Transferred | Defaults | Longer | AvgGap | Time (s) | Speed-up | Verdict |",
     "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
 )
 NOTE = (
-    "Recovery: 0 is doing nothing, 100 is retraining. Transferred, defaults, longer: with knobs of another request, the "
-    "authors' defaults, more epochs. AvgGap in percent points. Verdict: equivalence test against the retrained models. "
-    "A dash: not run, or nothing to measure. The whole report is among the artifacts: `report/index.html`."
+    "In percent; time in seconds, speed-up over retraining. Recovery: 0 is doing nothing, 100 is retraining. Transferred, "
+    "defaults, longer: with knobs of another request, the authors' defaults, more epochs. Verdict: equivalence test "
+    "against the retrained models. A dash: not run, or nothing to measure. The whole report is among the artifacts: "
+    "`report/index.html`."
 )
 
 
@@ -30,8 +31,9 @@ def study_description(study: RecordedStudy, limit: int = LIMIT) -> str:
 
     Rows at the end are left out, and counted, where the text would be longer than `limit`.
     """
-    rows = [_row(row) for row in _sorted(study)]
-    whole = "\n".join([_counts(study), "", *HEAD, *rows, "", NOTE])
+    listed = _sorted(study)
+    first, rows = f"{_counts(study)}. {_best(listed)}", [_row(row) for row in listed]
+    whole = "\n".join([first, "", *HEAD, *rows, "", NOTE])
     if len(whole) <= limit:
         return whole
     left_out = "… and {} rows more, in the report."
@@ -41,7 +43,7 @@ def study_description(study: RecordedStudy, limit: int = LIMIT) -> str:
         text += len(rows[shown]) + 1
         shown += 1
     rest = left_out.format(len(rows) - shown)
-    return "\n".join([_counts(study), "", *HEAD, *rows[:shown], "", rest, "", NOTE])
+    return "\n".join([first, "", *HEAD, *rows[:shown], "", rest, "", NOTE])
 
 
 def _counts(study: RecordedStudy) -> str:
@@ -50,7 +52,21 @@ def _counts(study: RecordedStudy) -> str:
     ended = f"{len(study.records)} trials" + (f" ({', '.join(odd)})" if odd else "")
     data = study.line.get("data", {}).get("name", "")
     model = study.definition.get("model", {}).get("name", "")
-    return ", ".join(text for text in (f"**{study.name}**: {ended}", data, model) if text)
+    setting = ", ".join(text for text in (data, model) if text)
+    return f"**{study.name}**{f' ({setting})' if setting else ''}: {ended}"
+
+
+def _best(rows: list[dict[str, Any]]) -> str:
+    """The method with the highest recovery on each request, in words."""
+    best: dict[str, str] = {}
+    for row in rows:
+        if row["role"] == "method" and not math.isnan(row["recovery_tuned"]):
+            share = f"{100 * row['recovery_tuned']:.1f} %"
+            best.setdefault(row["forget"], f"**{row['method']}** on {row['forget']} ({share})")
+    nothing = {row["forget"]: "" for row in rows if not row["measurable"]}
+    texts = [f"Best recovery: {', '.join(best.values())}."] if best else []
+    texts += [f"Nothing to measure on {', '.join(nothing)}."] if nothing else []
+    return " ".join(texts)
 
 
 def _sorted(study: RecordedStudy) -> list[dict[str, Any]]:
@@ -81,7 +97,7 @@ def _row(row: Mapping[str, Any]) -> str:
         *recoveries,
         _number(row["avg_gap"], lambda gap: f"{100 * gap:.2f}"),
         _number(row["seconds"], lambda seconds: f"{seconds:,.2f}"),
-        _percent(row["time_ratio"]),
+        _number(row["time_ratio"], lambda share: f"{1 / share:,.1f}" if share else "–"),
         str(row["reason"] or row["verdict"] or "–"),
     ]
     return f"| {' | '.join(cells)} |"

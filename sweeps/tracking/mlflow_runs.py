@@ -60,7 +60,7 @@ class Tracker:
         self.client = connect(uri)
         self.experiment = open_experiment(self.client, self.study, artifacts)
         self._groups: dict[Group, str] = {}
-        self._contents: dict[Group, str] = {}
+        self._digests: dict[Group, str] = {}
         self._ended: set[Group] = set()
         self._trials: dict[str, str] = {}
         self._parents: dict[str, str] = {}
@@ -121,42 +121,18 @@ class Tracker:
         replaced, self._trials[record.key] = self._trials.get(record.key), run
         self._log(run, trial_metrics(record), record.knobs)
         self.client.set_terminated(run, trial_status(record), milliseconds(record.ended))
-        self._versions[record.key], self._parents[record.key] = trial_version(record), parent
+        self._versions[record.key], self._parents[run] = trial_version(record), parent
         if replaced is not None:
-            self.client.delete_run(replaced)
+            self._delete(replaced)
 
     def write_cells(self, contents: Mapping[Cell, RunContent]) -> None:
-        """Write what the cells came to into their runs. One that has shown something else is replaced.
-
-        MLflow keeps every value that a metric ever had, and lets no parameter change.
-        """
+        """Write what the cells came to into their runs."""
         for cell, content in contents.items():
-            group = ("cell", *cell)
-            if self._contents.get(group) == content.digest:
-                continue
-            earlier = self._groups.pop(group, None) if group in self._contents else None
-            run = self._group(group, content)
-            ended = milliseconds(content.ended)
-            metrics = [Metric(name, value, ended, 0) for name, value in content.metrics.items()]
-            for name, points in content.series.items():
-                metrics += [Metric(name, value, ended, step) for step, value in points]
-            self._contents[group] = ""  # until all of it is there
-            self._log(run, metrics, content.params)
-            self._tag(run, {**content.tags, VERSION: content.digest})
-            self._contents[group] = content.digest
-            self._end(group, content)
-            if earlier is not None:
-                self._move(earlier, run)
-                self.client.delete_run(earlier)
+            self._write(("cell", *cell), content)
 
     def write_study(self, content: RunContent) -> None:
-        """Write what the study came to into its run. Its values replace those of an earlier time."""
-        run, ended = self._group(WHOLE, content), milliseconds(content.ended)
-        self._log(
-            run, [Metric(name, value, ended, 0) for name, value in content.metrics.items()], {}
-        )
-        self._tag(run, content.tags)
-        self._end(WHOLE, content)
+        """Write what the study came to into its run."""
+        self._write(WHOLE, content)
 
     def write_files(
         self, study: Iterable[tuple[Path, str]], cells: Mapping[Cell, Iterable[Path]]
@@ -172,6 +148,30 @@ class Tracker:
             for path in paths:
                 if ("cell", *cell) in self._groups:
                     self.client.log_artifact(self._groups["cell", *cell], str(path))
+
+    def _write(self, group: Group, content: RunContent) -> None:
+        """Write the content of a run. One that has shown something else is replaced, and what is nested in it moved.
+
+        MLflow keeps every value that a metric ever had, and lets no parameter change.
+        """
+        if self._digests.get(group) == content.digest:
+            return
+        earlier = self._groups.pop(group, None) if group in self._digests else None
+        run, ended = self._group(group, content), milliseconds(content.ended)
+        metrics = [Metric(name, value, ended, 0) for name, value in content.metrics.items()]
+        for name, points in content.series.items():
+            metrics += [Metric(name, value, ended, step) for step, value in points]
+        self._digests[group] = ""  # until all of it is there
+        self._log(run, metrics, content.params)
+        tags = {**content.tags, VERSION: content.digest}
+        self.client.log_batch(run, tags=[RunTag(name, text) for name, text in tags.items()])
+        self._digests[group] = content.digest
+        self.client.set_terminated(run, "FINISHED", ended)
+        self._ended.add(group)
+        if earlier is not None:
+            for nested in [known for known, parent in self._parents.items() if parent == earlier]:
+                self._nest(nested, run)
+            self._delete(earlier)
 
     def _read_known(self) -> None:
         """Read what MLflow has: the runs of study and cells, and the version of every complete trial by key."""
@@ -194,30 +194,31 @@ class Tracker:
             group = tuple(tags[GROUP].split("|"))
             self._groups[group] = info.run_id
             if VERSION in tags or params:  # without a digest it was cut short
-                self._contents[group] = tags.get(VERSION, "")
+                self._digests[group] = tags.get(VERSION, "")
         elif KEY not in tags:
             return
         elif info.status == "RUNNING" or tags[KEY] in self._versions:
             self.client.delete_run(info.run_id)  # cut short, or sent twice
+            return
         else:
             self._versions[tags[KEY]] = info.end_time, tags.get(VERSION, "")
             self._trials[tags[KEY]] = info.run_id
-            self._parents[tags[KEY]] = tags.get(PARENT, "")
+        self._parents[info.run_id] = tags.get(PARENT, "")
 
     def _place(self, current: Mapping[str, TrialRecord]) -> None:
         """Nest the trials of the study in its cells, and those that no longer belong to it in a run of their own."""
         for key, run in self._trials.items():
             parent = self._cell(current[key]) if key in current else self._group(EARLIER)
-            if self._parents[key] != parent:
-                self.client.set_tag(run, PARENT, parent)
-                self._parents[key] = parent
+            self._nest(run, parent)
 
-    def _move(self, earlier: str, parent: str) -> None:
-        """Nest the trials of a run in another."""
-        for key, known in self._parents.items():
-            if known == earlier:
-                self.client.set_tag(self._trials[key], PARENT, parent)
-                self._parents[key] = parent
+    def _nest(self, run: str, parent: str) -> None:
+        if self._parents[run] != parent:
+            self.client.set_tag(run, PARENT, parent)
+            self._parents[run] = parent
+
+    def _delete(self, run: str) -> None:
+        self.client.delete_run(run)
+        self._parents.pop(run, None)
 
     def _cell(self, record: TrialRecord) -> str:
         """Return the run of a record's cell."""
@@ -243,24 +244,18 @@ class Tracker:
                 tags=tags,
             )
             self._groups[group] = run.info.run_id
+            self._parents[run.info.run_id] = tags.get(PARENT, "")
         return self._groups[group]
 
     def _shared(self) -> dict[str, str]:
         shared = {name: self.facts[name] for name in ("data", "model") if name in self.facts}
         return {STUDY: self.study_id, "study": self.study, **shared}
 
-    def _end(self, group: Group, content: RunContent) -> None:
-        self.client.set_terminated(self._groups[group], "FINISHED", milliseconds(content.ended))
-        self._ended.add(group)
-
     def _log(self, run: str, metrics: list[Metric], params: Mapping[str, object]) -> None:
         listed = [Param(name, str(value)) for name, value in params.items()][:MAX_PARAMS]
         for start in range(0, max(1, len(metrics)), MAX_METRICS):
             batch = metrics[start : start + MAX_METRICS]
             self.client.log_batch(run, batch, [] if start else listed)
-
-    def _tag(self, run: str, tags: Mapping[str, str]) -> None:
-        self.client.log_batch(run, tags=[RunTag(name, text) for name, text in tags.items()])
 
     def _write_view(self) -> None:
         """Let the UI open the study's runs as a table of cells; without it they are a plain list."""

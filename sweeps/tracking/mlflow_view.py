@@ -21,10 +21,10 @@ LIMIT = 5000
 """Characters that every release of MLflow takes in a tag of an experiment."""
 COLUMNS: tuple[tuple[str, str, int], ...] = (
     ("metrics", "recovery", 96),
-    ("metrics", "avg_gap", 96),
-    ("metrics", "seconds", 96),
-    ("metrics", "time_ratio", 96),
-    ("params", "knobs", 260),
+    ("metrics", "avg_gap", 86),
+    ("metrics", "seconds", 82),
+    ("metrics", "time_ratio", 90),
+    ("params", "knobs", 380),
     ("tags", "verdict", 110),
     ("metrics", "recovery_transferred", 170),
     ("metrics", "recovery_defaults", 150),
@@ -65,7 +65,7 @@ def runs_page(experiment: str, study_id: str, charts: bool = False) -> str:
 
 def run_page(experiment: str, run: str) -> str:
     """Return the address of a run in the UI, after that of the server."""
-    return f"#/experiments/{experiment}/runs/{run}"
+    return f"#/experiments/{experiment}/runs/{run}?workflowType=machine_learning"
 
 
 def view_state(study_id: str) -> dict[str, Any]:
@@ -100,8 +100,8 @@ def _charts() -> list[dict[str, Any]]:
 
 
 def _section(name: str) -> dict[str, Any]:
-    flags = {"display": True, "isReordered": True, "deleted": False, "isGenerated": False}
-    return {"uuid": f"musweep-{name}", "name": name, **flags}
+    shown = {"display": True, "isReordered": True, "deleted": False, "isGenerated": False}
+    return {"uuid": f"musweep-{name}", "name": name, "columns": 2, **shown}
 
 
 def _chart(section: str, kind: str, uuid: str, title: str, **content: Any) -> dict[str, Any]:

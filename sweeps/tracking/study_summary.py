@@ -189,8 +189,9 @@ def _short(value: Any) -> str:
 
 
 def _finite(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """The known metrics, to four digits: the UI shows all that there are, and trials have the rest."""
     return {
-        name: float(value)
+        name: float(f"{value:.4g}") if value < 1000 else float(value)
         for name, value in metrics.items()
         if value is not None and math.isfinite(value)
     }
