@@ -40,7 +40,16 @@ def byline(study: RecordedStudy, written: str) -> str:
             counted(len(study.records), "trial"),
         ]
     )
-    return f"{what + '; ' if what else ''}{scale}; written {written}."
+    return f"{what + '; ' if what else ''}{scale}; written {written}{_unfinished(study)}."
+
+
+def _unfinished(study: RecordedStudy) -> str:
+    """Words for a study that had not ended when it was read; empty for one that had."""
+    if study.summary.get("state") != "running":
+        return ""
+    planned = sum(study.planned(phase) or 0 for phase in study.phases)
+    of = f" of {planned:,}" if planned else ""
+    return f", before the study had ended: {len(study.records) + study.audits:,}{of} trials"
 
 
 def how_to_read(study: RecordedStudy) -> list[tuple[str, str]]:

@@ -46,6 +46,30 @@ def study_description(study: RecordedStudy, limit: int = LIMIT) -> str:
     return "\n".join([first, "", *HEAD, *rows[:shown], "", rest, "", NOTE])
 
 
+def cell_description(row: Mapping[str, Any], knobs: str, number: int | None) -> str:
+    """Return what a cell came to, in one or two sentences.
+
+    Args:
+        row: Its row of ``frames.methods``.
+        knobs: The chosen values of the searched knobs; empty where there are none.
+        number: The configuration that was chosen.
+    """
+    head = f"**{row['method']}** on {row['forget']}"
+    if row["reason"]:
+        return f"{head}: {row['reason']}."
+    parts = [
+        f"recovery {_percent(row['recovery_tuned'])} %"
+        if row["measurable"]
+        else "nothing to measure",
+        f"AvgGap {_percent(row['avg_gap'])} %",
+        f"{_number(row['seconds'], lambda seconds: f'{seconds:,.2f}')} s",
+        f"{_percent(row['time_ratio'])} % of retraining",
+    ]
+    verdict = f" {row['verdict'].capitalize()} by the equivalence test." if row["verdict"] else ""
+    chosen = f" Chosen: #{number}, `{knobs}`." if number is not None and knobs else ""
+    return f"{head}: {', '.join(parts)}.{verdict}{chosen}"
+
+
 def _counts(study: RecordedStudy) -> str:
     statuses = Counter(record.status for record in study.records)
     odd = [f"{n} {status}" for status, n in statuses.items() if status != "finished"]

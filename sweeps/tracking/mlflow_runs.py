@@ -47,7 +47,7 @@ class Tracker:
         artifacts: Where artifacts of a new experiment go; None leaves it to the server.
 
     Attributes:
-        facts: Tags of the runs of study and cells: data, model and versions.
+        facts: Tags of the study: data and model, which all its runs carry, and versions.
 
     Raises:
         mlflow.exceptions.MlflowException, OSError: The store cannot be written to.
@@ -155,6 +155,7 @@ class Tracker:
         MLflow keeps every value that a metric ever had, and lets no parameter change.
         """
         if self._digests.get(group) == content.digest:
+            self._ended.add(group)
             return
         earlier = self._groups.pop(group, None) if group in self._digests else None
         run, ended = self._group(group, content), milliseconds(content.ended)
@@ -232,7 +233,9 @@ class Tracker:
         if group not in self._groups:
             names = {WHOLE: self.study, EARLIER: "earlier trials"}
             level = group[0]
-            tags = {LEVEL: level, GROUP: "|".join(group), **self._shared(), **self.facts}
+            tags = {LEVEL: level, GROUP: "|".join(group), **self._shared()}
+            if group == WHOLE:
+                tags |= self.facts
             if level == "cell":
                 tags |= {"forget": group[1], "method": group[2]}
             if group != WHOLE:

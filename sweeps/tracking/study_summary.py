@@ -15,7 +15,7 @@ from reports import frames, load
 from reports.load import RecordedStudy
 from reports.summaries import VIEW, cell_summary
 from sweeps.state.costs import used
-from sweeps.tracking.description import study_description
+from sweeps.tracking.description import cell_description, study_description
 from sweeps.tracking.run_content import Cell, Points, RunContent
 
 UNTUNED = {"transferred": "transfer", "defaults": "default", "longer": "sufficient"}
@@ -94,9 +94,8 @@ def _cell_content(
     forget, method = cell
     chosen = study.chosen(*cell)
     knobs = dict(chosen.knobs) if chosen else {}
-    tags = {"verdict": row["verdict"], "reason": row["reason"]}
-    if chosen:
-        tags["chosen"] = f"#{chosen.number}"
+    note = cell_description(row, _searched(study, method, knobs), chosen.number if chosen else None)
+    tags = {"mlflow.note.content": note, "verdict": row["verdict"], "reason": row["reason"]}
     return RunContent(
         f"{forget} {method}",
         tags={name: str(text) for name, text in tags.items() if text},
@@ -150,7 +149,7 @@ def _counts(records: Sequence[TrialRecord]) -> dict[str, float]:
 def _search(study: RecordedStudy, cell: Cell) -> dict[str, Points]:
     """The objective of each configuration that finished, by its number, and the best so far."""
     tried = sorted(study.candidates.get(cell, ()), key=lambda one: one.number)
-    values = [(one.number, one.value) for one in tried if math.isfinite(one.value)]
+    values = [(one.number, _round(one.value)) for one in tried if math.isfinite(one.value)]
     best = [
         (number, min(value for _, value in values[: position + 1]))
         for position, (number, _) in enumerate(values)
@@ -172,7 +171,7 @@ def _epochs(study: RecordedStudy, cell: Cell) -> dict[str, Points]:
     for (name, epoch), values in sorted(by_epoch.items()):
         # Held-out accuracy in a curve is always on the `val` view, and is called so.
         series[f"curve/{name.replace('acc_test', 'acc_val')}"].append(
-            (epoch, math.fsum(values) / len(values))
+            (epoch, _round(math.fsum(values) / len(values)))
         )
     return dict(series)
 
@@ -189,9 +188,13 @@ def _short(value: Any) -> str:
 
 
 def _finite(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """The known metrics, to four digits: the UI shows all that there are, and trials have the rest."""
     return {
-        name: float(f"{value:.4g}") if value < 1000 else float(value)
+        name: _round(value)
         for name, value in metrics.items()
         if value is not None and math.isfinite(value)
     }
+
+
+def _round(value: float) -> float:
+    """Round to four digits, since the UI shows every digit that there is; trials have the others."""
+    return float(f"{value:.4g}") if abs(value) < 10_000 else float(round(value))
