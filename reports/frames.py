@@ -10,11 +10,8 @@ import pandas as pd
 
 from mu.record import REFERENCE_ROLES, TrialRecord
 from mu.selection import objective_value
-from reports.load import RecordedMethod, RecordedRequest, RecordedStudy
-from reports.robustness import DEFAULT, SUFFICIENT, TRANSFER, mean_estimate, robustness
-from reports.statistics.intervals import Estimate
-from reports.statistics.recovery import recovery
-from reports.summaries import (
+from reports.analysis.robustness import DEFAULT, SUFFICIENT, TRANSFER, mean_estimate, robustness
+from reports.analysis.summaries import (
     GAP,
     cell_summary,
     compares,
@@ -23,6 +20,9 @@ from reports.summaries import (
     retrained,
     scale,
 )
+from reports.load import RecordedMethod, RecordedRequest, RecordedStudy
+from reports.statistics.intervals import Estimate
+from reports.statistics.recovery import recovery
 
 RUNS = (
     *("study", "phase", "forget", "source", "method", "seed", "view", "metric"),

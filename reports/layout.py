@@ -10,7 +10,7 @@ from pathlib import Path
 from reports import findings, markup, sections
 from reports.canvas import Drawing
 from reports.load import RecordedStudy
-from reports.table_cells import ORACLE, Table
+from reports.tables.cells import ORACLE, Table
 
 UNFOLDED = ("main", "published", "sufficient", "transfer", "robustness", "rules")
 """Tables that are shown whole however long they are."""

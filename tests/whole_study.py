@@ -15,7 +15,8 @@ from rich.console import Console
 
 from mu.data import Dataset
 from mu.problem import Problem
-from reports import formats, load
+from reports import load
+from reports.tables import files as formats
 from sweeps.changes import open_results
 from sweeps.plan import Job, Plan
 from sweeps.run import Locations, Sweep

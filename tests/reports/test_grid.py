@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from reports import contents, formats, grid, load, page
-from reports.table_cells import NONE
+from reports import contents, grid, load, page
+from reports.tables import files as formats
+from reports.tables import points
+from reports.tables.cells import NONE
 from tests.reports.test_robustness import record
 
 LRS, SIGMAS = (0.001, 0.01, 0.1), (0.5, 1.0)
@@ -49,7 +51,7 @@ def study() -> load.RecordedStudy:
 
 
 def test_every_point_that_finished_has_a_row(study: load.RecordedStudy) -> None:
-    table = grid.points(study)
+    table = points.points(study)
     assert table is not None
     assert table.columns[2:4] == ("AvgGap", "Test accuracy")
     (group,) = table.groups
@@ -92,7 +94,7 @@ def test_two_knobs_are_drawn_as_maps_with_a_gap_for_what_failed(study: load.Reco
 def test_other_searches_have_no_grid(study: load.RecordedStudy, tmp_path: Path) -> None:
     search = {**DEFINITION["search"], "sampler": "tpe"}  # type: ignore[dict-item]
     other = dataclasses.replace(study, line={"definition": {**DEFINITION, "search": search}})
-    assert grid.points(other) is None
+    assert points.points(other) is None
     assert grid.maps(other) == []
     formats.write(tmp_path, other, [])
     assert not (tmp_path / "points.csv").exists()

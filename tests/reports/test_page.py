@@ -22,22 +22,14 @@ from studies import ROOT
 
 from mu.record import TrialRecord, read, to_line, trial_line, write
 from reports import __main__ as command_line
-from reports import (
-    canvas,
-    classes,
-    contents,
-    figures,
-    findings,
-    formats,
-    knob_tables,
-    load,
-    page,
-    paper_numbers,
-    result_tables,
-    sections,
-)
+from reports import canvas, classes, contents, figures, findings, load, page, sections
 from reports.statistics import intervals
-from reports.table_cells import Table
+from reports.tables import files as formats
+from reports.tables import knobs as knob_tables
+from reports.tables import published as paper_numbers
+from reports.tables import results as result_tables
+from reports.tables.cells import Table
+from reports.tables.classes import per_class
 
 DATA = ROOT / "tests" / "data"
 TABLES = (
@@ -517,7 +509,7 @@ def test_latex_is_booktabs_and_escaped(study):
 
 
 def test_accuracy_on_each_class_and_its_gap(study):
-    table = classes.per_class(study)
+    table = per_class(study)
     assert [group.name for group in table.groups] == ["random10"]
     assert column(table, "random10", "Retrain") == {"0": "90.00 ± 0.00", "7": "100.00 ± 0.00"}
     alpha = column(table, "random10", "alpha")

@@ -16,18 +16,12 @@ import pytest
 from studies import ROOT
 
 from mu.record import TrialRecord, read, to_line, trial_line, write
-from reports import (
-    contents,
-    findings,
-    formats,
-    importance,
-    load,
-    page,
-    result_tables,
-    spaces,
-    uncertainty,
-)
-from reports.table_cells import Table
+from reports import contents, findings, load, page
+from reports.analysis import importance, spaces
+from reports.tables import files as formats
+from reports.tables import results as result_tables
+from reports.tables import uncertainty
+from reports.tables.cells import Table
 
 DATA = ROOT / "tests" / "data"
 RETRAIN = (0.90, 0.91, 0.92)

@@ -14,9 +14,10 @@ import studies
 from studies import ROOT
 
 from mu.record import TrialRecord, read
-from reports import formats, load
-from reports import paper_numbers as report
+from reports import load
 from reports.statistics.intervals import Spread
+from reports.tables import files as formats
+from reports.tables import published as report
 from sweeps import preflight
 from sweeps.errors import StudyError
 from sweeps.plan import Plan

@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mu.metrics import METRICS
+from reports.analysis.summaries import OWN_GAP, TOLERANCE, better, unit
 from reports.load import RecordedRequest, RecordedStudy
 from reports.statistics.equivalence import DIFFERENT, SAME, UNDECIDED
 from reports.statistics.intervals import Estimate, Interval, Spread
-from reports.summaries import OWN_GAP, TOLERANCE, better, unit
 
 OUTDATED, NO_EPOCHS, INCOMPLETE, DOUBTFUL, NONE = "‡", "*", "§", "¶", "–"
 MARKS = {

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from mu import selection
 from mu.selection import RULES, Candidate, Rule
-from reports import choosing, tuning_check
-from reports.importance import ENOUGH, importance, mean_shares
+from reports.analysis import choosing, tuning_check
+from reports.analysis.importance import ENOUGH, importance, mean_shares
+from reports.analysis.spaces import spans
+from reports.analysis.summaries import compares
 from reports.load import RecordedMethod, RecordedRequest, RecordedStudy
-from reports.spaces import spans
-from reports.summaries import compares
-from reports.table_cells import (
+from reports.tables.cells import (
     BLANK,
     NONE,
     Group,

@@ -6,10 +6,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from reports.comparison import NOTHING
-from reports.load import RecordedMethod, RecordedRequest, RecordedStudy
-from reports.result_tables import average_cell, shown
-from reports.robustness import (
+from reports.analysis.comparison import NOTHING
+from reports.analysis.robustness import (
     PARTS,
     SUFFICIENT,
     TRANSFER,
@@ -19,11 +17,19 @@ from reports.robustness import (
     ranking_kept,
     slope,
 )
-from reports.robustness import robustness as of_method
+from reports.analysis.robustness import robustness as of_method
+from reports.analysis.summaries import (
+    TOLERANCE,
+    CellSummary,
+    cell_summary,
+    changes,
+    regret,
+    retrained,
+)
+from reports.load import RecordedMethod, RecordedRequest, RecordedStudy
 from reports.statistics.intervals import Estimate, Interval
 from reports.statistics.rankings import ranks
-from reports.summaries import TOLERANCE, CellSummary, cell_summary, changes, regret, retrained
-from reports.table_cells import (
+from reports.tables.cells import (
     BELOW,
     BESIDE,
     BLANK,
@@ -43,6 +49,7 @@ from reports.table_cells import (
     recovery_cell,
     share,
 )
+from reports.tables.results import average_cell, shown
 
 
 def robustness(study: RecordedStudy) -> Table | None:

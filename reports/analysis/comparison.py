@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from reports.analysis.summaries import TOLERANCE, cell_summary, recovered
 from reports.load import RecordedStudy
 from reports.statistics.intervals import Estimate, resamples
 from reports.statistics.rankings import holm, signed_rank
-from reports.summaries import TOLERANCE, cell_summary, recovered
 
 ALPHA = 0.05
 """Below this, a corrected p says that two methods differ."""

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from reports.analysis.summaries import VIEW, cell_summary, recovered, regret, retrained, scale
 from reports.load import EPOCHS, RecordedMethod, RecordedRequest, RecordedStudy
 from reports.statistics.intervals import Estimate, Spread, spread
 from reports.statistics.rankings import kendall
-from reports.summaries import VIEW, cell_summary, recovered, regret, retrained, scale
 
 TRANSFER, DEFAULT, SUFFICIENT = "transfer", "default", "sufficient"
 PARTS = (TRANSFER, DEFAULT, SUFFICIENT)

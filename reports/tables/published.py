@@ -10,10 +10,10 @@ from typing import Any
 
 from mu.metrics import MEAN_GAPS, METRICS, mean_gap
 from mu.record import REFERENCE_ROLES
+from reports.analysis.summaries import VIEW, CellSummary, cell_summary, changes, retrained, unit
 from reports.load import RecordedRequest, RecordedStudy
 from reports.statistics.intervals import Spread, spread
-from reports.summaries import VIEW, CellSummary, cell_summary, changes, retrained, unit
-from reports.table_cells import (
+from reports.tables.cells import (
     BLANK,
     DOUBTFUL,
     Group,

@@ -8,10 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from reports.comparison import ENOUGH, pairs
-from reports.load import RecordedRequest, RecordedStudy
-from reports.statistics.intervals import Interval, Spread
-from reports.summaries import (
+from reports.analysis.comparison import ENOUGH, pairs
+from reports.analysis.summaries import (
     DISTANCE,
     GAP,
     VIEW,
@@ -22,7 +20,9 @@ from reports.summaries import (
     recovered,
     retrained,
 )
-from reports.table_cells import (
+from reports.load import RecordedRequest, RecordedStudy
+from reports.statistics.intervals import Interval, Spread
+from reports.tables.cells import (
     BESIDE,
     BLANK,
     Group,

@@ -10,9 +10,7 @@ from collections.abc import Sequence
 
 from mu.metrics import METRICS
 from mu.record import REFERENCE_ROLES, STATUSES
-from reports.load import RecordedRequest, RecordedStudy
-from reports.statistics.intervals import Interval, Spread
-from reports.summaries import (
+from reports.analysis.summaries import (
     DISTANCE,
     GAP,
     UNEXTENDABLE,
@@ -28,7 +26,9 @@ from reports.summaries import (
     retrained,
     scale,
 )
-from reports.table_cells import (
+from reports.load import RecordedRequest, RecordedStudy
+from reports.statistics.intervals import Interval, Spread
+from reports.tables.cells import (
     BELOW,
     BLANK,
     NO_EPOCHS,

@@ -9,10 +9,11 @@ from collections.abc import Iterable
 from io import StringIO
 from pathlib import Path
 
-from reports import frames, grid
+from reports import frames
 from reports.load import RecordedStudy
-from reports.table_cells import Table, TableCell
-from reports.uncertainty import cells
+from reports.tables import points
+from reports.tables.cells import Table, TableCell
+from reports.tables.uncertainty import cells
 
 ENDS = ("low", "high")
 LATEX = {
@@ -55,8 +56,8 @@ def write(folder: Path, study: RecordedStudy, tables: Iterable[Table]) -> None:
             (folder / f"{table.name}.{suffix}").write_text(text, encoding="utf-8")
     (folder / "results.csv").write_text(results_csv(study), encoding="utf-8")
     cells(study).to_csv(folder / "cells.csv", index=False, lineterminator="\n")
-    if grid.is_grid(study):
-        rows = _csv([grid.POINTS, *grid.values(study)])
+    if points.is_grid(study):
+        rows = _csv([points.POINTS, *points.values(study)])
         (folder / "points.csv").write_text(rows, encoding="utf-8")
 
 

@@ -1,0 +1,23 @@
+"""``trials.jsonl`` and the summary beside it -> ``RecordedStudy``: what was asked for, and the runs of every cell that count."""
+
+from reports.load.study import (
+    EPOCHS,
+    RecordedMethod,
+    RecordedRequest,
+    RecordedStudy,
+    Runs,
+    assemble,
+    read,
+    with_audits,
+)
+
+__all__ = [
+    "EPOCHS",
+    "RecordedMethod",
+    "RecordedRequest",
+    "RecordedStudy",
+    "Runs",
+    "assemble",
+    "read",
+    "with_audits",
+]
