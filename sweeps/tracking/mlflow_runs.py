@@ -59,6 +59,10 @@ class Tracker:
         self.study, self.study_id = study
         self.client = connect(uri)
         self.experiment = open_experiment(self.client, self.study, artifacts)
+        self._forget()
+
+    def _forget(self) -> None:
+        """Know nothing of what MLflow has."""
         self._groups: dict[Group, str] = {}
         self._digests: dict[Group, str] = {}
         self._ended: set[Group] = set()
@@ -176,6 +180,7 @@ class Tracker:
 
     def _read_known(self) -> None:
         """Read what MLflow has: the runs of study and cells, and the version of every complete trial by key."""
+        self._forget()
         token = None
         while True:
             page = self.client.search_runs(
@@ -223,10 +228,9 @@ class Tracker:
 
     def _cell(self, record: TrialRecord) -> str:
         """Return the run of a record's cell."""
-        group = ("cell", record.forget, record.method)
-        return self._groups.get(group) or self._group(
-            group, RunContent(f"{record.forget} {record.method}", started=record.started)
-        )
+        named = {"alias_of": record.alias_of} if record.alias_of else {}
+        content = RunContent(f"{record.forget} {record.method}", named, started=record.started)
+        return self._group(("cell", record.forget, record.method), content)
 
     def _group(self, group: Group, content: RunContent | None = None) -> str:
         """Return the run of a group; start it, and the study's, where there is none."""
@@ -238,6 +242,7 @@ class Tracker:
                 tags |= self.facts
             if level == "cell":
                 tags |= {"forget": group[1], "method": group[2]}
+            tags |= content.tags if content else {}
             if group != WHOLE:
                 tags[PARENT] = self._group(WHOLE, content)
             run = self.client.create_run(

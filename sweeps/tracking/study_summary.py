@@ -12,8 +12,8 @@ from typing import Any
 
 from mu.record import TrialRecord
 from reports import frames, load
+from reports.analysis.summaries import VIEW, cell_summary
 from reports.load import RecordedStudy
-from reports.summaries import VIEW, cell_summary
 from sweeps.state.costs import used
 from sweeps.tracking.description import cell_description, study_description
 from sweeps.tracking.run_content import Cell, Points, RunContent
@@ -95,7 +95,12 @@ def _cell_content(
     chosen = study.chosen(*cell)
     knobs = dict(chosen.knobs) if chosen else {}
     note = cell_description(row, _searched(study, method, knobs), chosen.number if chosen else None)
-    tags = {"mlflow.note.content": note, "verdict": row["verdict"], "reason": row["reason"]}
+    tags = {
+        "mlflow.note.content": note,
+        "verdict": row["verdict"],
+        "reason": row["reason"],
+        "alias_of": records[0].alias_of,
+    }
     return RunContent(
         f"{forget} {method}",
         tags={name: str(text) for name, text in tags.items() if text},

@@ -17,7 +17,7 @@ from sweeps.search.optuna_storage import open_storage
 from sweeps.study import study
 from sweeps.study.rungs import say_exempt
 from sweeps.study_line import study_line
-from sweeps.tracking.mlflow_process import Tracker
+from sweeps.tracking.mlflow_trial import trial_tags
 
 SHORT = {"name": "finetune", "fix": {"epochs": 1}}
 LONG = {"name": "finetune", "as": "finetune_long", "fix": {"epochs": 2}}
@@ -68,9 +68,7 @@ def test_variants_of_a_method_stand_beside_each_other_everywhere(
     assert main.columns[-2:] == ("finetune", "finetune_long")
     page = sections.what_was_run(made)
     assert "finetune_long (finetune)" in page and "fixed: epochs = 2" in page
-    tracker = object.__new__(Tracker)
-    tracker.study_id, tracker.study = "id", "tiny"
-    tags = [tracker._tags(r) for r in recorded]
+    tags = [trial_tags(r) for r in recorded]
     assert {(t["method"], t.get("alias_of")) for t in tags} == {
         ("finetune", None),
         ("finetune_long", "finetune"),
