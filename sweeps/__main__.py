@@ -112,7 +112,17 @@ def _parser() -> argparse.ArgumentParser:
     ui.add_argument("--open", action="store_true", help="open the study's runs in a browser")
     ui.set_defaults(command=_ui)
 
-    sync = commands.add_parser("sync", help="send records to MLflow that it does not have yet")
+    dashboard = commands.add_parser("dashboard", help="serve Optuna's dashboard of a study")
+    dashboard.add_argument("folder", type=_path, metavar="STUDY_DIR")
+    dashboard.add_argument(
+        "--optuna-storage", default=os.environ.get("MUSWEEP_OPTUNA_STORAGE"), metavar="URL",
+        help="Optuna's database ($MUSWEEP_OPTUNA_STORAGE, or the journal in STUDY_DIR)",
+    )  # fmt: skip
+    dashboard.add_argument("--host", default="127.0.0.1")
+    dashboard.add_argument("--port", type=int, default=8080)
+    dashboard.set_defaults(command=_dashboard)
+
+    sync = commands.add_parser("sync", help="send MLflow what it lacks: trials, results, report")
     sync.add_argument("folder", type=_path, metavar="STUDY_DIR")
     sync.add_argument(
         "--tracking-uri", default=os.environ.get("MLFLOW_TRACKING_URI"), metavar="URI",
@@ -296,6 +306,14 @@ def _study_pages(folder: Path | None, uri: str) -> Mapping[str, str]:
         return mlflow_ui.study_pages(uri, line["study"], line.get("uuid", ""))
     except Exception as error:
         raise StudyError(f"{uri}: MLflow cannot be read: {error}") from error
+
+
+def _dashboard(options: argparse.Namespace) -> int:
+    from sweeps.search import dashboard
+
+    location = options.optuna_storage or str(options.folder / "optuna.journal")
+    dashboard.serve(location, options.host, options.port)
+    return DONE
 
 
 def _sync(options: argparse.Namespace) -> int:
