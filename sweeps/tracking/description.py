@@ -63,8 +63,9 @@ def cell_description(row: Mapping[str, Any], knobs: str, number: int | None) -> 
         else "nothing to measure",
         f"AvgGap {_percent(row['avg_gap'])} %",
         f"{_number(row['seconds'], lambda seconds: f'{seconds:,.2f}')} s",
-        f"{_percent(row['time_ratio'])} % of retraining",
     ]
+    if not math.isnan(row["time_ratio"]):
+        parts.append(f"{_percent(row['time_ratio'])} % of the time of retraining")
     verdict = f" {row['verdict'].capitalize()} by the equivalence test." if row["verdict"] else ""
     chosen = f" Chosen: #{number}, `{knobs}`." if number is not None and knobs else ""
     return f"{head}: {', '.join(parts)}.{verdict}{chosen}"

@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import json
 import zlib
-from collections.abc import Sequence
 from typing import Any
 
 TAG = "mlflow.sharedViewState."
@@ -91,16 +90,16 @@ def _charts() -> list[dict[str, Any]]:
         _bar("recovery", "Recovery: 0 is doing nothing, 1 is retraining"),
         _scatter("time_ratio", "recovery", "Recovery against time, as a share of retraining"),
         _bar("avg_gap", "AvgGap to the retrained models"),
-        _line("Search", ["search/best_objective"], "Best objective of the search, by trial"),
-        _line("Search", ["search/objective"], "Objective of each trial"),
-        _line("Unlearning", ["curve/acc_forget"], "Accuracy on forgotten data, by epoch"),
-        _line("Unlearning", ["curve/acc_retain"], "Accuracy on retained data, by epoch"),
-        _line("Unlearning", ["curve/acc_val"], "Accuracy on held-out data, by epoch"),
+        _line("Search", "search/best_objective", "Best objective, by trial"),
+        _line("Search", "search/objective", "Objective, by trial"),
+        _line("Unlearning", "curve/acc_forget", "Accuracy on forgotten data, by epoch"),
+        _line("Unlearning", "curve/acc_retain", "Accuracy on retained data, by epoch"),
+        _line("Unlearning", "curve/acc_val", "Accuracy on held-out data, by epoch"),
     ]
 
 
 def _section(name: str) -> dict[str, Any]:
-    shown = {"display": True, "isReordered": True, "deleted": False, "isGenerated": False}
+    shown = {"display": True, "isReordered": True}
     return {"uuid": f"musweep-{name}", "name": name, "columns": 2, **shown}
 
 
@@ -111,7 +110,6 @@ def _chart(section: str, kind: str, uuid: str, title: str, **content: Any) -> di
         "metricSectionId": f"musweep-{section}",
         "displayName": title,
         "deleted": False,
-        "isGenerated": False,
         "runsCountToCompare": 20,
         **content,
     }
@@ -129,17 +127,14 @@ def _scatter(horizontal: str, vertical: str, title: str) -> dict[str, Any]:
     return _chart("Results", "SCATTER", f"{horizontal}-{vertical}", title, **axes)
 
 
-def _line(section: str, metrics: Sequence[str], title: str) -> dict[str, Any]:
+def _line(section: str, metric: str, title: str) -> dict[str, Any]:
     drawn = {
-        "metricKey": metrics[0],
-        "selectedMetricKeys": list(metrics),
+        "metricKey": metric,
+        "selectedMetricKeys": [metric],
         "xAxisKey": "step",
         "yAxisKey": "metric",
         "scaleType": "linear",
-        "xAxisScaleType": "linear",
         "lineSmoothness": 0,
-        "useGlobalXaxisKey": False,
-        "useGlobalLineSmoothing": False,
         "range": {},
     }
-    return _chart(section, "LINE", metrics[0], title, **drawn)
+    return _chart(section, "LINE", metric, title, **drawn)
