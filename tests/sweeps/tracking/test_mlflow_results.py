@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def shown(tracker: Tracker) -> dict[str, Any]:
     names = {run.info.run_id: run.data.tags.get(KEY) or run.info.run_name for run in runs(tracker)}
     content = {}
     for run in runs(tracker):
-        tags = {name: text for name, text in run.data.tags.items() if name != "mlflow.user"}
+        tags = dict(sorted(run.data.tags.items()))
         tags[PARENT] = names.get(tags.get(PARENT, ""), "")
         series = {
             name: [
@@ -42,10 +43,11 @@ def shown(tracker: Tracker) -> dict[str, Any]:
             for name in run.data.metrics
             if name.startswith(("search/", "curve/"))
         }
-        content[names[run.info.run_id]] = (
-            tags, run.data.params, run.data.metrics, series, run.info.status,
+        content[names[run.info.run_id]] = repr((
+            tags, sorted(run.data.params.items()), sorted(run.data.metrics.items()),
+            sorted(series.items()), run.info.status,
             run.info.start_time, run.info.end_time, sorted(artifacts(tracker, run.info.run_id)),
-        )  # fmt: skip
+        ))  # fmt: skip
     return content
 
 
@@ -63,7 +65,13 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("results") / "tiny"
     folder.mkdir()
     line, records = read_current(studies.ROOT / "tests/data/trials.jsonl")
-    lines = [to_line("study", {**line, "uuid": UUID}), *map(trial_line, records)]
+    more = {"uuid": UUID, "model": "small_cnn", "versions": {"python": "3"}}
+    data = {**line["data"], "fingerprint": "f"}
+    timed = [
+        replace(each, started=1000.0 + second, ended=1001.0 + second)
+        for second, each in enumerate(records)
+    ]
+    lines = [to_line("study", {**line, **more, "data": data}), *map(trial_line, timed)]
     write(folder / "trials.jsonl", lines)
     for name in ("study.yaml", "report/index.html", "report/figures/response_alpha.svg",
                  "splits/random10.npy"):  # fmt: skip
@@ -137,7 +145,8 @@ def test_a_second_sync_changes_nothing_and_another_store_gets_the_same(
 def test_a_copy_of_the_folder_has_its_own_files(results: Path, tmp_path: Path) -> None:
     moved = shutil.copytree(results, tmp_path / "moved" / "tiny")
     (moved / "report/index.html").write_text("again")
-    assert studies.here(moved.parent, "sync", "tiny").returncode == 0
+    # In a process of its own: MLflow remembers by run where its artifacts are.
+    assert studies.musweep(moved.parent, "sync", "tiny").returncode == 0
     tracker = tracker_of(moved)
     (study,) = of_level(tracker, "study").values()
     assert study.info.artifact_uri.startswith(moved.as_uri())
