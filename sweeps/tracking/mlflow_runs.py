@@ -93,6 +93,8 @@ class Tracker:
         listed = list(records)
         self._read_known()
         self._write_view()
+        started = min((record.started for record in listed), default=0.0)
+        self._group(WHOLE, RunContent(self.study, started=started))
         missing = self.outdated(listed)
         for record in missing:
             self.send(record)
