@@ -9,7 +9,7 @@ import socket
 import sqlite3
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
@@ -51,7 +51,7 @@ def connect(uri: str) -> MlflowClient:
     _check_reachable(uri)
     _write_ahead(uri)
     _move_artifacts(uri)
-    return MlflowClient(database_url(uri))
+    return MlflowClient(_without_password(database_url(uri)))
 
 
 def open_experiment(client: MlflowClient, name: str, artifacts: str | None) -> str:
@@ -93,6 +93,16 @@ def _move_artifacts(uri: str) -> None:
                         f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE {column} LIKE ?",
                         (here, len(earlier) + 1, f"{earlier}%"),
                     )
+
+
+def _without_password(uri: str) -> str:
+    """Move user and password from a server's address to the environment, where MLflow finds them for artifacts as well."""
+    parts = urlsplit(uri)
+    if not parts.scheme.startswith("http") or "@" not in parts.netloc:
+        return uri
+    os.environ["MLFLOW_TRACKING_USERNAME"] = unquote(parts.username or "")
+    os.environ["MLFLOW_TRACKING_PASSWORD"] = unquote(parts.password or "")
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def _check_reachable(uri: str) -> None:

@@ -154,16 +154,19 @@ def test_a_server_that_asks_for_a_password_gets_all_of_it_through_the_server(
 def test_a_password_inside_the_address_does_as_well_and_is_not_shown(
     served: Proxy, address: str, results: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """In processes of their own: MLflow remembers by run where its artifacts are."""
     monkeypatch.delenv("MLFLOW_TRACKING_USERNAME")
     monkeypatch.delenv("MLFLOW_TRACKING_PASSWORD")
     inside = address.replace("http://", f"http://{USER}:{PASSWORD}@")
-    before = served.refused
-    done = studies.here(results.parent, "sync", "tiny", "--tracking-uri", inside)
+    before, stored = served.refused, served.asked["artifacts"]
+    done = studies.musweep(results.parent, "sync", "tiny", "--tracking-uri", inside)
     assert done.returncode == 0, done.stderr
     assert served.refused == before
-    shown = studies.here(results.parent, "ui", "tiny", "--tracking-uri", inside)
+    assert served.asked["artifacts"] >= stored + len(STORED)
+    shown = studies.musweep(results.parent, "ui", "tiny", "--tracking-uri", inside)
+    assert "viewStateShareKey=" in shown.stdout
     assert PASSWORD not in shown.stdout + shown.stderr + done.stdout + done.stderr
-    wrong = studies.here(results.parent, "sync", "tiny", "--tracking-uri", address)
+    wrong = studies.musweep(results.parent, "sync", "tiny", "--tracking-uri", address)
     assert wrong.returncode == 2
     assert "MLflow cannot be written to" in wrong.stderr
 
