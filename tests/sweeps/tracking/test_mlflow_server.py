@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import http.server
+import json
 import os
 import secrets
 import shutil
@@ -256,12 +257,17 @@ def test_mlflows_own_authentication_takes_all_of_it(
     results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("flask_wtf", reason="MLflow asks for passwords with it")
+    folder = shutil.copytree(results, tmp_path / "tiny", ignore=shutil.ignore_patterns("ml*"))
+    line, *trials = (folder / "trials.jsonl").read_text().splitlines(keepends=True)
+    wanted = ("reference/random10", "search/random10/alpha", "confirm/random10/alpha")
+    few = [text for text in trials if json.loads(text)["key"].startswith(wanted)]
+    (folder / "trials.jsonl").write_text("".join([line, *few]))  # each request checks the password
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", USER)
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
     with basic_auth_server(tmp_path) as address:
-        done = studies.here(results.parent, "sync", "tiny", "--tracking-uri", address)
+        done = studies.here(tmp_path, "sync", "tiny", "--tracking-uri", address)
         assert done.returncode == 0, done.stderr
         check_all_there(address)
         monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "another password")
-        refused = studies.here(results.parent, "sync", "tiny", "--tracking-uri", address)
+        refused = studies.here(tmp_path, "sync", "tiny", "--tracking-uri", address)
         assert refused.returncode == 2
