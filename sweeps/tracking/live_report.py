@@ -40,6 +40,7 @@ class LiveReport:
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
+        self._written = self._size()
         self._thread = threading.Thread(target=self._write, name="live report", daemon=True)
 
     def __enter__(self) -> LiveReport:
@@ -61,15 +62,15 @@ class LiveReport:
         remove_drafts(self._folder)
 
     def _write(self) -> None:
-        written, pause = 0, EVERY_SECONDS
+        pause = EVERY_SECONDS
         while not self._stop.wait(pause):
             size = self._size()
-            if size == written:
+            if size == self._written:
                 continue
             began = time.monotonic()
             if not self._build():
                 return
-            written, took = size, time.monotonic() - began
+            self._written, took = size, time.monotonic() - began
             pause = max(EVERY_SECONDS, took / SHARE - took)
 
     def _size(self) -> int:

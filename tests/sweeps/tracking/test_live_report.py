@@ -42,6 +42,12 @@ def wait_until(ready: Callable[[], bool], seconds: float = 60.0) -> None:
         time.sleep(0.02)
 
 
+def end_a_trial(folder: Path) -> None:
+    """Let the records grow."""
+    with (folder / "trials.jsonl").open("a") as file:
+        file.write("\n")
+
+
 def calls(log: Path) -> list[str]:
     return log.read_text().splitlines() if log.exists() else []
 
@@ -49,11 +55,13 @@ def calls(log: Path) -> list[str]:
 def test_it_is_written_once_for_each_news(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = python(folder, monkeypatch, "")
     with LiveReport(folder):
+        time.sleep(0.4)
+        assert not calls(log), "nothing has ended yet"
+        end_a_trial(folder)
         wait_until(lambda: len(calls(log)) == 1)
         time.sleep(0.4)
         assert len(calls(log)) == 1, "nothing has ended since"
-        with (folder / "trials.jsonl").open("a") as file:
-            file.write("\n")
+        end_a_trial(folder)
         wait_until(lambda: len(calls(log)) == 2)
     assert calls(log)[0].startswith(f"-m reports {folder}")
 
@@ -63,7 +71,7 @@ def test_a_short_study_writes_none(folder: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(live_report, "EVERY_SECONDS", 60.0)
     began = time.monotonic()
     with LiveReport(folder):
-        pass
+        end_a_trial(folder)
     assert time.monotonic() - began < 10
     assert not calls(log)
 
@@ -71,6 +79,7 @@ def test_a_short_study_writes_none(folder: Path, monkeypatch: pytest.MonkeyPatch
 def test_it_runs_at_the_lowest_priority(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     python(folder, monkeypatch, f"sleep 0.5; nice > {folder}/nice; sleep 60")
     with LiveReport(folder):
+        end_a_trial(folder)
         wait_until(lambda: (folder / "nice").exists() and (folder / "nice").read_text() != "")
     assert int((folder / "nice").read_text()) == LOWEST
 
@@ -85,6 +94,7 @@ def test_it_ends_with_the_study_and_leaves_no_draft(
     )
     began = time.monotonic()
     with LiveReport(folder) as live:
+        end_a_trial(folder)
         wait_until(lambda: Path(f"{draft}-earlier").exists())
         process = live._process
     assert time.monotonic() - began < 60
@@ -97,6 +107,7 @@ def test_a_report_that_fails_is_said_once_and_ends_nothing(
 ) -> None:
     log = python(folder, monkeypatch, "echo 'error: report: holds a file' >&2; exit 2")
     with LiveReport(folder) as live:
+        end_a_trial(folder)
         wait_until(lambda: not live._thread.is_alive())
         assert len(calls(log)) == 1
     assert caplog.text.count("the report is not written while the study runs") == 1
@@ -108,6 +119,7 @@ def test_no_interpreter_no_report(
 ) -> None:
     monkeypatch.setattr(live_report.sys, "executable", str(folder / "missing"))
     with LiveReport(folder) as live:
+        end_a_trial(folder)
         wait_until(lambda: not live._thread.is_alive())
     assert "the report is not written while the study runs" in caplog.text
 
@@ -127,5 +139,6 @@ def test_the_real_report_says_that_the_study_had_not_ended(folder: Path) -> None
     assert os.access(sys.executable, os.X_OK)
     page = folder / "report/index.html"
     with LiveReport(folder):
+        end_a_trial(folder)
         wait_until(page.exists, 300)
     assert "before the study had ended: 55" in page.read_text()
