@@ -358,7 +358,7 @@ def _dashboard(options: argparse.Namespace) -> int:
 
 def _sync(options: argparse.Namespace) -> int:
     from sweeps.tracking.mlflow import artifact_location, describe, local_uri
-    from sweeps.tracking.mlflow_process import summarize
+    from sweeps.tracking.mlflow_process import write_files, write_results
     from sweeps.tracking.mlflow_runs import Tracker
 
     line, records = _read(options.folder)
@@ -368,13 +368,13 @@ def _sync(options: argparse.Namespace) -> int:
         tracker = Tracker(uri, study, artifact_location(uri, options.folder))
         tracker.facts = describe(line)
         sent = tracker.sync(records)
-        failed = summarize(tracker, options.folder)
+        failed = write_results(tracker, options.folder) or write_files(tracker, options.folder)
         tracker.close()
     except Exception as error:
         raise StudyError(f"{uri}: MLflow cannot be written to: {error}") from error
     print(f"{line['study']}: sent {sent} of {len(records)} records, the others were there")
     if failed:
-        raise SweepError(f"{uri}: MLflow did not take the study's summary or its files: {failed}")
+        raise SweepError(f"{uri}: MLflow did not take all of the results: {failed}")
     return DONE
 
 

@@ -16,6 +16,7 @@ from typing import TextIO
 
 from mu.current import read_current
 from mu.record import TrialRecord, from_content
+from sweeps.tracking.artifacts import cell_files, study_files
 from sweeps.tracking.mlflow import END, SUMMARIZE
 from sweeps.tracking.mlflow_runs import Tracker
 
@@ -67,29 +68,46 @@ class Sender:
         self.send_late()
 
 
-def summarize(tracker: Tracker, folder: Path, files: bool = True) -> str:
-    """Write what a study and its cells came to, and store its files as artifacts.
+def write_results(tracker: Tracker, folder: Path) -> str:
+    """Write what a study and its cells came to.
 
     Args:
         folder: The study's results.
-        files: Whether to store files.
 
     Returns:
         Why that did not work; empty when it did. Nothing that happens here ends a run.
     """
     try:
-        from sweeps.tracking import study_summary  # pandas and SciPy, at the end alone
+        # Here, so that a study starts without pandas and SciPy.
+        from reports import load
+        from sweeps.tracking import study_summary
 
-        study = study_summary.read(folder)
-        contents = study_summary.cell_contents(study)
-        tracker.write_cells(contents)
+        study = load.read(folder)
+        tracker.write_cells(study_summary.cell_contents(study))
         tracker.write_study(study_summary.study_content(study))
-        if files:
-            figures = study_summary.cell_files(folder, list(contents))
-            tracker.write_files(study_summary.study_files(folder), figures)
     except Exception as error:
-        return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        return _reason(error)
     return ""
+
+
+def write_files(tracker: Tracker, folder: Path) -> str:
+    """Store report, study file and splits as artifacts of the study, and figures as those of its cells.
+
+    Args:
+        folder: The study's results.
+
+    Returns:
+        Why that did not work, as of the first file that could not be stored; empty when it did.
+    """
+    try:
+        tracker.write_files(study_files(folder), cell_files(folder, tracker.cells))
+    except Exception as error:
+        return _reason(error)
+    return ""
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
 
 
 def main(lines: TextIO, answers: TextIO) -> None:
@@ -109,21 +127,24 @@ def main(lines: TextIO, answers: TextIO) -> None:
         answer(error=str(error).splitlines()[0])
         return
     answer(pages=tracker.pages)
-    sender = Sender(tracker)
+    sender, written = Sender(tracker), False
     for line in lines:
-        if line in (SUMMARIZE, END):
+        if line not in (SUMMARIZE, END):
+            sender.put(from_content(json.loads(line)))
+            continue
+        if not written:
             sender.send_changed(records)
-            # With records that MLflow does not take, files would only wait for it again.
-            if not sender.late:
-                failed = summarize(tracker, records.parent, files=line == END)
-                if failed:
-                    logger.warning("MLflow did not take all of the summary: %s", failed)
+        # With records that MLflow does not take, the rest would only wait for it again.
+        failed = "" if written or sender.late else write_results(tracker, records.parent)
+        written = not failed and not sender.late
         if line == END:
+            failed = failed or ("" if sender.late else write_files(tracker, records.parent))
             tracker.close()
+        if failed:
+            logger.warning("MLflow did not take all of the results: %s", failed)
+        if line == END:
             answer(unsent=len(sender.late))
             return
-        if line != SUMMARIZE:
-            sender.put(from_content(json.loads(line)))
 
 
 if __name__ == "__main__":

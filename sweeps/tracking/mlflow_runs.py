@@ -75,6 +75,11 @@ class Tracker:
         """Addresses in the UI, after that of the server: the study's cells as a table and as charts, and its own run."""
         return _pages(self.experiment, self.study_id, self._groups.get(WHOLE))
 
+    @property
+    def cells(self) -> list[Cell]:
+        """The cells that have a run."""
+        return [(group[1], group[2]) for group in self._groups if group[0] == "cell"]
+
     def close(self) -> None:
         """End the runs of study and cells."""
         try:
@@ -143,7 +148,7 @@ class Tracker:
     def write_files(
         self, study: Iterable[tuple[Path, str]], cells: Mapping[Cell, Iterable[Path]]
     ) -> None:
-        """Store files as artifacts of the study's run, each in a folder there, and of the cells' runs.
+        """Store files as artifacts of the study's run, each in a folder there, and of the runs of cells.
 
         Raises:
             Exception: The first file that could not be stored; the others are not tried.
@@ -152,8 +157,7 @@ class Tracker:
             self.client.log_artifact(self._group(WHOLE), str(path), folder or None)
         for cell, paths in cells.items():
             for path in paths:
-                if ("cell", *cell) in self._groups:
-                    self.client.log_artifact(self._groups["cell", *cell], str(path))
+                self.client.log_artifact(self._groups["cell", *cell], str(path))
 
     def _write(self, group: Group, content: RunContent) -> None:
         """Write the content of a run. One that has shown something else is replaced, and what is nested in it moved.
@@ -200,6 +204,11 @@ class Tracker:
     def _note(self, info: Any, tags: Mapping[str, str], params: Mapping[str, str]) -> None:
         if GROUP in tags:
             group = tuple(tags[GROUP].split("|"))
+            if group in self._groups:  # one of them was to replace the other
+                if VERSION not in tags:
+                    self.client.delete_run(info.run_id)
+                    return
+                self._delete(self._groups[group])
             self._groups[group] = info.run_id
             if VERSION in tags or params:  # without a digest it was cut short
                 self._digests[group] = tags.get(VERSION, "")
@@ -214,10 +223,18 @@ class Tracker:
         self._parents[info.run_id] = tags.get(PARENT, "")
 
     def _place(self, current: Mapping[str, TrialRecord]) -> None:
-        """Nest the trials of the study in its cells, and those that no longer belong to it in a run of their own."""
+        """Nest trials in their cells, those that no longer belong to the study in a run of their own, and these in its run."""
         for key, run in self._trials.items():
             parent = self._cell(current[key]) if key in current else self._group(EARLIER)
             self._nest(run, parent)
+        nested = set(self._parents.values())
+        for group, run in list(self._groups.items()):
+            if group[0] == "cell" and run not in nested:  # the study has it no more
+                self._delete(run)
+                del self._groups[group]
+                self._digests.pop(group, None)
+            elif group != WHOLE:
+                self._nest(run, self._groups[WHOLE])
 
     def _nest(self, run: str, parent: str) -> None:
         if self._parents[run] != parent:

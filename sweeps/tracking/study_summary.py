@@ -1,17 +1,15 @@
-"""What the runs of a study and of its cells show in MLflow, worked out from a results folder. Does not need MLflow."""
+"""What the runs of a study and of its cells show in MLflow, worked out from its records. Does not need MLflow."""
 
 from __future__ import annotations
 
 import math
-import re
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from mu.record import TrialRecord
-from reports import frames, load
+from reports import frames
 from reports.analysis.summaries import VIEW, cell_summary
 from reports.load import RecordedStudy
 from sweeps.state.costs import used
@@ -21,13 +19,6 @@ from sweeps.tracking.run_content import Cell, Points, RunContent
 UNTUNED = {"transferred": "transfer", "defaults": "default", "longer": "sufficient"}
 """What a metric of such runs ends in, to their phase."""
 CURVES = ("acc_retain", "acc_forget", "acc_test")
-PICTURES = (".png", ".svg")
-"""Kinds of files of a figure; of the first that is there, the run has a copy."""
-
-
-def read(folder: Path) -> RecordedStudy:
-    """Read a results folder. Raises ValueError as ``reports.load.read``."""
-    return load.read(folder)
 
 
 def cell_contents(study: RecordedStudy) -> dict[Cell, RunContent]:
@@ -59,33 +50,6 @@ def study_content(study: RecordedStudy) -> RunContent:
         started=min((r.started for r in study.records), default=time.time()),
         ended=max((r.ended for r in study.records), default=time.time()),
     )
-
-
-def study_files(folder: Path) -> list[tuple[Path, str]]:
-    """Return the files of a study, each with the folder that it has among a run's artifacts."""
-    listed = [(folder / "study.yaml", "")] if (folder / "study.yaml").is_file() else []
-    for part in ("report", "splits"):
-        for path in sorted((folder / part).rglob("*")):
-            if path.is_file():
-                listed.append((path, path.parent.relative_to(folder).as_posix()))
-    return listed
-
-
-def cell_files(folder: Path, cells: Sequence[Cell]) -> dict[Cell, list[Path]]:
-    """Return the figures of the report that show one method, or one method on one request, by cell.
-
-    Their names end in the method, such as ``response_natmu``, or in the request and the method.
-    """
-    figures: dict[str, Path] = {}
-    for kind in PICTURES:
-        for path in sorted((folder / "report" / "figures").glob(f"*{kind}")):
-            figures.setdefault(path.stem, path)
-    found: dict[Cell, list[Path]] = {}
-    for forget, method in cells:
-        request, name = re.escape(forget), re.escape(method)
-        pattern = re.compile(rf"[a-z]+_(?:{request}_{name}|{name}_{request}|{name})")
-        found[forget, method] = [path for stem, path in figures.items() if pattern.fullmatch(stem)]
-    return found
 
 
 def _cell_content(

@@ -14,8 +14,8 @@ import studies
 from mu.current import read_current
 from mu.record import to_line, trial_line, write
 from sweeps.tracking.mlflow import artifact_location, local_uri
-from sweeps.tracking.mlflow_process import summarize
-from sweeps.tracking.mlflow_runs import GROUP, KEY, LEVEL, PARENT, Tracker, find_pages
+from sweeps.tracking.mlflow_process import write_files
+from sweeps.tracking.mlflow_runs import GROUP, KEY, LEVEL, PARENT, VERSION, Tracker, find_pages
 from sweeps.tracking.mlflow_view import view_tag
 from sweeps.tracking.run_content import RunContent
 from tests.sweeps.tracking.test_mlflow import levels, record, runs, uri  # noqa: F401 (a fixture)
@@ -187,20 +187,50 @@ def test_a_cell_that_changes_is_replaced_with_its_trials(uri: str) -> None:  # n
     assert levels(again) == {"study": 1, "cell": 1, "trial": 2}
 
 
+def test_a_replacement_that_was_cut_short_leaves_one_run(uri: str) -> None:  # noqa: F811
+    tracker = Tracker(uri, ("cut twice", "id"))
+    tracker.sync([record("a"), record("b")])
+    content = RunContent("some jit", metrics={"recovery": 0.5}, started=1.0, ended=9.0)
+    tracker.write_cells({("some", "jit"): content})
+    (whole,) = of_level(tracker, "cell").values()
+    shared = {name: text for name, text in whole.data.tags.items() if name != VERSION}
+    for started in (0, 10**13):  # MLflow lists the latest start first
+        tracker.client.create_run(tracker.experiment, started, shared)
+    again = Tracker(uri, ("cut twice", "id"))
+    assert again.sync([record("a"), record("b")]) == 0
+    (kept,) = of_level(again, "cell").values()
+    assert kept.info.run_id == whole.info.run_id
+    assert levels(again) == {"study": 1, "cell": 1, "trial": 2}
+    trials = of_level(again, "trial").values()
+    assert {run.data.tags[PARENT] for run in trials} == {whole.info.run_id}
+
+
+def test_a_cell_that_the_study_has_no_more_is_gone(uri: str) -> None:  # noqa: F811
+    tracker = Tracker(uri, ("fewer", "id"))
+    tracker.sync([record("a"), record("b", method="ssd")])
+    assert sorted(of_level(tracker, "cell")) == ["some jit", "some ssd"]
+    tracker.sync([record("b", method="ssd")])
+    assert sorted(of_level(tracker, "cell")) == ["some ssd"]
+    assert levels(tracker) == {"study": 1, "cell": 1, "trial": 2, "earlier": 1}
+    tracker.sync([record("a"), record("b", method="ssd")])
+    assert sorted(of_level(tracker, "cell")) == ["some jit", "some ssd"]
+
+
 def test_a_summary_that_cannot_be_written_is_said_and_ends_nothing(
     results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = shutil.copytree(results, tmp_path / "tiny")
     tracker = tracker_of(folder)
+    tracker.sync(read_current(folder / "trials.jsonl")[1])
 
     def refuse(*_: Any, **__: Any) -> None:
         raise ConnectionError("no room\nmore")
 
     with monkeypatch.context() as patch:
         patch.setattr(tracker.client, "log_artifact", refuse)
-        assert summarize(tracker, folder) == "ConnectionError: no room"
+        assert write_files(tracker, folder) == "ConnectionError: no room"
     monkeypatch.setattr("sweeps.tracking.mlflow_runs.Tracker.write_files", refuse)
     done = studies.here(tmp_path, "sync", "tiny")
     assert done.returncode == 1
-    assert "did not take the study's summary or its files: ConnectionError: no room" in done.stderr
+    assert "did not take all of the results: ConnectionError: no room" in done.stderr
     assert "sent 0 of" in done.stdout

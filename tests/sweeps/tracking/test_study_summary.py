@@ -12,8 +12,9 @@ from studies import ROOT
 
 from reports import frames, load
 from reports.load import RecordedStudy
+from sweeps.tracking.artifacts import cell_files, study_files
 from sweeps.tracking.description import study_description
-from sweeps.tracking.study_summary import cell_contents, cell_files, study_content, study_files
+from sweeps.tracking.study_summary import cell_contents, study_content
 
 
 @pytest.fixture(scope="module")
