@@ -9,7 +9,7 @@ import os
 import shlex
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -125,9 +125,20 @@ def _parser() -> argparse.ArgumentParser:
     ui.add_argument("--tracking-uri", help="MLflow store (mlflow.db in STUDY_DIR)")
     ui.add_argument("--host", default="127.0.0.1")
     ui.add_argument("--port", type=int, default=5000)
+    ui.add_argument("--open", action="store_true", help="open the study's runs in a browser")
     ui.set_defaults(command=_ui)
 
-    sync = commands.add_parser("sync", help="send records to MLflow that it does not have yet")
+    dashboard = commands.add_parser("dashboard", help="serve Optuna's dashboard of a study")
+    dashboard.add_argument("folder", type=_path, metavar="STUDY_DIR")
+    dashboard.add_argument(
+        "--optuna-storage", default=os.environ.get("MUSWEEP_OPTUNA_STORAGE"), metavar="URL",
+        help="Optuna's database ($MUSWEEP_OPTUNA_STORAGE, or the journal in STUDY_DIR)",
+    )  # fmt: skip
+    dashboard.add_argument("--host", default="127.0.0.1")
+    dashboard.add_argument("--port", type=int, default=8080)
+    dashboard.set_defaults(command=_dashboard)
+
+    sync = commands.add_parser("sync", help="send MLflow what it lacks: trials, results, report")
     sync.add_argument("folder", type=_path, metavar="STUDY_DIR")
     sync.add_argument(
         "--tracking-uri", default=os.environ.get("MLFLOW_TRACKING_URI"), metavar="URI",
@@ -401,37 +412,74 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _ui(options: argparse.Namespace) -> int:
+    from sweeps.tracking import mlflow_ui
     from sweeps.tracking.mlflow import local_uri
-    from sweeps.tracking.mlflow_ui import ui_command, ui_environment
 
-    if options.tracking_uri is None and options.folder is None:
+    folder, uri = options.folder, options.tracking_uri
+    if uri is None and folder is None:
         raise StudyError("ui: give STUDY_DIR or --tracking-uri")
-    if options.tracking_uri is not None and options.tracking_uri.startswith("http"):
-        raise StudyError(
-            f"--tracking-uri {options.tracking_uri}: is a server; open it in a browser"
-        )
-    if options.tracking_uri is None and not (options.folder / "mlflow.db").is_file():
-        raise StudyError(f"{options.folder}: there is no mlflow.db; give --tracking-uri")
-    uri = options.tracking_uri or local_uri(options.folder)
-    command = ui_command(options.host, options.port)
-    print(f"MLflow UI on http://{options.host}:{options.port} (Ctrl-C ends it)", flush=True)
-    os.execve(sys.executable, [sys.executable, "-m", *command], ui_environment(uri))
+    serves_itself = uri is not None and uri.startswith("http")
+    if serves_itself and folder is None:
+        raise StudyError(f"--tracking-uri {uri}: is a server; open it in a browser")
+    if uri is None and not (folder / "mlflow.db").is_file():
+        raise StudyError(f"{folder}: there is no mlflow.db; give --tracking-uri")
+    uri = uri or local_uri(folder)
+    host = "127.0.0.1" if options.host == "0.0.0.0" else options.host
+    address = uri.rstrip("/") if serves_itself else f"http://{host}:{options.port}"
+    if not serves_itself:
+        print(f"MLflow UI on {address} (Ctrl-C ends it)")
+    pages = _study_pages(folder, uri)
+    for name, page in pages.items():
+        print(f"{name:6}  {hide(address)}/{page}", flush=True)
+    if options.open:
+        mlflow_ui.open_when_ready(address, pages.get("runs", ""))
+    if serves_itself:
+        return DONE
+    sys.stdout.flush()
+    command = [sys.executable, "-m", *mlflow_ui.ui_command(options.host, options.port)]
+    os.execve(sys.executable, command, mlflow_ui.ui_environment(uri))
+
+
+def _study_pages(folder: Path | None, uri: str) -> Mapping[str, str]:
+    """The pages of a study in MLflow's UI; none where there is no study, or MLflow does not know it."""
+    from sweeps.tracking import mlflow_ui
+
+    if folder is None or not (folder / results.TRIALS).is_file():
+        return {}
+    line, _ = _read(folder)
+    try:
+        return mlflow_ui.study_pages(uri, line["study"], line.get("uuid", ""))
+    except Exception as error:
+        raise StudyError(f"{uri}: MLflow cannot be read: {error}") from error
+
+
+def _dashboard(options: argparse.Namespace) -> int:
+    from sweeps.search import dashboard
+
+    location = options.optuna_storage or str(options.folder / "optuna.journal")
+    dashboard.serve(location, options.host, options.port)
+    return DONE
 
 
 def _sync(options: argparse.Namespace) -> int:
-    from sweeps.tracking.mlflow import describe, local_uri
-    from sweeps.tracking.mlflow_process import Tracker
+    from sweeps.tracking.mlflow import artifact_location, describe, local_uri
+    from sweeps.tracking.mlflow_process import write_files, write_results
+    from sweeps.tracking.mlflow_runs import Tracker
 
     line, records = _read(options.folder)
     uri = options.tracking_uri or local_uri(options.folder)
+    study = line["study"], line.get("uuid", "")
     try:
-        tracker = Tracker(uri, (line["study"], line.get("uuid", "")))
+        tracker = Tracker(uri, study, artifact_location(uri, options.folder))
         tracker.facts = describe(line)
         sent = tracker.sync(records)
+        failed = write_results(tracker, options.folder) or write_files(tracker, options.folder)
         tracker.close()
     except Exception as error:
         raise StudyError(f"{uri}: MLflow cannot be written to: {error}") from error
     print(f"{line['study']}: sent {sent} of {len(records)} records, the others were there")
+    if failed:
+        raise SweepError(f"{uri}: MLflow did not take all of the results: {failed}")
     return DONE
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import signal
 import sys
@@ -29,7 +30,8 @@ from sweeps.study.sample import sampled
 from sweeps.study.study import Study
 from sweeps.study_line import versions
 from sweeps.sweep import Locations, Sweep
-from sweeps.tracking.mlflow import Tracking, describe, local_uri
+from sweeps.tracking.live_report import LiveReport
+from sweeps.tracking.mlflow import Tracking, artifact_location, describe, local_uri
 from sweeps.tracking.notify import tell
 from sweeps.tracking.run_log import SHOWN, in_folder
 
@@ -151,7 +153,8 @@ def run(plan: Plan, options: Options, console: Console, again: str) -> Finished:
     if plan.rankings:
         _rank(plan, options, console)
     study_results, said = open_results(plan, locations.folder, options.accept_code_change)
-    with in_folder(locations.folder):
+    with in_folder(locations.folder), contextlib.ExitStack() as ending:
+        ending.callback(study_results.close)
         libraries = ", ".join(f"{name} {version}" for name, version in versions().items())
         logger.info("%s: musweep %s, %s", again, code.running(), libraries)
         try:
@@ -167,14 +170,12 @@ def run(plan: Plan, options: Options, console: Console, again: str) -> Finished:
             else:
                 if line := say_exempt(plan.study.search, plan.study.methods):
                     say(console, f"{plan.study.name}: {line}")
-                _sweep(sweep, options, console)
+                _sweep(sweep, options, console, ending)
                 _notify(plan.study, study_results, "finished")
         except (KeyboardInterrupt, Exception) as error:
             _explain(error, plan.study, study_results, console, again)
             raise
-        finally:
-            study_results.close()
-        return _report(locations, study_results, console)
+        return _report(locations, study_results, console, sweep.ledger.tracking)
 
 
 def _explain(
@@ -252,42 +253,52 @@ def _open_store(options: Options) -> Store:
     return store
 
 
-def _sweep(sweep: Sweep, options: Options, console: Console) -> None:
-    """Connect to MLflow and Ray, and run what is left of a study."""
+def _sweep(sweep: Sweep, options: Options, console: Console, ending: contextlib.ExitStack) -> None:
+    """Connect to MLflow and Ray, and run what is left of a study.
+
+    Args:
+        ending: Closes MLflow when the report is there, which it stores.
+    """
     folder, store = sweep.locations.folder, _open_store(options)
-    local = options.tracking_uri is None
     uri = options.tracking_uri or local_uri(folder)
-    artifacts = (folder / "mlartifacts").resolve().as_uri() if local else None
     facts = describe(sweep.results.study)
     named = sweep.ledger.study, sweep.results.study["uuid"]
+    artifacts = artifact_location(uri, folder)
     tracking = Tracking(uri, named, facts, sweep.results.path, artifacts)
-    try:
-        from sweeps.workers import cluster, tuning
+    ending.callback(_close_tracking, tracking, sweep, console)
+    from sweeps.workers import cluster, tuning
 
-        # The process of MLflow starts beside Ray.
-        with cluster.join(options.address, sweep.plan.study.resources) as joined:
-            try:
-                tracking.wait()
-            except OSError as error:
-                raise StudyError(
-                    f"--tracking-uri {uri}: MLflow cannot be written to: {error}"
-                ) from error
-            sweep.ledger.tracking = tracking
-            try:
+    # The process of MLflow starts beside Ray.
+    with cluster.join(options.address, sweep.plan.study.resources) as joined:
+        try:
+            tracking.wait()
+        except OSError as error:
+            raise StudyError(
+                f"--tracking-uri {uri}: MLflow cannot be written to: {error}"
+            ) from error
+        sweep.ledger.tracking = tracking
+        try:
+            with LiveReport(folder):
                 sweep.run(tuning.Workers(sweep.plan, joined), store)
-            finally:
-                sweep.ledger.summarize("ended")
-    finally:
-        unsent = tracking.close()
-        if sweep.ledger.tracking is not None and unsent != 0:
-            say(
-                console,
-                f"MLflow did not take {'all' if unsent is None else unsent} records; "
-                f"send them with: musweep sync {folder}",
-            )
+        finally:
+            sweep.ledger.summarize("ended")
+    tracking.summarize()
 
 
-def _report(locations: Locations, study_results: Results, console: Console) -> Finished:
+def _close_tracking(tracking: Tracking, sweep: Sweep, console: Console) -> None:
+    """Wait until MLflow has what it lacks, and say so where it did not take all of it."""
+    unsent, folder = tracking.close(), sweep.locations.folder
+    if sweep.ledger.tracking is not None and unsent != 0:
+        say(
+            console,
+            f"MLflow did not take {'all' if unsent is None else unsent} records; "
+            f"send them with: musweep sync {folder}",
+        )
+
+
+def _report(
+    locations: Locations, study_results: Results, console: Console, tracking: Tracking | None
+) -> Finished:
     """Write the report, print what the methods come to, and say where everything is."""
     from reports import load, page, terminal
 
@@ -298,9 +309,9 @@ def _report(locations: Locations, study_results: Results, console: Console) -> F
     logger.info("methods\n%s", terminal.plain(study), extra=SHOWN)
     say(console, f"Report: {index}")
     if locations.tracking_uri is None:
-        say(console, f"MLflow: musweep ui {locations.folder}")
+        say(console, f"MLflow: musweep ui {locations.folder} --open")
     else:
-        say(console, f"MLflow: {hide(locations.tracking_uri)}")
+        say(console, f"MLflow: {hide(_runs_page(locations.tracking_uri, tracking))}")
     failed = sum(record.status == "failed" for record in study_results.records.values())
     if failed:
         say(console, f"{failed} trials failed; the report says which and why")
@@ -309,6 +320,12 @@ def _report(locations: Locations, study_results: Results, console: Console) -> F
     if failing:
         say(console, f"Cells {say_failing(failing, limit)}")
     return Finished(locations.folder, index, failed)
+
+
+def _runs_page(uri: str, tracking: Tracking | None) -> str:
+    """Return the address of a study's runs on a server of MLflow; of a database, its URI."""
+    page = tracking.pages.get("runs") if tracking is not None and uri.startswith("http") else None
+    return f"{uri.rstrip('/')}/{page}" if page else uri
 
 
 def say(console: Console, text: str) -> None:

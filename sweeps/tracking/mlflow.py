@@ -21,10 +21,15 @@ from typing import Any
 from mu.record import TrialRecord, trial_line
 
 logger = logging.getLogger(__name__)
+SUMMARIZE = "summarize\n"
+"""The line to the process after the last record: write what the cells came to, while the report is built."""
 END = "end\n"
-"""The last line to the process. Without it the driver was lost, and the next run sends the missing records."""
+"""The last line to the process: store the report, and end. Without it the driver was lost, and the next run sends the
+missing records."""
 LISTEN_SECONDS = 5.0
 """How long the last words of a process that has ended may take to arrive."""
+ARTIFACTS = "mlartifacts"
+"""Folder of the artifacts of a study with a database of its own, beside its records."""
 CLOSE_SECONDS = 60.0
 """How long the end of a run waits for MLflow."""
 
@@ -38,6 +43,9 @@ class Tracking:
         facts: Tags of every parent run.
         records: The results file.
         artifacts: Where artifacts of a new experiment go; None leaves it to the server.
+
+    Attributes:
+        pages: Addresses in MLflow's UI, after that of the server: `runs`, `charts` and `study`; empty before ``wait``.
     """
 
     def __init__(
@@ -48,6 +56,7 @@ class Tracking:
         records: Path,
         artifacts: str | None = None,
     ):
+        self.pages: dict[str, str] = {}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "sweeps.tracking.mlflow_process"],
             stdin=subprocess.PIPE,
@@ -70,16 +79,21 @@ class Tracking:
         Raises:
             OSError: It cannot be written to; the message says why.
         """
-        error = self._answer().get("error")
-        if error is not None:
-            raise OSError(error)
+        answer = self._answer()
+        if "error" in answer:
+            raise OSError(answer["error"])
+        self.pages = answer.get("pages", {})
 
     def put(self, record: TrialRecord) -> None:
         """Queue a record; returns at once."""
         self._lines.put(trial_line(record) + "\n")
 
+    def summarize(self) -> None:
+        """Let MLflow show what the study came to, now that all of its trials have ended; returns at once."""
+        self._lines.put(SUMMARIZE)
+
     def close(self) -> int | None:
-        """Wait for queued records; return how many did not arrive, None when that is not known."""
+        """Store the report, and wait for queued records; return how many did not arrive, None when that is not known."""
         self._lines.put(END)
         killer = threading.Timer(CLOSE_SECONDS, self._process.kill)
         killer.start()
@@ -124,6 +138,11 @@ class Tracking:
 def local_uri(folder: Path) -> str:
     """Return the URI of a study's own store: ``mlflow.db`` in its results folder."""
     return f"sqlite:///{(folder / 'mlflow.db').resolve()}"
+
+
+def artifact_location(uri: str, folder: Path) -> str | None:
+    """Return where artifacts of a study in `folder` go: beside its records; a server decides itself (None)."""
+    return None if uri.startswith("http") else (folder / ARTIFACTS).resolve().as_uri()
 
 
 def describe(study_line: Mapping[str, Any]) -> dict[str, str]:

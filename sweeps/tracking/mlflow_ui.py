@@ -1,8 +1,11 @@
-"""How the MLflow UI of a study is served: the command, and the environment of its process."""
+"""How the MLflow UI of a study is served: the command, the environment of its process, and the pages to open."""
 
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from collections.abc import Mapping
 
 from sweeps.state.credentials import database_url
 
@@ -32,3 +35,16 @@ def ui_environment(uri: str) -> dict[str, str]:
         **inherited,
         "MLFLOW_BACKEND_STORE_URI": database_url(uri),
     }
+
+
+def study_pages(uri: str, name: str, study_id: str) -> Mapping[str, str]:
+    """Return the addresses of a study in the UI, after that of the server; none where MLflow does not know it."""
+    from sweeps.tracking.mlflow_runs import find_pages
+
+    return find_pages(uri, name, study_id)
+
+
+def open_when_ready(address: str, page: str) -> None:
+    """Open a page in a browser as soon as a server answers, from a process of its own; returns at once."""
+    command = [sys.executable, "-m", "sweeps.tracking.open_page", address, page]
+    subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)

@@ -166,7 +166,8 @@ from collections import Counter
 from pathlib import Path
 
 from mu import record
-from sweeps.tracking.mlflow_process import KEY, MlflowClient
+from sweeps.tracking.mlflow_runs import KEY
+from sweeps.tracking.mlflow_store import MlflowClient
 
 client = MlflowClient(sys.argv[1])
 for study in ("small", "job"):

@@ -41,7 +41,7 @@ from servers import (
     postgres_programs,
 )
 
-from sweeps.tracking.mlflow_process import KEY
+from sweeps.tracking.mlflow_runs import KEY
 
 BUSY = "ray::ResourceTrainable."
 """How the name of a worker's process begins while it does a job; Tune names the class so, and the method follows."""

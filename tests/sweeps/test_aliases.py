@@ -18,7 +18,7 @@ from sweeps.search.optuna_storage import open_storage
 from sweeps.study import study
 from sweeps.study.rungs import say_exempt
 from sweeps.study_line import study_line
-from sweeps.tracking.mlflow_process import Tracker
+from sweeps.tracking.mlflow_trial import trial_tags
 
 SHORT = {"name": "finetune", "fix": {"epochs": 1}}
 LONG = {"name": "finetune", "as": "finetune_long", "fix": {"epochs": 2}}
@@ -71,9 +71,7 @@ def test_variants_of_a_method_stand_beside_each_other_everywhere(
     assert any(
         row[0] == "finetune_long (finetune)" and "fixed: epochs = 2" in row[3] for row in rows
     )
-    tracker = object.__new__(Tracker)
-    tracker.study_id, tracker.study = "id", "tiny"
-    tags = [tracker._tags(r) for r in recorded]
+    tags = [trial_tags(r) for r in recorded]
     assert {(t["method"], t.get("alias_of")) for t in tags} == {
         ("finetune", None),
         ("finetune_long", "finetune"),

@@ -35,7 +35,7 @@ from sweeps.plan import Plan
 from sweeps.search.optuna_storage import _Journal
 from sweeps.study import study
 from sweeps.tracking.mlflow import local_uri
-from sweeps.tracking.mlflow_process import KEY
+from sweeps.tracking.mlflow_runs import KEY
 from sweeps.workers import cluster, job_searcher, tuning
 
 pytestmark = [pytest.mark.slow, pytest.mark.fault]

@@ -25,7 +25,7 @@ from sweeps.ledger import in_one_line
 from sweeps.state import code
 from sweeps.state.store import Store
 from sweeps.tracking.mlflow import local_uri
-from sweeps.tracking.mlflow_process import KEY
+from sweeps.tracking.mlflow_runs import KEY, LEVEL
 
 pytestmark = pytest.mark.slow
 
@@ -76,10 +76,14 @@ def test_optuna_and_mlflow_hold_what_the_records_say(finished: Path) -> None:
     runs = client.search_runs([experiment.experiment_id], max_results=1000)
     by_key = {run.data.tags[KEY]: run for run in runs if KEY in run.data.tags}
     assert set(by_key) == set(found)
-    parents = {run.info.run_id for run in runs if KEY not in run.data.tags}
-    assert len(parents) == 4 + 4 + 4 + 4 + 2 + 2  # cells of each phase; references have two methods
+    cells = {run.info.run_id: run for run in runs if run.data.tags[LEVEL] == "cell"}
+    assert len(cells) == 4 + 2 * 2  # references have two methods
+    (study,) = [run for run in runs if run.data.tags[LEVEL] == "study"]
+    assert {run.data.tags["mlflow.parentRunId"] for run in cells.values()} == {study.info.run_id}
+    assert len(runs) == 1 + len(cells) + len(by_key)
     for key, run in by_key.items():
-        assert run.data.tags["mlflow.parentRunId"] in parents
+        cell = cells[run.data.tags["mlflow.parentRunId"]].data.tags
+        assert (cell["forget"], cell["method"]) == (found[key].forget, found[key].method)
         for view, scores in found[key].metrics.items():
             for name, value in scores.items():
                 assert run.data.metrics[f"{view}/{name}"] == pytest.approx(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import signal
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import pytest
 from mu.current import read_current
 from mu.record import TrialRecord, to_line, trial_line, write
 from sweeps.tracking.mlflow import Tracking, local_uri
-from sweeps.tracking.mlflow_process import KEY, MAX_FAILED, PARENT, STUDY, Sender, Tracker
+from sweeps.tracking.mlflow_process import MAX_FAILED, Sender
+from sweeps.tracking.mlflow_runs import GROUP, KEY, LEVEL, PARENT, STUDY, Tracker
 
 
 @pytest.fixture(scope="module")
@@ -45,17 +47,35 @@ def runs(tracker: Tracker) -> list[Any]:
     return list(tracker.client.search_runs([tracker.experiment], max_results=1000))
 
 
+def keys(tracker: Tracker) -> list[str]:
+    """The keys of the trials that MLflow has."""
+    return sorted(run.data.tags[KEY] for run in runs(tracker) if KEY in run.data.tags)
+
+
+def levels(tracker: Tracker) -> Counter[str]:
+    """How many runs there are of each level."""
+    return Counter(run.data.tags[LEVEL] for run in runs(tracker))
+
+
 def test_a_record_becomes_a_nested_run_with_its_curve(uri: str) -> None:
     tracker = Tracker(uri, ("nested", "id"))
     tracker.facts = {"model": "small_cnn"}
     tracker.send(record("k1"))
     tracker.close()
-    by_key = {run.data.tags.get(KEY): run for run in runs(tracker)}
-    run, parent = by_key["k1"], by_key[None]
-    assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
-    assert parent.data.tags[PARENT] == "search|some|jit"
-    assert parent.data.tags["model"] == "small_cnn"
-    assert (run.info.status, parent.info.status) == ("FINISHED", "FINISHED")
+    by_level = {run.data.tags[LEVEL]: run for run in runs(tracker)}
+    run, parent, study = (by_level[level] for level in ("trial", "cell", "study"))
+    assert run.data.tags[KEY] == "k1"
+    assert run.data.tags[PARENT] == parent.info.run_id
+    assert parent.data.tags[PARENT] == study.info.run_id
+    assert parent.data.tags[GROUP] == "cell|some|jit"
+    assert (parent.data.tags["forget"], parent.data.tags["method"]) == ("some", "jit")
+    assert PARENT not in study.data.tags
+    assert [each.info.run_name for each in (run, parent, study)] == [
+        "search #3 seed 0", "some jit", "nested",
+    ]  # fmt: skip
+    for each in (run, parent, study):
+        assert each.data.tags["model"] == "small_cnn"
+        assert each.info.status == "FINISHED"
     assert run.data.params == {"lr": "0.1", "clip_norm": "None"}
     assert run.data.metrics["val/acc_forget"] == 0.5
     assert run.data.metrics["time_unlearn"] == 2.0
@@ -85,9 +105,8 @@ def test_sync_sends_what_is_missing_and_nothing_twice(uri: str) -> None:
     again = Tracker(uri, ("synced", "id"))
     assert again.sync([record("a"), record("b")]) == 1
     assert again.sync([record("a"), record("b")]) == 0
-    keys = [run.data.tags.get(KEY) for run in runs(again)]
-    assert sorted(k for k in keys if k) == ["a", "b"]
-    assert keys.count(None) == 1
+    assert keys(again) == ["a", "b"]
+    assert levels(again) == {"trial": 2, "cell": 1, "study": 1}
 
 
 def test_studies_of_one_name_keep_apart_on_one_server(uri: str) -> None:
@@ -98,19 +117,41 @@ def test_studies_of_one_name_keep_apart_on_one_server(uri: str) -> None:
     assert again.sync(ours) == 0
     kept = [(run.data.tags[STUDY], run.data.tags.get(KEY, "")) for run in runs(again)]
     assert sorted(kept) == [
-        ("one", ""), ("one", "a"), ("one", "b"), ("two", ""), ("two", "a"), ("two", "c"),
+        ("one", ""), ("one", ""), ("one", "a"), ("one", "b"),
+        ("two", ""), ("two", ""), ("two", "a"), ("two", "c"),
     ]  # fmt: skip
 
 
-def test_trials_of_a_cell_that_changed_have_a_parent_of_their_own(uri: str) -> None:
+def test_trials_that_no_longer_belong_are_not_beside_the_others(uri: str) -> None:
+    """The ranges of a cell change and change back: its trials leave their cell, and return."""
     tracker = Tracker(uri, ("changed", "id"))
-    for key, cell in (("a", "before"), ("b", "before"), ("c", "after")):
-        tracker.send(record(key, cell=cell))
-    parents = {
-        run.data.tags.get(KEY): run.data.tags.get("mlflow.parentRunId") for run in runs(tracker)
+
+    def parents() -> dict[str, str]:
+        names = {run.info.run_id: run.info.run_name for run in runs(tracker)}
+        tags = [run.data.tags for run in runs(tracker) if KEY in run.data.tags]
+        return {each[KEY]: names[each[PARENT]] for each in tags}
+
+    before = [record(key, cell="before") for key in "ab"]
+    after = [record(key, cell="after") for key in "cd"]
+    assert tracker.sync(before) == 2
+    assert parents() == {"a": "some jit", "b": "some jit"}
+    again = Tracker(uri, ("changed", "id"))
+    assert again.sync(after) == 2
+    assert parents() == {
+        "a": "earlier trials",
+        "b": "earlier trials",
+        "c": "some jit",
+        "d": "some jit",
     }
-    assert parents["a"] == parents["b"] != parents["c"]
-    assert Tracker(uri, ("changed", "id")).sync([record(key) for key in "abc"]) == 0
+    again = Tracker(uri, ("changed", "id"))
+    assert again.sync(before) == 0
+    assert parents() == {
+        "a": "some jit",
+        "b": "some jit",
+        "c": "earlier trials",
+        "d": "earlier trials",
+    }
+    assert levels(again) == {"trial": 4, "cell": 1, "study": 1, "earlier": 1}
 
 
 def test_a_run_cut_short_is_sent_again(uri: str) -> None:
@@ -142,7 +183,7 @@ def test_what_a_store_did_not_take_is_kept_and_sent_when_it_is_back(
     assert caplog.text.count("MLflow does not answer") == 1
     sender.send_late()
     assert not sender.late
-    assert sorted(run.data.tags.get(KEY, "") for run in runs(tracker)) == ["", *"abcde"]
+    assert keys(tracker) == list("abcde")
 
 
 def start(uri: str, folder: Path, study: str, *known: TrialRecord) -> Tracking:
@@ -159,7 +200,7 @@ def test_records_go_through_a_process_of_their_own(uri: str, tmp_path: Path) -> 
         tracking.put(record(key, metrics={"val": {"acc_forget": math.nan}}))
     assert tracking.close() == 0
     found = runs(Tracker(uri, ("process", "id")))
-    assert sorted(run.data.tags.get(KEY, "") for run in found) == ["", "a", "b", "c"]
+    assert sorted(run.data.tags[KEY] for run in found if KEY in run.data.tags) == ["a", "b", "c"]
     assert {run.info.status for run in found} == {"FINISHED"}
 
 
