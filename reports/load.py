@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from mu import selection
 from mu.choice import Decision, choice_of, retrain_seeds
 from mu.current import name_in_study, read_current
+from mu.menu import MENU
 from mu.metrics import AVG_GAP_NATMU
 from mu.record import REFERENCE_ROLES, TrialRecord
 from mu.selection import Candidate, References
@@ -328,7 +329,7 @@ def _runs(
         if r.phase == "reference":
             known = r.forget in requests and r.role == "report"
         else:
-            known = (r.forget, r.method) in decisions and r.phase != "search"
+            known = (r.forget, r.method) in decisions and r.phase not in ("search", MENU)
         if known and (r.seed in seeds[0] or (r.method == "retrain" and r.seed in seeds[1])):
             cells[r.phase, r.forget, r.method, r.source or ""].append(r)
     return {

@@ -17,6 +17,9 @@ from mu.choice import Choice, choice_of, retrain_seeds
 from mu.data import Dataset
 from mu.models import Model
 from mu.problem import Problem, Role
+from mu.problem_names import stand_in_name
+from mu.rules import RULE
+from mu.stand_ins import ROLES, stand_in
 from sweeps.errors import StudyError, errors_at
 from sweeps.study import yaml_file
 from sweeps.study.methods import MethodConfig, resolve_methods
@@ -48,7 +51,23 @@ class Study(StudyFile):
     @cached_property
     def further_retrains(self) -> tuple[int, ...]:
         """The seeds of the retrained models beyond those of the report seeds."""
-        return retrain_seeds(self.definition["seeds"])
+        return retrain_seeds(self.definition["seeds"]) if self.oracle else ()
+
+    @property
+    def oracle(self) -> bool:
+        """Whether models are retrained."""
+        return self.choose is None or self.choose.oracle
+
+    @cached_property
+    def stand_ins(self) -> dict[str, tuple[str, str]]:
+        """Name of each stand-in that a rule needs to its forget request and kind."""
+        rules = [RULE[name] for name in self.choose.rules] if self.choose else []
+        return {
+            stand_in_name(forget, kind): (forget, kind)
+            for kind in ROLES
+            for forget, request in self.forget.items()
+            if any(kind in rule.needs and rule.applies(request.whole_class) for rule in rules)
+        }
 
     @property
     def search_view(self) -> str:
@@ -71,9 +90,13 @@ class Study(StudyFile):
         request = self.forget[forget]
         return Problem(data, self.model, self.training, request, seed, chosen, digests)
 
+    def stand_in(self, problem: Problem, name: str) -> Problem:
+        """Return the stand-in of that name of one of the study's problems."""
+        return stand_in(problem, self.stand_ins[name][1])
+
     def trials(self, method: str) -> int:
         """Return the number of configurations of a method's cells: one where nothing is searched."""
-        return self.search.trials if self.method(method).ranges else 1
+        return self.search.trials if self.method(method).ranges else min(1, self.search.trials)
 
     def method(self, name: str) -> MethodConfig:
         return next(config for config in self.methods if config.name == name)
