@@ -39,7 +39,7 @@ class Hidden(Mapping[str, float]):
     def __getitem__(self, name: str) -> float:
         raise LookupError(f"rule {self.rule} reads {name} of a retrained model, but is no oracle")
 
-    def get(self, name: str, default: object = None) -> float:  # type: ignore[override]
+    def get(self, name: str, default: object = None) -> float:
         return self[name]
 
     def __contains__(self, name: object) -> bool:

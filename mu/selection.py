@@ -144,7 +144,8 @@ def references(
         here = (record.phase, record.forget) == ("reference", forget) and record.role in roles
         if here and record.finished and record.seed in seeds and record.method in runs:
             runs[record.method][record.seed] = record
-    return References(*(_means(runs[name].values(), view) for name in ("original", "retrain")))
+    original, retrain = (_means(runs[name].values(), view) for name in ("original", "retrain"))
+    return References(original, retrain)
 
 
 def best_objective(tried: Sequence[Candidate]) -> Candidate | None:

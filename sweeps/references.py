@@ -177,7 +177,7 @@ class References:
         if job.phase == "reference":
             roles: Sequence[Role] = job.roles if job.work == "score" else ()
             rewind = self._rewinds.get(self._original_of(job)) if kind_of(job.forget) else None
-            models = {role: self._weights[problem.reference_key(role)] for role in roles}
+            models = {str(role): self._weights[problem.reference_key(role)] for role in roles}
             return models if rewind is None else {**models, "rewind": rewind}
         scores_there = self._compared[job.role, job.forget, job.seed]
         there = self.plan.roles(job.forget, job.seed)
