@@ -7,22 +7,18 @@ from collections.abc import Callable
 
 import matplotlib
 
-from reports import (
-    classes,
-    figures,
-    grid,
-    knob_figures,
-    knob_tables,
-    paper_numbers,
-    result_tables,
-    robustness_figures,
-    robustness_tables,
-    uncertainty,
-)
+from reports import classes, figures, grid, knob_figures, robustness_figures
+from reports.analysis.summaries import compares
 from reports.canvas import STYLE, Drawing
 from reports.load import RecordedStudy
-from reports.summaries import compares
-from reports.table_cells import ORACLE, Table
+from reports.tables import choice, points, uncertainty
+from reports.tables import knobs as knob_tables
+from reports.tables import published as paper_numbers
+from reports.tables import results as result_tables
+from reports.tables import robustness as robustness_tables
+from reports.tables.cells import Table
+from reports.tables.classes import per_class
+from reports.text import ORACLE
 
 TABLES: tuple[Callable[[RecordedStudy], Table | None], ...] = (
     result_tables.main,
@@ -31,6 +27,8 @@ TABLES: tuple[Callable[[RecordedStudy], Table | None], ...] = (
     robustness_tables.overforgetting,
     result_tables.transfer,
     robustness_tables.robustness,
+    choice.choice,
+    choice.choice_by_cell,
     knob_tables.rules,
     uncertainty.noise_floor,
     uncertainty.comparison,
@@ -38,12 +36,12 @@ TABLES: tuple[Callable[[RecordedStudy], Table | None], ...] = (
     result_tables.cost,
     robustness_tables.transfer_matrix,
     result_tables.metrics,
-    classes.per_class,
+    per_class,
     knob_tables.chosen_by_rule,
-    grid.points,
+    points.points,
     knob_tables.importances,
 )
-UNTUNED = ("noise_floor", "rules", "selection", "grid", "importance")
+UNTUNED = ("noise_floor", "choice", "choice_cells", "rules", "selection", "grid", "importance")
 """Tables that show no runs with chosen knobs."""
 COMPARED = (
     "Oracle: knobs were chosen by comparison with a retrained model, which a user does not have."

@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from reports.analysis.summaries import CellSummary, cell_summary, retrained
 from reports.canvas import (
     FAINT,
     INK,
@@ -30,7 +31,6 @@ from reports.canvas import (
 )
 from reports.load import EPOCHS, RecordedMethod, RecordedRequest, RecordedStudy
 from reports.statistics.intervals import Spread, spread
-from reports.summaries import CellSummary, cell_summary, retrained
 
 RUN: dict[str, Any] = {
     "color": INK,

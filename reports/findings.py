@@ -6,14 +6,14 @@ from collections import Counter
 from collections.abc import Iterable
 
 from mu.failing import failing_cells, say_failing
-from reports import choosing, tuning_check
-from reports.comparison import NOTHING, pairs
+from reports.analysis import choosing, tuning_check
+from reports.analysis.comparison import NOTHING, pairs
+from reports.analysis.robustness import robustness as of_method
+from reports.analysis.summaries import TOLERANCE, cell_summary, recovered, retrained, scale
 from reports.load import RecordedRequest, RecordedStudy
-from reports.robustness import robustness as of_method
 from reports.statistics.equivalence import DIFFERENT, SAME
 from reports.statistics.intervals import Estimate
-from reports.summaries import TOLERANCE, cell_summary, recovered, retrained, scale
-from reports.table_cells import count, percent, share
+from reports.text import count, percent, share
 
 LEFT_OPEN = ", a difference that so few seeds leave open"
 

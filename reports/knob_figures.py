@@ -15,7 +15,10 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from mu.selection import Candidate
-from reports import tuning_check
+from reports.analysis import tuning_check
+from reports.analysis.importance import importance, mean_shares
+from reports.analysis.spaces import Span, spans
+from reports.analysis.summaries import unit
 from reports.canvas import (
     COLOURS,
     INK,
@@ -30,12 +33,9 @@ from reports.canvas import (
     say,
     slug,
 )
-from reports.importance import importance, mean_shares
 from reports.load import RecordedMethod, RecordedRequest, RecordedStudy
-from reports.spaces import Span, spans
 from reports.statistics.rankings import ranks
-from reports.summaries import unit
-from reports.table_cells import knob_value, label, searched_view
+from reports.text import knob_value, label, searched_view
 
 WIDE = 20.0
 """Positive values whose largest is so many times their smallest are drawn on a logarithmic axis."""

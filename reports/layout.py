@@ -10,9 +10,10 @@ from pathlib import Path
 from reports import findings, markup, sections
 from reports.canvas import Drawing
 from reports.load import RecordedStudy
-from reports.table_cells import ORACLE, Table
+from reports.tables.cells import Table
+from reports.text import ORACLE
 
-UNFOLDED = ("main", "published", "sufficient", "transfer", "robustness", "rules")
+UNFOLDED = ("main", "published", "sufficient", "transfer", "robustness", "choice", "rules")
 """Tables that are shown whole however long they are."""
 NO_TRANSFER = "The study asks for no transfer."
 
@@ -121,7 +122,7 @@ def _results(placement: Placement) -> list[Section]:
     transfer = table("transfer", NO_TRANSFER)
     robustness = table(
         "robustness", "The study asks for neither sufficient training nor transfer."
-    ) + table("rules")
+    ) + "".join(map(table, ("choice", "choice_cells", "rules")))
     return [
         *parts,
         Section("Results", "sufficient", "Sufficient training", sufficient),

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from reports.canvas import Drawing
-from reports.table_cells import BELOW, BESIDE, Table, TableCell
+from reports.tables.cells import BELOW, BESIDE, Table, TableCell
 
 STACKED = 9
 """Tables with more columns set the gap below the mean, to fit the page."""

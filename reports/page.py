@@ -7,9 +7,10 @@ import shutil
 import uuid
 from pathlib import Path
 
-from reports import canvas, contents, formats, load
+from reports import canvas, contents, load
 from reports.layout import Placement, page_html
 from reports.load import RecordedStudy
+from reports.tables import files
 
 OURS = ("figures", "index.html", "tables")
 """What a report's folder holds; a folder with anything else is not replaced."""
@@ -47,7 +48,7 @@ def _write(study: RecordedStudy, folder: Path) -> None:
     (folder / "figures").mkdir(parents=True)
     (folder / "tables").mkdir()
     made = contents.all_tables(study)
-    formats.write(folder / "tables", study, made)
+    files.write(folder / "tables", study, made)
     drawn = contents.all_figures(study)
     saved = {name: canvas.save(drawing, folder / "figures") for name, drawing in drawn.items()}
     placement = Placement({table.name: table for table in made}, drawn, saved)

@@ -10,11 +10,11 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 
+from reports.analysis.robustness import TRANSFER
+from reports.analysis.summaries import cell_summary
 from reports.canvas import FAINT, INK, PANEL, Drawing
 from reports.load import RecordedMethod, RecordedRequest, RecordedStudy
-from reports.robustness import TRANSFER
 from reports.statistics.intervals import Array
-from reports.summaries import cell_summary
 
 DIVERGING = LinearSegmentedColormap.from_list("regret", ["#56B4E9", "#FFFFFF", "#E69F00"])
 COLUMNS = 4

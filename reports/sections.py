@@ -13,11 +13,12 @@ from typing import Any
 
 from mu.metrics import METRICS
 from mu.record import REFERENCE_ROLES, STATUSES, TrialRecord
-from reports import choosing, markup
+from reports import markup
+from reports.analysis import choosing
+from reports.analysis.summaries import retrained
 from reports.load import RecordedStudy
-from reports.summaries import retrained
-from reports.table_cells import ORACLE, knob_text, label, objective
-from reports.table_cells import count as counted
+from reports.text import ORACLE, knob_text, label, objective
+from reports.text import count as counted
 
 BEST = {"target": "as retrained", "lower": "low", "higher": "high"}
 CONCORDANCE = (

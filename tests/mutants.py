@@ -58,7 +58,7 @@ PARTS = {
         ],
         ["tests/sweeps/search"],
     ),
-    "reports": (
+    "reports/analysis": (
         ["comparison.py", "robustness.py", "tuning_check.py"],
         ["tests/reports/test_statistics.py", "tests/reports/test_robustness.py"],
     ),

@@ -9,7 +9,8 @@ import pytest
 
 from mu.choice import further_seeds
 from mu.record import TrialRecord
-from reports import choosing, contents, findings, load, sections, tuning_check
+from reports import contents, findings, load, sections
+from reports.analysis import choosing, tuning_check
 
 SEEDS = {"search": [0], "report": [1, 2]}
 FURTHER = further_seeds(SEEDS)

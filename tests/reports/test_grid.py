@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from reports import contents, formats, grid, load, page
-from reports.table_cells import NONE
+from reports import contents, grid, load, page
+from reports.tables import files, points
+from reports.tables.cells import NONE
 from tests.reports.test_robustness import record
 
 LRS, SIGMAS = (0.001, 0.01, 0.1), (0.5, 1.0)
@@ -49,7 +50,7 @@ def study() -> load.RecordedStudy:
 
 
 def test_every_point_that_finished_has_a_row(study: load.RecordedStudy) -> None:
-    table = grid.points(study)
+    table = points.points(study)
     assert table is not None
     assert table.columns[2:4] == ("AvgGap", "Test accuracy")
     (group,) = table.groups
@@ -65,7 +66,7 @@ def test_every_point_that_finished_has_a_row(study: load.RecordedStudy) -> None:
 
 
 def test_points_csv_has_every_metric_in_full(study: load.RecordedStudy, tmp_path: Path) -> None:
-    formats.write(tmp_path, study, [])
+    files.write(tmp_path, study, [])
     lines = list(csv.DictReader((tmp_path / "points.csv").open(encoding="utf-8")))
     assert len(lines) == 5 * 2 * 4
     (one,) = [
@@ -92,9 +93,9 @@ def test_two_knobs_are_drawn_as_maps_with_a_gap_for_what_failed(study: load.Reco
 def test_other_searches_have_no_grid(study: load.RecordedStudy, tmp_path: Path) -> None:
     search = {**DEFINITION["search"], "sampler": "tpe"}  # type: ignore[dict-item]
     other = dataclasses.replace(study, line={"definition": {**DEFINITION, "search": search}})
-    assert grid.points(other) is None
+    assert points.points(other) is None
     assert grid.maps(other) == []
-    formats.write(tmp_path, other, [])
+    files.write(tmp_path, other, [])
     assert not (tmp_path / "points.csv").exists()
 
 

@@ -22,22 +22,15 @@ from studies import ROOT
 
 from mu.record import TrialRecord, read, to_line, trial_line, write
 from reports import __main__ as command_line
-from reports import (
-    canvas,
-    classes,
-    contents,
-    figures,
-    findings,
-    formats,
-    knob_tables,
-    load,
-    page,
-    paper_numbers,
-    result_tables,
-    sections,
-)
+from reports import canvas, classes, contents, figures, findings, frames, load, page, sections
 from reports.statistics import intervals
-from reports.table_cells import Table
+from reports.tables import files
+from reports.tables import knobs as knob_tables
+from reports.tables import published as paper_numbers
+from reports.tables import results as result_tables
+from reports.tables.cells import Table
+from reports.tables.classes import per_class
+from reports.tables.latex import latex
 
 DATA = ROOT / "tests" / "data"
 TABLES = (
@@ -374,7 +367,7 @@ def test_knobs_table_has_the_best_candidate(study):
 
 
 def test_results_csv_is_tidy_and_in_full_precision(study, lines):
-    rows = list(csv.DictReader(formats.results_csv(study).splitlines()))
+    rows = list(csv.DictReader(frames.runs(study).to_csv(index=False).splitlines()))
     counted = [r for r in lines[1] if r.finished and r.phase != "search" and r.role != "search"]
     assert len(rows) == sum(len(view) for r in counted for view in r.metrics.values())
     keys = ("phase", "forget", "source", "method", "seed", "view", "metric")
@@ -442,7 +435,8 @@ def test_runs_with_knobs_of_an_earlier_search_give_way_to_the_chosen_ones(lines)
     )
     study = load.assemble(lines[0], [*lines[1], stale], {})
     assert column(result_tables.main(study), "random10", "alpha")["AvgGap (of means)"] == "3.83 ?"
-    assert ",9.0" not in formats.results_csv(study)
+    assert 9.0 not in set(frames.trials(study).knobs.map(lambda knobs: knobs.get("lr")))
+    assert "stale" not in set(frames.runs(study).key)
     assert "stale" not in {r.key for r in study.records}
     usual = load.assemble(lines[0], lines[1], {})
     assert study.counts() == usual.counts()
@@ -489,35 +483,35 @@ def test_summary_says_what_the_tables_say(study):
 
 def test_csv_repeats_the_group_and_markdown_is_rectangular(study):
     table = result_tables.main(study)
-    rows = list(csv.reader(formats.to_csv(table).splitlines()))
-    assert rows[0][:2] == ["Forget request", "Metric"]
-    assert {len(row) for row in rows} == {len(rows[0])}
-    assert [row[0] for row in rows[1:]] == ["random10"] * 7 + ["class3"] * 8
+    frame = files.table_frame(table)
+    assert list(frame.columns) == ["Forget request", "Metric", "Method", *files.PARTS]
+    cells = len(table.columns) - 1
+    assert list(frame["Forget request"]) == ["random10"] * 7 * cells + ["class3"] * 8 * cells
+    assert list(frame["Method"]) == list(table.columns[1:]) * 15
     pipes = {
         len(re.findall(r"(?<!\\)\|", line))
-        for line in formats.to_markdown(table).splitlines()
+        for line in files.to_markdown(table).splitlines()
         if line.startswith("| ")
     }
     assert pipes == {len(table.columns) + 2}
-    assert "**3.00 ± 3.00 (3.00) ?**" in formats.to_markdown(table)
+    assert "**3.00 ± 3.00 (3.00) ?**" in files.to_markdown(table)
 
 
 def test_latex_is_booktabs_and_escaped(study):
-    text = formats.to_latex(result_tables.main(study))
+    text = files.to_latex(result_tables.main(study))
     assert all(rule in text for rule in (r"\toprule", r"\midrule", r"\bottomrule"))
-    assert r"\textbf{3.00 $\pm$ 3.00 (3.00) ?}" in text
-    assert r"100.00 $\pm$ 0.00 (10.00) $\neq$" in text
-    body = text[text.index(r"\toprule") : text.index(r"\bottomrule")]
-    rows = [
-        line for line in body.splitlines() if line.endswith(r"\\") and "multicolumn" not in line
-    ]
-    assert {line.count("&") for line in rows} == {7}
-    assert formats.latex("a_b & 5% {x}") == r"a\_b \& 5\% \{x\}"
+    assert r"\textbf{\shortstack[r]{3.00$\pm$3.00\\(3.00) ?}}" in text
+    assert r"\shortstack[r]{100.00$\pm$0.00\\(10.00) $\neq$}" in text
+    bodies = re.findall(r"\\toprule(.*?)\\bottomrule", text, re.DOTALL)
+    rows = [[line for line in body.splitlines() if line.endswith(r" \\")] for body in bodies]
+    assert [len(lines) for lines in rows] == [8, 8], "a head, three models and four methods"
+    assert [{line.count("&") for line in lines} for lines in rows] == [{7}, {8}]
+    assert latex("a_b & 5% {x}") == r"a\_b \& 5\% \{x\}"
     assert text.isascii()
 
 
 def test_accuracy_on_each_class_and_its_gap(study):
-    table = classes.per_class(study)
+    table = per_class(study)
     assert [group.name for group in table.groups] == ["random10"]
     assert column(table, "random10", "Retrain") == {"0": "90.00 ± 0.00", "7": "100.00 ± 0.00"}
     alpha = column(table, "random10", "alpha")

@@ -16,18 +16,11 @@ import pytest
 from studies import ROOT
 
 from mu.record import TrialRecord, read, to_line, trial_line, write
-from reports import (
-    contents,
-    findings,
-    formats,
-    importance,
-    load,
-    page,
-    result_tables,
-    spaces,
-    uncertainty,
-)
-from reports.table_cells import Table
+from reports import contents, findings, load, page
+from reports.analysis import importance, spaces
+from reports.tables import files, uncertainty
+from reports.tables import results as result_tables
+from reports.tables.cells import Table
 
 DATA = ROOT / "tests" / "data"
 RETRAIN = (0.90, 0.91, 0.92)
@@ -355,7 +348,7 @@ def test_comparison_says_when_nothing_can_be_told(study: load.RecordedStudy) -> 
 
 
 def cells(study: load.RecordedStudy) -> dict[tuple[str, ...], dict[str, str]]:
-    found = list(csv.DictReader(uncertainty.cells(study).to_csv(index=False).splitlines()))
+    found = list(csv.DictReader(uncertainty.cells_frame(study).to_csv(index=False).splitlines()))
     keys = ("phase", "forget", "source", "method", "view", "metric")
     by_key = {tuple(row[key] for key in keys): row for row in found}
     assert len(by_key) == len(found)
@@ -409,13 +402,20 @@ def test_cells_csv_of_single_runs_distances_and_averages(tiny: load.RecordedStud
     assert ("confirm", "random10", "", "gamma", "test", "acc_test") not in found
 
 
-def test_tables_as_csv_have_columns_for_the_ends_of_intervals(tiny: load.RecordedStudy) -> None:
-    found = list(csv.DictReader(formats.to_csv(result_tables.main(tiny)).splitlines()))
-    row = next(r for r in found if r["Metric"] == "Forget accuracy (FA)")
-    assert (row["alpha low"], row["alpha high"]) == ("82.58", "100.00")
-    assert (row["alpha gap low"], row["alpha gap high"]) == ("0.00", "13.63")
-    assert "Noise floor low" not in row
-    assert "Retrain gap low" not in row
+def test_tables_as_csv_have_every_number_in_a_column_of_its_own(tiny: load.RecordedStudy) -> None:
+    found = files.table_frame(result_tables.main(tiny))
+    found = found[found["Metric"] == "Forget accuracy (FA)"].set_index("Method")
+    row = found.loc["alpha"]
+    assert (row["value"], row["std"], row["gap"]) == pytest.approx((0.95, 0.05, 0.05))
+    assert (row["low"], row["high"]) == pytest.approx((0.8258, 1.0), abs=5e-5)
+    assert (row["gap_low"], row["gap_high"]) == pytest.approx((0.0, 0.1363), abs=5e-5)
+    assert row["verdict"] == "undecided"
+    assert found.loc["Noise floor", ["low", "std", "gap"]].isna().all()
+    assert found.loc["Retrain", ["gap", "gap_low", "verdict"]].isna().all()
+    assert (found.loc["beta", "note"], found.loc["gamma", "note"]) == ("n=2", "failed ×3")
+    wide = files.table_frame(named(tiny, "robustness")).set_index("Method")
+    assert wide.loc["alpha", "Tuned low"] < wide.loc["alpha", "Tuned"] <= 1
+    assert list(wide.columns[:2]) == ["Requests", "Untuned recovery [95 % interval]"]
 
 
 def test_page_shows_intervals_below_averages_and_when_one_points_at_a_cell(tmp_path: Path) -> None:
@@ -619,7 +619,7 @@ def test_oracle_selection_is_on_every_table_and_on_the_page(tmp_path: Path) -> N
     made = contents.all_tables(study)
     assert len(made) > 8
     assert all(table.caption.startswith(label) for table in made)
-    assert label in formats.to_markdown(made[0])
+    assert label in files.to_markdown(made[0])
     write(tmp_path / "trials.jsonl", [to_line("study", line), *map(trial_line, study.records)])
     text = page.build(tmp_path).read_text(encoding="utf-8")
     assert f"<p>{label}</p>" in text

@@ -16,15 +16,9 @@ from studies import ROOT
 
 from mu.choice import retrain_seeds
 from mu.record import TrialRecord
-from reports import (
-    comparison,
-    contents,
-    findings,
-    load,
-    result_tables,
-    robustness,
-    tuning_check,
-)
+from reports import contents, findings, load
+from reports.analysis import comparison, robustness, tuning_check
+from reports.analysis.summaries import cell_summary, recovered, regret, retrained, scale
 from reports.statistics.intervals import (
     RESAMPLES,
     Estimate,
@@ -40,7 +34,7 @@ from reports.statistics.rankings import (
     ranks,
     signed_rank,
 )
-from reports.summaries import cell_summary, recovered, regret, retrained, scale
+from reports.tables import results as result_tables
 
 T2, T3 = 12.706204736, 4.302652730
 """Student's 97.5 % quantile for two and for three values, from printed tables."""

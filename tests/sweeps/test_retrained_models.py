@@ -15,7 +15,7 @@ from whole_study import run
 from mu.choice import further_seeds, retrain_seeds
 from mu.current import read_current
 from reports import load
-from reports.summaries import DISTANCE, retrained
+from reports.analysis.summaries import DISTANCE, retrained
 from sweeps import estimate, preflight
 from sweeps.errors import StudyError
 from sweeps.plan import Plan

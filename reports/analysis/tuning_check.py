@@ -17,8 +17,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from reports.analysis.spaces import spans
 from reports.load import RecordedStudy
-from reports.spaces import spans
 from reports.statistics.intervals import LEVEL
 
 LAST = 0.25

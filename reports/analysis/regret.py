@@ -17,6 +17,7 @@ import numpy as np
 from scipy.stats import kendalltau
 
 from mu.menu import JUDGED, MenuRecords, menu_records
+from mu.metrics import AVG_GAP_NATMU
 from mu.problem_names import COSTS, stand_in_name
 from mu.relative import mean_of
 from mu.rules import EVERYTHING, RULE, Scores, average_gap, chosen, eligible, scores
@@ -129,8 +130,6 @@ def _noise(
     models: Sequence[Mapping[str, float]], reference: Mapping[str, float], whole: bool
 ) -> float:
     """Return the noise floor of AvgGap: the mean over its metrics of the distance of each model to the others."""
-    from mu.metrics import AVG_GAP_NATMU
-
     names = AVG_GAP_NATMU[whole]
     if len(models) < 2 or not set(names) <= set(reference):
         return math.nan

@@ -6,28 +6,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from mu.metrics import MEAN_GAPS, METRICS, mean_gap
 from mu.record import REFERENCE_ROLES
+from reports.analysis.summaries import VIEW, CellSummary, cell_summary, changes, retrained
 from reports.load import RecordedRequest, RecordedStudy
 from reports.statistics.intervals import Spread, spread
-from reports.summaries import VIEW, CellSummary, cell_summary, changes, retrained, unit
-from reports.table_cells import (
-    BLANK,
-    DOUBTFUL,
-    Group,
-    Row,
-    Table,
-    TableCell,
-    label,
-    number,
-    percent,
-    searched_view,
-    seconds,
-    signed,
-    title,
-)
+from reports.tables import cells
+from reports.tables.cells import BLANK, Group, Row, Table, TableCell
+from reports.text import Form, form_of, label, percent, searched_view, signed, title
 
 EVERY, AVG_CHANGE = "*", "avg_change"
 """The mean over all requests; NatMU's mean change, which no single trial has."""
@@ -57,7 +46,7 @@ def published(study: RecordedStudy) -> Table | None:
         f"row names knobs, ours are the search trials with those knobs on the {view}, and it is that of each run.",
         "Published table",
         ("Method", "Metric", "Published", "Ours", "Difference", "Within ±"),
-        tuple(_group(study, key, found) for key, found in tables.items()),
+        tuple(_group(study, key, listed) for key, listed in tables.items()),
         texts=2,
         remarks=_remarks(entries),
     )
@@ -100,28 +89,24 @@ def _only_ours(study: RecordedStudy, key: Key, entries: Sequence[Entry]) -> list
 
 
 def _row(study: RecordedStudy, entry: Entry) -> Row:
-    name, ours = entry["name"], found(study, entry)
+    name, ours = entry["name"], beside(study, entry)
     theirs = Spread(entry["mean"], entry["std"], 0) if entry["mean"] is not None else None
     knobs = ", ".join(f"{knob} {value}" for knob, value in entry["knobs"].items())
     known = entry["ours"] or entry["method"]
     method = known if _same(known, entry["method"]) else f"{known} ({entry['method']})"
     printed = _cell(name, theirs)
     if entry["note"]:
-        printed = TableCell(printed.value, printed.spread, marks=DOUBTFUL, words=printed.words)
-    cells = [BLANK, BLANK, BLANK]
+        printed = replace(printed, marks=cells.DOUBTFUL)
+    row = [BLANK, BLANK, BLANK]
     if isinstance(ours, str):
-        cells[0] = TableCell(ours, words=True)
+        row[0] = TableCell(ours, words=True)
     elif ours is not None:
         ours = _as_printed(ours, entry)
-        cells[0] = _cell(name, ours)
+        row[0] = _cell(name, ours)
         if theirs is not None:
-            cells[1:] = _difference(name, ours, theirs)
-    return (
-        TableCell(method + (f", {knobs}" if knobs else "")),
-        TableCell(_metric_label(name, entry["metric"])),
-        printed,
-        *cells,
-    )
+            row[1:] = _difference(name, ours, theirs)
+    head = TableCell(method + (f", {knobs}" if knobs else ""))
+    return (head, TableCell(_metric_label(name, entry["metric"])), printed, *row)
 
 
 def _as_printed(ours: Spread, entry: Entry) -> Spread:
@@ -131,8 +116,8 @@ def _as_printed(ours: Spread, entry: Entry) -> Spread:
     return Spread(ours.mean, ours.std * math.sqrt((ours.n - 1) / ours.n), ours.n)
 
 
-def found(study: RecordedStudy, entry: Entry) -> Spread | str | None:
-    """What the study has beside a printed number: runs, why there are none, or None where it has no such thing."""
+def beside(study: RecordedStudy, entry: Entry) -> Spread | str | None:
+    """Return what the study has beside a printed number: runs, why there are none, or None where it has no such thing."""
     method, name = entry["ours"], entry["name"]
     known = method in REFERENCE_ROLES or any(method == listed.name for listed in study.methods)
     if not known or name is None:
@@ -214,7 +199,7 @@ def _searched(
 
 
 def _difference(name: str, ours: Spread, theirs: Spread) -> list[TableCell]:
-    difference = ours.mean - theirs.mean
+    difference, form = ours.mean - theirs.mean, _form(name)
     holds = [
         whose
         for whose, std in (("theirs", theirs.std), ("ours", ours.std))
@@ -222,32 +207,24 @@ def _difference(name: str, ours: Spread, theirs: Spread) -> list[TableCell]:
     ]
     known = theirs.std is not None and ours.std is not None
     within = TableCell("both" if len(holds) == 2 else holds[0] if holds else "neither")
-    return [TableCell(_signed(name, difference)), within if known else BLANK]
 
+    def with_sign(value: float) -> str:
+        return signed(value) if form is percent else ("−" if value < 0 else "+") + form(abs(value))
 
-def _signed(name: str, value: float) -> str:
-    if _is_fraction(name):
-        return signed(value)
-    return ("−" if value < 0 else "+") + _text(name, abs(value))
+    return [TableCell(number=difference, form=with_sign), within if known else BLANK]
 
 
 def _cell(name: str | None, value: Spread | None) -> TableCell:
     if value is None:
         return BLANK
-    std = "" if value.std is None else _text(name, value.std)
-    return TableCell(_text(name, value.mean), std, runs=f"n={value.n}" if value.n else "")
+    runs = f"n={value.n}" if value.n else ""
+    return TableCell(number=value.mean, form=_form(name), std=value.std, runs=runs)
 
 
-def _text(name: str | None, value: float) -> str:
+def _form(name: str | None) -> Form:
     if name is None:
-        return f"{value:g}"
-    if _is_fraction(name):
-        return percent(value)
-    return seconds(value) if unit(name) == "s" else number(name, value)
-
-
-def _is_fraction(name: str) -> bool:
-    return name == AVG_CHANGE or unit(name) == "fraction"
+        return "{:g}".format
+    return percent if name == AVG_CHANGE else form_of(name)
 
 
 def _metric_label(name: str | None, printed: str) -> str:
@@ -259,15 +236,15 @@ def _metric_label(name: str | None, printed: str) -> str:
 
 def _remarks(entries: Iterable[Entry]) -> tuple[str, ...]:
     """Every doubt with the cells it is about, or their number where they are many."""
-    cells: dict[str, list[str]] = {}
+    doubts: dict[str, list[str]] = {}
     for entry in entries:
         if entry["note"]:
-            cells.setdefault(entry["note"], []).append(
+            doubts.setdefault(entry["note"], []).append(
                 f"{entry['table']} {entry['forget']} {entry['method']} {entry['metric']}"
             )
     return tuple(
-        f"{DOUBTFUL} {', '.join(names) if len(names) <= 3 else f'{len(names)} cells'}: {note}"
-        for note, names in cells.items()
+        f"{cells.DOUBTFUL} {', '.join(names) if len(names) <= 3 else f'{len(names)} cells'}: {note}"
+        for note, names in doubts.items()
     )
 
 

@@ -16,8 +16,8 @@ from typing import Any
 
 from mu.keys import derive_seed
 from mu.selection import Candidate
+from reports.analysis.spaces import Span, spans
 from reports.load import RecordedMethod, RecordedRequest, RecordedStudy
-from reports.spaces import Span, spans
 
 ENOUGH = 8
 """Fewer finished trials than these are not looked at."""

@@ -1,0 +1,1 @@
+"""Tables: what one is, those of the report, and their files."""
