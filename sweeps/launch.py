@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from mu.failing import failing_cells, say_failing
-from sweeps import preflight, splits
+from sweeps import choosing, preflight, splits
 from sweeps.changes import open_results
 from sweeps.errors import DataMissingError, StudyError, SweepError
 from sweeps.outline import Outline
@@ -49,6 +49,7 @@ class Options:
         code_path: Folder with modules of one's own models.
         overrides: Parts of the study to replace, as ``key.subkey=value``.
         accept_code_change: Whether trials are kept whose method's code has changed since.
+        oracle: Whether models are retrained; without, the study is a menu of knobs (see ``sweeps.choosing``).
     """
 
     results: Path = Path("results")
@@ -60,6 +61,7 @@ class Options:
     code_path: Path | None = None
     overrides: Sequence[str] = ()
     accept_code_change: bool = False
+    oracle: bool = True
 
 
 @dataclass(frozen=True)
@@ -68,12 +70,12 @@ class Finished:
 
     Args:
         folder: Its results folder.
-        report: Page of its report.
+        report: Page of its report; None where no model was retrained, so that there is nothing to report.
         failed: Number of trials that failed.
     """
 
     folder: Path
-    report: Path
+    report: Path | None
     failed: int
 
 
@@ -123,6 +125,7 @@ def _read_study(name: str, options: Options) -> tuple[Study, Path]:
         options.overrides,
         method_folders(options.methods_path),
         options.code_path is not None,
+        (lambda raw: raw) if options.oracle else choosing.without_oracle,
     )
     credentials.remember(wanted.notify)
     return wanted, path
@@ -169,6 +172,10 @@ def run(plan: Plan, options: Options, console: Console, again: str) -> Finished:
             raise
         finally:
             study_results.close()
+        if not plan.study.oracle:
+            records, store = study_results.records.values(), _open_store(options)
+            choosing.conclude(plan, records, store, locations.folder, console)
+            return Finished(locations.folder, None, _failed(study_results))
         return _report(locations, study_results, console)
 
 
@@ -294,7 +301,7 @@ def _report(locations: Locations, study_results: Results, console: Console) -> F
         say(console, f"MLflow: musweep ui {locations.folder}")
     else:
         say(console, f"MLflow: {hide(locations.tracking_uri)}")
-    failed = sum(record.status == "failed" for record in study_results.records.values())
+    failed = _failed(study_results)
     if failed:
         say(console, f"{failed} trials failed; the report says which and why")
     limit = study_results.study["definition"]["max_failures"]
@@ -302,6 +309,10 @@ def _report(locations: Locations, study_results: Results, console: Console) -> F
     if failing:
         say(console, f"Cells {say_failing(failing, limit)}")
     return Finished(locations.folder, index, failed)
+
+
+def _failed(study_results: Results) -> int:
+    return sum(record.status == "failed" for record in study_results.records.values())
 
 
 def say(console: Console, text: str) -> None:

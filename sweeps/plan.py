@@ -16,7 +16,8 @@ from mu.data import Dataset
 from mu.forget import select
 from mu.keys import content_key
 from mu.problem import Problem, Role
-from mu.problem_names import request_of
+from mu.problem_names import request_of, stand_in_name
+from mu.stand_ins import check_twin
 from sweeps.outline import Outline
 from sweeps.phases import EPOCHS, PHASES, Cell, Knobs, Run
 from sweeps.study.menu import MenuItem
@@ -132,11 +133,13 @@ class Plan(Outline):
         """The problems that decide which samples ranked requests select; they know none before ``choose``."""
 
     def choose(self, forget: str, scores: NDArray[np.float64]) -> None:
-        """Set which samples a ranked request selects. Raises ValueError as ``mu.forget.select``."""
+        """Set which samples a ranked request selects. Raises ValueError as ``mu.forget.select``, or where they have no twin."""
         self._chosen[forget] = select(self.study.forget[forget], self.data, scores)
         self._problems = {
             name: p for name, p in self._problems.items() if request_of(name[0]) != forget
         }
+        if stand_in_name(forget, "twin") in self.study.stand_ins:
+            check_twin(self.problem(forget, self.study.seeds.report[0]))
 
     def chosen(self, forget: str) -> NDArray[np.int64]:
         """Return the sorted positions in the training part of the samples that a request selects."""
@@ -210,7 +213,7 @@ class Plan(Outline):
             number=number,
             source=run.source,
             origin=origin,
-            views=self._views(phase),
+            views=("val",) if run.forget in self.study.stand_ins else self._views(phase),
             attacks=self._attacks(phase),
             keep=self._keep(phase),
             problem=problem,

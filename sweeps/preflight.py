@@ -51,7 +51,7 @@ def load_data(study: Study, where: str, cache: Path | None = None) -> Dataset:
             stand_ins[name] = _problem(study, data, name, forget.stand_in(request, data))
             if request.kind == "hardest":
                 early_epochs(stand_ins[name])
-            if stand_in_name(name, "twin") in study.stand_ins:
+            if stand_in_name(name, "twin") in study.stand_ins and not request.ranked:
                 _check_twin(study, stand_ins[name], name)
         except ValueError as error:
             raise StudyError(f"{where}: forget: {name}: {error}") from error
@@ -77,7 +77,7 @@ def _problem(study: Study, data: Dataset, name: str, chosen: NDArray[np.int64]) 
 
 
 def _check_twin(study: Study, problem: Problem, name: str) -> None:
-    """Refuse a request without a twin. What a ranked request selects is not known yet: then the run says so."""
+    """Raise ValueError where a request has no twin; of a ranked request this is known after the ranking."""
     supplied = study.checkpoints(name, study.seeds.report[0])
     digests = {role: model.digest for role, model in supplied.items()}
     check_twin(replace(problem, supplied=digests))

@@ -22,6 +22,7 @@ LAYERS = (
     (
         "sweeps.audit",
         "sweeps.changes",
+        "sweeps.choosing",
         "sweeps.estimate",
         "sweeps.job_sources",
         "sweeps.launch",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -107,6 +107,7 @@ def read(
     overrides: Sequence[str] = (),
     folders: Sequence[Path] = (),
     own_code: bool = False,
+    change: Callable[[dict[str, Any]], dict[str, Any]] = lambda raw: raw,
 ) -> Study:
     """Read and validate a study file.
 
@@ -114,11 +115,12 @@ def read(
         overrides: ``key.subkey=value`` texts that replace parts of it.
         folders: Where else methods are looked for.
         own_code: Whether its model may be an import path, which runs the module that it names.
+        change: What is made of its content before it is validated.
 
     Raises:
         StudyError: Something in it is wrong; the message names file, key, value and what is allowed.
     """
-    raw = yaml_file.read_study(path, overrides)
+    raw = change(yaml_file.read_study(path, overrides))
     model = raw.get("model")
     name = model.get("name") if isinstance(model, dict) else model
     if isinstance(name, str) and ":" in name and not own_code:
@@ -148,7 +150,8 @@ def parse(raw: Mapping[str, Any], where: str, folders: Sequence[Path] = ()) -> S
     training = file.training
     if file.resources.gpus and "precision" not in raw.get("training", {}):
         training = replace(training, precision="bf16")
-    seeds = tuple(dict.fromkeys((*file.seeds.search, *file.seeds.report)))
+    searched = file.seeds.search if search.trials else ()
+    seeds = tuple(dict.fromkeys((*searched, *file.seeds.report)))
     paths = {role: path for role in PLACES if (path := getattr(file, role)) is not None}
     supplied = find_supplied(paths, file.forget, seeds, where)
     knobs = dict.fromkeys(span.knob for config in methods for span in config.ranges)

@@ -22,7 +22,12 @@ ORIGINAL = {
     "mia_lr_entropy_retain": 0.92,
     "mia_lr_entropy_held_out": 0.60,
 }
-SHORT = {"acc_test": 0.50, "acc_forget": 0.40, "mia_lr_entropy": 0.50, "mia_lr_entropy_held_out": 0.55}
+SHORT = {
+    "acc_test": 0.50,
+    "acc_forget": 0.40,
+    "mia_lr_entropy": 0.50,
+    "mia_lr_entropy_held_out": 0.55,
+}
 KNOWN = References(
     ORIGINAL,
     {"acc_test": 0.79, "acc_forget": 0.78, "mia_lr_entropy": 0.58},
@@ -142,7 +147,7 @@ def test_destroyed_models_are_no_candidates_unless_all_are() -> None:
 )
 def test_a_rule_that_peeks_at_a_retrained_model_fails(peek: Any) -> None:
     rule = Rule("peeking", "", False, None, peek)
-    with pytest.raises(LookupError, match="rule peeking reads .* of a retrained model"):
+    with pytest.raises(LookupError, match=r"rule peeking reads .* of a retrained model"):
         scores(rule, TRIED, KNOWN)
     assert scores(replace(rule, oracle=True), TRIED, KNOWN)
 

@@ -32,9 +32,7 @@ def test_the_twin_is_as_large_as_what_is_forgotten_and_has_its_classes() -> None
     twin = twin_of(real)
     parts = real.data.parts
     wanted = np.bincount(parts["train"].labels[real.forget_index], minlength=4)
-    assert np.array_equal(
-        np.bincount(parts["twin"].labels[twin.forget_index], minlength=4), wanted
-    )
+    assert np.array_equal(np.bincount(parts["twin"].labels[twin.forget_index], minlength=4), wanted)
     assert len(set(twin.forget_index.tolist())) == len(real.forget_index)
     again = twin_of(problem(seed=2))
     assert np.array_equal(again.forget_index, twin.forget_index)  # seeds share what is forgotten

@@ -75,9 +75,7 @@ def test_the_truth_is_of_other_seeds_and_other_retrained_models() -> None:
     truth = regret.judged(recorded, "some", "ga", 1)
     assert truth is not None
     # Without the model of seed 1 the retrained models have 0.69.
-    assert truth.gaps == {
-        n: pytest.approx((gap + 0.01) / 3) for n, gap in enumerate(GAPS)
-    }
+    assert truth.gaps == {n: pytest.approx((gap + 0.01) / 3) for n, gap in enumerate(GAPS)}
     assert truth.best == pytest.approx(0.01 / 3)
     assert truth.spread == pytest.approx(0.12 / 3)
     assert truth.noise == pytest.approx(0.0)
@@ -100,14 +98,19 @@ def test_regret_of_rules_by_hand() -> None:
     assert found["oracle_all", 2].points == 0
     assert found["oracle_all", 2].within == 1
     assert found["oracle_all", 2].tau == pytest.approx(1.0)
-    assert found["random", 2].points == pytest.approx((0.295 + 0.055 + 0.005 + 0.115 + 0.175 - 0.025) / 15)
+    assert found["random", 2].points == pytest.approx(
+        (0.295 + 0.055 + 0.005 + 0.115 + 0.175 - 0.025) / 15
+    )
     assert found["random", 2].within == pytest.approx(1 / 5)
     assert found["losses", 1].noise != found["losses", 1].noise  # the judging models agree
 
 
 def test_seconds_are_those_of_what_a_rule_reads() -> None:
     found = {one.rule: one.seconds for one in regret.regrets(study("losses", "oracle_one"))}
-    assert found == {"losses": 10.0, "oracle_one": 15.0 + 5.0}  # the trained original counts as well
+    assert found == {
+        "losses": 10.0,
+        "oracle_one": 15.0 + 5.0,
+    }  # the trained original counts as well
 
 
 def test_transfer_takes_the_best_of_every_other_request() -> None:
