@@ -82,17 +82,19 @@ class ReferenceRecorder:
                     self.ledger.record_other(record)
         return references
 
-    def record_further(self, forget: str, models: Mapping[int, Scored]) -> None:
+    def record_further(self, forget: str, models: Mapping[int, Scored], original: Scored) -> None:
         """Record the retrained models of a request beyond those of the report seeds.
 
         Args:
             models: Seed to retrained model, those of the report seeds first.
+            original: That of the first report seed, for metrics that compare with an original: these have none.
         """
         mean = mean_of_scored(models.values())
         for seed in self.study.further_retrains:
             key, one = self.plan.reference_key(forget, seed, "retrain", "report"), models[seed]
             if key not in self.ledger.results.records:
-                reference = ReferenceScores(mean, {}, one.forget.logits, one.untrained)
+                logits, means = one.forget.logits, original.class_means
+                reference = ReferenceScores(mean, {}, logits, one.untrained, means)
                 record = self._record("report", (forget, seed), "retrain", one, reference)
                 others = {n: other for n, other in models.items() if n != seed}
                 self.ledger.record_other(self._beside_others(record, one, others))

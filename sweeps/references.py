@@ -256,7 +256,8 @@ class References:
             if forget not in self._complete and all(name in self.scored for name in names):
                 self._complete.add(forget)
                 models = {name[1]: self.scored[name]["retrain"] for name in names}
-                self.recorder.record_further(forget, models)
+                original = self.scored[names[0]]["original"]
+                self.recorder.record_further(forget, models, original)
 
 
 def without_seconds(arrays: Weights) -> Weights:
