@@ -21,9 +21,11 @@ LAYERS = (
     ("sweeps.search", "sweeps.workers", "sweeps.tracking"),
     (
         "sweeps.audit",
+        "sweeps.catalogue",
         "sweeps.changes",
         "sweeps.choosing",
         "sweeps.estimate",
+        "sweeps.first_study",
         "sweeps.job_sources",
         "sweeps.launch",
         "sweeps.ledger",

@@ -16,6 +16,7 @@ from mu import models
 from mu.choice import Choice, choice_of, retrain_seeds
 from mu.data import Dataset
 from mu.models import Model
+from mu.models.public import TIMM
 from mu.problem import Problem, Role
 from mu.problem_names import stand_in_name
 from mu.rules import RULE
@@ -102,12 +103,17 @@ class Study(StudyFile):
         return next(config for config in self.methods if config.name == name)
 
 
+def unchanged(raw: dict[str, Any]) -> dict[str, Any]:
+    """Return the content of a study file as it is."""
+    return raw
+
+
 def read(
     path: Path,
     overrides: Sequence[str] = (),
     folders: Sequence[Path] = (),
     own_code: bool = False,
-    change: Callable[[dict[str, Any]], dict[str, Any]] = lambda raw: raw,
+    change: Callable[[dict[str, Any]], dict[str, Any]] = unchanged,
 ) -> Study:
     """Read and validate a study file.
 
@@ -123,7 +129,7 @@ def read(
     raw = change(yaml_file.read_study(path, overrides))
     model = raw.get("model")
     name = model.get("name") if isinstance(model, dict) else model
-    if isinstance(name, str) and ":" in name and not own_code:
+    if isinstance(name, str) and ":" in name and not name.startswith(TIMM) and not own_code:
         raise StudyError(
             f"{path}: model: {name!r} is code, which a study alone may not choose to run; name the folder "
             "it lies in with --code-path (any folder for a package that is installed)"
