@@ -101,6 +101,13 @@ def _parser() -> argparse.ArgumentParser:
     init.add_argument("--out", type=_path, default=Path("study.yaml"), help="file (study.yaml)")
     init.set_defaults(command=_init)
 
+    compare = commands.add_parser("compare", help="compare the results of several studies")
+    compare.add_argument("folders", type=_path, metavar="STUDY_DIR", nargs="+")
+    compare.add_argument(
+        "--out", type=_path, default="comparison", help="where to write it (comparison)"
+    )
+    compare.set_defaults(command=_compare)
+
     shipped = commands.add_parser("studies", help="list the studies that ship with musweep")
     shipped.set_defaults(command=_studies)
 
@@ -169,7 +176,7 @@ def _add_run(commands: Any) -> None:
     choose.set_defaults(command=_run, again="choose --no-oracle")
 
 
-def _add_run_options(run: argparse.ArgumentParser) -> None:
+def _add_run_options(run: Any) -> None:
     given = os.environ.get
     study = run.add_argument("study", help="study file, or the name of one that ships with musweep")
     study.completer = _complete_studies
@@ -260,6 +267,16 @@ def _init(options: argparse.Namespace) -> int:
     finally:
         draft.unlink(missing_ok=True)
     print(f"{out} is written; next: musweep run {shlex.quote(str(out))} --sample 0.05")
+    return DONE
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from reports import compare
+
+    try:
+        print(compare.build(options.folders, options.out))
+    except ValueError as error:
+        raise StudyError(str(error)) from error
     return DONE
 
 

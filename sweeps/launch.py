@@ -292,12 +292,12 @@ def _sweep(sweep: Sweep, options: Options, console: Console) -> None:
 
 
 def _report(locations: Locations, study_results: Results, console: Console) -> Finished:
-    """Write the report, print the main table, and say where everything is."""
-    from reports import page
+    """Write the report, print what the methods come to, and say where everything is."""
+    from reports import load, page, terminal
 
     index = page.build(locations.folder)
-    table = index.parent / "tables" / "main.md"
-    say(console, f"\n{table.read_text(encoding='utf-8')}")
+    console.print()
+    terminal.show(load.read(locations.folder), console)
     say(console, f"Report: {index}")
     if locations.tracking_uri is None:
         say(console, f"MLflow: musweep ui {locations.folder}")

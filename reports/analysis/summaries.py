@@ -261,8 +261,8 @@ def _cell_summary(
         for name in gaps
         if min(len(by_metric[name]), len(reference.values[name])) > 1
     }
-    tests = {name: _compare(study, name, *pair) for name, pair in tested.items()}
-    whole = [tests[name] for name in request.metrics if name in tests]
+    tests = _compare(study, tested)
+    whole = [tests[name][0] for name in request.metrics if name in tests]
     average = mean_gap(means, reference.means, request.metrics)
     by_seed = {
         r.seed: gap
@@ -273,8 +273,8 @@ def _cell_summary(
     return CellSummary(
         spreads=spreads,
         gaps=gaps,
-        gap_intervals={name: equivalence.interval(*pair).size for name, pair in tested.items()},
-        verdicts={name: equivalence.word(*map(float, test)) for name, test in tests.items()},
+        gap_intervals={name: ends.size for name, (_, ends) in tests.items()},
+        verdicts={name: equivalence.word(*map(float, test)) for name, (test, _) in tests.items()},
         verdict=equivalence.together(whole) if len(whole) == len(request.metrics) else "",
         average=average if known else None,
         estimate=_estimate(study, request, runs, average, view) if known else None,
@@ -288,14 +288,27 @@ def _cell_summary(
 
 
 def _compare(
-    study: RecordedStudy, name: str, runs: Sequence[float], models: Sequence[float]
-) -> PValues:
-    """Test a metric of some runs against that of the retrained models, with the margin of the study."""
-    fraction = unit(name) == "fraction"
-    if fraction and study.margin is not None:
-        return equivalence.compare(runs, models, study.margin)
-    limit = equivalence.margin(models, HALF_A_POINT if fraction else 0.0)
-    return equivalence.compare(runs, models, limit)
+    study: RecordedStudy, tested: Mapping[str, tuple[Sequence[float], Sequence[float]]]
+) -> dict[str, tuple[PValues, Interval]]:
+    """Test each metric of some runs against that of the retrained models, with the margin of the study.
+
+    Args:
+        tested: Metric to its values of the runs, and of the retrained models.
+    """
+    sizes: dict[tuple[int, int], list[str]] = defaultdict(list)
+    for name, (ours, theirs) in tested.items():
+        sizes[len(ours), len(theirs)].append(name)
+    compared = {}
+    for names in sizes.values():  # metrics of as many values are tested at once
+        runs, models = (np.array([tested[name][at] for name in names]) for at in (0, 1))
+        fractions = np.array([unit(name) == "fraction" for name in names])
+        limits = equivalence.margin(models, np.where(fractions, HALF_A_POINT, 0.0))
+        if study.margin is not None:
+            limits = np.where(fractions, study.margin, limits)
+        both = *equivalence.compare(runs, models, limits), *equivalence.interval(runs, models)
+        for name, *numbers in zip(names, *np.array(both).tolist()):
+            compared[name] = PValues(*numbers[:2]), Interval(*numbers[2:])
+    return compared
 
 
 def _estimate(

@@ -245,12 +245,14 @@ def value_of(metric: str, value: float | None) -> TableCell:
     return BLANK if value is None else TableCell(number=value, form=form_of(metric))
 
 
-def recovery_cell(estimate: Estimate | None, place: str = BELOW, marks: str = "") -> TableCell:
+def recovery_cell(
+    estimate: Estimate | None, place: str = BELOW, marks: str = "", runs: str = ""
+) -> TableCell:
     """Return a cell with a recovery and its interval."""
     if estimate is None:
         return BLANK
-    ends = estimate.interval
-    return TableCell(number=estimate.value, form=share, ends=ends, place=place, marks=marks)
+    shown = TableCell(number=estimate.value, form=share, marks=marks, runs=runs)
+    return dataclasses.replace(shown, ends=estimate.interval, place=place)
 
 
 def difference(value: float | None, ends: Interval | None = None, place: str = BESIDE) -> TableCell:

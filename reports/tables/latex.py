@@ -4,16 +4,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import textwrap
+from collections.abc import Iterator
 
-from reports.tables.cells import Table, TableCell
+from reports.tables.cells import BESIDE, Group, Table, TableCell
 
-WIDTH, ROWS = 112, 28
+WIDTH, ROWS = 126, 26
 """Characters and rows that a part of a table may have: more do not fit a page in letters of 5 points."""
-WRAPPED, LONGEST = 26, 40
-"""Characters beyond which a column of words is wrapped, and beyond which a name is cut."""
+WRAPPED, NARROW, LONGEST = 30, 13, 4
+"""Characters in a line of a column of words and of one of numbers, and lines of a cell, beyond which words are cut."""
+LETTERS = 30
+"""Letters of a word, beyond which it is cut."""
 FEW = 9
 """Metrics up to which methods are rows."""
+FLOAT = r"""\begin{table*}[tp]
+\centering\scriptsize\setlength{\tabcolsep}{3pt}
+\caption{%s}
+\label{tab:%s}
+\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{%%
+%s
+}
+\end{table*}
+"""
 LATEX = {
     "\\": r"\textbackslash{}",
     "&": r"\&",
@@ -38,6 +50,7 @@ LATEX = {
     "¶": r"\P{}",
     "–": "--",
     "|": r"$|$",
+    "[": "{[}",  # which at the start of a line would be an argument of the line before
     "<": r"$<$",
     ">": r"$>$",
 }
@@ -49,89 +62,67 @@ def to_latex(table: Table) -> str:
     Where the columns are methods and the metrics few, methods become rows, so that any number of them fits. A part that is
     still wider than the text is scaled down to it.
     """
-    parts = [part for group in table.groups for part in _parts(table, group.title, group.rows)]
-    lines = [r"% needs \usepackage{booktabs,graphicx}"]
-    for number, (title, part) in enumerate(parts):
-        caption = table.title + (f" ({title})" if len(parts) > 1 else "")
+    parts = [part for group in table.groups for part in _parts(table, group)]
+    text = r"% needs \usepackage{booktabs,graphicx}" + "\n"
+    for number, (title, tabular) in enumerate(parts):
+        caption = table.title + (f": {title}" if len(parts) > 1 else "")
         about = [table.caption, *(f"{note}." for note in table.notes)] if number == 0 else []
         label = table.name + (f"-{number + 1}" if number else "")
-        lines += [
-            r"\begin{table*}[tp]",
-            r"\centering\scriptsize\setlength{\tabcolsep}{3pt}",
-            rf"\caption{{{latex(' '.join([caption + '.', *about]))}}}",
-            rf"\label{{tab:{table.name if not number else label}}}",
-            r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{%",
-            *_tabular(part),
-            "}",
-            r"\end{table*}",
-        ]
-    return "\n".join(lines) + "\n"
+        text += FLOAT % (latex(" ".join([caption + ".", *about])), label, tabular)
+    return text
 
 
 def latex(text: str) -> str:
-    """Return text with what LaTeX would read as commands, and our signs, written out."""
-    return "".join(LATEX.get(character, character) for character in " ".join(text.split()))
+    """Return text with what LaTeX would read as commands, and our signs, written out; words that no line holds are cut."""
+    words = (word if len(word) <= LETTERS else word[:LETTERS] + "..." for word in text.split())
+    return "".join(LATEX.get(character, character) for character in " ".join(words))
 
 
-Grid = list[list[TableCell]]
-"""Rows of cells, the first of them the heads."""
-
-
-def _parts(
-    table: Table, title: str, rows: Sequence[Sequence[TableCell]]
-) -> Iterator[tuple[str, Grid]]:
-    """Yield a group as grids that fit a page, each with its columns of words at the left."""
-    grid = [[TableCell(head) for head in table.columns], *map(list, rows)]
+def _parts(table: Table, group: Group) -> Iterator[tuple[str, str]]:
+    """Yield the title of a group, and tabulars that fit a page, each with the columns of words at its left."""
+    grid = [[TableCell(head) for head in table.columns], *map(list, group.rows)]
     texts = table.texts
-    if table.compared and len(rows) <= FEW:
+    if table.compared and len(group.rows) <= FEW:
         grid, texts = [list(column) for column in zip(*grid)], 1
+        grid[0][0] = TableCell("Method")
     for first in range(1, len(grid), ROWS):
-        chosen = [grid[0], *grid[first : first + ROWS]]
-        widths = [max(map(_width, column)) + 1 for column in zip(*chosen)]
-        left = sum(widths[:texts])
-        start, used = texts, left
+        rows = [grid[0], *grid[first : first + ROWS]]
+        widths = [
+            1 + max(len(line) for cell in column for line in _lines(cell, at < texts))
+            for at, column in enumerate(zip(*rows))
+        ]
+        start = texts
         for at in range(texts, len(widths) + 1):
-            if at == len(widths) or (used + widths[at] > WIDTH and at > start):
-                yield title, [row[:texts] + row[start:at] for row in chosen]
-                start, used = at, left
-            used += widths[at] if at < len(widths) else 0
+            wide = sum(widths[:texts]) + sum(widths[start : at + 1]) > WIDTH
+            if at == len(widths) or (wide and at > start):
+                part = [row[:texts] + row[start:at] for row in rows]
+                yield group.title, _tabular(part, texts)
+                start = at
 
 
-def _tabular(grid: Grid) -> list[str]:
-    columns = "".join(_column(column) for column in zip(*grid))
-    head, *rows = (" & ".join(map(_cell, row)) + r" \\" for row in grid)
-    body = [r"\toprule", head, r"\midrule", *rows, r"\bottomrule"]
-    return [rf"\begin{{tabular}}{{{columns}}}", *body, r"\end{tabular}%"]
+def _tabular(rows: list[list[TableCell]], texts: int) -> str:
+    columns = "l" * texts + "r" * (len(rows[0]) - texts)
+    lines = [
+        " & ".join(_cell(cell, at < texts) for at, cell in enumerate(row)) + r" \\" for row in rows
+    ]
+    body = [r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule"]
+    return "\n".join([rf"\begin{{tabular}}{{{columns}}}", *body, r"\end{tabular}%"])
 
 
-def _column(cells: Sequence[TableCell]) -> str:
-    """Return how a column is aligned: numbers right, words left, long words in lines."""
-    if any(cell.number is not None for cell in cells):
-        return "r"
-    longest = max(len(cell.text) for cell in cells)
-    return "l" if longest <= WRAPPED else rf"p{{{WRAPPED // 2}em}}"
-
-
-def _width(cell: TableCell) -> int:
-    """Return about how many characters wide a cell is."""
-    longest = max(map(len, _lines(cell)))
-    return longest if cell.number is not None else min(longest, WRAPPED)
-
-
-def _lines(cell: TableCell) -> list[str]:
-    """Return the lines of a cell: what is known of a number stands below it."""
-    text = cell.text
-    if cell.number is None:
-        return [text if len(text) <= LONGEST or " " in text[:LONGEST] else text[:LONGEST] + "..."]
-    number = cell.value + (f"±{cell.spread}" if cell.spread else "")
-    shown = cell.range if cell.place else ""
-    rest = [f"({cell.gap})" if cell.gap else "", shown, f"[{cell.runs}]" if cell.runs else ""]
-    signs = cell.marks + cell.sign
-    below = " ".join(filter(None, rest))
-    return [number, below + signs] if below else [number + signs]
-
-
-def _cell(cell: TableCell) -> str:
-    lines = [latex(line) for line in _lines(cell)]
-    text = lines[0] if len(lines) == 1 else rf"\shortstack[r]{{{lines[0]}\\{lines[1]}}}"
+def _cell(cell: TableCell, words: bool) -> str:
+    lines = [latex(line) for line in _lines(cell, words)]
+    text = r"\\".join(lines)
+    if len(lines) > 1:
+        text = rf"\shortstack[{'l' if words else 'r'}]{{{text}}}"
     return rf"\textbf{{{text}}}" if cell.best else text
+
+
+def _lines(cell: TableCell, words: bool) -> list[str]:
+    """Return the lines of a cell in LaTeX's letters: words are wrapped, and what is known of a number stands below it."""
+    if cell.number is None:
+        return textwrap.wrap(cell.text, WRAPPED if words else NARROW)[:LONGEST] or [""]
+    number = cell.value + (f"±{cell.spread}" if cell.spread else "")
+    beside = cell.range if cell.place == BESIDE else ""
+    rest = [f"({cell.gap})" if cell.gap else "", beside, f"[{cell.runs}]" if cell.runs else ""]
+    below, signs = " ".join(filter(None, rest)), cell.marks + cell.sign
+    return [number, below + signs] if below else [number + signs]
