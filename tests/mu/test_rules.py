@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -195,3 +196,20 @@ def test_a_situation_has_one_seed_and_no_metric_that_compares_with_a_retrained_m
     (one,), known = recorded.situation("some", "ga", 1, "other")
     assert set(one.on) == {"twin", "transfer"}
     assert recorded.seeds("some", "ga") == [1, 2]
+
+
+def test_every_rule_is_on_the_page_with_its_requests_and_its_cost() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "choosing.md").read_text(encoding="utf-8")
+    rows = {
+        cells[1].strip("` "): [cell.strip() for cell in cells[3:5]]
+        for line in page.splitlines()
+        if len(cells := line.split("|")) == 7 and "`" in cells[1]
+    }
+    kinds = {None: "all", True: "classes", False: "samples"}
+    assert rows == {
+        rule.name: [
+            kinds[rule.whole_class],
+            "all" if math.isnan(rule.retrainings) else f"{rule.retrainings:.2g}",
+        ]
+        for rule in MENU_RULES
+    }
