@@ -25,6 +25,10 @@ from reports.text import count, percent, share
 
 MOST, LISTED = 5, 4
 """Most cards, and most names in a sentence."""
+WORDS = {
+    SAME: "by every metric it is the same as retraining",
+    DIFFERENT: "it can be told from retraining",
+}
 LEFT_OPEN = ", a difference that so few seeds leave open"
 
 
@@ -98,6 +102,11 @@ def closest(study: RecordedStudy, request: RecordedRequest) -> Card:
         text += f" at {_percent(best['time_ratio'])} % of its cost"
     if pd.notna(best["recovery_transferred"]):
         text += f"; with knobs from another set, {_percent(best['recovery_transferred'])} %"
+    if best["verdict"] in WORDS:
+        text += f"; {WORDS[best['verdict']]}"
+    if len(rivals):
+        second = rivals.iloc[0]
+        text += f"; {second['method']} follows with {_percent(second['recovery_tuned'])} %"
     worse = list(rows.loc[rows["recovery_tuned_high"] < 0, "method"])
     if worse:
         text += f"; {_listed(worse, LISTED)} {_are(worse)} further off than doing nothing"
@@ -280,7 +289,8 @@ def _interval(row: Any) -> str:
 
 def _percent(value: float) -> str:
     """Return a share in percent, with a decimal where it is small."""
-    text = f"{100 * value:.0f}" if abs(value) >= 0.1 else f"{100 * value:.1f}"
+    points = round(100 * value, 9)  # the same text wherever sums are rounded otherwise
+    text = f"{points:.0f}" if abs(points) >= 10 else f"{points:.1f}"
     return text.replace("-0.0", "0.0").replace("-", "\u2212")
 
 

@@ -165,7 +165,7 @@ def duration(value: float) -> str:
 
 
 def setting(study: RecordedStudy) -> Pairs:
-    """Return data, model, budget, machines and times; what is not recorded is left out."""
+    """Return data, model, budget, machines and times; empty where nothing is recorded."""
     line, definition = study.line, study.definition
     data, search = _mapping(line.get("data")), _mapping(definition.get("search"))
     objectives = search.get("objective") or [study.objective]
@@ -173,7 +173,7 @@ def setting(study: RecordedStudy) -> Pairs:
     shape = "×".join(str(size) for size in data.get("input_shape") or [])
     classes = f"{data['classes']} classes" if "classes" in data else ""
     parts, versions = _mapping(data.get("parts")), _mapping(line.get("versions"))
-    pairs = [
+    return [
         ("Data", _join([data.get("name"), shape, classes])),
         ("Samples", _join(f"{part} {n:,}" for part, n in parts.items() if n)),
         ("Fingerprint", str(data.get("fingerprint", ""))),
@@ -203,7 +203,6 @@ def setting(study: RecordedStudy) -> Pairs:
         ("Versions", _join(f"{name} {version}" for name, version in versions.items())),
         *_clock(study),
     ]
-    return [(name, text) for name, text in pairs if text]
 
 
 def _finalists(study: RecordedStudy) -> str:
