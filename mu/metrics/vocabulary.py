@@ -280,8 +280,8 @@ METRICS: dict[str, Metric] = {
         "RF-JSD",
         "nats",
         "lower",
-        "divergence of predictions on D_f, by class, from the original's on held-out images",
-        {"LoTUS": "RF-JSD"},
+        "LoTUS (2503.18314): predictions on D_f, by class, against the original's on held-out images",
+        {},
     ),
     "streisand_max": Metric(
         "Streisand, largest difference",

@@ -17,7 +17,9 @@ from reports.tables.cells import BESIDE, Table, TableCell, Values
 from reports.text import percent, seconds, share, title
 
 BASE = "defaults"
-"""The rule that others are compared with: what a user without any rule would do."""
+"""What a user without any rule would do."""
+BASES = (BASE, "held_out")
+"""The rules that others are compared with: `held_out` is that of the literature."""
 
 
 def choice(study: RecordedStudy) -> Table | None:
@@ -29,7 +31,7 @@ def choice(study: RecordedStudy) -> Table | None:
         "means) of its choice minus that of the best of the menu, in percent points, the mean over methods, with its 95 % "
         "interval over requests (of one request over methods). Units: the same in noise floors of retraining; "
         "share: the median over cells of regret / (median of the menu - best), in percent; near: how often the choice is "
-        "within one noise floor of the best; below defaults: regret of the authors' knobs minus that of the rule. Tau: "
+        "within one noise floor of the best; below defaults, below held_out: their regret minus that of the rule. Tau: "
         "Kendall's, of the rule's order with the true one. Retrainings: what the rule costs beyond the trials of "
         "the menu; seconds: slot time for one method of all that it reads. Even the truth of a menu has noise, so that an "
         "oracle has regret as well."
@@ -103,14 +105,17 @@ def _by_rule(found: Iterable[Regret]) -> dict[str, list[Regret]]:
 def _rows(study: RecordedStudy, found: Sequence[Regret]) -> list[Values]:
     by_rule = _by_rule(found)
     rules = [rule for rule in MENU_RULES if rule.name in by_rule]
-    return [_row(study, rule, by_rule[rule.name], by_rule.get(BASE, [])) for rule in rules]
+    bases = {base: by_rule.get(base, []) for base in BASES}
+    return [_row(study, rule, by_rule[rule.name], bases) for rule in rules]
 
 
 def _row(
-    study: RecordedStudy, rule: Rule, found: Sequence[Regret], defaults: Sequence[Regret]
+    study: RecordedStudy,
+    rule: Rule,
+    found: Sequence[Regret],
+    bases: Mapping[str, Sequence[Regret]],
 ) -> Values:
     points = regret.mean_regret(found)
-    below = regret.mean_regret(found, minus=defaults) if rule.name != BASE and defaults else None
     within = regret.mean_regret(found, "within")
     spent = statistics.median(regret.by_cell(found, "seconds").values())
     models = study.definition.get("seeds", {}).get("retrain") or len(study.report_seeds)
@@ -124,10 +129,19 @@ def _row(
         "Units": _mean(regret.mean_regret(found, "noise")),
         "Share": _median(regret.by_cell(found, "share").values()),
         "Near": TableCell(number=within.value, form=share) if within else None,
-        "Below defaults": cells.difference(-below.value, _turned(below), BESIDE) if below else None,
+        **{
+            f"Below {base}": _below(found, others) if others and rule.name != base else None
+            for base, others in bases.items()
+        },
         "Tau": _mean(regret.mean_regret(found, "tau")),
         "Seconds": TableCell(number=spent, form=seconds),
     }
+
+
+def _below(found: Sequence[Regret], others: Sequence[Regret]) -> TableCell | None:
+    """Return by how much the regret of a rule is below that of another, in the cells that both have."""
+    less = regret.mean_regret(found, minus=others)
+    return cells.difference(-less.value, _turned(less), BESIDE) if less else None
 
 
 def _turned(found: Estimate) -> Interval | None:

@@ -175,7 +175,7 @@ class Search(Section):
         if self.choose is not None:
             self.choose.check(self.objective, self.mean_gap)
         if self.sampler != "grid":  # whose trials are not known yet
-            self._check_finalists(self.trials)
+            self._check_finalists(max(1, self.trials))
         return self
 
     def _check_finalists(self, trials: int) -> None:
