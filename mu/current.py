@@ -13,6 +13,7 @@ from typing import Any
 
 from mu import record
 from mu.keys import content_key
+from mu.problem_names import request_of
 from mu.record import TrialRecord
 from mu.relative import compared
 
@@ -67,9 +68,13 @@ def belongs(r: TrialRecord, line: Mapping[str, Any]) -> bool:
     if r.phase == "reference":
         return line["references"].get(r.role, {}).get(str(r.seed)) == r.cell
     method = line["methods"].get(r.method)
-    if method is None or r.forget not in method["forget"] or not _planned(line, r.phase):
+    if (
+        method is None
+        or request_of(r.forget) not in method["forget"]
+        or not _planned(line, r.phase)
+    ):
         return False
-    if r.phase in ("search", "finalist") and r.number is not None and r.number >= method["trials"]:
+    if r.number is not None and r.number >= method["menu" if r.phase == "menu" else "trials"]:
         return False
     transfers = [tuple(pair) for pair in line["definition"]["experiments"]["transfer"]]
     if r.source and (r.source, r.forget) not in transfers:

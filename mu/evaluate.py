@@ -114,9 +114,7 @@ def few_scores(retain: Outputs, forget: Outputs, held_out: Outputs) -> dict[str,
         "acc_retain": metrics.accuracy(retain.logits, retain.labels),
         "acc_forget": metrics.accuracy(forget.logits, forget.labels),
         "acc_test": metrics.accuracy(held_out.logits, held_out.labels),
-        "mia_lr_entropy": attacks.mia_lr_entropy(
-            retain.entropies, held_out.entropies, forget.entropies
-        ),
+        **attacks.entropy_rates(retain.entropies, held_out.entropies, forget.entropies),
     }
     if held_out.forgotten is not None and held_out.whole_class:
         for name, mask in (
@@ -227,16 +225,19 @@ def costly_score(
 
 def compare(
     forget: Outputs,
-    reference_logits: NDArray[np.float32],
+    reference_logits: NDArray[np.float32] | None,
     untrained_logits: NDArray[np.float32],
 ) -> dict[str, float]:
     """Return the metrics that compare a model's outputs on D_f with those of others: the same for every view.
 
     Args:
         forget: The unlearned model's outputs on D_f.
-        reference_logits: The retrained model's logits on D_f.
+        reference_logits: The retrained model's logits on D_f; None where there is no such model, which leaves out
+            what compares with it.
         untrained_logits: Those of the network with initial weights.
     """
+    if reference_logits is None:
+        return {"zrf": closeness.zrf(forget.logits, untrained_logits)}
     test = closeness.entropy_wilcoxon(forget.logits, reference_logits)
     return {
         "activation_distance": metrics.activation_distance(forget.logits, reference_logits),

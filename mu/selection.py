@@ -30,6 +30,8 @@ class Candidate:
         value: Mean of the objective over the search seeds; lower is better.
         metrics: Mean of each metric of the `val` view over the search seeds.
         costs: Mean of each of ``COSTS``.
+        origin: As in a record.
+        on: Where the same knobs were tried besides, such as `twin`, to the metrics there; see ``mu.menu``.
     """
 
     number: int
@@ -37,6 +39,8 @@ class Candidate:
     value: float
     metrics: dict[str, float] = field(default_factory=dict)
     costs: dict[str, float] = field(default_factory=dict, compare=False)
+    origin: str = field(default="", compare=False)
+    on: Mapping[str, Values] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True)
@@ -45,11 +49,17 @@ class References:
 
     Args:
         original: The model before unlearning; every user has it.
-        retrain: The model without the forgotten data; only an oracle has it.
+        retrain: The model without the forgotten data, the mean of all of them; only an oracle has it.
+        one: A single one of them.
+        on: Where candidates were tried besides, to the references there.
+        whole_class: Whether a whole class goes, which decides the list of metrics of AvgGap.
     """
 
     original: Values = field(default_factory=dict)
     retrain: Values = field(default_factory=dict)
+    one: Values = field(default_factory=dict)
+    on: Mapping[str, References] = field(default_factory=dict)
+    whole_class: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,6 +73,11 @@ class Rule:
         whole_class: Whether it is for requests that forget whole classes, or for others; None is for all.
         cost: What it makes least, given a candidate and the references: numbers that are compared in order.
             NaN where a metric is missing.
+        needs: What it reads beside the cell itself, such as `twin`; see ``mu.menu``.
+        retrainings: What it costs beyond the trials of the menu, in retrainings; NaN for one of every seed.
+        reason: The paper that it is from, or why it should work.
+        parts: Names of the rules whose mean rank it makes least, in place of `cost`.
+        ranks: Whether it puts candidates in an order; else it only names one.
     """
 
     name: str
@@ -70,6 +85,11 @@ class Rule:
     oracle: bool
     whole_class: bool | None
     cost: Callable[[Candidate, References], tuple[float, ...]]
+    needs: tuple[str, ...] = ()
+    retrainings: float = 0.0
+    reason: str = ""
+    parts: tuple[str, ...] = ()
+    ranks: bool = True
 
     def applies(self, whole_class: bool) -> bool:
         """Return whether the rule is for requests of this kind."""
@@ -124,7 +144,8 @@ def references(
         here = (record.phase, record.forget) == ("reference", forget) and record.role in roles
         if here and record.finished and record.seed in seeds and record.method in runs:
             runs[record.method][record.seed] = record
-    return References(*(_means(runs[name].values(), view) for name in ("original", "retrain")))
+    original, retrain = (_means(runs[name].values(), view) for name in ("original", "retrain"))
+    return References(original, retrain)
 
 
 def best_objective(tried: Sequence[Candidate]) -> Candidate | None:
@@ -191,14 +212,19 @@ def _held_out_losses(candidate: Candidate, known: References) -> tuple[float, ..
     return (_rounded(candidate.metrics.get("loss_ks", math.nan) + _lost(candidate, known)),)
 
 
-def _attack_at_chance(candidate: Candidate, known: References) -> tuple[float, ...]:
-    """Return how far the entropy attack is from calling half of D_f members, plus what accuracy has lost.
+def _attack_as_held_out(candidate: Candidate, known: References) -> tuple[float, ...]:
+    """Return the distance of the rates at which the entropy attack calls D_f and held-out samples members, plus what accuracy has lost.
 
-    The target of one half is a guess. The fair one is the rate at which the attack calls held-out samples members. It
-    is not recorded, and lies above one half where members and others overlap (0.80 for NatMU's retrained models on
+    The rate on held-out samples lies above one half where members and others overlap (0.80 for NatMU's retrained models on
     CIFAR-10).
     """
-    return (_rounded(_distance(candidate, "mia_lr_entropy", 0.5) + _lost(candidate, known)),)
+    target = candidate.metrics.get("mia_lr_entropy_held_out", math.nan)
+    return (_rounded(_distance(candidate, "mia_lr_entropy", target) + _lost(candidate, known)),)
+
+
+def _divergence(candidate: Candidate, known: References) -> tuple[float, ...]:
+    """Return RF-JSD, plus what accuracy has lost, which it does not see."""
+    return (_rounded(candidate.metrics.get("rf_jsd", math.nan) + _lost(candidate, known)),)
 
 
 def _class_gone(candidate: Candidate, known: References) -> tuple[float, ...]:
@@ -214,10 +240,46 @@ OBJECTIVE = Rule("objective", "Best objective", True, None, _lowest_objective)
 RULES = (
     OBJECTIVE,
     Rule("forget_first", "Forget accuracy, then MIA (NatMU)", True, None, _forget_accuracy_first),
-    Rule("held_out", "Forget accuracy as held-out", False, False, _held_out_accuracy),
-    Rule("losses", "Forget losses as held-out", False, False, _held_out_losses),
-    Rule("chance", "MIA at chance", False, False, _attack_at_chance),
-    Rule("class_gone", "Class gone, rest kept", False, True, _class_gone),
+    Rule(
+        "held_out",
+        "Forget accuracy as held-out",
+        False,
+        False,
+        _held_out_accuracy,
+        reason="SCRUB+R (2302.09880), 2503.08633",
+    ),
+    Rule(
+        "losses",
+        "Forget losses as held-out",
+        False,
+        False,
+        _held_out_losses,
+        reason="a model that has not seen D_f has losses on it as on any new data",
+    ),
+    Rule(
+        "attack",
+        "MIA rate as held-out",
+        False,
+        False,
+        _attack_as_held_out,
+        reason="an attack finds no more in D_f than in data that was never seen",
+    ),
+    Rule(
+        "rf_jsd",
+        "RF-JSD (LoTUS)",
+        False,
+        False,
+        _divergence,
+        reason="LoTUS (2503.18314)",
+    ),
+    Rule(
+        "class_gone",
+        "Class gone, rest kept",
+        False,
+        True,
+        _class_gone,
+        reason="a model that never saw a class does not predict it",
+    ),
 )
 """Every rule, that of the search first."""
 

@@ -9,8 +9,8 @@ from reports.analysis.summaries import compares
 from reports.charts import maps, results, search
 from reports.charts.figure import Figure
 from reports.load import RecordedStudy
+from reports.tables import choice, points, uncertainty
 from reports.tables import knobs as knob_tables
-from reports.tables import points, uncertainty
 from reports.tables import published as paper_numbers
 from reports.tables import results as result_tables
 from reports.tables import robustness as robustness_tables
@@ -25,6 +25,8 @@ TABLES: tuple[Callable[[RecordedStudy], Table | None], ...] = (
     robustness_tables.overforgetting,
     result_tables.transfer,
     robustness_tables.robustness,
+    choice.choice,
+    choice.choice_by_cell,
     knob_tables.rules,
     uncertainty.noise_floor,
     uncertainty.comparison,
@@ -37,7 +39,7 @@ TABLES: tuple[Callable[[RecordedStudy], Table | None], ...] = (
     points.points,
     knob_tables.importances,
 )
-UNTUNED = ("noise_floor", "rules", "selection", "grid", "importance")
+UNTUNED = ("noise_floor", "choice", "choice_cells", "rules", "selection", "grid", "importance")
 """Tables that show no runs with chosen knobs."""
 COMPARED = (
     "Oracle: knobs were chosen by comparison with a retrained model, which a user does not have."

@@ -180,8 +180,22 @@ def _add_reports(commands: Any) -> None:
 
 
 def _add_run(commands: Any) -> None:
-    given = os.environ.get
     run = commands.add_parser("run", help="run a study, or continue it")
+    _add_run_options(run)
+    run.set_defaults(command=_run, oracle=True, again="run")
+    choose = commands.add_parser(
+        "choose", help="choose methods and knobs for your own model without a retrained one"
+    )
+    _add_run_options(choose)
+    choose.add_argument(
+        "--no-oracle", dest="oracle", action="store_false", required=True,
+        help="retrain nothing: rules that need no retrained model choose from a menu of knobs",
+    )  # fmt: skip
+    choose.set_defaults(command=_run, again="choose --no-oracle")
+
+
+def _add_run_options(run: Any) -> None:
+    given = os.environ.get
     study = run.add_argument("study", help="study file, or the name of one that ships with musweep")
     study.completer = _complete_studies
     run.add_argument(
@@ -222,7 +236,6 @@ def _add_run(commands: Any) -> None:
         "-o", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
         help="replace a part of the study, such as search.trials=5",
     )  # fmt: skip
-    run.set_defaults(command=_run)
 
 
 def _add_models(commands: Any) -> None:
@@ -319,7 +332,8 @@ def _run(options: argparse.Namespace) -> int:
     plan = launch.make_plan(options.study, asked)
     launch.stop_on_sigterm()
     try:
-        ended = launch.run(plan, asked, console, f"musweep run {shlex.quote(options.study)}")
+        again = f"musweep {options.again} {shlex.quote(options.study)}"
+        ended = launch.run(plan, asked, console, again)
     except KeyboardInterrupt:
         return INTERRUPTED
     return SOME_FAILED if ended.failed else DONE

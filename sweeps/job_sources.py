@@ -33,8 +33,8 @@ class StudySource:
     """All jobs of a study, as ``sweeps.workers`` draws them (see its ``JobSource``).
 
     References come first, then the search of every cell whose references are there, then the finalists of every cell
-    whose search has ended, and what follows the choice of every cell that is made. So a slot waits only when nothing that
-    is left can start.
+    whose search has ended, the menus, and what follows the choice of every cell that is made. So a slot waits only when
+    nothing that is left can start.
 
     Args:
         plan: What the study runs.
@@ -74,6 +74,12 @@ class StudySource:
         self._handed_out: set[str] = set()
         self._first = FirstTrials(plan.study.max_failures, ledger.results.records.values())
         self._failing: set[Cell] = set(self._first.failing)
+        self._finals |= {
+            job.key: job
+            for job in plan.menu_jobs
+            if job.key not in ledger.results.records
+            and (job.forget, job.method) not in self._failing
+        }
         self._queue_finals()
 
     def next(self) -> Job | None:
@@ -171,7 +177,8 @@ class StudySource:
             return
         self._failing |= fresh.keys()
         for cell in fresh:
-            self.cells.end(cell)
+            if cell in self.plan.cells:  # not that of a twin
+                self.cells.end(cell)
         self._finals = {
             key: job
             for key, job in self._finals.items()

@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from mu.failing import failing_cells, say_failing
-from sweeps import preflight, splits
+from sweeps import choosing, preflight, splits
 from sweeps.changes import open_results, run_unkept_again
 from sweeps.errors import DataMissingError, StudyError, SweepError
 from sweeps.outline import Outline
@@ -53,6 +53,7 @@ class Options:
         overrides: Parts of the study to replace, as ``key.subkey=value``.
         accept_code_change: Whether trials are kept whose method's code has changed since.
         sample: Share of the training images on which the study runs in small; None runs it as it is.
+        oracle: Whether models are retrained; without, the study is a menu of knobs (see ``sweeps.choosing``).
     """
 
     results: Path = Path("results")
@@ -65,6 +66,7 @@ class Options:
     overrides: Sequence[str] = ()
     accept_code_change: bool = False
     sample: float | None = None
+    oracle: bool = True
 
 
 @dataclass(frozen=True)
@@ -73,12 +75,12 @@ class Finished:
 
     Args:
         folder: Its results folder.
-        report: Page of its report.
+        report: Page of its report; None where no model was retrained, so that there is nothing to report.
         failed: Number of trials that failed.
     """
 
     folder: Path
-    report: Path
+    report: Path | None
     failed: int
 
 
@@ -124,8 +126,9 @@ def read_study(name: str, options: Options) -> tuple[Study, str]:
     """Return a study, by file or by the name of a shipped one, and its file for messages. Raises StudyError."""
     path = yaml_file.find_study(name)
     import_from(options.code_path)
-    folders = yaml_file.method_folders(options.methods_path)
-    wanted = study.read(path, options.overrides, folders, options.code_path is not None)
+    folders, own = yaml_file.method_folders(options.methods_path), options.code_path is not None
+    change = choosing.without_oracle if not options.oracle else study.unchanged
+    wanted = study.read(path, options.overrides, folders, own, change)
     if options.sample is not None:
         small = sampled(wanted.definition, options.sample, str(path))
         wanted = study.parse(small, f"{path} --sample {options.sample:g}", folders)
@@ -175,6 +178,10 @@ def run(plan: Plan, options: Options, console: Console, again: str) -> Finished:
         except (KeyboardInterrupt, Exception) as error:
             _explain(error, plan.study, study_results, console, again)
             raise
+        if not plan.study.oracle:
+            records, store = study_results.records.values(), _open_store(options)
+            choosing.conclude(plan, records, store, locations.folder, console)
+            return Finished(locations.folder, None, _failed(study_results))
         return _report(locations, study_results, console, sweep.ledger.tracking)
 
 
@@ -312,7 +319,7 @@ def _report(
         say(console, f"MLflow: musweep ui {locations.folder} --open")
     else:
         say(console, f"MLflow: {hide(_runs_page(locations.tracking_uri, tracking))}")
-    failed = sum(record.status == "failed" for record in study_results.records.values())
+    failed = _failed(study_results)
     if failed:
         say(console, f"{failed} trials failed; the report says which and why")
     limit = study_results.study["definition"]["max_failures"]
@@ -326,6 +333,10 @@ def _runs_page(uri: str, tracking: Tracking | None) -> str:
     """Return the address of a study's runs on a server of MLflow; of a database, its URI."""
     page = tracking.pages.get("runs") if tracking is not None and uri.startswith("http") else None
     return f"{uri.rstrip('/')}/{page}" if page else uri
+
+
+def _failed(study_results: Results) -> int:
+    return sum(record.status == "failed" for record in study_results.records.values())
 
 
 def say(console: Console, text: str) -> None:

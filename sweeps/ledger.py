@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 FEW = 3
-"""Trials of the search that end before there is an estimate of what is left."""
+"""Trials of search or menu that end before there is an estimate of what is left."""
 SUMMARY_SECONDS = 10.0
 """How often ``summary.json`` is written while a study runs."""
 
@@ -93,7 +93,7 @@ class Ledger:
     def _left(self) -> float | None:
         """Estimate the seconds that are left; None before a few trials have ended."""
         records = self.results.records.values()
-        if self.slots is None or sum(r.phase == "search" for r in records) < FEW:
+        if self.slots is None or sum(r.phase in ("search", "menu") for r in records) < FEW:
             return None
         left = remaining_seconds(records, self.plan.planned, self.search_ended)
         return None if left is None else left / max(1, self.slots.now)

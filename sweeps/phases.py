@@ -53,6 +53,8 @@ class Phase:
             finalists, from which knobs are chosen.
         audited: Whether its models' outputs are kept for the audit.
         keeps: Whether a study may ask for its models themselves.
+        menu: Whether its trials have the knobs of the menu, which does not follow from the search (see
+            ``sweeps.study.menu``).
     """
 
     name: str
@@ -61,11 +63,12 @@ class Phase:
     runs: Runs | None = None
     audited: bool = False
     keeps: bool = False
+    menu: bool = False
 
     @property
     def follows_search(self) -> bool:
-        """Whether its trials start when the search has ended, so that a budget leaves room for them."""
-        return self.runs is not None or self.role == "finalist"
+        """Whether its trials count as work beyond the search, for which a budget leaves room."""
+        return self.runs is not None or self.role == "finalist" or self.menu
 
     @property
     def has_trials(self) -> bool:
@@ -114,6 +117,7 @@ PHASES = {
         Phase("reference", "references"),
         Phase("search", "search", role="search"),
         Phase("finalist", "finalists", role="finalist"),
+        Phase("menu", "menu of knobs", menu=True),
         Phase("default", "default knobs", runs=_defaults),
         Phase("confirm", "tuned knobs", runs=_confirm, audited=True, keeps=True),
         Phase("sufficient", "sufficient training", runs=_sufficient),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,8 +16,11 @@ from mu.data import Dataset
 from mu.forget import select
 from mu.keys import content_key
 from mu.problem import Problem, Role
+from mu.problem_names import request_of, stand_in_name
+from mu.stand_ins import check_twin
 from sweeps.outline import Outline
 from sweeps.phases import EPOCHS, PHASES, Cell, Knobs, Run
+from sweeps.study.menu import MenuItem
 from sweeps.study.rungs import rungs_of
 from sweeps.study.study import Study
 
@@ -37,13 +39,13 @@ class Job:
     Args:
         key: Content key of everything below that decides its numbers, and of the problem.
         phase: One of ``sweeps.phases.PHASES``.
-        forget: Name of the forget request.
+        forget: Name of the forget request, or of a stand-in of it (see ``mu.stand_ins``).
         method: Name of the method in the study; for references what the work is for, such as `original` or `retrain`.
         seed: Seed of the problem.
         knobs: Every knob with its value.
-        number: Number of the configuration within its cell; search and finalists only.
+        number: Number of the configuration within its cell, or its menu; search, finalists and menu only.
         source: Request whose knobs these are; transfer only.
-        origin: Where the knobs come from, if no sampler drew them; search only, and no part of the key.
+        origin: Where the knobs come from, if they were not drawn; search and menu only, and no part of the key.
         views: The views it is scored on: an honest search never sees `test`.
         attacks: Groups of costly attacks that are run as well; the diagnostics of the method's own work come
             with any.
@@ -53,6 +55,7 @@ class Job:
         roles: The references that are scored.
         problem, cell, code, alias_of: As in a record.
         rungs: Epochs after which it may be stopped because others are better; search only, and no part of the key.
+        rewind: Epoch after which the state of a training is kept for twins; 0 keeps none.
     """
 
     key: str
@@ -75,6 +78,7 @@ class Job:
     code: str = ""
     alias_of: str = ""
     rungs: tuple[int, ...] = ()
+    rewind: int = 0
 
     @property
     def role(self) -> str:
@@ -131,9 +135,13 @@ class Plan(Outline):
         """The problems that decide which samples ranked requests select; they know none before ``choose``."""
 
     def choose(self, forget: str, scores: NDArray[np.float64]) -> None:
-        """Set which samples a ranked request selects. Raises ValueError as ``mu.forget.select``."""
+        """Set which samples a ranked request selects. Raises ValueError as ``mu.forget.select``, or where they have no twin."""
         self._chosen[forget] = select(self.study.forget[forget], self.data, scores)
-        self._problems = {name: p for name, p in self._problems.items() if name[0] != forget}
+        self._problems = {
+            name: p for name, p in self._problems.items() if request_of(name[0]) != forget
+        }
+        if stand_in_name(forget, "twin") in self.study.stand_ins:
+            check_twin(self.problem(forget, self.study.seeds.report[0]))
 
     def chosen(self, forget: str) -> NDArray[np.int64]:
         """Return the sorted positions in the training part of the samples that a request selects."""
@@ -145,26 +153,24 @@ class Plan(Outline):
         self._problems.clear()
 
     def problem(self, forget: str, seed: int) -> Problem:
-        """Return the problem of a request on a seed, the same object each time."""
+        """Return the problem of a request, or of the stand-in of that name, on a seed, the same object each time."""
         if (forget, seed) not in self._problems:
-            chosen = self._chosen.get(forget)
-            self._problems[forget, seed] = self.study.problem(self.data, forget, seed, chosen)
+            request, chosen = request_of(forget), self._chosen.get(request_of(forget))
+            problem = self.study.problem(self.data, request, seed, chosen)
+            if forget in self.study.stand_ins:
+                problem = self.study.stand_in(problem, forget)
+            self._problems[forget, seed] = problem
         return self._problems[forget, seed]
 
     @property
     def problems(self) -> dict[tuple[str, int], Problem]:
-        """Every problem of the study, by forget request and seed."""
-        names = itertools.product(self.study.forget, self.every_seed)
-        return {name: self.problem(*name) for name in names}
+        """Every problem of the study, by forget request and seed, or by name of a stand-in and seed."""
+        return {name: self.problem(*name) for name in self.problem_names}
 
     @property
     def reported(self) -> tuple[int, ...]:
         """The seeds of the retrained models that the report compares with."""
         return (*self.study.seeds.report, *self.study.further_retrains)
-
-    def roles_on(self, seed: int) -> tuple[Role, ...]:
-        """Return the references of a seed: further seeds have no original."""
-        return ("original", "retrain") if seed in self.trial_seeds else ("retrain",)
 
     def reference_key(self, forget: str, seed: int, method: str, role: str) -> str:
         """Return the record key of a reference on a problem; `role` is that of its seed, `search`, `finalist` or `report`."""
@@ -209,7 +215,7 @@ class Plan(Outline):
             number=number,
             source=run.source,
             origin=origin,
-            views=self._views(phase),
+            views=("val",) if run.forget in self.study.stand_ins else self._views(phase),
             attacks=self._attacks(phase),
             keep=self._keep(phase),
             keep_model=PHASES[phase].keeps and self.study.keep.keeps(run.method),
@@ -243,6 +249,8 @@ class Plan(Outline):
             ranges = [range_.plain for range_ in config.ranges]
             names = [range_.knob for range_ in config.ranges]
             parts += [names, ranges, how, self.study.seeds.search]
+        elif PHASES[phase].menu:
+            parts.append([[range_.knob, range_.plain] for range_ in config.ranges])
         return parts
 
     def count_as(self, method: str, code: str) -> None:
@@ -270,6 +278,29 @@ class Plan(Outline):
     def rungs(self, method: str, knobs: Knobs) -> tuple[int, ...]:
         """Return the epochs after which a search trial of a method with these knobs may be stopped."""
         return rungs_of(self.study.search, self.study.method(method).method, knobs)
+
+    def menu(self, cell: Cell) -> list[MenuItem]:
+        items, config = super().menu(cell), self.study.method(cell[1])
+        if not items:
+            return items
+        for first in self.first_knobs.get(cell, ()):
+            knobs = {**config.fixed, **first.knobs}
+            if knobs not in [item.knobs for item in items]:
+                items.append(MenuItem(len(items), knobs, first.origin))
+        return items
+
+    @cached_property
+    def menu_jobs(self) -> list[Job]:
+        """The jobs of every menu, on every report seed; the longest first, but those of requests before those of twins."""
+        jobs = [
+            self.job("menu", Run(*cell, item.knobs), seed, item.number, item.origin)
+            for cell in self.menu_cells
+            for item in self.menu(self.real(cell))
+            for seed in self.study.seeds.report
+        ]
+        return sorted(
+            jobs, key=lambda job: (job.forget in self.study.stand_ins, -job.knobs.get(EPOCHS, 1))
+        )
 
     def finalist_jobs(self, decisions: Mapping[Cell, Decision]) -> list[Job]:
         """Return the jobs of all finalists, on every further search seed, the longest first."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,9 @@ from mu.data import Dataset, load
 from mu.data.decode import DataMissing
 from mu.models import batch_norms, checkpoints
 from mu.problem import Problem
+from mu.problem_names import stand_in_name
 from mu.ranking import early_epochs
+from mu.stand_ins import check_twin
 from sweeps.errors import DataMissingError, StudyError
 from sweeps.study.methods import MethodConfig
 from sweeps.study.study import Study
@@ -48,6 +51,8 @@ def load_data(study: Study, where: str, cache: Path | None = None) -> Dataset:
             stand_ins[name] = _problem(study, data, name, forget.stand_in(request, data))
             if request.kind == "hardest":
                 early_epochs(stand_ins[name])
+            if stand_in_name(name, "twin") in study.stand_ins and not request.ranked:
+                _check_twin(study, stand_ins[name], name)
         except ValueError as error:
             raise StudyError(f"{where}: forget: {name}: {error}") from error
     if study.training.augment != "none" and not data.images:
@@ -69,6 +74,13 @@ def load_data(study: Study, where: str, cache: Path | None = None) -> Dataset:
 
 def _problem(study: Study, data: Dataset, name: str, chosen: NDArray[np.int64]) -> Problem:
     return Problem(data, study.model, study.training, study.forget[name], 0, chosen)
+
+
+def _check_twin(study: Study, problem: Problem, name: str) -> None:
+    """Raise ValueError where a request has no twin; of a ranked request this is known after the ranking."""
+    supplied = study.checkpoints(name, study.seeds.report[0])
+    digests = {role: model.digest for role, model in supplied.items()}
+    check_twin(replace(problem, supplied=digests))
 
 
 def _check_batch_norm(tuned: MethodConfig, model: nn.Module, where: str) -> None:

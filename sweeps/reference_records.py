@@ -9,6 +9,7 @@ from typing import Any
 
 from mu import metrics
 from mu.problem import Role
+from mu.problem_names import kind_of
 from mu.record import TrialRecord
 from mu.relative import mean_of
 from sweeps.ledger import Ledger
@@ -24,7 +25,9 @@ ROLES: tuple[Role, Role] = ("original", "retrain")
 def mean_of_scored(models: Iterable[Scored]) -> dict[str, dict[str, float]]:
     """Return view to the mean of each metric over some models."""
     values = [one.facts.metrics for one in models]
-    return {view: mean_of([each[view] for each in values]) for view in values[0]}
+    return {
+        view: mean_of([each[view] for each in values]) for view in (values[0] if values else ())
+    }
 
 
 class ReferenceRecorder:
@@ -56,16 +59,20 @@ class ReferenceRecorder:
             Seed to what the trials on it are compared with.
         """
         references: dict[int, ReferenceScores] = {}
-        mean = mean_of_scored(one["retrain"] for one in group.values())
+        mean = mean_of_scored(one["retrain"] for one in group.values() if "retrain" in one)
         for seed, both in group.items():
+            original, retrain = both.get("original"), both.get("retrain")
+            some = original or retrain
+            assert some is not None
             reference = ReferenceScores(
                 mean,
-                both["original"].facts.metrics,
-                both["retrain"].forget.logits,
-                both["original"].untrained,
+                original.facts.metrics if original else {},
+                retrain.forget.logits if retrain else None,
+                some.untrained,
+                original.class_means if original else {},
             )
             references[seed] = reference
-            for method in ROLES:
+            for method in both:
                 key = self.plan.reference_key(forget, seed, method, role)
                 if key not in self.ledger.results.records:
                     record = self._record(role, (forget, seed), method, both[method], reference)
@@ -75,17 +82,19 @@ class ReferenceRecorder:
                     self.ledger.record_other(record)
         return references
 
-    def record_further(self, forget: str, models: Mapping[int, Scored]) -> None:
+    def record_further(self, forget: str, models: Mapping[int, Scored], original: Scored) -> None:
         """Record the retrained models of a request beyond those of the report seeds.
 
         Args:
             models: Seed to retrained model, those of the report seeds first.
+            original: That of the first report seed, for metrics that compare with an original: these have none.
         """
         mean = mean_of_scored(models.values())
         for seed in self.study.further_retrains:
             key, one = self.plan.reference_key(forget, seed, "retrain", "report"), models[seed]
             if key not in self.ledger.results.records:
-                reference = ReferenceScores(mean, {}, one.forget.logits, one.untrained)
+                logits, means = one.forget.logits, original.class_means
+                reference = ReferenceScores(mean, {}, logits, one.untrained, means)
                 record = self._record("report", (forget, seed), "retrain", one, reference)
                 others = {n: other for n, other in models.items() if n != seed}
                 self.ledger.record_other(self._beside_others(record, one, others))
@@ -100,18 +109,18 @@ class ReferenceRecorder:
     ) -> TrialRecord:
         """The record of one reference. Its training and scoring are billed once, to the first of its records."""
         (forget, seed), problem = name, self.plan.problem(*name)
-        supplied = self.study.checkpoints(forget, seed)
+        supplied = {} if kind_of(forget) else self.study.checkpoints(forget, seed)
         weights = problem.reference_key(method)
         environment, cost = one.facts.environment, dict[str, Any]()
         if method in supplied:
             environment = {**environment, "checkpoint": str(supplied[method])}
-        elif method == "retrain":
+        elif method == "retrain" and kind_of(forget) != "twin":
             cost = {
                 "time_unlearn": self.seconds[weights],
-                "samples_seen": self.study.training.epochs * len(problem.retain_index),
+                "samples_seen": problem.recipe.epochs * len(problem.retain_index),
             }
         took, ended = self.billed.pop(weights, 0.0), time.time()
-        if method == "retrain":
+        if method == self.plan.roles(*name)[-1]:
             took += self.billed_scoring.pop(name, 0.0)
         return TrialRecord(
             key=self.plan.reference_key(forget, seed, method, role),

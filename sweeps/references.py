@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,9 @@ from numpy.typing import NDArray
 
 from mu.keys import content_key
 from mu.problem import Problem, Role, Weights
+from mu.problem_names import kind_of, request_of, stand_in_name
 from mu.record import TrialRecord
+from mu.stand_ins import rewind_epoch, rewind_key
 from sweeps.errors import StudyError, SweepError
 from sweeps.ledger import Ledger
 from sweeps.plan import Job, Plan
@@ -53,31 +56,51 @@ class References:
         self._complete: set[str] = set()
         self._checking: set[str] = set()
         self._waiting: deque[Job] = deque()
+        self._rewinds = self._kept_rewinds()
         trainings = self._missing()
+        self._twins = [job for job in trainings if kind_of(job.forget) == "twin"]
         self._unscored = self._to_score()
         checks = self._checks()
         self._checking = {job.key for job in checks}
-        self._waiting.extend([*checks, *trainings])
-        self.count = len(self._waiting) + len(self._unscored)
+        self._waiting.extend([*checks, *(job for job in trainings if job not in self._twins)])
+        self.count = self.left()
         self._queue_scorings()
         self._compare()
 
     def _missing(self) -> list[Job]:
         """Publish the weights that are there, and return the jobs that train the others, those of the search first."""
         jobs: dict[str, Job] = {}
-        for seed, forget, role in itertools.product(self.plan.every_seed, self.study.forget, ROLES):
-            if role not in self.plan.roles_on(seed):
-                continue
+        for forget, seed in self.plan.problem_names:
             problem = self.plan.problem(forget, seed)
-            key = problem.reference_key(role)
-            if key in self._weights or key in jobs:
-                continue  # an original serves all requests of its seed
-            arrays = load_reference(problem, role, self.study.supplied, self.store)
-            if arrays is None:
-                jobs[key] = training_job(problem, forget, role)
-            else:
-                self._publish(key, arrays, billed=0.0)
+            for role in self.plan.roles(forget, seed):
+                key = problem.reference_key(role)
+                if key in self._weights or key in jobs:
+                    continue  # an original serves all requests of its seed
+                arrays = load_reference(problem, role, self.study.supplied, self.store)
+                if arrays is None:
+                    jobs[key] = self._training_job(problem, forget, role)
+                else:
+                    self._publish(key, arrays, billed=0.0)
         return list(jobs.values())
+
+    def _training_job(self, problem: Problem, forget: str, role: Role) -> Job:
+        """Return the job that trains a reference; an original of which there are twins keeps a state of its training."""
+        job = training_job(problem, forget, role)
+        twins = stand_in_name(forget, "twin") in self.study.stand_ins
+        kept = rewind_epoch(problem) if role == "original" and twins else 0
+        return replace(job, rewind=kept)
+
+    def _kept_rewinds(self) -> dict[str, Any]:
+        """Publish the states of trainings that the store has, by the key of their original."""
+        kept: dict[str, Any] = {}
+        for name, seed in self.plan.problem_names:
+            problem = self.plan.problem(request_of(name), seed)
+            key = problem.reference_key("original")
+            if kind_of(name) == "twin" and key not in kept:
+                arrays = self.store.get(rewind_key(problem))
+                if arrays is not None:
+                    kept[key] = self.put(arrays["rewind"])
+        return kept
 
     def _publish(self, key: str, arrays: Weights, billed: float) -> None:
         """Let workers read the weights of a reference."""
@@ -88,8 +111,8 @@ class References:
     def _to_score(self) -> dict[ProblemName, Job]:
         """Read the scores that the store has, and return the jobs that make the others."""
         jobs: dict[ProblemName, Job] = {}
-        for name in itertools.product(self.study.forget, self.plan.every_seed):
-            job = self._scoring_job(name, self.plan.roles_on(name[1]))
+        for name in self.plan.problem_names:
+            job = self._scoring_job(name, self.plan.roles(*name))
             arrays = self.store.get(job.key)
             if arrays is None:
                 jobs[name] = job
@@ -134,20 +157,31 @@ class References:
         """Return the next job that can start."""
         if self._waiting and (not self._checking or self._waiting[0].key in self._checking):
             return self._waiting.popleft()
+        for job in self._twins:
+            if self._original_of(job) in self._weights:
+                self._twins.remove(job)
+                return job
         return None
 
     def left(self) -> int:
         """Return how many jobs are to be handed out."""
-        return len(self._waiting) + len(self._unscored)
+        return len(self._waiting) + len(self._twins) + len(self._unscored)
+
+    def _original_of(self, twin: Job) -> str:
+        """Return the key of the original into whose training a twin goes back."""
+        return self.plan.problem(request_of(twin.forget), twin.seed).reference_key("original")
 
     def objects(self, job: Job) -> dict[str, Any]:
         """Return where workers find what a job needs, by name."""
         problem = self.plan.problem(job.forget, job.seed)
         if job.phase == "reference":
             roles: Sequence[Role] = job.roles if job.work == "score" else ()
-            return {role: self._weights[problem.reference_key(role)] for role in roles}
+            rewind = self._rewinds.get(self._original_of(job)) if kind_of(job.forget) else None
+            models = {str(role): self._weights[problem.reference_key(role)] for role in roles}
+            return models if rewind is None else {**models, "rewind": rewind}
         scores_there = self._compared[job.role, job.forget, job.seed]
-        weights = {str(role): self._weights[problem.reference_key(role)] for role in ROLES}
+        there = self.plan.roles(job.forget, job.seed)
+        weights = {str(role): self._weights[problem.reference_key(role)] for role in there}
         return weights | {"scores": scores_there}
 
     def ended(self, job: Job, record: TrialRecord, outputs: dict[str, NDArray[Any]]) -> None:
@@ -162,6 +196,11 @@ class References:
         self.ledger.compute["reference"] += record.time_total
         self.ledger.progress.ended("reference")
         if job.work == "train":
+            rewind = outputs.pop("rewind", None)
+            if rewind is not None:
+                original = self.plan.problem(request_of(job.forget), job.seed)
+                self.store.put(rewind_key(original), {"rewind": rewind})
+                self._rewinds[original.reference_key("original")] = self.put(rewind)
             self.store.put(job.key, outputs)
             self._publish(job.key, outputs, billed=record.time_total)
             self._queue_scorings()
@@ -191,31 +230,34 @@ class References:
         """Return whether trials of a request may run on the seeds of a role."""
         if (role, forget) not in self._ready and all(
             (role, forget, seed) in self._compared and self._has_weights((forget, seed))
-            for seed in self.plan.seeds[role]
+            for seed in self.plan.seeds.get(role, ())
         ):
             self._ready.add((role, forget))  # it is asked for every trial
         return (role, forget) in self._ready
 
     def _has_weights(self, name: ProblemName) -> bool:
         """Return whether workers can read the models of a problem."""
-        problem, roles = self.plan.problem(*name), self.plan.roles_on(name[1])
+        problem, roles = self.plan.problem(*name), self.plan.roles(*name)
         return all(problem.reference_key(role) in self._weights for role in roles)
 
     def _compare(self) -> None:
         """Compare the references of every request that are all scored, and record them."""
-        for (role, seeds), forget in itertools.product(self.plan.seeds.items(), self.study.forget):
+        stand_ins = [("report", self.plan.seeds["report"], name) for name in self.study.stand_ins]
+        own = itertools.product(self.plan.seeds.items(), self.study.forget)
+        for role, seeds, forget in [*((*seeds, forget) for seeds, forget in own), *stand_ins]:
             if (role, forget, seeds[0]) in self._compared:
                 continue
             if all((forget, seed) in self.scored for seed in seeds):
                 group = {seed: self.scored[forget, seed] for seed in seeds}
                 for seed, reference in self.recorder.compare(role, forget, group).items():
                     self._compared[role, forget, seed] = self.put(reference)
-        for forget in self.study.forget:
+        for forget in self.study.forget if self.study.oracle else ():
             names = [(forget, seed) for seed in self.plan.reported]
             if forget not in self._complete and all(name in self.scored for name in names):
                 self._complete.add(forget)
                 models = {name[1]: self.scored[name]["retrain"] for name in names}
-                self.recorder.record_further(forget, models)
+                original = self.scored[names[0]]["original"]
+                self.recorder.record_further(forget, models, original)
 
 
 def without_seconds(arrays: Weights) -> Weights:

@@ -19,7 +19,7 @@ LIBRARIES = ("musweep", "torch", "numpy", "ray", "optuna", "mlflow", "scikit-lea
 
 def study_line(plan: Plan) -> dict[str, Any]:
     """Describe what a plan runs, and on what, as plain data."""
-    study, data = plan.study, plan.data
+    study, data, names = plan.study, plan.data, plan.problem_names
     return {
         "study": study.name,
         "definition": dict(study.definition),
@@ -53,6 +53,7 @@ def study_line(plan: Plan) -> dict[str, Any]:
                 "has_epochs": EPOCHS in config.fixed,
                 "knobs": dict(config.fixed),
                 "trials": study.trials(config.name),
+                "menu": max((len(plan.menu((f, config.name))) for f in config.forget), default=0),
                 "forget": list(config.forget),
                 "code": plan.code[config.name],
                 "counts_as": plan.counts_as[config.name],
@@ -61,8 +62,8 @@ def study_line(plan: Plan) -> dict[str, Any]:
             for config in study.methods
         },
         "problems": {
-            name: {str(seed): plan.problem(name, seed).key for seed in plan.every_seed}
-            for name in study.forget
+            name: {str(seed): plan.problem(name, seed).key for of, seed in names if of == name}
+            for name in (*study.forget, *study.stand_ins)
         },
         "references": {
             role: {str(seed): plan.reference_cell(role, seed) for seed in seeds}

@@ -65,7 +65,8 @@ class Sweep:
         known = study_results.study.get("uuid", "")
         self.cells = Cells(plan, location, study_results.records.values(), known)
         for cell in self._failing:
-            self.cells.end(cell)
+            if cell in plan.cells:  # not that of a twin
+                self.cells.end(cell)
 
     @property
     def _failing(self) -> Collection[Cell]:
@@ -75,13 +76,7 @@ class Sweep:
     def done(self) -> bool:
         """Whether nothing is left to run."""
         plan, recorded = self.plan, self.results.records
-        references = (
-            plan.reference_key(forget, seed, method, role)
-            for role, seeds in {**plan.seeds, "report": plan.reported}.items()
-            for forget in plan.study.forget
-            for seed in seeds
-            for method in plan.roles_on(seed)
-        )
+        references = (plan.reference_key(*named) for named in plan.reference_records)
         if not all(key in recorded for key in references):
             return False
         if self.cells.remaining(not self.ledger.search_ended):
@@ -90,7 +85,7 @@ class Sweep:
         whole = [cell for cell in plan.cells if cell not in failing]
         decisions = decide(plan, recorded.values(), whole)
         chosen = {cell: one.chosen.knobs for cell, one in decisions.items() if one.chosen}
-        jobs = [*plan.finalist_jobs(decisions), *plan.final_jobs(chosen)]
+        jobs = [*plan.menu_jobs, *plan.finalist_jobs(decisions), *plan.final_jobs(chosen)]
         if not all(job.key in recorded for job in jobs if (job.forget, job.method) not in failing):
             return False
         return not audits_left(plan, recorded, chosen)

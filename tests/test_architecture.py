@@ -25,6 +25,7 @@ LAYERS = (
         "sweeps.card",
         "sweeps.catalogue",
         "sweeps.changes",
+        "sweeps.choosing",
         "sweeps.estimate",
         "sweeps.export",
         "sweeps.first_study",

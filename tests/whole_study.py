@@ -83,11 +83,11 @@ class OneSlot:
 
 
 @cache
-def _digits(subset: int) -> Dataset:
+def _digits(subset: int, twin: float) -> Dataset:
     from mu.data import DataSpec
     from mu.data import load as read
 
-    return read(DataSpec("digits", subset=subset))
+    return read(DataSpec("digits", subset=subset, twin=twin))
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def run(
         optuna: Optuna's storage.
     """
     wanted = study.parse(raw, "study.yaml", [methods] if methods else [])
-    plan = Plan(wanted, _digits(wanted.data.subset or 300))
+    plan = Plan(wanted, _digits(wanted.data.subset or 300, wanted.data.twin))
     folder = results / wanted.name
     printed = io.StringIO()
     opened, said = open_results(plan, folder, accept)

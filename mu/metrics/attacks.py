@@ -42,9 +42,26 @@ def mia_lr_entropy(retain: ArrayLike, held_out: ArrayLike, forget: ArrayLike) ->
         held_out: Entropies on the view's held-out samples, [M].
         forget: Entropies on D_f, [L].
     """
+    return entropy_rates(retain, held_out, forget)["mia_lr_entropy"]
+
+
+def entropy_rates(retain: ArrayLike, held_out: ArrayLike, forget: ArrayLike) -> dict[str, float]:
+    """Return what share of each set the attack of ``mia_lr_entropy`` calls members, by name of the metric.
+
+    The rate on held-out samples is what the attack says of data that a model has not seen, and the fair target for the
+    rate on D_f: it lies above one half where members and others overlap.
+
+    Args:
+        retain, held_out, forget: As in ``mia_lr_entropy``.
+    """
+    sets = {"": forget, "_held_out": held_out, "_retain": retain}
     if not usable(retain, held_out, forget):
-        return NAN
-    return float(fit_logistic(retain, held_out).members(forget).mean())
+        return {f"mia_lr_entropy{name}": NAN for name in sets}
+    attack = fit_logistic(retain, held_out)
+    return {
+        f"mia_lr_entropy{name}": float(attack.members(entropies).mean())
+        for name, entropies in sets.items()
+    }
 
 
 def m_entropy(logits: ArrayLike, labels: ArrayLike, variant: str = "rows") -> Array:

@@ -159,6 +159,34 @@ def loss_ks(losses: ArrayLike, others: ArrayLike) -> float:
     return float(np.abs(shares[0] - shares[1]).max())
 
 
+def class_means(logits: ArrayLike, labels: ArrayLike) -> Array:
+    """Return the mean prediction on the samples of each class, [K, K]; NaN in the row of a class without samples."""
+    probabilities, y = np.exp(log_softmax(logits)), np.asarray(labels, np.int64)
+    classes = probabilities.shape[1]
+    sums = np.zeros((classes, classes))
+    np.add.at(sums, y, probabilities)
+    counts = np.bincount(y, minlength=classes)[:, None]
+    return np.where(counts > 0, sums / np.maximum(counts, 1), NAN)
+
+
+def rf_jsd(logits: ArrayLike, labels: ArrayLike, unseen: ArrayLike) -> float:
+    """Return the retrain-free Jensen-Shannon divergence of LoTUS (arXiv:2503.18314), nats, in [0, ln 2].
+
+    It compares, class by class, the mean prediction of the unlearned model on D_f with that of the original on samples that it
+    has not seen, and is the mean over the classes that both have. NaN where there is no such class.
+
+    Args:
+        logits: The unlearned model's on D_f, [N, K].
+        labels: Of D_f, int [N].
+        unseen: ``class_means`` of the original model on unseen samples, [K, K].
+    """
+    if not usable(logits):
+        return NAN
+    own, other = class_means(logits, labels), np.asarray(unseen)
+    both = np.isfinite(own).all(1) & np.isfinite(other).all(1)
+    return float(jensen_shannon(own[both], other[both]).mean()) if both.any() else NAN
+
+
 def label_ldp_eps(
     gamma1: ArrayLike, gamma2: ArrayLike, alpha: ArrayLike, classes: ArrayLike
 ) -> Array:

@@ -90,6 +90,16 @@ METRICS: dict[str, Metric] = {
         "Chundawat et al. 2023; NatMU App. C; JiT",
         {"NatMU": "MIA", "JiT": "MIA"},
     ),
+    **{
+        f"mia_lr_entropy_{key}": Metric(
+            f"MIA (entropy, rate on {words})",
+            "fraction",
+            "target",
+            f"share of {words} samples that the attack of mia_lr_entropy calls members",
+            {},
+        )
+        for key, words in (("held_out", "held-out"), ("retain", "retained"))
+    },
     "mia_lr_entropy_auc": Metric(
         "MIA (entropy, AUC)",
         "fraction",
@@ -265,6 +275,13 @@ METRICS: dict[str, Metric] = {
         "target",
         "Kolmogorov-Smirnov distance between losses on D_f and on held-out images",
         {"UGradSL": "Fig. 8"},
+    ),
+    "rf_jsd": Metric(
+        "RF-JSD",
+        "nats",
+        "lower",
+        "LoTUS (2503.18314): predictions on D_f, by class, against the original's on held-out images",
+        {},
     ),
     "streisand_max": Metric(
         "Streisand, largest difference",

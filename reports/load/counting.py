@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mu.choice import Decision
+from mu.menu import MENU
 from mu.record import REFERENCE_ROLES, TrialRecord
 from mu.selection import Candidate
 from reports.load.study import EPOCHS, Runs
@@ -41,7 +42,7 @@ def counting_runs(
         if r.phase == "reference":
             known = r.forget in requests and r.role == "report"
         else:
-            known = (r.forget, r.method) in decisions and r.phase != "search"
+            known = (r.forget, r.method) in decisions and r.phase not in ("search", MENU)
         if known and (r.seed in seeds[0] or (r.method == "retrain" and r.seed in seeds[1])):
             cells[cell_of(r)].append(r)
     runs = {}

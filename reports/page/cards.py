@@ -20,6 +20,7 @@ from reports.analysis.summaries import TOLERANCE, cell_summary, retrained, scale
 from reports.load import RecordedRequest, RecordedStudy
 from reports.statistics.equivalence import DIFFERENT, SAME
 from reports.statistics.intervals import Estimate
+from reports.tables import choice
 from reports.text import count, percent, share
 
 MOST, LISTED = 5, 4
@@ -44,7 +45,7 @@ def cards(study: RecordedStudy) -> tuple[list[Card], list[str]]:
     first = [
         *filter(None, [unmeasured(study)]),
         *sorted(leaders, key=lambda card: card.head.endswith("methods"))[:2],
-        *filter(None, [equal(study), slower(study), robustness(study)]),
+        *filter(None, [equal(study), slower(study), robustness(study), without_oracle(study)]),
     ]
     if not leaders and len(first) == 0:
         first = [Card("No result yet", "No method has a gap to retraining yet.")]
@@ -61,6 +62,12 @@ def sentences(study: RecordedStudy) -> list[str]:
     """Return all that the cards and the list below them say."""
     shown, rest = cards(study)
     return [*(card.text for card in shown), *rest]
+
+
+def without_oracle(study: RecordedStudy) -> Card | None:
+    """Return by which rule to choose knobs without a retrained model; None without a menu."""
+    text = choice.sentence(study)
+    return Card("Without an oracle", text) if text else None
 
 
 def closest(study: RecordedStudy, request: RecordedRequest) -> Card:

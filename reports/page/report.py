@@ -32,7 +32,7 @@ SECTIONS: tuple[tuple[str, str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("longer", "More epochs", ("sufficient", "overforgetting"), ("over_forgetting",)),
     (
         *("transfer", "Knobs of others"),
-        ("transfer", "transfer_matrix", "robustness", "rules"),
+        ("transfer", "transfer_matrix", "robustness", "choice", "choice_cells", "rules"),
         ("transfer_matrix",),
     ),
     ("certainty", "How sure", ("noise_floor", "comparison"), ()),

@@ -12,7 +12,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from sweeps.study.space import Range
+from sweeps.study.space import Range, ends, number_at
 
 
 def distribution(span: Range) -> BaseDistribution:
@@ -31,25 +31,13 @@ def value_at(distribution: BaseDistribution, position: float) -> Any:
         count = len(distribution.choices)
         return distribution.choices[min(int(position * count), count - 1)]
     assert isinstance(distribution, (FloatDistribution, IntDistribution))
-    low, high = _ends(distribution)
-    value = low + position * (high - low)
-    value = math.exp(value) if distribution.log else value
-    if distribution.step:
-        steps = round((value - distribution.low) / distribution.step)
-        value = round(distribution.low + distribution.step * steps, 12)
-    value = min(max(value, distribution.low), distribution.high)
-    return int(value) if isinstance(distribution, IntDistribution) else value
+    span = distribution
+    value = number_at(position, span.low, span.high, span.log, span.step)
+    return int(value) if isinstance(span, IntDistribution) else value
 
 
 def position_of(distribution: BaseDistribution, value: float) -> float:
     """Return where in [0, 1] a number of a range lies."""
     assert isinstance(distribution, (FloatDistribution, IntDistribution))
-    low, high = _ends(distribution)
+    low, high = ends(distribution.low, distribution.high, distribution.log, distribution.step)
     return ((math.log(value) if distribution.log else value) - low) / (high - low)
-
-
-def _ends(distribution: FloatDistribution | IntDistribution) -> tuple[float, float]:
-    """Return the ends of the positions: half a step beyond those of the values, on the scale of the range."""
-    half = (distribution.step or 0) / 2
-    low, high = distribution.low - half, distribution.high + half
-    return (math.log(low), math.log(high)) if distribution.log else (low, high)

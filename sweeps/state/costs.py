@@ -45,18 +45,22 @@ def by_method(records: Iterable[TrialRecord]) -> dict[str, dict[str, float]]:
 
 
 def seconds_per_sample(records: Iterable[TrialRecord], planned: Planned) -> float | None:
-    """Return the slot-seconds for each sample that a search trial trains on; None before one has ended."""
-    taken = [record.time_total for record in records if record.phase == "search"]
-    search = planned["search"]
-    if not taken or not search["samples"]:
+    """Return the slot-seconds for each sample that a trial of the search trains on, or without a search one of the menu.
+
+    It is None before one has ended.
+    """
+    first = "search" if planned["search"]["samples"] else "menu"
+    taken = [record.time_total for record in records if record.phase == first]
+    asked = planned.get(first, {})
+    if not taken or not asked.get("samples"):
         return None
-    return sum(taken) / len(taken) * search["trials"] / search["samples"]
+    return sum(taken) / len(taken) * asked["trials"] / asked["samples"]
 
 
 def remaining_seconds(
     records: Iterable[TrialRecord], planned: Planned, search_ended: bool
 ) -> float | None:
-    """Estimate the slot-seconds of planned trials that have no record; None before any search trial has ended."""
+    """Estimate the slot-seconds of planned trials that have no record; None before a first trial has ended."""
     records = list(records)
     rate = seconds_per_sample(records, planned)
     if rate is None:

@@ -12,7 +12,7 @@ from mu.metrics import METRICS
 from mu.selection import COSTS
 from sweeps.study import space
 from sweeps.study.methods import MethodConfig
-from sweeps.study.schema import Count, Filled, Items, OneOf, Section
+from sweeps.study.schema import Count, CountOrZero, Filled, Items, OneOf, Section
 
 _IN_TRIALS = {name: m for name, m in METRICS.items() if m.when == "trial"}
 OBJECTIVES = (*(name for name, m in _IN_TRIALS.items() if m.better == "lower"), "mean_gap")
@@ -103,9 +103,9 @@ class Choose(Section):
 class Search(Section):
     """How knobs are tuned. Every cell, a method on a request, is searched with the same number of trials."""
 
-    trials: Count = 30
+    trials: CountOrZero = 30
     """Configurations per cell, the same for every method, but one for a method with nothing to search; of a grid, how
-    many points it has."""
+    many points it has. 0 searches nothing, where `choose` has a menu."""
     sampler: Literal["tpe", "gp", "cmaes", "random", "qmc", "grid", "nsga2"] = "tpe"
     """`tpe`, a model of where values were low; `gp`, a Gaussian process, for few trials; `cmaes`, evolution of numeric
     knobs, for many trials; `random`; `qmc`, points spread evenly; `grid`, which tries every combination of `choices`
@@ -175,7 +175,7 @@ class Search(Section):
         if self.choose is not None:
             self.choose.check(self.objective, self.mean_gap)
         if self.sampler != "grid":  # whose trials are not known yet
-            self._check_finalists(self.trials)
+            self._check_finalists(max(1, self.trials))
         return self
 
     def _check_finalists(self, trials: int) -> None:
@@ -197,7 +197,8 @@ class Search(Section):
                     f"sampler cmaes needs a range of numbers without `when`, but {method.name} has none"
                 )
         if self.sampler != "grid":
-            return self.model_copy(update={"finalists": min(self.finalists, self.trials)})
+            most = max(1, self.trials)
+            return self.model_copy(update={"finalists": min(self.finalists, most)})
         sizes: dict[str, int] = {}
         for method in (method for method in methods if method.ranges):
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -95,6 +96,14 @@ class Range:
         count = int((self.high - self.low) / step + 1e-9) + 1
         return tuple(round(self.low + i * step, 12) for i in range(count))
 
+    def at(self, position: float) -> Any:
+        """Return the value at a position in [0, 1]. Values that are a step apart have shares of equal width."""
+        if self.choices:
+            return self.choices[min(int(position * len(self.choices)), len(self.choices) - 1)]
+        step = int(self.step or 1) if self.whole else self.step
+        value = number_at(position, self.low, self.high, self.log, step)
+        return int(value) if self.whole else value
+
     def suggest(self, trial: optuna.trial.BaseTrial) -> Any:
         if self.choices:
             return trial.suggest_categorical(self.knob, self.choices)
@@ -103,6 +112,23 @@ class Range:
                 self.knob, int(self.low), int(self.high), step=int(self.step or 1), log=self.log
             )
         return trial.suggest_float(self.knob, self.low, self.high, step=self.step, log=self.log)
+
+
+def number_at(position: float, low: float, high: float, log: bool, step: float | None) -> float:
+    """Return the number at a position in [0, 1] of a range, whose values may be a step apart."""
+    first, last = ends(low, high, log, step)
+    value = first + position * (last - first)
+    value = math.exp(value) if log else value
+    if step:
+        value = round(low + step * round((value - low) / step), 12)
+    return min(max(value, low), high)
+
+
+def ends(low: float, high: float, log: bool, step: float | None) -> tuple[float, float]:
+    """Return the ends of the positions: half a step beyond those of the values, on the scale of the range."""
+    half = (step or 0) / 2
+    low, high = low - half, high + half
+    return (math.log(low), math.log(high)) if log else (low, high)
 
 
 def shipped(method: Method, folders: Sequence[Path] = ()) -> tuple[dict[str, Any], str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,9 @@ from mu.data import Dataset
 from mu.models import Model
 from mu.models.public import TIMM
 from mu.problem import Problem, Role
+from mu.problem_names import stand_in_name
+from mu.rules import RULE
+from mu.stand_ins import ROLES, stand_in
 from sweeps.errors import StudyError, errors_at
 from sweeps.study import yaml_file
 from sweeps.study.methods import MethodConfig, resolve_methods
@@ -49,7 +52,23 @@ class Study(StudyFile):
     @cached_property
     def further_retrains(self) -> tuple[int, ...]:
         """The seeds of the retrained models beyond those of the report seeds."""
-        return retrain_seeds(self.definition["seeds"])
+        return retrain_seeds(self.definition["seeds"]) if self.oracle else ()
+
+    @property
+    def oracle(self) -> bool:
+        """Whether models are retrained."""
+        return self.choose is None or self.choose.oracle
+
+    @cached_property
+    def stand_ins(self) -> dict[str, tuple[str, str]]:
+        """Name of each stand-in that a rule needs to its forget request and kind."""
+        rules = [RULE[name] for name in self.choose.rules] if self.choose else []
+        return {
+            stand_in_name(forget, kind): (forget, kind)
+            for kind in ROLES
+            for forget, request in self.forget.items()
+            if any(kind in rule.needs and rule.applies(request.whole_class) for rule in rules)
+        }
 
     @property
     def search_view(self) -> str:
@@ -72,12 +91,21 @@ class Study(StudyFile):
         request = self.forget[forget]
         return Problem(data, self.model, self.training, request, seed, chosen, digests)
 
+    def stand_in(self, problem: Problem, name: str) -> Problem:
+        """Return the stand-in of that name of one of the study's problems."""
+        return stand_in(problem, self.stand_ins[name][1])
+
     def trials(self, method: str) -> int:
         """Return the number of configurations of a method's cells: one where nothing is searched."""
-        return self.search.trials if self.method(method).ranges else 1
+        return self.search.trials if self.method(method).ranges else min(1, self.search.trials)
 
     def method(self, name: str) -> MethodConfig:
         return next(config for config in self.methods if config.name == name)
+
+
+def unchanged(raw: dict[str, Any]) -> dict[str, Any]:
+    """Return the content of a study file as it is."""
+    return raw
 
 
 def read(
@@ -85,6 +113,7 @@ def read(
     overrides: Sequence[str] = (),
     folders: Sequence[Path] = (),
     own_code: bool = False,
+    change: Callable[[dict[str, Any]], dict[str, Any]] = unchanged,
 ) -> Study:
     """Read and validate a study file.
 
@@ -92,11 +121,12 @@ def read(
         overrides: ``key.subkey=value`` texts that replace parts of it.
         folders: Where else methods are looked for.
         own_code: Whether its model may be an import path, which runs the module that it names.
+        change: What is made of its content before it is validated.
 
     Raises:
         StudyError: Something in it is wrong; the message names file, key, value and what is allowed.
     """
-    raw = yaml_file.read_study(path, overrides)
+    raw = change(yaml_file.read_study(path, overrides))
     if not own_code:
         refuse_code(raw.get("model"), str(path))
     return parse(raw, str(path), folders)
@@ -131,7 +161,8 @@ def parse(raw: Mapping[str, Any], where: str, folders: Sequence[Path] = ()) -> S
     training = file.training
     if file.resources.gpus and "precision" not in raw.get("training", {}):
         training = replace(training, precision="bf16")
-    seeds = tuple(dict.fromkeys((*file.seeds.search, *file.seeds.report)))
+    searched = file.seeds.search if search.trials else ()
+    seeds = tuple(dict.fromkeys((*searched, *file.seeds.report)))
     paths = {role: path for role in PLACES if (path := getattr(file, role)) is not None}
     supplied = find_supplied(paths, file.forget, seeds, where)
     knobs = dict.fromkeys(span.knob for config in methods for span in config.ranges)

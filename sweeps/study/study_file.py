@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import permutations
 from typing import Annotated, Any, Literal
 
@@ -20,6 +21,8 @@ from mu.evaluate import COSTLY
 from mu.forget import ForgetRequest
 from mu.models import ModelSpec
 from mu.models.architectures import MODELS
+from mu.rules import MENU_RULES, RULE
+from mu.selection import Rule
 from mu.training import Recipe
 from sweeps.phases import EPOCHS, trial_phases
 from sweeps.study.methods import MethodSection
@@ -138,6 +141,49 @@ class Keep(Section):
         return method in self.models if isinstance(self.models, tuple) else self.models == "all"
 
 
+SMALLEST_MENU = 5
+
+
+class MenuOfKnobs(Section):
+    """How knobs are chosen without a retrained model, and what that costs: `docs/choosing.md`."""
+
+    rules: Annotated[
+        Filled[Annotated[str, OneOf(tuple(RULE))]],
+        BeforeValidator(
+            lambda value: tuple(RULE) if value == "all" else value,
+            json_schema_input_type=Filled[Annotated[str, OneOf(tuple(RULE))]] | Literal["all"],
+        ),
+    ] = tuple(rule.name for rule in MENU_RULES if not rule.needs)
+    """Rules that are compared, or `all` that fit the study; without this key those of them that need no model beside those
+    of the study. `twin` needs held-out data (`data.twin`) and doubles the trials."""
+    menu: Annotated[int, Field(ge=SMALLEST_MENU)] = 24
+    """Configurations of each method that are drawn from its ranges; the authors' knobs are one more."""
+    oracle: bool = True
+    """Whether models are retrained, so that the best of the menu is known. `musweep choose --no-oracle` sets it to false."""
+
+
+def unfit(rule: Rule, whole_class: Sequence[bool], earlier: bool, oracle: bool) -> str:
+    """Return why a rule fits nothing in a study; empty where it does.
+
+    Args:
+        whole_class: Of each request, whether whole classes go.
+        earlier: Whether the search starts from earlier studies.
+        oracle: Whether the study retrains models.
+    """
+    if not any(map(rule.applies, whole_class)):
+        which = "whole classes" if rule.whole_class else "samples of classes that stay"
+        return f"is for requests that forget {which}, and there is none"
+    if "transfer" in rule.needs and len(whole_class) < 2:
+        return "takes knobs from another request of the study, and there is none"
+    if "start_from" in rule.needs and not earlier:
+        return "takes knobs from an earlier study, and search.start_from names none"
+    if rule.oracle and not oracle:
+        return "reads retrained models, and without an oracle there are none"
+    if not oracle and rule.retrainings and rule.needs != ("twin",):
+        return "reads a model that is retrained, if in part, and without an oracle there is none"
+    return ""
+
+
 class Report(Section):
     """How the report compares with the retrained models."""
 
@@ -171,6 +217,9 @@ class StudyFile(RunSettings):
     """How knobs are tuned."""
     experiments: Experiments = Field(default_factory=Experiments)
     """What else is done with tuned knobs."""
+    choose: MenuOfKnobs | None = None
+    """A menu of knobs that every cell tries on every report seed, and the rules that choose from it without a retrained
+    model; `search.trials` may then be 0."""
     metrics: Metrics = Field(default_factory=Metrics)
     """What is computed beyond what every trial has."""
     audit: Audit = Field(default_factory=Audit)
@@ -209,6 +258,7 @@ class StudyFile(RunSettings):
                 f"seeds: retrain: must be {allowed}{reported}, the number of report seeds"
                 f"{' of which models are supplied' if self.retrain is not None else ''}, but got {models}"
             )
+        self._check_choose()
         if self.search.early_stop == "asha" and self.selection == "paper":
             raise ValueError(
                 "search: early_stop: asha compares on the `val` view, but `selection: paper` searches on `test`"
@@ -237,6 +287,40 @@ class StudyFile(RunSettings):
             allowed = ", ".join(LOADERS)
             raise ValueError(f"data: name: must be one of {allowed}, but got {self.data.name!r}")
         return self
+
+    @field_validator("choose", mode="after")
+    @classmethod
+    def _fitting(cls, asked: MenuOfKnobs | None, info: ValidationInfo) -> MenuOfKnobs | None:
+        """Leave out the rules that fit nothing, unless the study names them one by one."""
+        if asked is None or "forget" not in info.data or "search" not in info.data:
+            return asked
+        whole = [request.whole_class for request in info.data["forget"].values()]
+        earlier = bool(info.data["search"].start_from)
+        reasons = {name: unfit(RULE[name], whole, earlier, asked.oracle) for name in asked.rules}
+        named = "rules" in asked.model_fields_set and set(asked.rules) != set(RULE)
+        if named and any(reasons.values()):
+            name, reason = next(item for item in reasons.items() if item[1])
+            raise ValueError(f"rules: {name} {reason}")
+        return asked.model_copy(update={"rules": tuple(n for n in asked.rules if not reasons[n])})
+
+    def _check_choose(self) -> None:
+        """Refuse what does not go with the menu."""
+        if self.choose is None or self.choose.oracle:
+            if not self.search.trials and self.choose is None:
+                raise ValueError("search: trials: must be at least 1, unless `choose` has a menu")
+        elif self.retrain is not None:
+            raise ValueError(
+                "choose: without an oracle there is no retrained model, but `retrain` supplies one"
+            )
+        elif self.search.trials:
+            raise ValueError(
+                f"choose: without an oracle there is no search, so search.trials must be 0, but is {self.search.trials}"
+            )
+        if self.choose is not None and self.choose.oracle and len(self.seeds.report) < 2:
+            raise ValueError(
+                "choose: rules choose on one report seed and are judged on the others, so there must be two or more in "
+                f"seeds.report, but there are {len(self.seeds.report)}"
+            )
 
 
 class _Untitled(GenerateJsonSchema):

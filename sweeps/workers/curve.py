@@ -102,8 +102,12 @@ class CurveEvaluator:
         """Return what the objective needs beyond the scores of every curve."""
         assert self.objective is not None
         if self.objective.name == "activation_distance":
+            assert self.reference.retrain_logits is not None
             distance = metrics.activation_distance(forget.logits, self.reference.retrain_logits)
             return {"activation_distance": distance}
+        if self.objective.name == "rf_jsd":
+            unseen = self.reference.class_means["val"]
+            return {"rf_jsd": closeness.rf_jsd(forget.logits, forget.labels, unseen)}
         needed = set(self.objective.mean_gap) - set(known)
         scores = {}
         if "zrf" in needed:
@@ -116,12 +120,13 @@ class CurveEvaluator:
         shown = ["acc_retain", "acc_forget", "acc_test", "acc_test_retain"]
         if self.objective is not None and self.objective.name not in self.gaps:
             shown.append(self.objective.name)
-        retrain = self.reference.retrain["val"]
+        retrain = self.reference.retrain.get("val")
+        gaps = {} if retrain is None else self.gaps
         return {
             "epoch": epoch,
             "seconds": seconds,
             **{name: scores[name] for name in shown if name in scores},
-            **{name: metrics.mean_gap(scores, retrain, of) for name, of in self.gaps.items()},
+            **{name: metrics.mean_gap(scores, retrain or {}, of) for name, of in gaps.items()},
         }
 
 

@@ -10,8 +10,11 @@ import numpy as np
 
 from mu.device import place
 from mu.evaluate import predict
+from mu.metrics.closeness import class_means
 from mu.problem import Problem, Role, weights_of
 from mu.ranking import rank
+from mu.snapshot import Snapshot
+from mu.stand_ins import Twin, state_after
 from sweeps.plan import Job
 from sweeps.workers.result import RunningTrial, environment
 from sweeps.workers.scored import Scored, describe, to_arrays
@@ -25,7 +28,7 @@ def reference_steps(
 ) -> Iterator[RunningTrial]:
     """Do the work of a job for references. Yields between epochs; its outputs are in ``running.result`` at the end."""
     if job.work == "train":
-        yield from _train(problem, job.roles[0], running, device)
+        yield from _train(job, problem, get, running, device)
     elif job.work == "score":
         yield from _score(job, problem, get, running, device)
     else:
@@ -34,17 +37,27 @@ def reference_steps(
 
 
 def _train(
-    problem: Problem, role: Role, running: RunningTrial, device: str
+    job: Job, problem: Problem, get: Get, running: RunningTrial, device: str
 ) -> Iterator[RunningTrial]:
-    """Train one reference; the outputs are its weights, and the `seconds` that it took."""
-    result = running.result
-    model = place(problem.build(), device)
+    """Train one reference; the outputs are its weights, the `seconds` that it took, and the state that twins go back to."""
+    result, role = running.result, job.roles[0]
     started = time.perf_counter() - result.time_unlearn  # of what was done before a checkpoint
+    state = None
+    if isinstance(problem, Twin) and not running.snapshot.pending:
+        state = get("rewind")
+        if state is None:
+            state = np.frombuffer(state_after(problem.real, device), np.uint8)
+        running.snapshot = Snapshot(state.tobytes())
+    model = place(problem.build(), device)
     for _ in running.snapshot.follow(problem.train(role, model, device)):
         result.time_unlearn = time.perf_counter() - started
+        if running.snapshot.epochs == job.rewind:
+            state = np.frombuffer(running.snapshot.save(), np.uint8)
         yield running
     seconds = time.perf_counter() - started
     result.outputs = {**weights_of(model), "seconds": np.array(seconds)}
+    if state is not None:
+        result.outputs["rewind"] = state
 
 
 def _score(
@@ -62,6 +75,10 @@ def _score(
             evaluation.forget,
             untrained,
             evaluation.held_out["test"].logits if job.keep else None,
+            {
+                view: class_means(part.logits, part.labels)
+                for view, part in evaluation.held_out.items()
+            },
         )
         yield running
     running.result.outputs = to_arrays(scored)

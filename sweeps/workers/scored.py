@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from mu.problem import Evaluation, Role
 from sweeps.workers.scores import sparse
 
 Arrays = dict[str, NDArray[Any]]
-VERSION = 1
+VERSION = 2
 """Raise when a change of a metric changes the scores that the same models get."""
 
 
@@ -47,12 +47,14 @@ class Scored:
         forget: Its outputs on D_f.
         untrained: Logits on D_f of the network with initial weights, float32 [N, K].
         held_out: Its logits on the test samples, which an audit attacks; None without one.
+        class_means: View to its mean prediction on held-out samples of each class, [K, K].
     """
 
     facts: Facts
     forget: Outputs
     untrained: NDArray[np.float32]
     held_out: NDArray[np.float32] | None
+    class_means: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
 
 def describe(evaluation: Evaluation, environment: dict[str, str]) -> Facts:
@@ -83,6 +85,7 @@ def to_arrays(scored: Mapping[Role, Scored]) -> Arrays:
         arrays[f"{role}.logits"] = one.forget.logits
         if one.held_out is not None:
             arrays[f"{role}.held_out"] = one.held_out
+        arrays |= {f"{role}.means.{view}": means for view, means in one.class_means.items()}
         arrays["labels"], arrays["untrained"] = one.forget.labels, one.untrained
     return arrays
 
@@ -96,6 +99,11 @@ def from_arrays(arrays: Arrays) -> dict[Role, Scored]:
             Outputs(arrays[f"{role}.logits"], arrays["labels"]),
             arrays["untrained"],
             arrays.get(f"{role}.held_out"),
+            {
+                name.removeprefix(f"{role}.means."): means
+                for name, means in arrays.items()
+                if name.startswith(f"{role}.means.")
+            },
         )
         for role in roles
         if f"{role}.facts" in arrays

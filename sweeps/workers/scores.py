@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mu.evaluate import Outputs, compare
+from mu.metrics import closeness
 from mu.problem import Evaluation
 
 
@@ -18,16 +19,19 @@ class ReferenceScores:
     """Scores and outputs that a trial is compared with.
 
     Args:
-        retrain: View to the retrained models' mean metrics, which curves are compared with.
+        retrain: View to the retrained models' mean metrics, which curves are compared with; empty where there is no
+            retrained model.
         original: View to the original model's metrics on this problem.
-        retrain_logits: The retrained model's outputs on D_f, float32 [N, K].
+        retrain_logits: The retrained model's outputs on D_f, float32 [N, K]; None where there is no retrained model.
         untrained_logits: Those of the network with initial weights.
+        class_means: View to the original's mean prediction on held-out samples of each class, [K, K].
     """
 
     retrain: Mapping[str, Mapping[str, float]]
     original: Mapping[str, Mapping[str, float]]
-    retrain_logits: NDArray[np.float32]
+    retrain_logits: NDArray[np.float32] | None
     untrained_logits: NDArray[np.float32]
+    class_means: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
 
 def complete(
@@ -35,14 +39,19 @@ def complete(
     forget: Outputs,
     reference: ReferenceScores,
 ) -> dict[str, dict[str, float]]:
-    """Return each view's metrics together with those that need the retrained model's outputs.
+    """Return each view's metrics together with those that need the outputs of other models.
 
     Args:
         scores: View to the metrics that need none.
         forget: Outputs on D_f.
     """
     compared = compare(forget, reference.retrain_logits, reference.untrained_logits)
-    return {view: {**values, **compared} for view, values in scores.items()}
+    views = {view: {**values, **compared} for view, values in scores.items()}
+    for view, unseen in reference.class_means.items():
+        divergence = closeness.rf_jsd(forget.logits, forget.labels, unseen)
+        if view in views and math.isfinite(divergence):
+            views[view]["rf_jsd"] = divergence
+    return views
 
 
 def add_diagnostics(

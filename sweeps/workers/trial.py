@@ -181,14 +181,15 @@ def _score(context: TrialContext, job: Job, model: torch.nn.Module, result: Tria
     result.unavailable = dict(evaluation.unavailable)
     if "test" in job.views:
         result.confusions = sparse(evaluation.confusions)
-    if job.attacks and context.retrained is not None:
+    logits = context.reference.retrain_logits
+    if job.attacks and context.retrained is not None and logits is not None:
         gold = place(problem.load(context.retrained()), device)
         diagnostics = diagnostics_score(
             model,
             gold,
             split.memo.diagnostics,
             evaluation.forget,
-            context.reference.retrain_logits,
+            logits,
         )
         add_diagnostics(result.metrics, result.unavailable, diagnostics)
     if job.keep:

@@ -208,6 +208,12 @@ def compared_with(
     return {**compare(forget, logits, untrained), **gaps(values, reference, whole_class)}
 
 
+def test_without_a_retrained_model_nothing_is_compared_with_one(random_request) -> None:
+    _, forget, _ = random_request
+    alone = compare(forget, None, -forget.logits)
+    assert alone == {"zrf": closeness.zrf(forget.logits, -forget.logits)}
+
+
 @pytest.mark.parametrize("whole_class", [False, True])
 def test_compare_has_every_gap_whose_metrics_are_there(
     whole_class: bool, random_request, class_request
@@ -287,7 +293,8 @@ def test_broken_outputs_leave_no_number_that_needs_them(broken, position, random
     if position:
         both = {"mia_population_auc", "mia_lr_entropy_auc", "mia_lr_entropy_tpr_fpr1", "loss_ks"}
         own |= both | STREISAND
-    everywhere = POWER | {"mia_lr_entropy", "mia_population_asr", *POPULATION, *COSTLY}
+    rates = {f"mia_lr_entropy{name}" for name in ("", "_held_out", "_retain")}
+    everywhere = POWER | rates | {"mia_population_asr", *POPULATION, *COSTLY}
     missing = {name for name, value in values.items() if math.isnan(value)}
     assert missing == own | everywhere
     reasons = unavailable(values, *parts)

@@ -125,7 +125,7 @@ def test_only_two_rules_need_a_retrained_model() -> None:
     named = {kind: [r.name for r in RULES if r.applies(kind)] for kind in (True, False)}
     assert named == {
         True: ["objective", "forget_first", "class_gone"],
-        False: ["objective", "forget_first", "held_out", "losses", "chance"],
+        False: ["objective", "forget_first", "held_out", "losses", "attack", "rf_jsd"],
     }
 
 
@@ -138,6 +138,7 @@ def test_rules_without_an_oracle_do_not_look_at_the_retrained_model() -> None:
 
     sealed = References(KNOWN.original, Sealed())
     names = ("acc_forget", "acc_test", "acc_test_retain", "mia_lr_entropy", "loss_ks")
+    names += ("mia_lr_entropy_held_out", "rf_jsd")
     option = Candidate(0, {}, 0.1, dict.fromkeys(names, 0.5))
     for rule in RULES:
         if not rule.oracle:
@@ -182,15 +183,25 @@ def test_gain_in_held_out_accuracy_is_neither_loss_nor_credit() -> None:
     assert chosen("held_out", remembered, fair) == 1
 
 
-def test_chance_and_losses_weigh_what_is_lost() -> None:
+def test_attack_divergence_and_losses_weigh_what_is_lost() -> None:
     assert (
         chosen(
-            "chance",
-            {"mia_lr_entropy": 0.8, "acc_test": 0.9},
-            {"mia_lr_entropy": 0.4, "acc_test": 0.9},
-            {"mia_lr_entropy": 0.5, "acc_test": 0.7},
+            "attack",
+            {"mia_lr_entropy": 0.9, "mia_lr_entropy_held_out": 0.5, "acc_test": 0.9},
+            {"mia_lr_entropy": 0.7, "mia_lr_entropy_held_out": 0.8, "acc_test": 0.9},
+            {"mia_lr_entropy": 0.8, "mia_lr_entropy_held_out": 0.8, "acc_test": 0.7},
         )
         == 1
+    )
+    assert chosen("attack", {"mia_lr_entropy": 0.5, "acc_test": 0.9}) is None
+    assert (
+        chosen(
+            "rf_jsd",
+            {"rf_jsd": 0.3, "acc_test": 0.9},
+            {"rf_jsd": 0.0, "acc_test": 0.5},
+            {"rf_jsd": 0.2, "acc_test": 0.9},
+        )
+        == 2
     )
     assert (
         chosen(

@@ -477,6 +477,7 @@ def test_selection_tables_show_choice_and_regret_of_every_rule() -> None:
         acc_forget=(0.99, 0.88, 0.91),
         acc_test=(0.90, 0.80, 0.90),
         mia_lr_entropy=(0.5, 0.7, 0.9),
+        mia_lr_entropy_held_out=(0.5, 0.5, 0.5),
     )
     table = named(study, "selection")
     found = {row[1].text: [cell.text for cell in row[2:]] for row in table.groups[0].rows}
@@ -491,12 +492,13 @@ def test_selection_tables_show_choice_and_regret_of_every_rule() -> None:
             "2.00",
         ],
         "Forget losses as held-out": ["metrics not recorded", "no retrained model", "–", "–", "–"],
-        "MIA at chance": ["lr = 1, rule = x", "no retrained model", "0", "5.00", "4.00"],
+        "RF-JSD (LoTUS)": ["metrics not recorded", "no retrained model", "–", "–", "–"],
+        "MIA rate as held-out": ["lr = 1, rule = x", "no retrained model", "0", "5.00", "4.00"],
     }
     summary = {
         row[0].text: [cell.text for cell in row[1:]] for row in named(study, "rules").groups[0].rows
     }
-    assert summary["MIA at chance"] == [
+    assert summary["MIA rate as held-out"] == [
         "no retrained model",
         "1",
         "0 of 1",

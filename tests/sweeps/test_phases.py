@@ -51,10 +51,11 @@ def plan() -> Plan:
 
 def test_the_phases_and_their_order() -> None:
     assert list(PHASES) == [
-        "reference", "search", "finalist", "default", "confirm", "sufficient", "transfer", "audit",
+        "reference", "search", "finalist", "menu", "default", "confirm", "sufficient", "transfer", "audit",
     ]  # fmt: skip
-    assert trial_phases() == ("search", "finalist", "default", "confirm", "sufficient", "transfer")
-    assert final_phases() == ("finalist", "default", "confirm", "sufficient", "transfer")
+    finals = ("finalist", "menu", "default", "confirm", "sufficient", "transfer")
+    assert trial_phases() == ("search", *finals)
+    assert final_phases() == finals
 
 
 def test_the_plan_has_the_jobs_of_a_made_up_phase(made_up: Phase, plan: Plan) -> None:

@@ -70,7 +70,7 @@ def test_a_plan_counts_them_and_a_dry_run_says_what_they_cost() -> None:
     plan = Plan(wanted, preflight.load_data(wanted, "study.yaml"))
     assert plan.counts["reference"] == 2 * 3 + 3
     assert plan.trained == 3 + 6
-    assert [plan.roles_on(seed) for seed in (1, wanted.further_retrains[0])] == [
+    assert [plan.roles("some", seed) for seed in (1, wanted.further_retrains[0])] == [
         ("original", "retrain"),
         ("retrain",),
     ]

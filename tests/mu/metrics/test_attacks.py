@@ -618,3 +618,16 @@ def test_loss_attacks_are_nan_for_broken_or_no_losses(bad: float, position: int)
 
 def test_every_recorded_attack_has_a_row() -> None:
     assert {f"mia_svc_{name}_nonmember" for name in SVC_INPUTS} <= set(METRICS)
+
+
+def test_entropy_rates_are_those_of_one_attack_on_every_set() -> None:
+    rng = np.random.default_rng(0)
+    retain, held_out, forget = rng.normal(1, 1, 300), rng.normal(2, 1, 100), rng.normal(1.2, 1, 50)
+    rates = attacks.entropy_rates(retain, held_out, forget)
+    assert rates["mia_lr_entropy"] == attacks.mia_lr_entropy(retain, held_out, forget)
+    # On its own held-out samples the attack is no other than on the same samples as D_f.
+    for name, part in (("held_out", held_out), ("retain", retain)):
+        alone = attacks.mia_lr_entropy(retain, held_out, part)
+        assert rates[f"mia_lr_entropy_{name}"] == alone
+    broken = attacks.entropy_rates(retain, held_out, [np.nan])
+    assert len(broken) == 3 and all(map(np.isnan, broken.values()))

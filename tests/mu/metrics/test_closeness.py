@@ -278,3 +278,23 @@ def test_empirical_label_privacy_spans_its_scale() -> None:
     assert closeness.label_ldp_empirical([[100.0, 0, 0]], [0]) == pytest.approx(100)
     assert closeness.label_ldp_empirical([[100.0, 0, 0]], [1]) == pytest.approx(100, abs=1)
     assert math.isnan(closeness.label_ldp_empirical([[np.nan, 0, 0]], [1]))
+
+
+def test_class_means_are_the_mean_prediction_on_each_class() -> None:
+    logits = np.log([[0.5, 0.3, 0.2], [0.7, 0.1, 0.2], [0.1, 0.1, 0.8]])
+    means = closeness.class_means(logits, [0, 0, 2])
+    assert means[0] == pytest.approx([0.6, 0.2, 0.2])
+    assert means[2] == pytest.approx([0.1, 0.1, 0.8])
+    assert np.isnan(means[1]).all()
+
+
+def test_rf_jsd_is_the_mean_divergence_over_the_classes_that_both_have() -> None:
+    logits = np.log([[0.6, 0.2, 0.2], [0.1, 0.1, 0.8]])
+    unseen = np.array([[0.6, 0.2, 0.2], [0.1, 0.8, 0.1], [0.5, 0.25, 0.25]])
+    by_scipy = jensenshannon([0.1, 0.1, 0.8], unseen[2]) ** 2
+    assert closeness.rf_jsd(logits, [0, 2], unseen) == pytest.approx(by_scipy / 2, **TIGHT)
+    assert closeness.rf_jsd(logits[:1], [0], unseen) == pytest.approx(0, abs=1e-12)
+    unseen[2] = np.nan
+    assert closeness.rf_jsd(logits, [0, 2], unseen) == pytest.approx(0, abs=1e-12)
+    assert math.isnan(closeness.rf_jsd(logits[1:], [2], unseen))
+    assert math.isnan(closeness.rf_jsd(logits * np.nan, [0, 2], unseen))

@@ -143,7 +143,7 @@ def test_seconds_and_names_can_be_told(tmp_path: Path) -> None:
         ),
         ({"settings": {}}, "settings: must not be empty, but got {}"),
         ({"where": {"data": "A"}}, "where: must be one of paper"),
-        ({"phase": "reference"}, "phase: must be one of search, finalist, default"),
+        ({"phase": "reference"}, "phase: must be one of search, finalist, menu, default"),
         ({"phase": "transfer"}, "`source` belongs to the phase transfer"),
         ({"metrics": {"RA": "accuracy"}}, "metrics: RA: must be one of "),
         ({"setting": "x"}, "published: 1: unknown key `setting`; allowed are table, settings"),

@@ -63,7 +63,7 @@ def test_the_tiny_study_and_its_definition_follow_the_schema() -> None:
         {"search__max_utility_loss": 2},
         {"seeds": {"report": []}},
         {"seeds": {"report": [1, 1]}},
-        {"search__trials": 0},
+        {"search__trials": -1},
         {"search__sampler": "hyperband"},
         {"search__objective": "acc"},
         {"search__objective": {"mean_gap": ["time_unlearn"]}},

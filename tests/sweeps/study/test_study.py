@@ -224,7 +224,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "shared seed": ({"seeds": {"search": [1], "report": [1]}}, "seeds: seed 1 is in both"),
     "no report seeds": ({"seeds": {"report": []}}, "seeds: report: must not be empty, but got []"),
-    "zero trials": ({"search__trials": 0}, "search: trials: must be at least 1, but got 0"),
+    "zero trials": (
+        {"search__trials": 0},
+        "search: trials: must be at least 1, unless `choose` has a menu",
+    ),
     "unknown sampler": (
         {"search__sampler": "hyperband"},
         "search: sampler: must be one of tpe, gp, cmaes, random, qmc, grid, nsga2, but got 'hyperband'",
@@ -285,7 +288,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "costly metrics of references": (
         {"metrics": {"costly": ["reference"]}},
-        "metrics: costly: must be one of search, finalist, default, confirm",
+        "metrics: costly: must be one of search, finalist, menu, default, confirm",
     ),
     "an unknown attack": (
         {"metrics": {"attacks": ["lira"]}},
@@ -301,8 +304,8 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "asha on a cost": (
         {"search__early_stop": "asha", "search__objective": "samples_seen"},
-        "search: early_stop asha compares models after an epoch, by one of activation_distance, delta_acc_forget, "
-        "avg_gap_natmu, mean_gap, but the objective is samples_seen",
+        "search: early_stop asha compares models after an epoch, by one of activation_distance, delta_acc_forget, avg_gap_natmu, "
+        "rf_jsd, mean_gap, but the objective is samples_seen",
     ),
     "asha on the test view": (
         {"search__early_stop": "asha", "selection": "paper"},

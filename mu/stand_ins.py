@@ -1,0 +1,209 @@
+"""Problems that stand in for one whose retrained model nobody has: rules that choose knobs read them.
+
+- ``twin``: held-out samples D_t, as many of each class as D_f has, are learned by a model that goes back to a late
+  checkpoint of the original and trains the rest with D_t included. D_t is then forgotten from that model. The reference
+  of this problem is the original itself, which never saw D_t, so that every metric is exact without any retraining.
+- ``epochs``: the same problem with a recipe of a tenth of the epochs, for a cheap retrained model.
+- ``data``: the same problem on a quarter of D_r, likewise.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import islice
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from mu.data import Dataset, Examples, concat, stratified_choice
+from mu.device import place, upload
+from mu.keys import content_key, derive_seed
+from mu.memo import Memo
+from mu.models import Model
+from mu.problem import Problem, ProblemSpec, Role
+from mu.problem_names import DATA, EPOCHS, REWIND
+from mu.rng import generator, seed_process
+from mu.snapshot import Snapshot
+from mu.split import Split
+from mu.training import train
+
+TWIN_VERSION = 1
+"""Raise when a change here changes the model that has learned D_t."""
+ROLES: Mapping[str, tuple[Role, ...]] = {
+    "twin": ("original", "retrain"),
+    "epochs": ("retrain",),
+    "data": ("retrain",),
+}
+"""Kind of stand-in to the references that it needs."""
+
+
+def rewind_epoch(problem: Problem) -> int:
+    """Return after how many epochs of the original's training its twin's begins, at least 1 and less than all."""
+    return max(1, min(problem.recipe.epochs - 1, math.floor(REWIND * problem.recipe.epochs)))
+
+
+def rewind_key(problem: Problem) -> str:
+    """Return the content key of the state of the original's training at ``rewind_epoch``."""
+    return content_key("rewind", problem.reference_key("original"), rewind_epoch(problem))
+
+
+def state_after(problem: Problem, device: str = "cpu") -> bytes:
+    """Train the original up to ``rewind_epoch`` and return the state of its training there, as a snapshot.
+
+    It is what the whole training passes through; the store may have the original and not this state.
+    """
+    snapshot, model = Snapshot(), place(problem.build(), device)
+    steps = snapshot.follow(problem.train("original", model, device))
+    for _ in islice(steps, rewind_epoch(problem)):
+        pass
+    state = snapshot.save()
+    steps.close()
+    return state
+
+
+def stand_in(problem: Problem, kind: str) -> Problem:
+    """Return a stand-in of a problem. Raises ValueError where the kind does not fit the problem; see ``check_twin``."""
+    parts = (problem.data, problem.model, problem.recipe, problem.request, problem.seed)
+    if kind == "twin":
+        check_twin(problem)
+        return Twin(*parts, problem.chosen, problem.supplied)
+    if kind == "epochs":
+        epochs = max(1, round(EPOCHS * problem.recipe.epochs))
+        return replace(problem, recipe=replace(problem.recipe, epochs=epochs), supplied={})
+    return LessData(*parts, problem.chosen)
+
+
+def check_twin(problem: Problem) -> None:
+    """Raise ValueError unless a twin of the problem can be made: from data that is held out, by training.
+
+    A whole class has no twin, as a model that knows the class has seen all of it.
+    """
+    if problem.request.whole_class:
+        raise ValueError(
+            "a whole class has no twin: no held-out sample stands for a class that a model does not know"
+        )
+    if "original" in problem.supplied:
+        raise ValueError(
+            "a twin goes back into the original's training, and this original is supplied"
+        )
+    if problem.recipe.epochs < 2:
+        raise ValueError("a twin goes back into the original's training, which has one epoch")
+    wanted, there = _class_counts(problem)
+    short = np.flatnonzero(wanted > there)
+    if len(short):
+        label = short[0]
+        raise ValueError(
+            f"the twin needs {wanted[label]} held-out samples of class {problem.data.classes[label]!r}, as D_f has, "
+            f"but data.twin holds out {there[label]}; raise data.twin, or forget fewer"
+        )
+
+
+def _class_counts(problem: Problem) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the number of samples of each class in D_f, and in the `twin` part."""
+    parts, classes = problem.data.parts, len(problem.data.classes)
+    wanted = np.bincount(parts["train"].labels[problem.forget_index], minlength=classes)
+    return wanted, np.bincount(parts["twin"].labels, minlength=classes)
+
+
+@dataclass(frozen=True)
+class StandInSpec:
+    """A stand-in without its data and its network.
+
+    Args:
+        spec: Of the problem that it stands for.
+        kind: Which stand-in of it.
+    """
+
+    spec: ProblemSpec
+    kind: str
+
+    def on(self, data: Dataset, model: Model | str) -> Problem:
+        """Build the stand-in on data and a network that are already here."""
+        return stand_in(self.spec.on(data, model), self.kind)
+
+
+class Twin(Problem):
+    """D_t forgotten from a model that has learned D and D_t; `retrain` is the original of the problem it stands for."""
+
+    @cached_property
+    def real(self) -> Problem:
+        """The problem that it stands for."""
+        parts = (self.data, self.model, self.recipe, self.request, self.seed)
+        return Problem(*parts, self.chosen, self.supplied)
+
+    @property
+    def spec(self) -> StandInSpec:  # type: ignore[override]
+        return StandInSpec(self.real.spec, "twin")
+
+    @cached_property
+    def forget_index(self) -> NDArray[np.int64]:
+        """Sorted positions of D_t in the `twin` part."""
+        wanted, _ = _class_counts(self.real)
+        labels = self.data.parts["twin"].labels
+        seed = derive_seed("twin", self.real.forget_index.tolist(), self.data.fingerprint)
+        rng = np.random.default_rng(seed)
+        picks = [
+            rng.permutation(np.flatnonzero(labels == label))[:count]
+            for label, count in enumerate(wanted)
+        ]
+        return np.sort(np.concatenate(picks))
+
+    @cached_property
+    def retain_index(self) -> NDArray[np.int64]:
+        """Sorted positions in the training part of what is kept: all of it."""
+        return np.arange(len(self.data.parts["train"]))
+
+    def reference_key(self, role: Role) -> str:
+        original = self.real.reference_key("original")
+        if role == "retrain":
+            return original
+        chosen = self.forget_index.tolist()
+        return content_key("twin", TWIN_VERSION, original, rewind_epoch(self.real), chosen)
+
+    def train(self, role: Role, model: nn.Module, device: str = "cpu") -> Iterator[None]:
+        """Train on D and D_t, with the randomness of the original's training.
+
+        A caller goes on from the state of that training at ``rewind_epoch``.
+        """
+        assert role == "original", "the twin's retrained model is the original"
+        examples = concat(self.data.parts["train"].examples(device), self._learned(device))
+        key = self.real.reference_key("original")
+        seed_process("train", key)
+        yield from train(model, examples, self.recipe, generator("order", "original", key))
+
+    def split(self, device: str = "cpu") -> Split:
+        held_out = self.data.parts["twin"].examples(device)
+        rest = np.setdiff1d(np.arange(len(held_out)), self.forget_index)
+        parts = {
+            "retain": self.data.parts["train"].examples(device),
+            "forget": self._learned(device),
+            "twin": held_out.rows(upload(torch.from_numpy(rest), device)),
+        }
+        return replace(self.real.split(device), parts=parts, memo=Memo(self.key))
+
+    def _learned(self, device: str) -> Examples:
+        """Return D_t on a device."""
+        rows = upload(torch.from_numpy(self.forget_index), device)
+        return self.data.parts["twin"].examples(device).take(rows)
+
+
+class LessData(Problem):
+    """The same request on a share of D_r, stratified by class."""
+
+    @property
+    def spec(self) -> StandInSpec:  # type: ignore[override]
+        parts = (self.recipe, self.request, self.seed, self.chosen, self.supplied)
+        return StandInSpec(ProblemSpec(*parts), "data")
+
+    @cached_property
+    def retain_index(self) -> NDArray[np.int64]:
+        """Sorted positions of the share of D_r in the training part."""
+        rest = np.setdiff1d(np.arange(len(self.data.parts["train"])), self.forget_index)
+        fine = self.data.parts["train"].fine[rest]
+        rng = np.random.default_rng(derive_seed("share", rest.tolist(), self.data.fingerprint))
+        return rest[stratified_choice(fine, round(DATA * len(rest)), rng)]

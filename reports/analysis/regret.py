@@ -1,0 +1,250 @@
+"""What it costs to choose knobs by a rule: regret of every rule, method and request, from the records of a menu.
+
+A rule chooses on one report seed and the `val` view, and is judged on the other report seeds and the `test` view, by the
+retrained models of other seeds; every seed takes its turn. Where a rule cannot tell some candidates apart, the regret is
+the mean over them.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from scipy.stats import kendalltau
+
+from mu.menu import JUDGED, MenuRecords, menu_records
+from mu.metrics import AVG_GAP_NATMU
+from mu.problem_names import COSTS, stand_in_name
+from mu.relative import mean_of
+from mu.rules import EVERYTHING, RULE, Scores, average_gap, chosen, eligible, scores
+from mu.selection import Rule
+from reports.load import RecordedStudy
+from reports.statistics.intervals import RESAMPLES, Estimate, leave_one_out, resamples
+
+Cell = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Truth:
+    """How good every configuration of a cell is, as judged on other seeds than the one on which a rule chose.
+
+    Args:
+        gaps: Number of a configuration to its AvgGap (of means), a fraction.
+        noise: Noise floor of AvgGap of the judging retrained models; NaN for fewer than two.
+    """
+
+    gaps: Mapping[int, float]
+    noise: float
+
+    @cached_property
+    def best(self) -> float:
+        """The smallest AvgGap of the menu."""
+        return min(self.gaps.values())
+
+    @cached_property
+    def spread(self) -> float:
+        """How far the median of the menu is above its best."""
+        return statistics.median(self.gaps.values()) - self.best
+
+
+@dataclass(frozen=True)
+class Regret:
+    """What one choice cost.
+
+    Args:
+        rule, forget, method, seed: Who chose where; the seed is the one that the rule saw.
+        source: The request from which knobs were transferred; empty for other rules.
+        points: AvgGap of the choice above the best of the menu, a fraction.
+        noise: The same in noise floors; NaN where there is none.
+        share: The same as a share of median - best; NaN where the menu is flat.
+        within: Share of the candidates chosen that are within a noise floor of the best.
+        tau: Kendall's tau-b of the rule's order with the truth; NaN where a rule gives no order.
+        seconds: Slot-seconds of what the rule read: trials, and the training of stand-ins.
+    """
+
+    rule: str
+    forget: str
+    method: str
+    seed: int
+    source: str
+    points: float
+    noise: float
+    share: float
+    within: float
+    tau: float
+    seconds: float
+
+
+def regrets(study: RecordedStudy) -> list[Regret]:
+    """Return the regret of every rule of a study's menu, in every cell, on every seed; empty without a menu."""
+    return study.once("regrets", lambda: _regrets(study))
+
+
+def _regrets(study: RecordedStudy) -> list[Regret]:
+    asked = study.definition.get("choose") or {}
+    rules = [RULE[name] for name in asked.get("rules", ()) if name in RULE]
+    whole = {request.name: request.whole_class for request in study.requests}
+    recorded = menu_records(study.records, whole)
+    limit = study.max_utility_loss
+    found: list[Regret] = []
+    for request in study.requests if rules else ():
+        for method in study.methods:
+            for seed in recorded.seeds(request.name, method.name):
+                truth = judged(recorded, request.name, method.name, seed)
+                if truth is None:
+                    continue
+                cell = (request.name, method.name)
+                for rule in rules:
+                    if rule.applies(request.whole_class):
+                        found += _of_rule(recorded, rule, cell, seed, truth, limit)
+    return found
+
+
+def judged(recorded: MenuRecords, forget: str, method: str, seed: int) -> Truth | None:
+    """Return how good the configurations are that finished on all seeds, judged on all but one; None where none can be."""
+    seeds = recorded.seeds(forget, method)
+    others = [each for each in seeds if each != seed]
+    retrained = {
+        each: record.metrics.get(JUDGED, {})
+        for each, record in recorded.references.get((forget, "retrain"), {}).items()
+        if each != seed
+    }
+    if not others or not retrained:
+        return None
+    whole = recorded.whole_class[forget]
+    reference = mean_of(list(retrained.values()))
+    runs = [recorded.trials[forget, method, each] for each in seeds]
+    gaps = {}
+    for number in sorted(set.intersection(*map(set, runs))):
+        views = [recorded.trials[forget, method, s][number].metrics[JUDGED] for s in others]
+        gaps[number] = average_gap(mean_of(views), reference, whole)
+    gaps = {number: gap for number, gap in gaps.items() if math.isfinite(gap)}
+    return Truth(gaps, _noise(list(retrained.values()), reference, whole)) if gaps else None
+
+
+def _noise(
+    models: Sequence[Mapping[str, float]], reference: Mapping[str, float], whole: bool
+) -> float:
+    """Return the noise floor of AvgGap: the mean over its metrics of the distance of each model to the others."""
+    names = AVG_GAP_NATMU[whole]
+    if len(models) < 2 or not set(names) <= set(reference):
+        return math.nan
+    return statistics.fmean(
+        statistics.fmean(leave_one_out(model[name] for model in models)) for name in names
+    )
+
+
+def _of_rule(
+    recorded: MenuRecords, rule: Rule, cell: Cell, seed: int, truth: Truth, limit: float | None
+) -> list[Regret]:
+    """Return the regrets of one rule: one, or of `transfer` one for each other request."""
+    forget, method = cell
+    sources: list[str | None] = [None]
+    if "transfer" in rule.needs:
+        sources = [f for f in recorded.whole_class if (f, method, seed) in recorded.trials]
+        kind = recorded.whole_class[forget]
+        sources = [f for f in sources if f != forget and recorded.whole_class[f or ""] == kind]
+    found = []
+    for source in sources:
+        tried, known = recorded.situation(forget, method, seed, source)
+        tried = [one for one in tried if one.number in truth.gaps]
+        if rule.name not in EVERYTHING and limit is not None:
+            tried = eligible(tried, known, limit)
+        order = scores(rule, tried, known)
+        if order:
+            spent = _seconds(recorded, rule, cell, seed, source)
+            found.append(_regret(rule, (*cell, seed, source or ""), order, truth, spent))
+    return found
+
+
+def _regret(
+    rule: Rule, where: tuple[str, str, int, str], order: Scores, truth: Truth, seconds: float
+) -> Regret:
+    """Return the regret of what a rule chose, given what it makes least."""
+    gaps = [truth.gaps[number] for number in chosen(order)]
+    points = statistics.fmean(gaps) - truth.best
+    noise = truth.noise if truth.noise > 0 else math.nan
+    forget, method, seed, source = where
+    return Regret(
+        rule.name,
+        forget,
+        method,
+        seed,
+        source,
+        points,
+        points / noise,
+        points / truth.spread if truth.spread > 0 else math.nan,
+        statistics.fmean(gap <= truth.best + noise for gap in gaps)
+        if math.isfinite(noise)
+        else math.nan,
+        _tau(order, truth) if rule.ranks else math.nan,
+        seconds,
+    )
+
+
+def _tau(order: Scores, truth: Truth) -> float:
+    """Return Kendall's tau-b between a rule's order and the true one; NaN for fewer than three candidates."""
+    if len(order) < 3:
+        return math.nan
+    places = sorted(order.values())
+    ranks = [places.index(cost) for cost in order.values()]
+    return float(kendalltau(ranks, [truth.gaps[number] for number in order]).statistic)
+
+
+def _seconds(recorded: MenuRecords, rule: Rule, cell: Cell, seed: int, source: str | None) -> float:
+    """Return the slot-seconds of all that a rule read: the menu on the seed, and the stand-ins with theirs."""
+    forget, method = cell
+    at = [forget, *(stand_in_name(forget, kind) for kind in COSTS if kind in rule.needs)]
+    spent = 0.0
+    for name in [*at, *([source] if source else [])]:
+        spent += sum(r.time_total for r in recorded.trials.get((name, method, seed), {}).values())
+    for name in at[1:] + ([source] if source else []) + ([forget] if rule.oracle else []):
+        for role in ("original", "retrain"):
+            models = recorded.references.get((name, role), {})
+            if seed in models and (role == "retrain" or name != source):
+                spent += models[seed].time_unlearn
+    return spent
+
+
+def mean_regret(
+    found: Iterable[Regret], value: str = "points", minus: Iterable[Regret] = ()
+) -> Estimate | None:
+    """Return the mean over requests of the mean over methods of the mean over seeds, with bootstrap samples of requests.
+
+    Args:
+        found: Regrets of one rule.
+        value: Which number of a regret.
+        minus: Those of another rule, whose number is subtracted cell by cell where both have one.
+    """
+    cells, others = by_cell(found, value), by_cell(minus, value)
+    if others:
+        cells = {cell: cells[cell] - others[cell] for cell in cells if cell in others}
+    requests = list(dict.fromkeys(forget for forget, _ in cells))
+    if not requests:
+        return None
+    listed = [[cells[cell] for cell in cells if cell[0] == forget] for forget in requests]
+    value_ = statistics.fmean(map(statistics.fmean, listed))
+    if len(requests) == 1:  # then over methods
+        values = np.array(listed[0])
+        weights = resamples(len(values), "methods", *requests)
+        return Estimate(value_, weights @ values / len(values), len(values))
+    drawn = np.zeros((RESAMPLES, len(requests)))
+    for place, (forget, row) in enumerate(zip(requests, listed)):
+        weights = resamples(len(row), "methods", forget)
+        drawn[:, place] = weights @ np.array(row) / len(row)
+    weights = resamples(len(requests), "requests", *requests)
+    return Estimate(value_, (weights * drawn).sum(1) / len(requests), len(requests))
+
+
+def by_cell(found: Iterable[Regret], value: str) -> dict[Cell, float]:
+    """Return cell to the mean of a number of its regrets, over seeds and sources; cells without a finite one are left out."""
+    values: dict[Cell, list[float]] = {}
+    for regret in found:
+        number = float(getattr(regret, value))
+        if math.isfinite(number):
+            values.setdefault((regret.forget, regret.method), []).append(number)
+    return {cell: statistics.fmean(each) for cell, each in values.items()}

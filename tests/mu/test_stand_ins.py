@@ -1,0 +1,130 @@
+"""Stand-ins: the twin's reference is the original to the bit, and cheap retrained models cost what they say."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import toy
+
+from mu.forget import ForgetRequest
+from mu.problem import Problem, weights_of
+from mu.snapshot import Snapshot
+from mu.stand_ins import Twin, check_twin, rewind_epoch, stand_in, state_after
+
+REQUEST = ForgetRequest("random", fraction=0.1)
+
+
+def problem(request: ForgetRequest = REQUEST, epochs: int = 3, seed: int = 1) -> Problem:
+    recipe = replace(toy.RECIPE, epochs=epochs)
+    return Problem(toy.toy_data(), "toy_cnn", recipe, request, seed)
+
+
+def twin_of(real: Problem) -> Twin:
+    twin = stand_in(real, "twin")
+    assert isinstance(twin, Twin)
+    return twin
+
+
+def test_the_twin_is_as_large_as_what_is_forgotten_and_has_its_classes() -> None:
+    real = problem()
+    twin = twin_of(real)
+    parts = real.data.parts
+    wanted = np.bincount(parts["train"].labels[real.forget_index], minlength=4)
+    assert np.array_equal(np.bincount(parts["twin"].labels[twin.forget_index], minlength=4), wanted)
+    assert len(set(twin.forget_index.tolist())) == len(real.forget_index)
+    again = twin_of(problem(seed=2))
+    assert np.array_equal(again.forget_index, twin.forget_index)  # seeds share what is forgotten
+
+
+def test_the_reference_of_the_twin_is_the_original() -> None:
+    real = problem()
+    twin = twin_of(real)
+    assert twin.reference_key("retrain") == real.reference_key("original")
+    assert twin.reference_key("original") != real.reference_key("original")
+    assert twin.key != real.key
+    split = twin.split()
+    assert len(split.retain) == len(real.data.parts["train"])
+    held_out = real.data.parts["twin"].inputs
+    assert np.array_equal(split.forget.inputs.numpy(), held_out[twin.forget_index])
+    assert len(split.twin) + len(split.forget) == len(held_out)
+    assert split.memo is not real.split().memo
+
+
+def test_the_twin_shares_the_first_two_thirds_of_the_original_and_differs_after() -> None:
+    real = problem()
+    twin = twin_of(real)
+    assert rewind_epoch(real) == 2
+    state = state_after(real)
+    # From that state the original goes on to what it was trained to without a stop, to the bit.
+    whole = real.build()
+    list(real.train("original", whole))
+    ends = {}
+    for name, each in (("original", real), ("twin", twin)):
+        snapshot, model = Snapshot(state), each.build()
+        assert len(list(snapshot.follow(each.train("original", model)))) == 1
+        ends[name] = weights_of(model)
+    for name, value in weights_of(whole).items():
+        assert np.array_equal(ends["original"][name], value), name
+    assert any(not np.array_equal(ends["twin"][n], v) for n, v in ends["original"].items())
+
+
+def test_another_request_recipe_or_draw_makes_another_twin() -> None:
+    keys = {
+        twin_of(each).reference_key("original")
+        for each in (
+            problem(),
+            problem(seed=2),
+            problem(epochs=4),
+            problem(replace(REQUEST, draw=1)),
+            problem(replace(REQUEST, fraction=0.2)),
+        )
+    }
+    assert len(keys) == 5
+
+
+@pytest.mark.parametrize(
+    ("real", "message"),
+    [
+        (problem(toy.REQUESTS["full_class"]), "a whole class has no twin"),
+        (problem(toy.REQUESTS["sub_class"]), "a whole class has no twin"),
+        (problem(replace(REQUEST, fraction=0.6)), "the twin needs .* but data.twin holds out 8"),
+        (replace(problem(), supplied={"original": "abc"}), "this original is supplied"),
+        (problem(epochs=1), "has one epoch"),
+    ],
+)
+def test_what_has_no_twin_is_refused(real: Problem, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_twin(real)
+
+
+def test_a_short_retraining_has_a_tenth_of_the_epochs_and_the_same_split() -> None:
+    real = problem(epochs=40)
+    short = stand_in(real, "epochs")
+    assert short.recipe.epochs == 4
+    assert np.array_equal(short.retain_index, real.retain_index)
+    assert short.reference_key("retrain") != real.reference_key("retrain")
+    assert stand_in(problem(epochs=3), "epochs").recipe.epochs == 1
+
+
+def test_a_small_retraining_has_a_quarter_of_what_is_retained_of_each_class() -> None:
+    real = problem()
+    small = stand_in(real, "data")
+    assert len(small.retain_index) == round(len(real.retain_index) / 4)
+    assert set(small.retain_index) < set(real.retain_index)
+    assert np.array_equal(small.forget_index, real.forget_index)
+    labels = real.data.parts["train"].labels
+    few, all_ = (np.bincount(labels[p.retain_index], minlength=4) / 4 for p in (small, real))
+    assert np.abs(few * 4 - all_).max() <= 1
+
+
+@pytest.mark.parametrize("kind", ["twin", "epochs", "data"])
+def test_a_worker_builds_the_same_stand_in(kind: str) -> None:
+    there = stand_in(problem(), kind)
+    here = there.spec.on(toy.toy_data(), "toy_cnn")
+    assert type(here) is type(there)
+    assert here.key == there.key
+    assert [here.reference_key(r) for r in ("original", "retrain")] == [
+        there.reference_key(r) for r in ("original", "retrain")
+    ]
