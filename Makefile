@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 FAULTS ?= fault
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-faults test-all lint clean
+.PHONY: demo test test-faults test-all lint dist clean
 
 demo: $(READY)
 	$(BIN)/musweep run demo
@@ -23,6 +23,11 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+dist: $(READY)
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation --outdir dist .
+	$(BIN)/python -m twine check --strict dist/*
+
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "musweep needs Python 3.11, 3.12 or 3.13")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -31,4 +36,4 @@ $(READY): requirements.lock pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) build dist *.egg-info

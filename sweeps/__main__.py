@@ -15,22 +15,28 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from mu import record
 from mu.current import read_current
-from sweeps.errors import StudyError, SweepError
+from sweeps.errors import StudyError, SweepError, page_for
 from sweeps.state import credentials, results
 from sweeps.state.credentials import hide
 from sweeps.study import yaml_file
 from sweeps.tracking import run_log
 
 DONE, SOME_FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
+PIPE_WIDTH = 240
+"""Columns of a table that does not go to a terminal."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0 done, 1 some trials failed, 2 the input is wrong, 130 interrupted."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks how a command may go on
+        import argcomplete
+
+        argcomplete.autocomplete(parser)
+    options = parser.parse_args(arguments)
     urls = (getattr(options, name, None) for name in ("storage", "tracking_uri", "optuna_storage"))
     credentials.remember(*urls)
     with run_log.on_console(getattr(options, "verbose", False)):
@@ -42,7 +48,9 @@ def _call(options: argparse.Namespace) -> int:
     try:
         return int(options.command(options))
     except StudyError as error:
-        print(f"musweep: {hide(error)}", file=sys.stderr)
+        text = hide(error)
+        page = page_for(text)
+        print(f"musweep: {text}" + (f" (see {page})" if page else ""), file=sys.stderr)
         return WRONG
     except SweepError as error:
         print(f"musweep: {hide(error)}", file=sys.stderr)
@@ -80,19 +88,15 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_run(commands)
 
-    report = commands.add_parser("report", help="write the report of a study again")
-    report.add_argument("folder", type=_path, metavar="STUDY_DIR")
-    report.add_argument("--out", type=_path, help="where to write it (STUDY_DIR/report)")
-    which = ("main", "all", "none")
-    report.add_argument("--figures", choices=which, default="main", help="which to write as files")
-    report.set_defaults(command=_report)
+    _add_reports(commands)
 
-    compare = commands.add_parser("compare", help="compare the results of several studies")
-    compare.add_argument("folders", type=_path, metavar="STUDY_DIR", nargs="+")
-    compare.add_argument(
-        "--out", type=_path, default="comparison", help="where to write it (comparison)"
-    )
-    compare.set_defaults(command=_compare)
+    init = commands.add_parser("init", help="write a study for your data")
+    init.add_argument(
+        "place", nargs="?", default=".", metavar="DATA",
+        help="folder or .zip of images or of a data set, or a data set by name (this folder)",
+    )  # fmt: skip
+    init.add_argument("--out", type=_path, default=Path("study.yaml"), help="file (study.yaml)")
+    init.set_defaults(command=_init)
 
     shipped = commands.add_parser("studies", help="list the studies that ship with musweep")
     shipped.set_defaults(command=_studies)
@@ -100,7 +104,9 @@ def _parser() -> argparse.ArgumentParser:
     schema = commands.add_parser("schema", help="print the JSON schema of a study file")
     schema.set_defaults(command=_schema)
 
-    listing = commands.add_parser("methods", help="list the unlearning methods")
+    listing = commands.add_parser("methods", help="list the unlearning methods, or show one")
+    one = listing.add_argument("name", nargs="?", help="a method to show in full")
+    one.completer = _complete_methods  # type: ignore[attr-defined]
     listing.add_argument("--json", action="store_true", help="as JSON")
     listing.add_argument("--methods-path", type=_path, help="folder with methods of your own")
     listing.set_defaults(command=_methods)
@@ -130,10 +136,42 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _complete_studies(prefix: str, **_: Any) -> list[str]:
+    """Return study files, folders and shipped studies that begin so, for a shell's completion."""
+    from argcomplete.completers import FilesCompleter
+
+    files = FilesCompleter(("yaml", "yml"))(prefix)
+    return [*files, *(name for name in yaml_file.shipped_studies() if name.startswith(prefix))]
+
+
+def _complete_methods(prefix: str, **_: Any) -> list[str]:
+    """Return the methods that begin so, for a shell's completion."""
+    from sweeps import catalogue
+
+    return [name for name in catalogue.method_files(()) if name.startswith(prefix)]
+
+
+def _add_reports(commands: Any) -> None:
+    report = commands.add_parser("report", help="write the report of a study again")
+    report.add_argument("folder", type=_path, metavar="STUDY_DIR")
+    report.add_argument("--out", type=_path, help="where to write it (STUDY_DIR/report)")
+    which = ("main", "all", "none")
+    report.add_argument("--figures", choices=which, default="main", help="which to write as files")
+    report.set_defaults(command=_report)
+
+    compare = commands.add_parser("compare", help="compare the results of several studies")
+    compare.add_argument("folders", type=_path, metavar="STUDY_DIR", nargs="+")
+    compare.add_argument(
+        "--out", type=_path, default="comparison", help="where to write it (comparison)"
+    )
+    compare.set_defaults(command=_compare)
+
+
 def _add_run(commands: Any) -> None:
     given = os.environ.get
     run = commands.add_parser("run", help="run a study, or continue it")
-    run.add_argument("study", help="study file, or the name of one that ships with musweep")
+    study = run.add_argument("study", help="study file, or the name of one that ships with musweep")
+    study.completer = _complete_studies
     run.add_argument(
         "--results", default=given("MUSWEEP_RESULTS", "results"), type=_path,
         help="folder of all results ($MUSWEEP_RESULTS, or results)",
@@ -162,6 +200,10 @@ def _add_run(commands: Any) -> None:
     run.add_argument(
         "--accept-code-change", action="store_true",
         help="keep trials of methods whose code has changed since",
+    )  # fmt: skip
+    run.add_argument(
+        "--sample", type=float, metavar="SHARE",
+        help="run it small, to see that it works: a share of the images, two epochs, two trials",
     )  # fmt: skip
     run.add_argument("--dry-run", action="store_true", help="print what would run, and stop")
     run.add_argument(
@@ -210,11 +252,30 @@ def _compare(options: argparse.Namespace) -> int:
     return DONE
 
 
+def _init(options: argparse.Namespace) -> int:
+    from sweeps import first_study, launch
+
+    out: Path = options.out
+    if out.exists():
+        raise StudyError(f"{out}: is there already; say another --out")
+    text = first_study.text_for(options.place, str(out))
+    draft = out.with_name(f".{out.name}.draft.yaml")
+    try:
+        draft.write_text(text, encoding="utf-8")
+        launch.dry_run(str(draft), launch.Options(), Console())
+        draft.rename(out)
+    except OSError as error:
+        raise StudyError(f"{out}: cannot be written: {error.strerror}") from error
+    finally:
+        draft.unlink(missing_ok=True)
+    print(f"{out} is written; next: musweep run {shlex.quote(str(out))} --sample 0.05")
+    return DONE
+
+
 def _studies(options: argparse.Namespace) -> int:
-    shipped = yaml_file.shipped_studies()
-    width = max(map(len, shipped))
-    for name, path in shipped.items():  # a line each, to be searched
-        print(f"{name:{width}}  {yaml_file.first_comment(path)}")
+    from sweeps import catalogue
+
+    catalogue.print_studies(_console())
     return DONE
 
 
@@ -226,38 +287,21 @@ def _schema(options: argparse.Namespace) -> int:
 
 
 def _methods(options: argparse.Namespace) -> int:
-    from mu import methods
-    from sweeps import launch
+    from sweeps import catalogue
 
-    listed = []
-    for name in methods.names(folders := launch.method_folders(options.methods_path)):
-        try:
-            listed.append(methods.load(name, folders))
-        except ValueError as error:
-            raise StudyError(str(error)) from error
+    folders = yaml_file.method_folders(options.methods_path)
     if options.json:
-        content = [
-            {
-                "name": method.name,
-                "summary": method.summary,
-                "needs": method.needs,
-                "requests": method.requests,
-                "knobs": {
-                    knob.name: {"default": knob.default, "accepts": knob.accepts}
-                    for knob in method.knobs.values()
-                },
-            }
-            for method in listed
-        ]
-        print(json.dumps(content, indent=2))
-        return DONE
-    table = Table("method", "what it does", "needs", "knobs", box=None, padding=(0, 2, 1, 0))
-    for method in listed:
-        knobs = ", ".join(f"{k.name}={k.default}" for k in method.knobs.values())
-        summary = method.summary.partition(": ")[2] or method.summary
-        table.add_row(method.name, summary, ", ".join(method.needs), knobs)
-    Console().print(table)
+        print(json.dumps(catalogue.methods_as_data(options.name, folders), indent=2))
+    elif options.name is not None:
+        catalogue.print_method(options.name, folders, _console())
+    else:
+        catalogue.print_methods(folders, _console())
     return DONE
+
+
+def _console() -> Console:
+    """Return a console as wide as the terminal, or with room for long lines where the output is a file or pipe."""
+    return Console() if sys.stdout.isatty() else Console(width=PIPE_WIDTH)
 
 
 def _status(options: argparse.Namespace) -> int:

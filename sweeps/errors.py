@@ -25,3 +25,36 @@ def errors_at(where: str) -> Iterator[None]:
         yield
     except ValueError as error:
         raise StudyError(f"{where}: {error}") from error
+
+
+PAGES = {
+    "data": "data",
+    "forget": "data",
+    "model": "models",
+    "original": "models",
+    "retrain": "models",
+    "methods": "methods",
+    "published": "papers",
+    "resources": "operations",
+    "budget": "operations",
+    "notify": "operations",
+    "--address": "operations",
+    "--storage": "operations",
+    "--tracking-uri": "operations",
+    "--methods-path": "own-methods",
+}
+"""What an error is about to the page of `docs/` that explains it."""
+STUDY_PAGE = "study"
+"""The page of all other keys of a study file."""
+
+
+def page_for(message: str) -> str | None:
+    """Return the page of `docs/` on what a message is about; None where no key or option is named in it."""
+    parts = [part.strip() for part in message.split(": ")[:3]]
+    for part in parts:
+        word = part.partition(" ")[0].partition(".")[0]
+        if word in PAGES:
+            return f"docs/{PAGES[word]}.md"
+    if len(parts) == 3 and parts[0].endswith((".yaml", ".yml")):
+        return f"docs/{STUDY_PAGE}.md"
+    return None

@@ -26,6 +26,7 @@ from sweeps.state.results import Results
 from sweeps.state.store import Store
 from sweeps.study import study, yaml_file
 from sweeps.study.rungs import say_exempt
+from sweeps.study.sample import sampled
 from sweeps.study.study import Study
 from sweeps.study_line import versions
 from sweeps.tracking.mlflow import Tracking, describe, local_uri
@@ -49,6 +50,7 @@ class Options:
         code_path: Folder with modules of one's own models.
         overrides: Parts of the study to replace, as ``key.subkey=value``.
         accept_code_change: Whether trials are kept whose method's code has changed since.
+        sample: Share of the training images on which the study runs in small; None runs it as it is.
     """
 
     results: Path = Path("results")
@@ -60,6 +62,7 @@ class Options:
     code_path: Path | None = None
     overrides: Sequence[str] = ()
     accept_code_change: bool = False
+    sample: float | None = None
 
 
 @dataclass(frozen=True)
@@ -118,12 +121,11 @@ def _plan(wanted: Study, path: Path) -> Plan:
 def _read_study(name: str, options: Options) -> tuple[Study, Path]:
     path = yaml_file.find_study(name)
     _import_from(options.code_path)
-    wanted = study.read(
-        path,
-        options.overrides,
-        method_folders(options.methods_path),
-        options.code_path is not None,
-    )
+    folders = yaml_file.method_folders(options.methods_path)
+    wanted = study.read(path, options.overrides, folders, options.code_path is not None)
+    if options.sample is not None:
+        small = sampled(wanted.definition, options.sample, str(path))
+        wanted = study.parse(small, f"{path} --sample {options.sample:g}", folders)
     credentials.remember(wanted.notify)
     return wanted, path
 
@@ -310,13 +312,6 @@ def say(console: Console, text: str) -> None:
     """Print text as it is, long paths in one piece."""
     console.print(text, markup=False, highlight=False, soft_wrap=True)
     logger.info("%s", text.strip(), extra=SHOWN)
-
-
-def method_folders(path: Path | None) -> list[Path]:
-    """Return the folders with methods of one's own. Raises StudyError when `path` is not a folder."""
-    if path is not None and not path.is_dir():
-        raise StudyError(f"--methods-path {path}: is not a folder")
-    return [path] if path is not None else []
 
 
 def _import_from(folder: Path | None) -> None:

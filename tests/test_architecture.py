@@ -21,8 +21,10 @@ LAYERS = (
     ("sweeps.search", "sweeps.workers", "sweeps.tracking"),
     (
         "sweeps.audit",
+        "sweeps.catalogue",
         "sweeps.changes",
         "sweeps.estimate",
+        "sweeps.first_study",
         "sweeps.job_sources",
         "sweeps.launch",
         "sweeps.ledger",

@@ -134,8 +134,8 @@ def test_the_model_of_the_documents_runs(tmp_path: Path, monkeypatch: pytest.Mon
 def test_every_method_states_its_cost_and_paper(generate: ModuleType) -> None:
     for name in methods.names():
         method = methods.load(name)
-        assert generate.field(method, "Cost"), name
-        assert generate.field(method, "Paper"), name
+        assert method.field("Cost"), name
+        assert method.field("Paper"), name
 
 
 def test_the_method_of_the_documents_runs_and_has_its_ranges(

@@ -118,6 +118,7 @@ def test_the_study_of_a_folder_checks_its_images(
 
 
 @pytest.mark.slow
+@pytest.mark.fault
 @pytest.mark.usefixtures("ray_here")
 def test_the_study_of_a_folder_runs_to_its_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -31,8 +31,8 @@ class DataSpec:
     """Folder or .zip file, for loaders that read one."""
     size: int | None = None
     """Side in pixels to which images are resized; None keeps them (all must then agree)."""
-    subset: int | None = None
-    """Number of training images to keep, stratified by class; None keeps all."""
+    subset: int | float | None = None
+    """Number of training images to keep, or the share of them, in (0, 1); stratified by class. None keeps all."""
     val: float = 0.1
     """Share of the training images held out for the search's view, in (0, 1)."""
     twin: float = 0.0
@@ -98,10 +98,12 @@ class Loader:
     Args:
         read: From the spec and the cache's folder to its content.
         keys: The keys it takes beyond ``COMMON``.
+        samples: Number of training samples as published; None where it depends on the files.
     """
 
     read: Callable[[DataSpec, Path], Raw]
     keys: tuple[str, ...] = ()
+    samples: int | None = None
 
     def check(self, spec: DataSpec) -> None:
         """Raise ValueError when the spec has a key that means nothing here, or a value out of range."""

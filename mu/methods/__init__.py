@@ -40,6 +40,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import re
 import sys
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
@@ -101,6 +102,11 @@ class Method:
     def summary(self) -> str:
         """First line of its docstring, without the full stop."""
         return self.doc.strip().splitlines()[0].rstrip(".")
+
+    def field(self, name: str) -> str:
+        """Return one field of its docstring, such as `Paper`, on one line; empty when absent."""
+        match = re.search(rf"^{name}: (.+?)(?=^\S|\Z)", self.doc, re.MULTILINE | re.DOTALL)
+        return " ".join(match[1].split()) if match else ""
 
     def defaults(self) -> dict[str, Any]:
         """Return every knob with its default."""

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from mu.checks import not_finite
 from mu.device import pays_on_cpu
-from mu.models import checkpoints, own_models
+from mu.models import checkpoints, own_models, public
 from mu.models.architectures import IMAGENET_FORMS, MODELS, TOKEN_MODELS, Factory
 from mu.models.checkpoints import Arrays
 
@@ -72,14 +72,16 @@ class Normalization:
 class ModelSpec:
     """A network, as a study asks for it."""
 
-    # Names are the keys of ``MODELS``, or import paths of a user's own functions (``mu.models.own_models``).
+    # Names are the keys of ``MODELS``, networks of timm (``mu.models.public``), or import paths of a user's own
+    # functions (``mu.models.own_models``).
 
     name: str
-    """The network, or `module:function`."""
+    """The network, `timm:` and a network of timm, or `module:function`."""
     stem: Stem | None = None
     """Form of networks that have both; else `small`."""
     weights: str | None = None
-    """File of pretrained weights to begin with."""
+    """Pretrained weights to begin with: a file, one of torchvision's names such as `IMAGENET1K_V1`, or `hub` for those that
+    timm publishes."""
     normalize: Normalization | None = None
     """Mean and standard deviation of each channel, in [0, 1], as part of the network; by default of the training
     images. Not for tokens."""
@@ -135,19 +137,30 @@ def resolve(spec: ModelSpec | str) -> Model:
     modules: tuple[str, ...] = ()
     chosen: dict[str, Any] = {}
     if factory is None:
-        own = own_models.load(spec.name)
-        factory, modules, chosen["source"] = own.factory, own.modules, own.fingerprint
+        if spec.name.startswith(public.TIMM):
+            factory = public.timm_factory(spec.name)
+        else:
+            own = own_models.load(spec.name)
+            factory, modules, chosen["source"] = own.factory, own.modules, own.fingerprint
     if spec.stem == "imagenet":
         factory, chosen["stem"] = IMAGENET_FORMS[spec.name], spec.stem
-    if spec.weights is not None:
+    normalize = spec.normalize
+    if spec.weights is not None and public.names_weights(spec.weights):
+        state, mean, std = public.published(spec.name, spec.stem, spec.weights)
+        pretrained = checkpoints.to_arrays(state)
+        chosen["weights"] = public.digest(pretrained)
+        if normalize is None and mean:
+            normalize = Normalization(tuple(mean), tuple(std))
+    elif spec.weights is not None:
         path = Path(spec.weights).expanduser()
         pretrained = checkpoints.to_arrays(checkpoints.read(path))
         chosen["weights"] = checkpoints.digest(path)
-    if spec.normalize is not None:
-        chosen["normalize"] = dataclasses.asdict(spec.normalize)
-    takes = "tokens" if spec.name in TOKEN_MODELS else "images" if spec.name in MODELS else None
+    if normalize is not None:
+        chosen["normalize"] = dataclasses.asdict(normalize)
+    known = spec.name in MODELS or spec.name.startswith(public.TIMM)
+    takes = "tokens" if spec.name in TOKEN_MODELS else "images" if known else None
     key = {"name": spec.name, **chosen} if chosen else spec.name
-    return Model(key, factory, spec.normalize, takes, pretrained, spec.weights or "", modules)
+    return Model(key, factory, normalize, takes, pretrained, spec.weights or "", modules)
 
 
 def build(

@@ -16,6 +16,7 @@ from mu import models
 from mu.choice import Choice, choice_of, retrain_seeds
 from mu.data import Dataset
 from mu.models import Model
+from mu.models.public import TIMM
 from mu.problem import Problem, Role
 from sweeps.errors import StudyError, errors_at
 from sweeps.study import yaml_file
@@ -98,7 +99,7 @@ def read(
     raw = yaml_file.read_study(path, overrides)
     model = raw.get("model")
     name = model.get("name") if isinstance(model, dict) else model
-    if isinstance(name, str) and ":" in name and not own_code:
+    if isinstance(name, str) and ":" in name and not name.startswith(TIMM) and not own_code:
         raise StudyError(
             f"{path}: model: {name!r} is code, which a study alone may not choose to run; name the folder "
             "it lies in with --code-path (any folder for a package that is installed)"

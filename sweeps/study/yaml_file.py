@@ -160,6 +160,13 @@ def find_study(name: str) -> Path:
     )
 
 
+def method_folders(path: Path | None) -> list[Path]:
+    """Return the folders with methods of one's own. Raises StudyError when `path` is not a folder."""
+    if path is not None and not path.is_dir():
+        raise StudyError(f"--methods-path {path}: is not a folder")
+    return [path] if path is not None else []
+
+
 def first_comment(path: Path) -> str:
     """Return what a study says of itself: its first comment that is not for editors, without the sign."""
     with path.open(encoding="utf-8") as lines:

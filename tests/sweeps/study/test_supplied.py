@@ -300,6 +300,7 @@ def trained(package: str, folder: Path, data: Any) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.fault
 @pytest.mark.usefixtures("ray_here")
 def test_a_study_of_a_users_model_and_checkpoints(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
