@@ -160,7 +160,7 @@ def recoveries(study: RecordedStudy) -> Figure | None:
         draw,
         panels,
         {"recoveries": data},
-        height=max(HEIGHT, 16 * len(kinds) * len(study.methods)),
+        height=max(HEIGHT, 9 * len(kinds) * len(study.methods)),
     )
 
 
