@@ -19,17 +19,20 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-import matplotlib
+import altair
 import numpy as np
 import optuna
-import scipy
+import pandas as pd
+import vl_convert
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from mu.keys import derive_seed
 from mu.metrics import AVG_GAP_NATMU, METRICS, mean_gap
 from mu.record import TrialRecord, to_line, trial_line, write
-from reports import canvas, contents, load, page
+from reports import contents, load
+from reports.charts.figure import Figure
+from reports.page.report import build, page_html
 
 T = TypeVar("T")
 Steps = dict[str, list[tuple[float, float]]]
@@ -282,6 +285,7 @@ def _record(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--methods", type=int, default=12)
+    parser.add_argument("--trials", type=int, default=24, help="search trials of a cell")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--keep", type=Path, help="write the study and its report here")
     given = parser.parse_args()
@@ -289,13 +293,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = given.keep or Path(scratch) / "made-up"
         folder.mkdir(parents=True, exist_ok=True)
-        write(folder / "trials.jsonl", MadeUpStudy(given.methods).lines())
+        write(folder / "trials.jsonl", MadeUpStudy(given.methods, given.trials).lines())
         records = len(load.read(folder).records)
         for _ in range(given.repeat):
             _measure(folder, steps)
     requests, cores = len(REQUESTS), os.cpu_count()
     print(f"{records:,} records, {given.methods} methods, {requests} requests, {cores} cores")
-    modules = ", ".join(f"{m.__name__} {m.__version__}" for m in (matplotlib, np, optuna, scipy))
+    modules = ", ".join(
+        f"{m.__name__} {m.__version__}" for m in (altair, np, optuna, pd, vl_convert)
+    )
     print(f"Python {platform.python_version()}, {modules}")
     for step, seconds in steps.items():
         wall, busy = (min(values) for values in zip(*seconds))
@@ -305,16 +311,20 @@ def main() -> None:
 def _measure(folder: Path, steps: Steps) -> None:
     """One repetition: the steps by themselves, then the whole from the file to the page."""
     study = _timed(steps, "read", lambda: load.read(folder))
-    _timed(steps, "tables", lambda: contents.all_tables(study))
-    drawn = _timed(steps, "figures, drawn", lambda: contents.all_figures(study))
+    tables = _timed(steps, "tables", lambda: contents.all_tables(study))
+    figures = _timed(steps, "figures", lambda: contents.all_figures(study))
     with tempfile.TemporaryDirectory() as scratch:
-        _timed(steps, "figures, saved", lambda: _save(drawn.values(), Path(scratch)))
-    _timed(steps, "whole report", lambda: page.build(folder))
+        _timed(steps, "figures, saved", lambda: _save(figures, Path(scratch)))
+    text = _timed(steps, "page", lambda: page_html(study, tables, figures, set()))
+    _timed(steps, "whole report", lambda: build(folder))
+    print(f"page: {len(text.encode()) / 2**20:.2f} MiB")
 
 
-def _save(drawn: Iterable[canvas.Drawing], folder: Path) -> None:
-    for drawing in drawn:
-        canvas.save(drawing, folder)
+def _save(figures: Iterable[Figure], folder: Path) -> None:
+    """Write those figures that a report writes as files when nothing else is asked for."""
+    for figure in figures:
+        if not figure.method:
+            figure.save(folder)
 
 
 def _timed(steps: Steps, step: str, work: Callable[[], T]) -> T:

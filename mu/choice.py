@@ -86,7 +86,10 @@ class Choice:
 
     def best(self, tried: Iterable[Candidate], known: References) -> Candidate | None:
         """Return the best configuration; the earliest of equals; None when nothing can be compared."""
-        left = self._eligible(tried, known)
+        return self._least(self._eligible(tried, known), known)
+
+    def _least(self, left: list[Candidate], known: References) -> Candidate | None:
+        """Return the best of the configurations that may be chosen."""
         if self.constraints:
             excess = {
                 c.number: round(sum(x.excess(c, known) for x in self.constraints), 9) for c in left
@@ -154,7 +157,7 @@ class Choice:
             return ()
         left = self._eligible(tried, known)
         first: list[Candidate] = []
-        while len(first) < self.finalists and (best := self.best(left, known)) is not None:
+        while len(first) < self.finalists and (best := self._least(left, known)) is not None:
             first.append(best)
             left.remove(best)
         return tuple(first)

@@ -5,19 +5,18 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-import matplotlib
-
-from reports import classes, figures, grid, knob_figures, robustness_figures
 from reports.analysis.summaries import compares
-from reports.canvas import STYLE, Drawing
+from reports.charts import maps, results, search
+from reports.charts.figure import Figure
 from reports.load import RecordedStudy
 from reports.tables import knobs as knob_tables
 from reports.tables import points, uncertainty
 from reports.tables import published as paper_numbers
 from reports.tables import results as result_tables
 from reports.tables import robustness as robustness_tables
-from reports.tables.cells import ORACLE, Table
+from reports.tables.cells import Table
 from reports.tables.classes import per_class
+from reports.text import ORACLE
 
 TABLES: tuple[Callable[[RecordedStudy], Table | None], ...] = (
     result_tables.main,
@@ -43,14 +42,14 @@ UNTUNED = ("noise_floor", "rules", "selection", "grid", "importance")
 COMPARED = (
     "Oracle: knobs were chosen by comparison with a retrained model, which a user does not have."
 )
-FIGURES: tuple[Callable[[RecordedStudy], Drawing | None], ...] = (
-    figures.over_forgetting,
-    figures.gaps,
-    figures.cost,
-    robustness_figures.transfer_matrix,
-    classes.taken_for,
-    knob_figures.expected_best,
-    knob_figures.progress,
+FIGURES: tuple[Callable[[RecordedStudy], Figure | None], ...] = (
+    results.tradeoff,
+    results.recoveries,
+    results.over_forgetting,
+    maps.transfer_matrix,
+    maps.taken_for,
+    search.progress,
+    search.expected_best,
 )
 
 
@@ -69,15 +68,15 @@ def _oracle(study: RecordedStudy, table: str) -> str:
     """What the caption of a table begins with, where its knobs were chosen with a retrained model."""
     if study.oracle:
         return ORACLE
-    return COMPARED if table not in UNTUNED and compares(study.objective) else ""
+    return COMPARED if table not in UNTUNED and compared(study) else ""
 
 
-def all_figures(study: RecordedStudy) -> dict[str, Drawing]:
-    """Every figure that has something to show, by name."""
-    with matplotlib.rc_context(STYLE):
-        drawn = [
-            *(draw(study) for draw in FIGURES),
-            *knob_figures.responses(study),
-            *grid.maps(study),
-        ]
-    return {drawing.name: drawing for drawing in drawn if drawing is not None}
+def compared(study: RecordedStudy) -> bool:
+    """Return whether knobs were chosen by comparison with a retrained model."""
+    return compares(study.objective)
+
+
+def all_figures(study: RecordedStudy) -> list[Figure]:
+    """Return every figure that has something to show."""
+    drawn = [*(draw(study) for draw in FIGURES), *search.knobs(study), *maps.grids(study)]
+    return [figure for figure in drawn if figure is not None]

@@ -91,7 +91,16 @@ def _parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="write the report of a study again")
     report.add_argument("folder", type=_path, metavar="STUDY_DIR")
     report.add_argument("--out", type=_path, help="where to write it (STUDY_DIR/report)")
+    which = ("main", "all", "none")
+    report.add_argument("--figures", choices=which, default="main", help="which to write as files")
     report.set_defaults(command=_report)
+
+    compare = commands.add_parser("compare", help="compare the results of several studies")
+    compare.add_argument("folders", type=_path, metavar="STUDY_DIR", nargs="+")
+    compare.add_argument(
+        "--out", type=_path, default="comparison", help="where to write it (comparison)"
+    )
+    compare.set_defaults(command=_compare)
 
     init = commands.add_parser("init", help="write a study for your data")
     init.add_argument(
@@ -234,7 +243,17 @@ def _report(options: argparse.Namespace) -> int:
     from reports import page
 
     try:
-        print(page.build(options.folder, options.out))
+        print(page.build(options.folder, options.out, options.figures))
+    except ValueError as error:
+        raise StudyError(str(error)) from error
+    return DONE
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from reports import compare
+
+    try:
+        print(compare.build(options.folders, options.out))
     except ValueError as error:
         raise StudyError(str(error)) from error
     return DONE

@@ -296,12 +296,14 @@ def _close_tracking(tracking: Tracking, sweep: Sweep, console: Console) -> None:
 def _report(
     locations: Locations, study_results: Results, console: Console, tracking: Tracking | None
 ) -> Finished:
-    """Write the report, print the main table, and say where everything is."""
-    from reports import page
+    """Write the report, print what the methods come to, and say where everything is."""
+    from reports import load, page, terminal
 
     index = page.build(locations.folder)
-    table = index.parent / "tables" / "main.md"
-    say(console, f"\n{table.read_text(encoding='utf-8')}")
+    console.print()
+    study = load.read(locations.folder)
+    terminal.show(study, console)
+    logger.info("methods\n%s", terminal.plain(study), extra=SHOWN)
     say(console, f"Report: {index}")
     if locations.tracking_uri is None:
         say(console, f"MLflow: musweep ui {locations.folder} --open")

@@ -15,8 +15,7 @@ from rich.console import Console
 
 from mu.data import Dataset
 from mu.problem import Problem
-from reports import load
-from reports.tables import files as formats
+from reports import frames, load
 from sweeps.changes import open_results
 from sweeps.plan import Job, Plan
 from sweeps.run import Locations, Sweep
@@ -140,5 +139,5 @@ def run(
             assert sweep.done
     finally:
         opened.close()
-    csv = formats.results_csv(load.read(folder))
+    csv = frames.runs(load.read(folder)).to_csv(index=False)
     return Ran(folder, workers.done, "\n".join([*said, printed.getvalue()]), over, csv)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from reports.load import RecordedStudy
-from reports.tables.cells import count, objective, searched_view
+from reports.text import count, objective, searched_view
 
 
 def rule(study: RecordedStudy) -> str:

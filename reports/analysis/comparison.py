@@ -65,32 +65,35 @@ def pairs(study: RecordedStudy) -> tuple[Pair, ...]:
 
 
 def _pairs(study: RecordedStudy) -> tuple[Pair, ...]:
-    values, found = _recoveries(study), []
+    values, compared = _recoveries(study), []
     for first, second in itertools.combinations(values, 2):
-        shared = [request for request in values[first] if request in values[second]]
-        if shared:
-            each = [(values[first][request], values[second][request]) for request in shared]
-            p = signed_rank([a.value - b.value for a, b in each]) if len(each) >= ENOUGH else None
-            found.append(Pair(first, second, _difference(study, each), len(each), p))
-    corrected = iter(holm([pair.p for pair in found if pair.p is not None]))
+        each = [
+            values[first][request].minus(values[second][request])
+            for request in values[first]
+            if request in values[second]
+        ]
+        if each:
+            p = signed_rank([one.value for one in each]) if len(each) >= ENOUGH else None
+            compared.append(Pair(first, second, _difference(study, each), len(each), p))
+    corrected = iter(holm([pair.p for pair in compared if pair.p is not None]))
     return tuple(
-        pair if pair.p is None else dataclasses.replace(pair, p=next(corrected)) for pair in found
+        pair if pair.p is None else dataclasses.replace(pair, p=next(corrected))
+        for pair in compared
     )
 
 
-def _difference(study: RecordedStudy, each: Sequence[tuple[Estimate, Estimate]]) -> Estimate:
-    """The mean difference over requests. Its bootstrap draws requests, and seeds within them."""
+def _difference(study: RecordedStudy, each: Sequence[Estimate]) -> Estimate:
+    """Return the mean difference over requests. Its bootstrap draws requests, and seeds within them."""
     count = len(each)
-    value = sum(a.value - b.value for a, b in each) / count
-    replicas = np.array([a.replicas - b.replicas for a, b in each])
     if count == 1:
-        return Estimate(value, replicas[0], min(estimate.n for estimate in each[0]))
+        return each[0]
     drawn = resamples(count, study.name, "requests")
-    return Estimate(value, (drawn * replicas.T).sum(axis=1) / count, count)
+    replicas = (drawn * np.array([one.replicas for one in each]).T).sum(axis=1) / count
+    return Estimate(sum(one.value for one in each) / count, replicas, count)
 
 
 def _recoveries(study: RecordedStudy) -> dict[str, dict[str, Estimate]]:
-    """Method to request to recovery, of methods that have any; doing nothing has 0 everywhere, and comes last."""
+    """Return method to request to recovery, of methods that have any; doing nothing has 0 everywhere, and comes last."""
     values: dict[str, dict[str, Estimate]] = {}
     for name in [*(method.name for method in study.methods), NOTHING]:
         phase = "reference" if name == NOTHING else "confirm"

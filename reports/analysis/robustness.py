@@ -6,14 +6,12 @@ The definitions, with what speaks for them, are in ``docs/statistics.md``.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-
-import numpy as np
 
 from reports.analysis.summaries import VIEW, cell_summary, recovered, regret, retrained, scale
 from reports.load import EPOCHS, RecordedMethod, RecordedRequest, RecordedStudy
-from reports.statistics.intervals import Estimate, Spread, spread
+from reports.statistics.intervals import Estimate, Spread, mean_estimate, spread
 from reports.statistics.rankings import kendall
 
 TRANSFER, DEFAULT, SUFFICIENT = "transfer", "default", "sufficient"
@@ -65,7 +63,7 @@ class Robustness:
         return sorted((r for r in self.runs if r.regret), key=lambda r: r.regret.value)  # type: ignore[union-attr]
 
     def count(self, part: str) -> tuple[int, int]:
-        """How many runs of a part have a recovery, and how many there should be."""
+        """Return how many runs of a part have a recovery, and how many there should be."""
         asked = [r for r in self.runs if r.part == part]
         return sum(r.recovery is not None for r in asked), len(asked)
 
@@ -91,81 +89,70 @@ class Slope:
 
 
 def asked_parts(study: RecordedStudy) -> tuple[str, ...]:
-    """The parts of robustness that the study asks for."""
+    """Return the parts of robustness that the study asks for."""
     return tuple(part for part in PARTS if _targets(study, part))
 
 
 def robustness(study: RecordedStudy, method: RecordedMethod) -> Robustness:
-    """How far a method gets with knobs that were not tuned on the request."""
+    """Return how far a method gets with knobs that were not tuned on the request."""
     return study.once(("robustness", method.name), lambda: _robustness(study, method))
 
 
 def ranking_kept(study: RecordedStudy, source: str, target: str) -> tuple[float | None, int]:
-    """Kendall's tau of the methods' AvgGaps with own and with transferred knobs, and how many have both."""
+    """Return Kendall's tau of the methods' AvgGaps with own and with transferred knobs, and how many have both."""
     request = study.request(target)
-    pairs = [
-        (own.average, moved.average)
+    gaps = [
+        (
+            cell_summary(study, request, method.name).average,
+            cell_summary(study, request, method.name, TRANSFER, source).average,
+        )
         for method in study.methods
-        if (own := cell_summary(study, request, method.name)).average is not None
-        and (moved := cell_summary(study, request, method.name, TRANSFER, source)).average
-        is not None
     ]
-    if len(pairs) < 2:
-        return None, len(pairs)
-    own_gaps, moved_gaps = zip(*pairs)
-    return kendall(own_gaps, moved_gaps), len(pairs)
+    pairs = [(own, moved) for own, moved in gaps if own is not None and moved is not None]
+    return kendall(*zip(*pairs)) if len(pairs) > 1 else None, len(pairs)
 
 
 def slope(study: RecordedStudy, request: RecordedRequest, method: RecordedMethod) -> Slope | None:
-    """What over-forgetting a method shows on a request; None unless runs of a seed have both lengths."""
-    tuned = study.cell("confirm", request.name, method.name)
-    longer = study.cell(SUFFICIENT, request.name, method.name)
-    if not tuned.finished or not longer.finished:
+    """Return what over-forgetting a method shows on a request; None unless runs of a seed have both lengths."""
+    tuned, longer = (
+        study.cell(phase, request.name, method.name).finished for phase in ("confirm", SUFFICIENT)
+    )
+    if not tuned or not longer:
         return None
-    start, end = (_epochs(runs.finished[0].knobs.get(EPOCHS)) for runs in (tuned, longer))
-    if start is None or end is None or end <= start:
+    start, end = (runs[0].knobs.get(EPOCHS) for runs in (tuned, longer))
+    if not (isinstance(start, (int, float)) and isinstance(end, (int, float)) and end > start):
         return None
     before, after = (
-        {r.seed: r.metrics.get(VIEW, {}).get("acc_forget", math.nan) for r in runs.finished}
+        {r.seed: r.metrics.get(VIEW, {}).get("acc_forget", math.nan) for r in runs}
         for runs in (tuned, longer)
     )
-    changes = [(after[seed] - before[seed]) / (end - start) for seed in before if seed in after]
-    spreads = [spread(values) for values in (before.values(), after.values(), changes)]
-    if spreads[0] is None or spreads[1] is None or spreads[2] is None:
+    rates = [(after[seed] - before[seed]) / (end - start) for seed in before if seed in after]
+    first, last, change = (spread(values) for values in (before.values(), after.values(), rates))
+    if first is None or last is None or change is None:
         return None
     level = retrained(study, request).means.get("acc_forget")
-    return Slope(start, end, spreads[0], spreads[1], spreads[2], level)
-
-
-def mean_estimate(estimates: Sequence[Estimate]) -> Estimate:
-    """Mean of estimates that share their bootstrap samples."""
-    return Estimate(
-        math.fsum(e.value for e in estimates) / len(estimates),
-        np.mean([e.replicas for e in estimates], axis=0),
-        min(e.n for e in estimates),
-    )
+    return Slope(int(start), int(end), first, last, change, level)
 
 
 def _robustness(study: RecordedStudy, method: RecordedMethod) -> Robustness:
     runs = tuple(_runs(study, method))
     recoveries = {p: [r.recovery for r in runs if r.part == p and r.recovery] for p in PARTS}
-    parts = {part: mean_estimate(there) for part, there in recoveries.items() if there}
-    tuned = [
-        own
+    parts = {part: mean for part, there in recoveries.items() if (mean := mean_estimate(there))}
+    tuned = (
+        recovered(study, request, cell_summary(study, request, method.name))
         for request in study.requests
-        if (own := recovered(study, request, cell_summary(study, request, method.name)))
-    ]
+    )
     return Robustness(
         runs,
         parts,
-        mean_estimate(list(parts.values())) if parts else None,
-        mean_estimate(tuned) if tuned else None,
+        mean_estimate(list(parts.values())),
+        mean_estimate([own for own in tuned if own]),
         set(parts) == set(asked_parts(study)) and all(r.recovery for r in runs),
     )
 
 
 def _targets(study: RecordedStudy, part: str) -> list[tuple[str, RecordedRequest]]:
-    """(source, request) of everything that the study asks for in a part, where there is something to measure."""
+    """Return (source, request) of everything that the study asks for in a part, where there is something to measure."""
     if part == TRANSFER:
         pairs = ((source, study.request(target)) for source, target in study.transfers)
         asked = [(source, to) for source, to in pairs if study.request(source).kind == to.kind]
@@ -184,20 +171,11 @@ def _runs(study: RecordedStudy, method: RecordedMethod) -> Iterator[Untuned]:
             if not used or (part == SUFFICIENT and not method.has_epochs):
                 continue
             result = cell_summary(study, request, method.name, part, source)
-            yield Untuned(
-                part,
-                request.name,
-                _place(study, part, source, request.name),
-                recovered(study, request, result),
-                regret(result, cell_summary(study, request, method.name)),
-            )
-
-
-def _place(study: RecordedStudy, part: str, source: str, request: str) -> str:
-    if part == TRANSFER:
-        return f"{source} → {request}"
-    return f"{request}, " + ("defaults" if part == DEFAULT else f"{study.sufficient_epochs} epochs")
-
-
-def _epochs(value: object) -> int | None:
-    return int(value) if isinstance(value, (int, float)) else None
+            share = recovered(study, request, result)
+            change = regret(result, cell_summary(study, request, method.name))
+            places = {
+                TRANSFER: f"{source} → {request.name}",
+                DEFAULT: f"{request.name}, defaults",
+                SUFFICIENT: f"{request.name}, {study.sufficient_epochs} epochs",
+            }
+            yield Untuned(part, request.name, places[part], share, change)

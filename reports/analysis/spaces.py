@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from reports.load import RecordedMethod, RecordedStudy
-from reports.tables.cells import knob_value
+from reports.text import knob_value
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,18 @@
-"""What the runs of a cell come to: metrics, gaps to the retrained models, or the reason why there are none."""
+"""What the runs of a cell come to: metrics, gaps to the retrained models, recovery, or the reason why there are none."""
 
 # ruff: noqa: RUF001 (typographic signs are meant)
 
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from mu.metrics import MEAN_GAPS, METRICS, mean_gap
-from mu.record import REFERENCE_ROLES
+from mu.record import REFERENCE_ROLES, TrialRecord
 from reports.load import RecordedRequest, RecordedStudy, Runs
 from reports.statistics import equivalence
 from reports.statistics.equivalence import HALF_A_POINT, PValues
@@ -36,6 +36,11 @@ DISTANCE, GAP, OWN_GAP = "activation_distance", "avg_gap_natmu", "mean_gap"
 UNEXTENDABLE, UNUSED = "no epochs to extend", "not asked for"
 TOLERANCE = 1e-12
 """Differences of fractions below this are rounding of floating-point numbers."""
+COMPARED = {
+    *(name for lists in MEAN_GAPS.values() for name in lists),
+    *(OWN_GAP, DISTANCE, "delta_acc_forget", "mia_svc_gap_max", "kl_naturalness"),
+}
+"""Metrics that compare with a retrained model."""
 
 
 @dataclass(frozen=True)
@@ -132,44 +137,36 @@ class CellSummary:
     @property
     def average_interval(self) -> Interval | None:
         """That of AvgGap, a fraction."""
-        found = self.estimate.interval if self.estimate else None
-        return found.within(0.0, 1.0) if found else None
+        interval = self.estimate.interval if self.estimate else None
+        return interval.within(0.0, 1.0) if interval else None
 
 
 def better(metric: str) -> str:
-    """Where a metric is best: at the retrained models' value (`target`), as for unknown ones, or `lower`, `higher`."""
+    """Return where a metric is best: at the retrained models' value (`target`), as for unknown ones, or `lower`, `higher`."""
     if metric == OWN_GAP:
         return "lower"
     return METRICS[metric].better if metric in METRICS else "target"
 
 
 def compares(metric: str) -> bool:
-    """Whether a metric compares with a retrained model, so that choosing by it takes one."""
-    gaps = {name for lists in MEAN_GAPS.values() for name in lists}
-    return metric in {
-        *gaps,
-        OWN_GAP,
-        DISTANCE,
-        "delta_acc_forget",
-        "mia_svc_gap_max",
-        "kl_naturalness",
-    }
+    """Return whether a metric compares with a retrained model, so that choosing by it takes one."""
+    return metric in COMPARED
 
 
 def is_target(metric: str) -> bool:
-    """Whether a metric is best at the retrained models' value, so that it has a gap."""
+    """Return whether a metric is best at the retrained models' value, so that it has a gap."""
     return better(metric) == "target"
 
 
 def unit(metric: str) -> str:
-    """Unit of a metric; empty for unknown ones."""
+    """Return the unit of a metric; empty for unknown ones."""
     if metric == OWN_GAP:
         return "fraction"
     return METRICS[metric].unit if metric in METRICS else ""
 
 
 def retrained(study: RecordedStudy, request: RecordedRequest, view: str = VIEW) -> Retrained:
-    """The retrained models of the report seeds."""
+    """Return the retrained models of the report seeds."""
     return study.once(("retrained", request.name, view), lambda: _retrained(study, request, view))
 
 
@@ -181,39 +178,32 @@ def cell_summary(
     source: str = "",
     view: str = VIEW,
 ) -> CellSummary:
-    """What a method, or a reference, comes to on a request."""
-    return study.once(
-        ("cell_summary", request.name, method, phase, source, view),
-        lambda: _cell_summary(study, request, method, phase, source, view),
-    )
+    """Return what a method, or a reference, comes to on a request."""
+    cell = phase, request.name, method, source
+    return study.once(("summary", *cell, view), lambda: _cell_summary(study, request, cell, view))
 
 
 def changes(
     after: CellSummary, before: CellSummary, names: Sequence[str]
 ) -> tuple[dict[str, float], float | None]:
-    """|mean after - mean before| of each metric, and their mean (NatMU's AvgChange; None when one is missing)."""
-    found = {
+    """Return |mean after - mean before| of each metric, and their mean (NatMU's AvgChange; None when one is missing)."""
+    moved = {
         name: abs(after.spreads[name].mean - before.spreads[name].mean)
         for name in names
         if name in after.spreads and name in before.spreads
     }
-    complete = len(found) == len(names)
-    return found, math.fsum(found.values()) / len(names) if complete else None
+    return moved, math.fsum(moved.values()) / len(names) if len(moved) == len(names) else None
 
 
 def regret(after: CellSummary, before: CellSummary) -> Estimate | None:
-    """AvgGap after minus AvgGap before, over the same bootstrap samples; None when there is none to compare."""
+    """Return AvgGap after minus AvgGap before, over the same bootstrap samples; None when there is none to compare."""
     if after.estimate is None or before.estimate is None:
         return None
-    return Estimate(
-        after.estimate.value - before.estimate.value,
-        after.estimate.replicas - before.estimate.replicas,
-        min(after.estimate.n, before.estimate.n),
-    )
+    return after.estimate.minus(before.estimate)
 
 
 def scale(study: RecordedStudy, request: RecordedRequest) -> Scale:
-    """What recovery on a request is measured by."""
+    """Return what recovery on a request is measured by."""
     original = cell_summary(study, request, "original", "reference")
     return Scale(original.estimate, retrained(study, request).average)
 
@@ -221,7 +211,7 @@ def scale(study: RecordedStudy, request: RecordedRequest) -> Scale:
 def recovered(
     study: RecordedStudy, request: RecordedRequest, result: CellSummary
 ) -> Estimate | None:
-    """Recovery of a cell; None without a gap, and where there is nothing to measure."""
+    """Return the recovery of a cell; None without a gap, and where there is nothing to measure."""
     by = scale(study, request)
     if result.estimate is None or by.original is None or not by.measurable:
         return None
@@ -232,139 +222,142 @@ def recovered(
     )
 
 
-def weights(study: RecordedStudy) -> Array:
-    """Bootstrap samples of the report seeds, the same for all that is estimated."""
-    return study.once(
-        "weights", lambda: resamples(len(study.report_seeds), study.name, study.report_seeds)
-    )
-
-
 def _retrained(study: RecordedStudy, request: RecordedRequest, view: str) -> Retrained:
-    runs = study.cell("reference", request.name, "retrain")
+    runs = study.cell("reference", request.name, "retrain").finished
     values = _by_metric(runs, view)
     means = {name: s.mean for name, v in values.items() if (s := spread(v)) is not None}
-    distances = {name: v for name, v in values.items() if is_target(name)}
-    singles = {name: leave_one_out(v) for name, v in distances.items()}
+    singles = {name: leave_one_out(v) for name, v in values.items() if is_target(name)}
     if DISTANCE in means:  # recorded as the distance to the other retrained models
         singles[DISTANCE] = values[DISTANCE]
-    for gap, names in _gap_lists(study, request).items():
-        if all(len(singles.get(name, ())) == len(runs.finished) > 1 for name in names):
-            rows = zip(*(singles[name] for name in names))
-            singles[gap] = [math.fsum(row) / len(row) for row in rows]
-    floors = {name: math.fsum(v) / len(v) for name, v in singles.items() if v}
-    seconds = median(r.time_unlearn for r in runs.finished) or None
-    return Retrained(len(runs.finished), values, means, floors, singles, seconds)
-
-
-def _gap_lists(study: RecordedStudy, request: RecordedRequest) -> dict[str, Sequence[str]]:
-    """Metrics that are mean gaps, with their lists."""
     lists: dict[str, Sequence[str]] = {
         **MEAN_GAPS[request.whole_class],
         "delta_acc_forget": ("acc_forget",),
         OWN_GAP: study.own_list,
     }
-    return {name: metrics for name, metrics in lists.items() if metrics}
+    for gap, names in lists.items():
+        if names and all(len(singles.get(name, ())) == len(runs) > 1 for name in names):
+            rows = zip(*(singles[name] for name in names))
+            singles[gap] = [math.fsum(row) / len(row) for row in rows]
+    floors = {name: math.fsum(v) / len(v) for name, v in singles.items() if v}
+    seconds = median(r.time_unlearn for r in runs) or None
+    return Retrained(len(runs), values, means, floors, singles, seconds)
 
 
 def _cell_summary(
-    study: RecordedStudy, request: RecordedRequest, method: str, phase: str, source: str, view: str
+    study: RecordedStudy, request: RecordedRequest, cell: tuple[str, str, str, str], view: str
 ) -> CellSummary:
-    runs = study.cell(phase, request.name, method, source)
-    reference, by_metric = retrained(study, request, view), _by_metric(runs, view)
+    phase, _, method, source = cell
+    runs, reference = study.cell(*cell), retrained(study, request, view)
+    by_metric = _by_metric(runs.finished, view)
     spreads = {name: s for name, v in by_metric.items() if (s := spread(v)) is not None}
+    means = {name: s.mean for name, s in spreads.items()}
     gaps = {
-        name: abs(s.mean - reference.means[name])
-        for name, s in spreads.items()
+        name: abs(mean - reference.means[name])
+        for name, mean in means.items()
         if name in reference.means and is_target(name)
     }
-    average = mean_gap(
-        {name: s.mean for name, s in spreads.items()}, reference.means, request.metrics
-    )
-    by_seed = {
-        r.seed: gap
-        for r in runs.finished
-        if math.isfinite(gap := mean_gap(r.metrics.get(view, {}), reference.means, request.metrics))
-    }
-    finite = math.isfinite(average)
     tested = {
         name: (by_metric[name], reference.values[name])
         for name in gaps
         if min(len(by_metric[name]), len(reference.values[name])) > 1
     }
-    tests = {name: _compare(study, name, *pair) for name, pair in tested.items()}
-    whole = [tests[name] for name in request.metrics if name in tests]
+    tests = _compare(study, tested)
+    whole = [tests[name][0] for name in request.metrics if name in tests]
+    average = mean_gap(means, reference.means, request.metrics)
+    by_seed = {
+        r.seed: gap
+        for r in runs.finished
+        if math.isfinite(gap := mean_gap(r.metrics.get(view, {}), reference.means, request.metrics))
+    }
+    known = math.isfinite(average)
     return CellSummary(
         spreads=spreads,
         gaps=gaps,
-        gap_intervals={n: equivalence.interval(*pair).size for n, pair in tested.items()},
-        verdicts={name: equivalence.word(*map(float, test)) for name, test in tests.items()},
+        gap_intervals={name: ends.size for name, (_, ends) in tests.items()},
+        verdicts={name: equivalence.word(*map(float, test)) for name, (test, _) in tests.items()},
         verdict=equivalence.together(whole) if len(whole) == len(request.metrics) else "",
-        average=average if finite else None,
-        estimate=_estimate(study, request, runs, average, view) if finite else None,
+        average=average if known else None,
+        estimate=_estimate(study, request, runs, average, view) if known else None,
         per_run=spread(by_seed.values()),
         by_seed=by_seed,
         seconds=median(r.time_unlearn for r in runs.finished),
         samples=median(r.samples_seen for r in runs.finished),
-        reason="" if runs.finished else _reason(study, request, method, phase, source, runs),
+        reason="" if runs.finished else _reason(study, request, (method, phase, source), runs),
         outdated=runs.outdated,
     )
 
 
 def _compare(
-    study: RecordedStudy, name: str, runs: Sequence[float], models: Sequence[float]
-) -> PValues:
-    """Test a metric of some runs against that of the retrained models, with the margin of the study."""
-    fraction = unit(name) == "fraction"
-    if fraction and study.margin is not None:
-        return equivalence.compare(runs, models, study.margin)
-    limit = equivalence.margin(models, HALF_A_POINT if fraction else 0.0)
-    return equivalence.compare(runs, models, limit)
+    study: RecordedStudy, tested: Mapping[str, tuple[Sequence[float], Sequence[float]]]
+) -> dict[str, tuple[PValues, Interval]]:
+    """Test each metric of some runs against that of the retrained models, with the margin of the study.
+
+    Args:
+        tested: Metric to its values of the runs, and of the retrained models.
+    """
+    sizes: dict[tuple[int, int], list[str]] = defaultdict(list)
+    for name, (ours, theirs) in tested.items():
+        sizes[len(ours), len(theirs)].append(name)
+    compared = {}
+    for names in sizes.values():  # metrics of as many values are tested at once
+        runs, models = (np.array([tested[name][at] for name in names]) for at in (0, 1))
+        fractions = np.array([unit(name) == "fraction" for name in names])
+        limits = equivalence.margin(models, np.where(fractions, HALF_A_POINT, 0.0))
+        if study.margin is not None:
+            limits = np.where(fractions, study.margin, limits)
+        both = *equivalence.compare(runs, models, limits), *equivalence.interval(runs, models)
+        for name, *numbers in zip(names, *np.array(both).tolist()):
+            compared[name] = PValues(*numbers[:2]), Interval(*numbers[2:])
+    return compared
 
 
 def _estimate(
     study: RecordedStudy, request: RecordedRequest, runs: Runs, average: float, view: str
-) -> Estimate | None:
-    """AvgGap of means over bootstrap samples of the seeds.
+) -> Estimate:
+    """Return AvgGap of means over bootstrap samples of the seeds.
 
     The retrained models of the report seeds are drawn along with the runs, the further ones among themselves.
     """
-    twins, drawn = study.cell("reference", request.name, "retrain"), weights(study)
-    further = [r.seed for r in twins.records if r.seed not in study.report_seeds]
-    seeds = (*study.report_seeds, *further)
-    again = (
-        study.once(
-            ("weights", *further),
-            lambda: np.hstack([drawn, resamples(len(further), study.name, further)]),
-        )
-        if further
-        else drawn
-    )
-    ours = weighted_means(_matrix(runs, request.metrics, view, study.report_seeds), drawn)
-    theirs = weighted_means(_matrix(twins, request.metrics, view, seeds), again)
-    n = min(len(runs.finished), len(twins.finished))
-    return Estimate(average, np.abs(ours - theirs).mean(axis=1), n)
+    twins = study.cell("reference", request.name, "retrain")
+    further = tuple(r.seed for r in twins.records if r.seed not in study.report_seeds)
+
+    def drawn(seeds: tuple[int, ...]) -> Array:
+        return study.once(("weights", seeds), lambda: resamples(len(seeds), study.name, seeds))
+
+    def models() -> Array:
+        weights = drawn(study.report_seeds)
+        weights = np.hstack([weights, drawn(further)]) if further else weights
+        table = _matrix(twins, request.metrics, view, (*study.report_seeds, *further))
+        return weighted_means(table, weights)
+
+    ours = _matrix(runs, request.metrics, view, study.report_seeds)
+    theirs = study.once(("drawn", request.name, view), models)
+    replicas = np.abs(weighted_means(ours, drawn(study.report_seeds)) - theirs).mean(axis=1)
+    return Estimate(average, replicas, min(len(runs.finished), len(twins.finished)))
 
 
 def _matrix(runs: Runs, names: Sequence[str], view: str, seeds: Sequence[int]) -> Array:
-    """Values [seeds, names], NaN where there is none."""
+    """Return values [seeds, names], NaN where there is none."""
     by_seed = {r.seed: r.metrics.get(view, {}) for r in runs.finished}
     return np.array(
         [[by_seed.get(seed, {}).get(name, math.nan) for name in names] for seed in seeds]
     )
 
 
-def _by_metric(runs: Runs, view: str) -> dict[str, list[float]]:
-    values: dict[str, list[float]] = {}
-    for record in runs.finished:
+def _by_metric(runs: Iterable[TrialRecord], view: str) -> dict[str, list[float]]:
+    """Return metric to its finite values."""
+    values: dict[str, list[float]] = defaultdict(list)
+    for record in runs:
         for name, value in record.metrics.get(view, {}).items():
             if math.isfinite(value):
-                values.setdefault(name, []).append(value)
-    return values
+                values[name].append(value)
+    return dict(values)
 
 
 def _reason(
-    study: RecordedStudy, request: RecordedRequest, method: str, phase: str, source: str, runs: Runs
+    study: RecordedStudy, request: RecordedRequest, cell: tuple[str, str, str], runs: Runs
 ) -> str:
+    method, phase, source = cell
     ended = Counter(record.status for record in runs.records)
     if ended:
         return ", ".join(f"{status} ×{n}" if n > 1 else status for status, n in ended.items())
@@ -374,9 +367,7 @@ def _reason(
         return UNUSED
     if phase == "sufficient" and not (listed is not None and listed.has_epochs):
         return UNEXTENDABLE
-    searched = (
-        method not in REFERENCE_ROLES and phase != "default" and study.searched(tuned_on, method)
-    )
-    if searched and not study.candidates.get((tuned_on, method)):
-        return "no finished search trial"
+    searched = method not in REFERENCE_ROLES and phase != "default"
+    if searched and study.searched(tuned_on, method):
+        return "not run" if study.candidates.get((tuned_on, method)) else "no finished search trial"
     return "not run"

@@ -8,7 +8,7 @@ axes: every function works along the last one.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -41,7 +41,7 @@ class PValues(NamedTuple):
     equal: Array
 
 
-def margin(retrained: ArrayLike, least: float = 0.0) -> Array:
+def margin(retrained: ArrayLike, least: ArrayLike = 0.0) -> Array:
     """Return ``DEVIATIONS`` sample standard deviations of the retrained models, at least `least`."""
     return np.maximum(DEVIATIONS * np.std(np.asarray(retrained, np.float64), -1, ddof=1), least)
 
@@ -67,10 +67,11 @@ def interval(runs: ArrayLike, retrained: ArrayLike) -> Interval:
     """Return the interval of the difference of the means, runs minus retrained models; *different* ones leave out 0."""
     ours, theirs = (np.asarray(values, np.float64) for values in (runs, retrained))
     free, error = _error(ours, theirs)
-    return student(float(ours.mean() - theirs.mean()), float(error), free + 1)
+    difference: Any = ours.mean(-1) - theirs.mean(-1)
+    return student(difference, error, free + 1)
 
 
-def _error(ours: Array, theirs: Array) -> tuple[int, Array]:
+def _error(ours: Array, theirs: Array) -> tuple[int, Any]:
     """Return the degrees of freedom of the pooled variance, and the standard error of the difference of the means."""
     n, m = ours.shape[-1], theirs.shape[-1]
     squares = ours.var(-1) * n + theirs.var(-1) * m

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -90,6 +90,20 @@ class Estimate:
         error = float(finite.std()) * math.sqrt(self.n / (self.n - 1))
         return student(self.value, error, self.n)
 
+    def minus(self, other: Estimate) -> Estimate:
+        """Return the difference to an estimate over the same bootstrap samples."""
+        replicas = self.replicas - other.replicas
+        return Estimate(self.value - other.value, replicas, min(self.n, other.n))
+
+
+def mean_estimate(estimates: Sequence[Estimate]) -> Estimate | None:
+    """Return the mean of estimates that share their bootstrap samples; None of none."""
+    if not estimates:
+        return None
+    value = math.fsum(e.value for e in estimates) / len(estimates)
+    replicas = np.mean([e.replicas for e in estimates], axis=0)
+    return Estimate(value, replicas, min(e.n for e in estimates))
+
 
 def student(value: float, error: float, n: int) -> Interval:
     """`value` plus and minus its standard error times Student's quantile with n - 1 degrees of freedom."""
@@ -102,8 +116,9 @@ def spread(values: Iterable[float]) -> Spread | None:
     finite = [value for value in values if math.isfinite(value)]
     if not finite:
         return None
-    std = statistics.stdev(finite) if len(finite) > 1 else None
-    return Spread(statistics.fmean(finite), std, len(finite))
+    n, mean = len(finite), statistics.fmean(finite)
+    squares = math.fsum((value - mean) ** 2 for value in finite)
+    return Spread(mean, math.sqrt(squares / (n - 1)) if n > 1 else None, n)
 
 
 def resamples(n: int, *parts: object) -> Array:

@@ -1,4 +1,4 @@
-"""What a table is, and how numbers are printed: a cell holds text, and a missing number says why."""
+"""What a table is, and how numbers are printed: a cell holds a number with what is known of it, or says why there is none."""
 
 # ruff: noqa: RUF001 (typographic signs are meant)
 
@@ -6,14 +6,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from mu.metrics import METRICS
-from reports.analysis.summaries import OWN_GAP, TOLERANCE, better, unit
+from reports.analysis.summaries import TOLERANCE, better, unit
 from reports.load import RecordedRequest, RecordedStudy
 from reports.statistics.equivalence import DIFFERENT, SAME, UNDECIDED
 from reports.statistics.intervals import Estimate, Interval, Spread
+from reports.text import Form, form_of, missing, percent, share, signed, title
 
 OUTDATED, NO_EPOCHS, INCOMPLETE, DOUBTFUL, NONE = "‡", "*", "§", "¶", "–"
 MARKS = {
@@ -25,7 +25,6 @@ MARKS = {
 SIGNS = {SAME: "=", DIFFERENT: "≠", UNDECIDED: "?"}
 """What stands for the word of a test."""
 TITLE, BELOW, BESIDE = "", "below", "beside"
-ORACLE = "Oracle selection on the reported seeds (as the papers)."
 
 
 @dataclass(frozen=True)
@@ -33,40 +32,64 @@ class TableCell:
     """One cell of a table.
 
     Args:
-        value: The number as text, or words.
-        spread: Standard deviation, without its sign.
-        gap: What stands in parentheses.
+        label: Text; empty where there is a number.
+        number: The number in full, fractions in [0, 1].
+        form: How it and all that belongs to it are printed.
+        std: Standard deviation.
+        distance: What stands in parentheses, the gap; NaN where it is unknown.
         marks: Some of ``MARKS``.
         runs: Says how many runs there are when some are missing, as in `n=2`.
         best: Whether it is better than all others of its row: their intervals do not meet.
         verdict: The word that a test against the retrained models gives; empty without one.
-        words: Whether `value` is words that stand for a missing number.
-        interval: Ends of the 95 % interval of the value.
-        gap_interval: Ends of that of the gap.
-        place: Where the value's interval is shown: `beside` it everywhere, `below` it on the page, or on the
-            page only when one points at the cell. Columns of CSV files have it always.
+        words: Whether the label stands for a missing number.
+        ends, gap_ends: 95 % intervals of the number and of the gap.
+        place: Where the interval is shown: `beside` the number everywhere, `below` it on the page, or on the page only when
+            one points at the cell. Columns of CSV files have it always.
+        suffix: Text after the number.
     """
 
-    value: str
-    spread: str = ""
-    gap: str = ""
+    label: str = ""
+    number: float | None = None
+    form: Form = percent
+    std: float | None = None
+    distance: float | None = None
     marks: str = ""
     runs: str = ""
     best: bool = False
     verdict: str = ""
     words: bool = False
-    interval: tuple[str, str] | None = None
-    gap_interval: tuple[str, str] | None = None
+    ends: Interval | None = None
+    gap_ends: Interval | None = None
     place: str = TITLE
+    suffix: str = ""
 
     @property
-    def text(self) -> str:
-        text = self.value
-        text += f" ± {self.spread}" if self.spread else ""
-        text += f" ({self.gap})" if self.gap else ""
-        text += f" {self.range}" if self.place == BESIDE and self.interval else ""
-        text += self.marks + (f" [{self.runs}]" if self.runs else "")
-        return text + self.sign
+    def value(self) -> str:
+        return self.label if self.number is None else self.form(self.number) + self.suffix
+
+    @property
+    def spread(self) -> str:
+        """The standard deviation, without its sign."""
+        return "" if self.std is None else self.form(self.std)
+
+    @property
+    def gap(self) -> str:
+        if self.distance is None:
+            return ""
+        return self.form(self.distance) if math.isfinite(self.distance) else NONE
+
+    @property
+    def interval(self) -> tuple[str, str] | None:
+        return self.ends and (self.form(self.ends.low), self.form(self.ends.high))
+
+    @property
+    def gap_interval(self) -> tuple[str, str] | None:
+        return self.gap_ends and (self.form(self.gap_ends.low), self.form(self.gap_ends.high))
+
+    @property
+    def range(self) -> str:
+        """The interval of the value, in brackets."""
+        return f"[{self.interval[0]}, {self.interval[1]}]" if self.interval else ""
 
     @property
     def sign(self) -> str:
@@ -74,13 +97,28 @@ class TableCell:
         return f" {SIGNS[self.verdict]}" if self.verdict else ""
 
     @property
-    def range(self) -> str:
-        """The interval of the value, in brackets."""
-        return "" if self.interval is None else f"[{self.interval[0]}, {self.interval[1]}]"
+    def text(self) -> str:
+        text = self.value
+        text += f" ± {self.spread}" if self.spread else ""
+        text += f" ({self.gap})" if self.gap else ""
+        text += f" {self.range}" if self.place == BESIDE and self.range else ""
+        return text + self.marks + (f" [{self.runs}]" if self.runs else "") + self.sign
+
+    @property
+    def note(self) -> str:
+        """Why there is no number, or what is to be known of it, in words."""
+        why = self.label if self.words and self.label != NONE else ""
+        marks = (MARKS[mark] for mark in self.marks)
+        return "; ".join(filter(None, [why, self.suffix.strip(" ()"), self.runs, *marks]))
 
 
 Row = tuple[TableCell, ...]
 BLANK = TableCell(NONE, words=True)
+
+
+def missing_because(why: str) -> TableCell:
+    """Return a cell that says why there is no number; a dash where nothing is said."""
+    return TableCell(why or NONE, words=True)
 
 
 @dataclass(frozen=True)
@@ -111,6 +149,7 @@ class Table:
         groups: The rows.
         texts: How many columns at the left hold words.
         remarks: Notes on single cells.
+        compared: Whether the other columns are methods and models, so that each number has a row in the CSV file.
     """
 
     name: str
@@ -121,6 +160,7 @@ class Table:
     groups: tuple[Group, ...]
     texts: int = 1
     remarks: tuple[str, ...] = ()
+    compared: bool = False
 
     @property
     def notes(self) -> list[str]:
@@ -134,10 +174,46 @@ class Table:
         return [*marks, *self.remarks]
 
 
+Values = Mapping[str, TableCell | str | None]
+"""Column to cell, text, or None for a dash."""
+
+
+def table_of(
+    head: tuple[str, str, str, str],
+    groups: Iterable[tuple[str, str, Iterable[Values]]],
+    texts: int = 1,
+) -> Table | None:
+    """Return a table of rows that name their columns; None without any row.
+
+    Args:
+        head: Name, title, caption, and what a group is.
+        groups: Name, title, and rows, which all have the same columns.
+    """
+    listed = [(name, title, found) for name, title, rows in groups if (found := list(rows))]
+    if not listed:
+        return None
+    made = [
+        Group(name, title, tuple(tuple(map(_cell, row.values())) for row in rows))
+        for name, title, rows in listed
+    ]
+    return Table(*head, tuple(listed[0][2][0]), tuple(made), texts)
+
+
+def _cell(content: TableCell | str | None) -> TableCell:
+    return BLANK if content is None else TableCell(content) if isinstance(content, str) else content
+
+
+def each_request(
+    study: RecordedStudy, rows: Callable[[RecordedRequest], Iterable[Values]]
+) -> list[tuple[str, str, Iterable[Values]]]:
+    """Return the groups of ``table_of`` with a group for each request."""
+    return [(request.name, title(request), rows(request)) for request in study.requests]
+
+
 def by_request(
     study: RecordedStudy, rows: Callable[[RecordedRequest], Sequence[Row]]
 ) -> tuple[Group, ...]:
-    """A group for each request that has rows."""
+    """Return a group for each request that has rows."""
     made = ((request, tuple(rows(request))) for request in study.requests)
     return tuple(Group(request.name, title(request), found) for request, found in made if found)
 
@@ -145,7 +221,7 @@ def by_request(
 def marked_best(
     cells: Sequence[TableCell], intervals: Sequence[Interval | None], highest: bool = False
 ) -> list[TableCell]:
-    """The cells, with the lowest marked if its interval lies below those of all others that hold a number.
+    """Return the cells, the lowest marked if its interval lies below those of all others that hold a number.
 
     Args:
         intervals: Of each cell; without one, a cell may be as good as any.
@@ -164,131 +240,48 @@ def marked_best(
     return [dataclasses.replace(cell, best=clear and at == best) for at, cell in enumerate(cells)]
 
 
-def searched_view(study: RecordedStudy) -> str:
-    """What the search looked at, in words."""
-    return "test view" if study.oracle else "validation view"
+def value_of(metric: str, value: float | None) -> TableCell:
+    """Return a cell with a value of a metric; a dash for None."""
+    return BLANK if value is None else TableCell(number=value, form=form_of(metric))
 
 
-def objective(study: RecordedStudy) -> str:
-    """What the search made least; a list of the study's own is spelt out."""
-    names = ", ".join(map(label, study.own_list)) if study.objective == OWN_GAP else ""
-    return label(study.objective) + (f" (over {names})" if names else "")
-
-
-def title(request: RecordedRequest) -> str:
-    """A request with what it is."""
-    target = request.details.get("class")
-    parts = [request.kind.replace("_", " ") + (f" {target}" if target is not None else "")]
-    if request.forget is not None:
-        parts.append(count(request.forget, "sample"))
-    text = ", ".join(part for part in parts if part)
-    return f"{request.name} ({text})" if text else request.name
-
-
-def label(metric: str, whole_class: bool | None = None) -> str:
-    """Our label of a metric, with what the paper of the table's format calls it."""
-    if metric not in METRICS:
-        return "Mean gap" if metric == OWN_GAP else metric
-    names = METRICS[metric].names
-    setting = "NatMU (class)" if whole_class else "NatMU (random)"
-    theirs = names.get(setting) or names.get("NatMU") or next(iter(names.values()), "")
-    ours = METRICS[metric].label
-    return f"{ours} ({theirs})" if theirs not in ours and whole_class is not None else ours
-
-
-def number(metric: str, value: float) -> str:
-    """A value of a metric as tables print it: fractions in percent."""
-    of = unit(metric)
-    if of == "fraction":
-        return percent(value)
-    if of == "s":
-        return seconds(value)
-    return f"{value:,.0f}" if of == "count" else f"{value:.3f}"
-
-
-def ends(metric: str, interval: Interval | None) -> tuple[str, str] | None:
-    """The ends of an interval as tables print them."""
-    return (
-        None if interval is None else (number(metric, interval.low), number(metric, interval.high))
-    )
-
-
-def share(value: float) -> str:
-    """A recovery in percent."""
-    text = f"{round(100 * value, 9):.1f}"  # the same text wherever sums are rounded otherwise
-    return "0.0" if text == "-0.0" else text.replace("-", "−")
-
-
-def recovery_cell(estimate: Estimate | None, place: str = BELOW, marks: str = "") -> TableCell:
-    """A cell with a recovery in percent and its interval."""
+def recovery_cell(
+    estimate: Estimate | None, place: str = BELOW, marks: str = "", runs: str = ""
+) -> TableCell:
+    """Return a cell with a recovery and its interval."""
     if estimate is None:
         return BLANK
-    interval = estimate.interval
-    span = None if interval is None else (share(interval.low), share(interval.high))
-    return TableCell(share(estimate.value), interval=span, place=place, marks=marks)
+    shown = TableCell(number=estimate.value, form=share, marks=marks, runs=runs)
+    return dataclasses.replace(shown, ends=estimate.interval, place=place)
 
 
-def percent(value: float) -> str:
-    return f"{100 * value:.2f}"
+def difference(value: float | None, ends: Interval | None = None, place: str = BESIDE) -> TableCell:
+    """Return a cell with a difference of fractions in percent points; a dash for None."""
+    return BLANK if value is None else TableCell(number=value, form=signed, ends=ends, place=place)
 
 
-def signed(value: float) -> str:
-    """A difference of fractions in percent points, with its sign."""
-    text = f"{100 * value:+.2f}"
-    return "0.00" if text in ("+0.00", "-0.00") else text.replace("-", "−")
+def regret_cell(found: Estimate | None, place: str = BESIDE) -> TableCell:
+    """Return a cell with a difference of AvgGaps and its interval."""
+    return difference(found.value, found.interval, place) if found else BLANK
 
 
-def difference(
-    value: float, interval: Interval | None, place: str = BESIDE, marks: str = ""
-) -> TableCell:
-    """A cell with a difference of fractions in percent points."""
-    span = None if interval is None else (signed(interval.low), signed(interval.high))
-    return TableCell(signed(value), interval=span, place=place, marks=marks)
-
-
-def measured(name: str, value: Spread | None, seeds: int, place: str = TITLE) -> TableCell:
-    """A cell with mean and spread of a metric; says how many runs there are when that is not all."""
+def measured(name: str, value: Spread | None, seeds: int) -> TableCell:
+    """Return a cell with mean and spread of a metric; it says how many runs there are when that is not all."""
     if value is None:
         return BLANK
-    std = "" if value.std is None else number(name, value.std)
-    interval = ends(name, possible(name, value.interval))
-    return TableCell(
-        number(name, value.mean), std, runs=missing(value.n, seeds), interval=interval, place=place
-    )
+    ends, runs = possible(name, value.interval), missing(value.n, seeds)
+    return TableCell(number=value.mean, form=form_of(name), std=value.std, runs=runs, ends=ends)
 
 
 def possible(name: str, interval: Interval | None) -> Interval | None:
-    """The part of an interval that the metric can have."""
+    """Return the part of an interval that the metric can have."""
     if interval is None:
         return None
     if unit(name) == "fraction":
         return interval.within(0.0, 1.0)
-    if better(name) == "lower":
-        return interval.within(0.0, math.inf)
-    return interval
+    return interval.within(0.0, math.inf) if better(name) == "lower" else interval
 
 
-def seconds(value: float) -> str:
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.1f}" if value >= 100 else f"{value:.2f}"
-
-
-def knob_text(values: object) -> str:
-    """Knobs on one line."""
-    pairs = values.items() if isinstance(values, dict) else ()
-    return ", ".join(f"{name} = {knob_value(value)}" for name, value in pairs)
-
-
-def knob_value(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def p_value(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def missing(n: int, seeds: int) -> str:
-    return f"n={n}" if n < seeds else ""
-
-
-def count(n: int, noun: str) -> str:
-    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+def counted(n: float | None) -> TableCell:
+    """Return a cell with a number of things; a dash for None."""
+    return BLANK if n is None else TableCell(number=n, form="{:,.0f}".format)

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 
 from mu.record import REFERENCE_ROLES, TrialRecord
 from reports.analysis.summaries import VIEW
 from reports.load import RecordedRequest, RecordedStudy
-from reports.statistics.intervals import spread
-from reports.tables.cells import BLANK, Row, Table, TableCell, by_request, missing, percent
+from reports.statistics.intervals import Spread, spread
+from reports.tables import cells
+from reports.tables.cells import BLANK, Row, Table, TableCell
+from reports.text import missing
 
 MOST = 20
 """Most classes that a table or a panel shows: of more those that differ most."""
 
 
 def per_class(study: RecordedStudy) -> Table | None:
-    """Accuracy on the test samples of every class, of the confirmed knobs and of both references."""
-    groups = by_request(study, lambda request: _rows(study, request))
+    """Return accuracy on the test samples of every class, of the confirmed knobs and of both references."""
+    groups = cells.by_request(study, lambda request: list(_rows(study, request)))
     if not groups:
         return None
     return Table(
@@ -28,53 +30,59 @@ def per_class(study: RecordedStudy) -> Table | None:
         "Forget request",
         ("Class", "Original", "Retrain", *(method.name for method in study.methods)),
         groups,
+        compared=True,
     )
 
 
-def _rows(study: RecordedStudy, request: RecordedRequest) -> list[Row]:
-    runs = runs_with_confusions(study, request)
-    accuracies = {name: _accuracies(records) for name, records in runs.items()}
-    if "retrain" not in accuracies:
-        return []
-    means = {
-        name: {label: value.mean for label, seen in of.items() if (value := spread(seen))}
-        for name, of in accuracies.items()
-    }
-    gold = means["retrain"]
+def runs_with_confusions(
+    study: RecordedStudy, request: RecordedRequest
+) -> dict[str, list[TrialRecord]]:
+    """Return the runs with confusions of both references and of every method with its tuned knobs."""
+    runs = {}
+    for name in (*REFERENCE_ROLES, *(method.name for method in study.methods)):
+        phase = "reference" if name in REFERENCE_ROLES else "confirm"
+        kept = [r for r in study.cell(phase, request.name, name).finished if r.confusions]
+        if kept:
+            runs[name] = kept
+    return runs
+
+
+def class_name(study: RecordedStudy, label: int) -> str:
+    """Return what a class is called."""
+    names = study.line.get("data", {}).get("class_names") or []
+    return str(names[label]) if label < len(names) else f"class {label}"
+
+
+def _rows(study: RecordedStudy, request: RecordedRequest) -> Iterator[Row]:
+    known = {name: _accuracies(runs) for name, runs in runs_with_confusions(study, request).items()}
+    gold = known.get("retrain", {})
     methods = [method.name for method in study.methods]
-    gaps = {
-        label: [
-            abs(means[name][label] - value) if label in means.get(name, {}) else None
-            for name in methods
-        ]
-        for label, value in gold.items()
-    }
-    furthest = sorted(gold, key=lambda label: -max(filter(None, gaps[label]), default=0.0))
-    rows: list[Row] = []
-    for label in sorted(furthest[:MOST]):
-        first, itself, *cells = (
-            _cell(study, accuracies.get(name, {}).get(label, ()), None if i == 1 else gold[label])
-            for i, name in enumerate((*REFERENCE_ROLES, *methods))
-        )
-        rows.append((TableCell(class_name(study, label)), first, itself, *cells))
-    return rows
+
+    def furthest(label: int) -> float:
+        others = (known[name].get(label) for name in methods if name in known)
+        return max((abs(o.mean - gold[label].mean) for o in others if o), default=0.0)
+
+    for label in sorted(sorted(gold, key=lambda label: -furthest(label))[:MOST]):
+        row = [TableCell(class_name(study, label))]
+        for name in (*REFERENCE_ROLES, *methods):
+            value = known.get(name, {}).get(label)
+            distance = (
+                None if name == "retrain" or not value else abs(value.mean - gold[label].mean)
+            )
+            row.append(_cell(study, value, distance))
+        yield tuple(row)
 
 
-def _cell(study: RecordedStudy, values: Sequence[float], gold: float | None) -> TableCell:
-    found = spread(values)
-    if found is None:
+def _cell(study: RecordedStudy, value: Spread | None, distance: float | None) -> TableCell:
+    if value is None:
         return BLANK
-    return TableCell(
-        percent(found.mean),
-        "" if found.std is None else percent(found.std),
-        "" if gold is None else percent(abs(found.mean - gold)),
-        runs=missing(found.n, len(study.report_seeds)),
-    )
+    runs = missing(value.n, len(study.report_seeds))
+    return TableCell(number=value.mean, std=value.std, distance=distance, runs=runs)
 
 
-def _accuracies(records: Iterable[TrialRecord]) -> dict[int, list[float]]:
-    """Class to its accuracy in each run, on the test view."""
-    found: dict[int, list[float]] = defaultdict(list)
+def _accuracies(records: Iterable[TrialRecord]) -> dict[int, Spread]:
+    """Return class to its accuracy over the runs, on the test view."""
+    shares: dict[int, list[float]] = defaultdict(list)
     for record in records:
         right: dict[int, int] = defaultdict(int)
         total: dict[int, int] = defaultdict(int)
@@ -82,23 +90,5 @@ def _accuracies(records: Iterable[TrialRecord]) -> dict[int, list[float]]:
             total[true] += samples
             right[true] += samples * (true == predicted)
         for label, samples in total.items():
-            found[label].append(right[label] / samples)
-    return found
-
-
-def runs_with_confusions(
-    study: RecordedStudy, request: RecordedRequest
-) -> dict[str, list[TrialRecord]]:
-    """The runs with confusions of both references and of every method with its tuned knobs."""
-    found = {}
-    for name in (*REFERENCE_ROLES, *(method.name for method in study.methods)):
-        phase = "reference" if name in REFERENCE_ROLES else "confirm"
-        kept = [r for r in study.cell(phase, request.name, name).finished if r.confusions]
-        if kept:
-            found[name] = kept
-    return found
-
-
-def class_name(study: RecordedStudy, label: int) -> str:
-    names = study.line.get("data", {}).get("class_names") or []
-    return str(names[label]) if label < len(names) else f"class {label}"
+            shares[label].append(right[label] / samples)
+    return {label: value for label, each in shares.items() if (value := spread(each))}

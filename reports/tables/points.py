@@ -2,95 +2,79 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+
+import pandas as pd
 
 from mu.metrics import METRICS
 from mu.selection import Candidate
 from reports.analysis.spaces import spans
 from reports.load import RecordedMethod, RecordedRequest, RecordedStudy
-from reports.tables.cells import (
-    NONE,
-    Row,
-    Table,
-    TableCell,
-    by_request,
-    count,
-    knob_text,
-    label,
-    number,
-    searched_view,
-)
+from reports.tables import cells
+from reports.tables.cells import NONE, Table, Values
+from reports.text import count, knob_text, label, searched_view
 
 POINTS = ("study", "forget", "method", "number", "knob", "setting", "metric", "value", "retrain")
 
 
 def is_grid(study: RecordedStudy) -> bool:
+    """Return whether the search went through a grid."""
     search = study.definition.get("search")
     return isinstance(search, dict) and search.get("sampler") == "grid"
 
 
 def points(study: RecordedStudy) -> Table | None:
-    """Every point of the grid with the objective, and the metrics its gaps are of."""
-    if not is_grid(study) or not any(study.candidates.values()):
+    """Return every point of the grid with the objective, and the metrics its gaps are of."""
+    if not is_grid(study):
         return None
-    names = metrics_of(study)
-    return Table(
-        "grid",
-        "Every point of the grid",
+    caption = (
         f"Means over {count(len(study.search_seeds), 'search seed')} on the {searched_view(study)}, fractions in "
-        "percent, of every configuration that finished on all of them. `points.csv` has all metrics in full.",
-        "Forget request",
-        ("Method", "Knobs", *map(label, names)),
-        by_request(study, lambda request: _rows(study, request, names)),
-        texts=2,
+        "percent, of every configuration that finished on all of them. `points.csv` has all metrics in full."
+    )
+    head = ("grid", "Every point of the grid", caption, "Forget request")
+    return cells.table_of(
+        head, cells.each_request(study, lambda request: _rows(study, request)), texts=2
     )
 
 
-def values(study: RecordedStudy) -> Iterator[tuple[str, ...]]:
-    """Rows of ``points.csv``: each metric of each point, once for each knob that was searched, in full precision.
+def values(study: RecordedStudy) -> pd.DataFrame:
+    """Return ``points.csv``: each metric of each point, once for each knob that was searched, in full precision.
 
-    `retrain` is the mean of the retrained models on the same seeds and view; empty where they have none.
+    `retrain` is the mean of the retrained models on the same seeds and view; NaN where they have none.
     """
-    for (forget, name), found in study.candidates.items() if is_grid(study) else ():
-        method = next(method for method in study.methods if method.name == name)
-        retrain = study.references[forget].retrain
-        for point in found:
-            for knob, setting in _searched(study, method, point).items():
-                for metric, value in point.metrics.items():
-                    gold = retrain.get(metric)
-                    yield (
-                        *(study.name, forget, name, str(point.number), knob, str(setting), metric),
-                        *("" if item is None else repr(item) for item in (value, gold)),
-                    )
+    methods = {method.name: method for method in study.methods}
+    rows = (
+        (study.name, forget, name, point.number, knob, setting, metric, value, retrain.get(metric))
+        for (forget, name), tried in study.candidates.items()
+        for retrain in [study.references[forget].retrain]
+        for point in tried
+        for knob, setting in _searched(study, methods[name], point).items()
+        for metric, value in point.metrics.items()
+    )
+    return pd.DataFrame(rows, columns=list(POINTS))
 
 
 def metrics_of(study: RecordedStudy) -> list[str]:
-    """The objective, and what the gaps of any request are of."""
+    """Return the objective, and what the gaps of any request are of."""
     names = [study.objective, *(name for request in study.requests for name in request.metrics)]
     return [name for name in dict.fromkeys(names) if name in METRICS]
 
 
 def _searched(study: RecordedStudy, method: RecordedMethod, point: Candidate) -> dict[str, object]:
-    """The knobs of a point that the grid varies."""
+    """Return the knobs of a point that the grid varies."""
     knobs = [span.knob for span in spans(study, method)]
     return {knob: point.knobs[knob] for knob in knobs if knob in point.knobs}
 
 
-def _rows(study: RecordedStudy, request: RecordedRequest, names: Sequence[str]) -> list[Row]:
-    def cell(name: str, of: dict[str, float]) -> TableCell:
-        return TableCell(number(name, of[name])) if name in of else TableCell(NONE, words=True)
+def _rows(study: RecordedStudy, request: RecordedRequest) -> Iterator[Values]:
+    def row(name: str, knobs: str, of: dict[str, float]) -> Values:
+        numbers = {label(m): cells.value_of(m, of.get(m)) for m in metrics_of(study)}
+        return {"Method": name, "Knobs": knobs, **numbers}
 
-    rows: list[Row] = []
-    for method in study.methods:
-        for point in study.candidates.get((request.name, method.name), ()):
+    tried = [(m, study.candidates.get((request.name, m.name), ())) for m in study.methods]
+    for method, points_of in tried:
+        for point in points_of:
             knobs = knob_text(_searched(study, method, point)) or NONE
-            found = {**point.metrics, study.objective: point.value}
-            rows.append(
-                (TableCell(method.name), TableCell(knobs), *(cell(name, found) for name in names))
-            )
-    if rows:
-        retrain = dict(study.references[request.name].retrain)
-        rows.append(
-            (TableCell("retrain"), TableCell(NONE), *(cell(name, retrain) for name in names))
-        )
-    return rows
+            yield row(method.name, knobs, {**point.metrics, study.objective: point.value})
+    if any(points_of for _, points_of in tried):
+        yield row("retrain", NONE, dict(study.references[request.name].retrain))

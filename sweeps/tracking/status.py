@@ -46,6 +46,7 @@ def show(
     layout = partial(_table, line, _best(line, records))
     for table in side_by_side(list(line["requests"]), layout, console):
         console.print(table)
+    _reported(line, records, console)
     limit = line["definition"].get("max_failures")
     failing = say_failing(failing_cells(records, limit), limit)
     for text in (
@@ -58,6 +59,14 @@ def show(
             console.print(text, soft_wrap=True, highlight=False)
     for text in failures(records):
         console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+
+def _reported(line: Mapping[str, Any], records: Sequence[TrialRecord], console: Console) -> None:
+    """Print what the methods come to by the runs of the report that have ended."""
+    if any(record.phase == "confirm" for record in records):
+        from reports import load, terminal  # which take a second to import
+
+        terminal.show(load.assemble(line, records, {}), console)
 
 
 def _summary(folder: Path) -> dict[str, Any]:

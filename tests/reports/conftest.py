@@ -1,4 +1,4 @@
-"""Figures are drawn, and rendered only where a test looks at their files: rendering is most of a report's time."""
+"""Figures are specified, and drawn as files only where a test looks at the files: drawing is most of a report's time."""
 
 from __future__ import annotations
 
@@ -6,25 +6,24 @@ from pathlib import Path
 
 import pytest
 
-from reports import canvas
+from reports.charts.figure import Figure
 
-RENDERED = ("built", "rendered_figures")
+DRAWN = ("built", "drawn_figures")
 """Fixtures of tests that need the files of figures."""
 
 
 @pytest.fixture
-def rendered_figures() -> None:
-    """Have the test render its figures."""
+def drawn_figures() -> None:
+    """Have the test draw its figures."""
 
 
 @pytest.fixture(autouse=True)
 def _quick_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    if any(name in request.fixturenames for name in RENDERED):
+    if any(name in request.fixturenames for name in DRAWN):
         return
 
-    def save(drawing: canvas.Drawing, folder: Path) -> Path:
-        for suffix in ("png", "svg"):
-            (folder / f"{drawing.name}.{suffix}").write_text("<svg/>")
-        return folder / f"{drawing.name}.svg"
+    def save(figure: Figure, folder: Path) -> None:
+        for suffix in ("svg", "png", "pdf"):
+            (folder / f"{figure.name}.{suffix}").write_text("<svg/>")
 
-    monkeypatch.setattr(canvas, "save", save)
+    monkeypatch.setattr(Figure, "save", save)

@@ -9,8 +9,9 @@ import pytest
 
 from mu.choice import further_seeds
 from mu.record import TrialRecord
-from reports import contents, findings, load, sections
+from reports import contents, load
 from reports.analysis import choosing, tuning_check
+from reports.page import cards, words
 
 SEEDS = {"search": [0], "report": [1, 2]}
 FURTHER = further_seeds(SEEDS)
@@ -62,7 +63,7 @@ def test_the_chosen_finalist_stands_for_the_cell(searched: list[TrialRecord]) ->
     assert "2 of 1, 2" in knobs_row(made)
     assert (
         f"the best 2 again on search seeds {FURTHER[0]}, {FURTHER[1]}"
-        in dict(sections._setting(made)).values()
+        in dict(words.setting(made)).values()
     )
     assert "The best 2 ran again on 2 further search seeds" in choosing.sentence(made)
 
@@ -74,7 +75,7 @@ def test_finalists_that_run_are_said_to(searched: list[TrialRecord]) -> None:
 
 def test_trials_that_started_from_an_earlier_study_are_counted(searched: list[TrialRecord]) -> None:
     made = study(*searched, finalists=1)
-    assert dict(sections._setting(made))["Started from"] == "1 trial with knobs of results/earlier"
+    assert dict(words.setting(made))["Started from"] == "1 trial with knobs of results/earlier"
     assert "1; results/earlier" in knobs_row(made)
     assert "again" not in choosing.sentence(made)
 
@@ -90,7 +91,7 @@ def test_trials_that_started_from_an_earlier_study_are_counted(searched: list[Tr
 def test_the_rule_is_spelt_out(searched: list[TrialRecord], choose: Any, said: str) -> None:
     made = study(*searched, choose=choose, finalists=1)
     assert choosing.rule(made) == said
-    assert dict(sections._setting(made))["Choice"] == said
+    assert dict(words.setting(made))["Choice"] == said
 
 
 def kept(number: int, gap: float, acc: float, **how: Any) -> TrialRecord:
@@ -113,19 +114,19 @@ def test_what_loses_too_much_utility_is_no_candidate_in_the_report() -> None:
     assert row[4] == "2", "candidates"
     assert tuning_check.values_of(made, "some", "ga") == [0.3, 0.2]
     assert "loses more than 10 points of held-out accuracy" in choosing.sentence(made)
-    assert "more than 10 points" in dict(sections._setting(made))["Utility floor"]
+    assert "more than 10 points" in dict(words.setting(made))["Utility floor"]
     rules = next(t for t in contents.all_tables(made) if t.name == "selection")
     assert [cell.text for cell in rules.groups[0].rows[0]][4] == "2"
-    assert findings.below_floor(made) == ""
+    assert cards.below_floor(made) == ""
 
 
 def test_a_cell_of_wrecks_is_named() -> None:
     made = study(ORIGINAL, kept(0, 0.3, 0.1), kept(1, 0.2, 0.1), finalists=1, max_utility_loss=0.1)
     assert "1; below the utility floor, as all are" in knobs_row(made)
-    assert findings.below_floor(made) == (
+    assert cards.below_floor(made) == (
         "Every configuration loses more than 10 points of held-out accuracy on what is kept for ga on some."
     )
-    assert findings.below_floor(made) in findings.sentences(made)
+    assert cards.below_floor(made) in cards.sentences(made)
 
 
 @pytest.mark.parametrize("limit", [None, 1.0])
@@ -134,7 +135,7 @@ def test_without_a_floor_nothing_is_said_of_one(limit: float | None) -> None:
     made = study(ORIGINAL, kept(0, 0.3, 0.85), kept(1, 0.05, 0.1), finalists=1, **search)
     assert made.chosen("some", "ga").number == 1  # type: ignore[union-attr]
     assert "utility" not in " ".join([choosing.sentence(made), *knobs_row(made)])
-    assert dict(sections._setting(made))["Utility floor"] == ""
+    assert dict(words.setting(made))["Utility floor"] == ""
 
 
 def test_a_constraint_decides_in_the_report_too(searched: list[TrialRecord]) -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from reports import contents, grid, load, page
-from reports.tables import files as formats
-from reports.tables import points
+from reports import contents, load
+from reports.charts import maps
+from reports.page import report
+from reports.tables import files, points
 from reports.tables.cells import NONE
 from tests.reports.test_robustness import record
 
@@ -67,7 +68,7 @@ def test_every_point_that_finished_has_a_row(study: load.RecordedStudy) -> None:
 
 
 def test_points_csv_has_every_metric_in_full(study: load.RecordedStudy, tmp_path: Path) -> None:
-    formats.write(tmp_path, study, [])
+    files.write(tmp_path, study, [])
     lines = list(csv.DictReader((tmp_path / "points.csv").open(encoding="utf-8")))
     assert len(lines) == 5 * 2 * 4
     (one,) = [
@@ -80,28 +81,29 @@ def test_points_csv_has_every_metric_in_full(study: load.RecordedStudy, tmp_path
 
 
 def test_two_knobs_are_drawn_as_maps_with_a_gap_for_what_failed(study: load.RecordedStudy) -> None:
-    drawing = contents.all_figures(study)["grid_jit"]
-    maps = [axes for axes in drawing.figure.axes if axes.images]
-    assert len(maps) == 4
-    (image,) = next(axes for axes in maps if "Test accuracy" in axes.get_title()).images
-    shown = image.get_array()
-    assert shown.shape == (2, 3)
-    assert shown[0].tolist() == pytest.approx([80.1, 78.1, 76.1])
-    assert shown[1, :2].tolist() == pytest.approx([79.1, 77.1])
-    assert bool(shown.mask[1, 2])
+    drawn = next(figure for figure in contents.all_figures(study) if figure.name == "grid_jit")
+    assert len(drawn.panels) == 4
+    (data,) = drawn.data.values()
+    shown = data[data["panel"] == "some: Test accuracy"].set_index(["y", "x"])["value"]
+    assert shown.to_dict() == pytest.approx(
+        {
+            **{("0.5", "0.001"): 80.1, ("0.5", "0.01"): 78.1, ("0.5", "0.1"): 76.1},
+            **{("1", "0.001"): 79.1, ("1", "0.01"): 77.1},
+        }
+    )
 
 
 def test_other_searches_have_no_grid(study: load.RecordedStudy, tmp_path: Path) -> None:
     search = {**DEFINITION["search"], "sampler": "tpe"}  # type: ignore[dict-item]
     other = dataclasses.replace(study, line={"definition": {**DEFINITION, "search": search}})
     assert points.points(other) is None
-    assert grid.maps(other) == []
-    formats.write(tmp_path, other, [])
+    assert maps.grids(other) == []
+    files.write(tmp_path, other, [])
     assert not (tmp_path / "points.csv").exists()
 
 
 def test_the_page_shows_the_grid(study: load.RecordedStudy, tmp_path: Path) -> None:
-    page._write(study, tmp_path)
+    report.write(study, tmp_path, "none")
     text = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert "Every point of the grid" in text
     assert "Grid of jit over lr and sigma" in text

@@ -16,11 +16,13 @@ import pytest
 from studies import ROOT
 
 from mu.record import TrialRecord, read, to_line, trial_line, write
-from reports import contents, findings, load, page
+from reports import contents, load, page
 from reports.analysis import importance, spaces
-from reports.tables import files as formats
+from reports.charts import maps
+from reports.charts import search as knob_charts
+from reports.page import cards
+from reports.tables import files, uncertainty
 from reports.tables import results as result_tables
-from reports.tables import uncertainty
 from reports.tables.cells import Table
 
 DATA = ROOT / "tests" / "data"
@@ -198,17 +200,22 @@ def test_transfer_matrix_has_regret_ranks_and_the_ranking_kept(study: load.Recor
 
 
 def test_transfer_matrix_is_drawn_with_own_knobs_on_the_diagonal(study: load.RecordedStudy) -> None:
-    figure = contents.all_figures(study)["transfer_matrix"].figure
-    panels = {
-        axes.get_title(): [t.get_text() for t in axes.texts] for axes in figure.axes if axes.texts
-    }
-    assert panels["steady"] == [
-        "1.00",
-        "1.00",
-        "2.00",
-        "1.00",
-    ]  # rows near and far, columns near and far
-    assert panels["broken"] == ["0.33", "0.33", "–", "0.33"]
+    drawn = maps.transfer_matrix(study)
+    assert drawn is not None
+    data = drawn.data["matrix"].set_index(["method", "source", "target"]).sort_index()
+    assert data.loc["steady", "gap"].to_dict() == pytest.approx(
+        {
+            ("near", "near"): 1.0,
+            ("near", "far"): 1.0,
+            ("far", "near"): 2.0,
+            ("far", "far"): 1.0,
+        }
+    )
+    assert data.loc["steady", "regret"]["far", "near"] == pytest.approx(1.0)
+    assert math.isnan(data.loc["steady", "regret"]["near", "near"])
+    assert data.loc["broken", "gap"].to_dict() == pytest.approx(
+        {("near", "near"): 1 / 3, ("near", "far"): 1 / 3, ("far", "far"): 1 / 3}
+    )
 
 
 def test_over_forgetting_is_told_by_slope_and_end(tiny: load.RecordedStudy) -> None:
@@ -345,11 +352,11 @@ def test_comparison_says_when_nothing_can_be_told(study: load.RecordedStudy) -> 
     open_yet = named(uneven, "comparison").groups[0].rows[0]
     # 37.5 and 25 points: two requests give 12.7 standard errors, of a spread of 8.8 / sqrt(2).
     assert open_yet[-1].text == "cannot be told"
-    assert "1 of 3 pairs of methods can be told apart" in " ".join(findings.sentences(uneven))
+    assert "1 of 3 pairs of methods can be told apart" in " ".join(cards.sentences(uneven))
 
 
 def cells(study: load.RecordedStudy) -> dict[tuple[str, ...], dict[str, str]]:
-    found = list(csv.DictReader(uncertainty.cells(study).to_csv(index=False).splitlines()))
+    found = list(csv.DictReader(uncertainty.cells_frame(study).to_csv(index=False).splitlines()))
     keys = ("phase", "forget", "source", "method", "view", "metric")
     by_key = {tuple(row[key] for key in keys): row for row in found}
     assert len(by_key) == len(found)
@@ -403,22 +410,29 @@ def test_cells_csv_of_single_runs_distances_and_averages(tiny: load.RecordedStud
     assert ("confirm", "random10", "", "gamma", "test", "acc_test") not in found
 
 
-def test_tables_as_csv_have_columns_for_the_ends_of_intervals(tiny: load.RecordedStudy) -> None:
-    found = list(csv.DictReader(formats.to_csv(result_tables.main(tiny)).splitlines()))
-    row = next(r for r in found if r["Metric"] == "Forget accuracy (FA)")
-    assert (row["alpha low"], row["alpha high"]) == ("82.58", "100.00")
-    assert (row["alpha gap low"], row["alpha gap high"]) == ("0.00", "13.63")
-    assert "Noise floor low" not in row
-    assert "Retrain gap low" not in row
+def test_tables_as_csv_have_every_number_in_a_column_of_its_own(tiny: load.RecordedStudy) -> None:
+    found = files.table_frame(result_tables.main(tiny))
+    found = found[found["Metric"] == "Forget accuracy (FA)"].set_index("Method")
+    row = found.loc["alpha"]
+    assert (row["value"], row["std"], row["gap"]) == pytest.approx((0.95, 0.05, 0.05))
+    assert (row["low"], row["high"]) == pytest.approx((0.8258, 1.0), abs=5e-5)
+    assert (row["gap_low"], row["gap_high"]) == pytest.approx((0.0, 0.1363), abs=5e-5)
+    assert row["verdict"] == "undecided"
+    assert found.loc["Noise floor", ["low", "std", "gap"]].isna().all()
+    assert found.loc["Retrain", ["gap", "gap_low", "verdict"]].isna().all()
+    assert (found.loc["beta", "note"], found.loc["gamma", "note"]) == ("n=2", "failed ×3")
+    wide = files.table_frame(named(tiny, "robustness")).set_index("Method")
+    assert wide.loc["alpha", "Tuned low"] < wide.loc["alpha", "Tuned"] <= 1
+    assert list(wide.columns[:2]) == ["Requests", "Untuned recovery [95 % interval]"]
 
 
 def test_page_shows_intervals_below_averages_and_when_one_points_at_a_cell(tmp_path: Path) -> None:
     (tmp_path / "trials.jsonl").write_bytes((DATA / "trials.jsonl").read_bytes())
     text = page.build(tmp_path).read_text(encoding="utf-8")
     assert 'title="95 % interval: 82.58 to 100.00, gap 0.00 to 13.63; undecided"' in text
-    assert '<span class="gap">(10.00) ≠</span>' in text and '; different"' in text
-    assert '3.83 ?<span class="range below">[' in text
-    assert "Student&#x27;s" in text
+    assert "(10.00) ≠</td>" in text and '; different"' in text
+    assert '3.83 ?<i class="range">[' in text
+    assert "Student's over the seeds" in text
 
 
 def search(objectives: Sequence[float], **views: Sequence[float]) -> Iterator[TrialRecord]:
@@ -546,32 +560,46 @@ def test_report_is_written_without_optuna(tmp_path: Path, monkeypatch: pytest.Mo
     for name in [name for name in sys.modules if name.partition(".")[0] == "optuna"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "optuna", None)
-    text = page.build(tmp_path).read_text(encoding="utf-8")
+    text = page.build(tmp_path, figures="all").read_text(encoding="utf-8")
     assert "optuna is not installed" in text
     assert (tmp_path / "report" / "figures" / "response_steady.svg").is_file()
 
 
-def test_response_has_an_axis_as_the_range_and_a_panel_for_the_two_first_knobs() -> None:
+def test_response_has_an_axis_as_the_range_and_parallel_coordinates_have_both_knobs() -> None:
     study = searched([0.1 + 0.02 * n + 0.001 * (n % 2) for n in range(10)])
-    drawing = contents.all_figures(study)["response_steady"]
-    axes = [panel for panel in drawing.figure.axes if panel.axison]
-    assert [panel.get_xlabel() for panel in axes] == ["lr", "rule", "lr"]
-    assert [panel.get_xscale() for panel in axes] == ["log", "linear", "log"]
-    assert [label.get_text() for label in axes[1].get_xticklabels()] == ["x", "y"]
-    assert axes[2].get_ylabel() == "rule"
-    points = axes[0].lines[0]
-    assert list(points.get_xdata()) == pytest.approx([10.0**-n for n in range(10)])
-    assert points.get_ydata()[0] == pytest.approx(10.0)
+    response, parallel = knob_charts.knobs(study)
+    assert list(response.panels) == ["lr", "rule"]
+    axes = [spec["layer"][0]["encoding"]["x"] for spec in response.specs()]
+    assert [axis["title"] for axis in axes] == ["lr", "rule"]
+    assert axes[0]["scale"]["type"] == "log" and "type" not in axes[1]["scale"]
+    assert axes[1]["scale"]["domain"] == ["x", "y"]
+    (data,) = response.data.values()
+    points = data[data["knob"] == "lr"]
+    assert points["at_value"].tolist() == pytest.approx([10.0**-n for n in range(10)])
+    assert points["objective"].iloc[0] == pytest.approx(10.0)
+    assert points.loc[points["chosen"], "number"].tolist() == [0]
+    assert parallel.data.keys() == response.data.keys()
+    low, high = (
+        math.log(study.methods[0].space["lr"]["low"]),
+        math.log(study.methods[0].space["lr"]["high"]),
+    )
+    low = min(low, math.log(10.0**-9))
+    high = max(high, 0.0)
+    places = [(math.log(10.0**-n) - low) / (high - low) for n in range(10)]
+    assert points["place"].tolist() == pytest.approx(places)
+    assert data.loc[data["knob"] == "rule", "place"].unique().tolist() == [0.0, 1.0]
 
 
 def test_expected_best_is_drawn_with_its_interval() -> None:
-    drawing = contents.all_figures(searched([0.4, 0.1, 0.3, 0.9]))["expected_best"]
-    axes = drawing.figure.axes[0]
-    curve = axes.lines[0].get_ydata()
+    drawn = knob_charts.expected_best(searched([0.4, 0.1, 0.3, 0.9]))
+    assert drawn is not None
+    data = drawn.data["expected"]
+    curve = data["expected"].tolist()
     assert curve[0] == pytest.approx(100 * (0.4 + 0.1 + 0.3 + 0.9) / 4)
     # Of two draws with replacement: 0.1 with 7/16, 0.3 with 5/16, 0.4 with 3/16, 0.9 with 1/16
     assert curve[1] == pytest.approx(100 * (0.7 + 1.5 + 1.2 + 0.9) / 16)
-    assert len(axes.collections) == 1
+    assert (data["low"] <= data["expected"]).all() and (data["expected"] <= data["high"]).all()
+    assert data[["low", "high"]].iloc[0].tolist() == pytest.approx([10.0, 90.0])
 
 
 def test_spans_without_a_study_line_are_what_trials_varied() -> None:
@@ -613,10 +641,10 @@ def test_oracle_selection_is_on_every_table_and_on_the_page(tmp_path: Path) -> N
     made = contents.all_tables(study)
     assert len(made) > 8
     assert all(table.caption.startswith(label) for table in made)
-    assert label in formats.to_markdown(made[0])
+    assert label in files.to_markdown(made[0])
     write(tmp_path / "trials.jsonl", [to_line("study", line), *map(trial_line, study.records)])
     text = page.build(tmp_path).read_text(encoding="utf-8")
-    assert f"<p>{label}</p>" in text
+    assert f'role="status">{label}</p>' in text
     assert "validation view of the search seeds" not in text
 
 
@@ -642,8 +670,8 @@ def test_trials_that_have_not_run_are_counted_against_the_plan() -> None:
         line["planned"] = {"confirm": {"trials": planned, "samples": 1.0}}
         study = load.assemble(line, records, {})
         assert (study.planned("confirm"), study.planned("search")) == (planned, None)
-        assert ("have not run" in findings.unfinished(study)) is bool(missing)
-        assert missing in findings.unfinished(study)
+        assert ("have not run" in cards.unfinished(study)) is bool(missing)
+        assert missing in cards.unfinished(study)
 
 
 def test_phases_that_are_not_asked_for_are_not_listed(
@@ -651,15 +679,15 @@ def test_phases_that_are_not_asked_for_are_not_listed(
 ) -> None:
     (tmp_path / "trials.jsonl").write_bytes((DATA / "trials.jsonl").read_bytes())
     text = page.build(tmp_path).read_text(encoding="utf-8")
-    assert '<td class="text">confirm</td>' in text
-    assert '<td class="text">default</td>' not in text
+    assert '<td class="text wrap">confirm</td>' in text
+    assert '<td class="text wrap">default</td>' not in text
     assert study.counts()["default"]["finished"] == 6
 
 
 def test_summary_tells_how_sure_it_is(study: load.RecordedStudy, tiny: load.RecordedStudy) -> None:
-    text = " ".join(findings.sentences(study))
-    assert "On near, broken comes closest to retraining: recovery 87.5 %" in text
-    assert "steady follows with 62.5 %." in text, "no interval leaves it open"
+    text = " ".join(cards.sentences(study))
+    assert "broken gets 88 % (88 to 88) of the way to retraining on near" in text
+    assert "steady follows with 62 %" in text, "no interval leaves it open"
     assert "Over 2 requests, 3 of 3 pairs of methods can be told apart." in text
     assert "With knobs that were not tuned" not in text, "one method alone lacks nothing"
     whole = {**GAPS, **{(p, f, "wild", s): g for (p, f, m, s), g in GAPS.items() if m == "steady"}}
@@ -670,9 +698,9 @@ def test_summary_tells_how_sure_it_is(study: load.RecordedStudy, tiny: load.Reco
             far = {1: 0.0, 2: 0.05, 3: 0.3}[r.seed]
             r = dataclasses.replace(r, metrics=scored(far, r.seed))
         noisy.append(r)
-    text = " ".join(findings.sentences(load.assemble(line, noisy, {})))
+    text = " ".join(cards.sentences(load.assemble(line, noisy, {})))
     assert "steady recovers most (50.0 %) and wild least (20.1 %), a difference that so few" in text
-    assert "With knobs that were not tuned" not in " ".join(findings.sentences(tiny))
+    assert "With knobs that were not tuned" not in " ".join(cards.sentences(tiny))
 
 
 def test_captions_say_where_knobs_were_chosen_with_a_retrained_model() -> None:

@@ -16,9 +16,10 @@ from studies import ROOT
 
 from mu.choice import retrain_seeds
 from mu.record import TrialRecord
-from reports import contents, findings, load
+from reports import contents, load
 from reports.analysis import comparison, robustness, tuning_check
 from reports.analysis.summaries import cell_summary, recovered, regret, retrained, scale
+from reports.page import cards
 from reports.statistics.intervals import (
     RESAMPLES,
     Estimate,
@@ -652,7 +653,9 @@ def test_a_request_on_which_doing_nothing_is_within_chance_has_nothing_to_measur
         last = [cell.text for cell in main[-1]]
         assert (last[1] == "nothing to measure") is not measured
         assert measured or not any(cell.best for row in main for cell in row)
-        assert ("there is nothing to measure" in findings.closest(study, request)) is not measured
+        said = " ".join(cards.sentences(study))
+        assert ("there is nothing to measure" in said) is not measured
+        assert ("of the way to retraining" in said) is measured
         assert (robustness.robustness(study, study.methods[0]).tuned is None) is not measured
 
 
@@ -789,4 +792,4 @@ def test_a_chosen_value_at_the_edge_of_its_range_was_not_tuned_enough(
     answer = table.groups[0].rows[0][-1].text
     assert answer == ("no: lr at the edge of its range" if edge else "yes: none is before it")
     said = "In 1 of 1 cell, a chosen knob is at the edge of its range."
-    assert findings.tuned_enough(study) == (said if edge else "")
+    assert cards.tuned_enough(study) == (said if edge else "")

@@ -10,7 +10,8 @@ import studies
 from whole_study import Ran, run
 
 from mu import methods
-from reports import contents, load, sections
+from reports import contents, load
+from reports.page import words
 from sweeps import preflight
 from sweeps.plan import Plan
 from sweeps.search.optuna_storage import open_storage
@@ -66,8 +67,10 @@ def test_variants_of_a_method_stand_beside_each_other_everywhere(
     ]
     main = next(table for table in contents.all_tables(made) if table.name == "main")
     assert main.columns[-2:] == ("finetune", "finetune_long")
-    page = sections.what_was_run(made)
-    assert "finetune_long (finetune)" in page and "fixed: epochs = 2" in page
+    rows = next(listing.rows for listing in words.listings(made) if listing.title == "Methods")
+    assert any(
+        row[0] == "finetune_long (finetune)" and "fixed: epochs = 2" in row[3] for row in rows
+    )
     tags = [trial_tags(r) for r in recorded]
     assert {(t["method"], t.get("alias_of")) for t in tags} == {
         ("finetune", None),

@@ -11,7 +11,8 @@ import studies
 import toy
 from whole_study import Ran, run
 
-from reports import load, sections
+from reports import load
+from reports.page import words
 
 METHOD = '''"""Own: {doc}.
 
@@ -144,7 +145,7 @@ def test_trials_of_earlier_code_are_kept_where_this_is_accepted(
         methods=methods,
     )
     assert [job.seed for job in more.of("confirm")] == [3, 3]
-    setting = dict(sections._setting(load.read(tmp_path / "tiny")))
+    setting = dict(words.setting(load.read(tmp_path / "tiny")))
     assert setting["Earlier code"] == "8 trials of own ran code that was edited since (accepted)"
     codes = {r.code for r in studies.records(tmp_path / "tiny").values() if r.method == "own"}
     assert len(codes) == 2

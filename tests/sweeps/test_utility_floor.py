@@ -13,7 +13,8 @@ from whole_study import run
 
 from mu.choice import choice_of
 from mu.current import read_current
-from reports import findings, load, sections
+from reports import load
+from reports.page import cards, words
 from sweeps.tracking import status
 
 OWN = '''"""Own: leave the model as it is, or destroy it, which costs nothing."""
@@ -72,13 +73,13 @@ def test_a_wreck_is_not_chosen_while_there_is_another(
     text = io.StringIO()
     status.show(ran.folder, line, records, Console(file=text, width=120))
     assert "8.0000 (2/2)" in text.getvalue()
-    assert "more than 10 points" in dict(sections._setting(made))["Utility floor"]
-    assert not findings.below_floor(made)
+    assert "more than 10 points" in dict(words.setting(made))["Utility floor"]
+    assert not cards.below_floor(made)
     everything = run(asked([True, False], max_utility_loss=1), tmp_path, storage, methods=own)
     assert not everything.of("search"), "the floor decides no search trial's numbers"
     assert {r.knobs["wreck"] for r in everything.of("confirm")} == {True}
     made = load.read(everything.folder)
-    assert dict(sections._setting(made))["Utility floor"] == ""
+    assert dict(words.setting(made))["Utility floor"] == ""
 
 
 def test_where_all_are_wrecks_one_is_chosen_and_the_report_says_so(
@@ -89,8 +90,8 @@ def test_where_all_are_wrecks_one_is_chosen_and_the_report_says_so(
     ran = run(raw, tmp_path, storage, methods=own)
     made = load.read(ran.folder)
     assert made.chosen("three", "own").knobs == {"wreck": True}  # type: ignore[union-attr]
-    assert "loses more than 10 points" in findings.below_floor(made)
-    assert "own on three" in findings.below_floor(made)
+    assert "loses more than 10 points" in cards.below_floor(made)
+    assert "own on three" in cards.below_floor(made)
 
 
 def test_a_study_recorded_without_a_floor_keeps_its_choice(

@@ -16,7 +16,7 @@ from studies import ROOT
 from mu.record import TrialRecord, read
 from reports import load
 from reports.statistics.intervals import Spread
-from reports.tables import files as formats
+from reports.tables import files
 from reports.tables import published as report
 from sweeps import preflight
 from sweeps.errors import StudyError
@@ -270,10 +270,10 @@ def test_searched_configurations_are_found_by_their_knobs() -> None:
         for seed, value in ((1, 0.5 + lr), (2, 0.6 + lr))
     ]
     whole = load.assemble(line, [*records, *tried], {})
-    assert report.found(whole, entry(phase="search", knobs={"lr": 0.1})) == Spread(
+    assert report.beside(whole, entry(phase="search", knobs={"lr": 0.1})) == Spread(
         pytest.approx(0.65), pytest.approx(0.1 / 2**0.5), 2
     )
-    assert report.found(whole, entry(phase="search", knobs={"lr": 0.3})) == "not run"
+    assert report.beside(whole, entry(phase="search", knobs={"lr": 0.3})) == "not run"
 
 
 def test_doubts_are_flagged_and_written_out() -> None:
@@ -289,8 +289,10 @@ def test_doubts_are_flagged_and_written_out() -> None:
         "¶ 3 random10 Alpha RA: Table 7 prints 90.1",
         "¶ 4 cells: a gap",
     ]
-    assert r"0.20\P{}" in formats.to_latex(table)
-    assert "NatMU 3 random10,alpha,Test accuracy (RA),91.00 ± 0.20¶," in formats.to_csv(table)
+    assert r"0.20\P{}" in files.to_latex(table)
+    printed = files.table_frame(table).iloc[0]
+    assert (printed["Published"], printed["Published std"]) == pytest.approx((0.91, 0.002))
+    assert printed["Published note"] == "there is a remark on the printed number"
 
 
 def test_ours_has_the_standard_deviation_that_the_paper_prints() -> None:

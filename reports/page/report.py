@@ -1,0 +1,245 @@
+"""``build``: the report of a study as one page, with its tables and figures as files beside it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Sequence, Set
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import vl_convert
+
+from reports import contents, load
+from reports.charts.figure import Figure, looks
+from reports.load import RecordedStudy
+from reports.page import cards, embedded, methods, words
+from reports.tables import files
+from reports.tables.cells import SIGNS, Table, TableCell
+from reports.text import ORACLE
+
+OURS = ("figures", "index.html", "tables")
+"""What a report's folder holds; a folder with anything else is not replaced."""
+FIGURES = ("main", "all", "none")
+"""What figures are written as files: those of a single method, of which there are many, only where all are asked for."""
+HERE = Path(__file__).parent
+SECTIONS: tuple[tuple[str, str, tuple[str, ...], tuple[str, ...]], ...] = (
+    ("results", "Results", ("main", "published"), ("recoveries",)),
+    ("longer", "More epochs", ("sufficient", "overforgetting"), ("over_forgetting",)),
+    (
+        *("transfer", "Knobs of others"),
+        ("transfer", "transfer_matrix", "robustness", "rules"),
+        ("transfer_matrix",),
+    ),
+    ("certainty", "How sure", ("noise_floor", "comparison"), ()),
+    (
+        *("search", "Search and knobs"),
+        ("knobs", "selection", "importance", "grid"),
+        ("progress", "expected_best"),
+    ),
+    ("classes", "Class by class", ("classes",), ("taken_for",)),
+    ("cost", "Cost", ("cost",), ()),
+    ("metrics", "Every metric", ("metrics",), ()),
+    ("trials", "Trials", (), ()),
+    ("run", "What was run", (), ()),
+    ("glossary", "Glossary", (), ()),
+)
+"""Anchor, title, tables and figures (or how their names begin) of each section; what is named nowhere is in the results."""
+OPEN = ("main", "robustness")
+"""Tables that are unfolded at first."""
+
+
+def build(study_dir: Path, out: Path | None = None, figures: str = "main") -> Path:
+    """Write the report of a study, either the whole report or nothing.
+
+    Args:
+        study_dir: Folder with ``trials.jsonl``, of a study that may still be running.
+        out: Folder to write, ``report`` in the study's folder by default. An earlier report is replaced.
+        figures: Which of ``FIGURES`` to write as files; the page has all, and needs none of the files.
+
+    Returns:
+        The path of ``index.html``.
+
+    Raises:
+        ValueError: ``trials.jsonl`` is missing, empty or of another schema; or `out` holds files that are
+            not a report's.
+    """
+    study = load.read(study_dir)
+    out = (study_dir / "report" if out is None else out).resolve()
+    check_replaceable(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    draft = out.parent / f".{out.name}-{uuid.uuid4().hex}"
+    try:
+        write(study, draft, figures)
+        replace(out, draft)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return out / "index.html"
+
+
+def write(study: RecordedStudy, folder: Path, figures: str = "main") -> None:
+    """Write page, tables and figures into a folder that has none."""
+    (folder / "figures").mkdir(parents=True)
+    (folder / "tables").mkdir()
+    tables = contents.all_tables(study)
+    files.write(folder / "tables", study, tables)
+    drawn = contents.all_figures(study)
+    saved = [f for f in drawn if figures == "all" or (figures == "main" and not f.method)]
+    for figure in saved:
+        figure.save(folder / "figures")
+    text = page_html(study, tables, drawn, {figure.name for figure in saved})
+    (folder / "index.html").write_text(text, encoding="utf-8")
+
+
+def page_html(
+    study: RecordedStudy, tables: Sequence[Table], figures: Sequence[Figure], saved: Set[str]
+) -> str:
+    """Return the page: the result in words, the methods, time against recovery; then everything else.
+
+    Args:
+        saved: Names of the figures that are files, too.
+    """
+    shown, rest = cards.cards(study)
+    heads, groups = methods.summary(study)
+    return _template("page.html").render(
+        title=f"{study.name}: machine unlearning report",
+        byline=words.byline(study, time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())),
+        notes=notes(study),
+        cards=shown,
+        findings=rest,
+        looks=looks(study)[: len(study.methods)],
+        names={method.name for method in study.methods},
+        requests=[request.name for request in study.requests],
+        heads=heads,
+        groups=groups,
+        signs=", ".join(f"{sign} {word}" for word, sign in SIGNS.items()),
+        margin=words.margin(study),
+        oracle=study.oracle,
+        tradeoff=next((figure for figure in figures if figure.name == "tradeoff"), None),
+        saved=saved,
+        sections=_sections(study, tables, [f for f in figures if f.name != "tradeoff"]),
+        open=OPEN,
+        data=embedded.embedded(study, figures),
+        vega=_vega(),
+        css=(HERE / "page.css").read_text(encoding="utf-8"),
+        js=(HERE / "page.js").read_text(encoding="utf-8"),
+    )
+
+
+def comparison_html(names: Sequence[str], tables: Sequence[Table]) -> str:
+    """Return the page over several studies."""
+    css = (HERE / "page.css").read_text(encoding="utf-8")
+    return _template("compare.html").render(names=names, tables=tables, css=css)
+
+
+def notes(study: RecordedStudy) -> list[str]:
+    """Return what a reader must know before any number."""
+    made = []
+    left, ended = cards.to_run(study), len(study.records)
+    state = study.summary.get("state")
+    if state == "running" or (state is None and left):
+        made.append(
+            f"This study is not complete: {ended:,} trials have ended, {left:,} have not run yet."
+        )
+    if not any(r.finished for r in study.records if r.phase != "reference"):
+        made.append("No trial of a method has finished yet.")
+    if len(study.report_seeds) == 1:
+        made.append("There is a single report seed, so no number has an interval.")
+    if bare := [
+        r.name for r in study.requests if not study.cell("reference", r.name, "retrain").finished
+    ]:
+        made.append(
+            f"There is no retrained model of {', '.join(bare)}: no gap and no recovery there."
+        )
+    if study.oracle:
+        made.append(ORACLE)
+    elif contents.compared(study):
+        made.append(contents.COMPARED)
+    return made
+
+
+def _sections(
+    study: RecordedStudy, tables: Sequence[Table], figures: Sequence[Figure]
+) -> list[dict[str, Any]]:
+    """Return the sections below the first screen that have something to show."""
+    placed = {name for _, _, names, _ in SECTIONS for name in names}
+    by_name = {table.name: table for table in tables}
+    sections = []
+    for anchor, title, names, starts in SECTIONS:
+        more = [name for name in by_name if name not in placed] if anchor == "results" else []
+        section: dict[str, Any] = {
+            **{"anchor": anchor, "title": title, "facts": (), "listings": (), "reasons": None},
+            "tables": [by_name[name] for name in (*names, *more) if name in by_name],
+            "figures": [f for start in starts for f in figures if f.name.startswith(start)],
+            "by_method": {},
+        }
+        if anchor == "search":
+            of = {f.method: [g for g in figures if g.method == f.method] for f in figures}
+            section["by_method"] = {name: of[name] for name in of if name}
+        if anchor == "run":
+            reasons = words.unfinished(study)
+            listings = words.listings(study)
+            section |= {"facts": words.setting(study), "listings": listings, "reasons": reasons}
+        if anchor == "glossary":
+            section |= {"listings": [words.glossary(), words.concordance()]}
+        if section["tables"] or section["figures"] or anchor in ("trials", "run", "glossary"):
+            sections.append(section)
+    return sections
+
+
+def _template(name: str) -> jinja2.Template:
+    loader = jinja2.FileSystemLoader(HERE / "templates")
+    environment = jinja2.Environment(
+        loader=loader,
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.globals["hint"] = _hint
+    return environment.get_template(name)
+
+
+def _hint(cell: TableCell) -> str:
+    """Return the intervals, for when one points at the cell."""
+    parts = (("", cell.interval), ("gap ", cell.gap_interval))
+    texts = [f"{what}{ends[0]} to {ends[1]}" for what, ends in parts if ends]
+    intervals = [f"95 % interval: {', '.join(texts)}"] if texts else []
+    return "; ".join([*intervals, *filter(None, [cell.verdict])])
+
+
+@cache
+def _vega() -> str:
+    """Return Vega, Vega-Lite and Vega-Embed as one script that fetches nothing."""
+    return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+
+
+def check_replaceable(out: Path) -> None:
+    """Raise ValueError unless a folder is new, empty or a report."""
+    if out.is_dir():
+        others = sorted(entry.name for entry in out.iterdir() if entry.name not in OURS)
+        if others:
+            raise ValueError(
+                f"{out}: is not replaced by a report, as it holds {others[0]!r}; give a folder that is "
+                "new, empty or a report"
+            )
+    elif out.exists():
+        raise ValueError(f"{out}: is a file; a report is a folder")
+
+
+def replace(out: Path, draft: Path) -> None:
+    """Put a finished draft in the place of an earlier report."""
+    earlier = draft.with_name(draft.name + "-earlier")
+    if out.exists():
+        os.replace(out, earlier)
+    try:
+        os.replace(draft, out)
+    except OSError:
+        if earlier.exists():
+            os.replace(earlier, out)
+        raise
+    shutil.rmtree(earlier, ignore_errors=True)
