@@ -19,8 +19,9 @@ def study_files(folder: Path) -> list[tuple[Path, str]]:
 
 
 def method_figures(study: RecordedStudy) -> dict[str, dict[str, str]]:
-    """Return the figures of each method as SVG, by the name of their file: its trials against every knob."""
-    figures: dict[str, dict[str, str]] = {}
-    for figure in search.knobs(study):
-        figures.setdefault(figure.method, {})[f"{figure.name}.svg"] = figure.svg()
-    return figures
+    """Return the figure of each method as SVG, by the name of its file: the objective of its trials against every knob."""
+    return {
+        figure.method: {f"{figure.name}.svg": figure.svg()}
+        for figure in search.knobs(study)
+        if figure.name.startswith("response_")  # MLflow draws parallel coordinates itself
+    }
