@@ -88,9 +88,14 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_run(commands)
     _add_models(commands)
-
     _add_reports(commands)
+    _add_catalogue(commands)
+    _add_watching(commands)
+    return parser
 
+
+def _add_catalogue(commands: Any) -> None:
+    """Add the commands that write a first study, or show what ships."""
     init = commands.add_parser("init", help="write a study for your data")
     init.add_argument(
         "place", nargs="?", default=".", metavar="DATA",
@@ -112,6 +117,24 @@ def _parser() -> argparse.ArgumentParser:
     listing.add_argument("--methods-path", type=_path, help="folder with methods of your own")
     listing.set_defaults(command=_methods)
 
+
+def _complete_studies(prefix: str, **_: Any) -> list[str]:
+    """Return study files, folders and shipped studies that begin so, for a shell's completion."""
+    from argcomplete.completers import FilesCompleter
+
+    files = FilesCompleter(("yaml", "yml"))(prefix)
+    return [*files, *(name for name in yaml_file.shipped_studies() if name.startswith(prefix))]
+
+
+def _complete_methods(prefix: str, **_: Any) -> list[str]:
+    """Return the methods that begin so, for a shell's completion."""
+    from sweeps import catalogue
+
+    return [name for name in catalogue.method_files(()) if name.startswith(prefix)]
+
+
+def _add_watching(commands: Any) -> None:
+    """Add the commands that show a study, or send it somewhere to be seen."""
     status = commands.add_parser("status", help="show how far a study is")
     status.add_argument("folder", metavar="STUDY_DIR")  # of the cluster's head with --address
     status.add_argument(
@@ -145,22 +168,6 @@ def _parser() -> argparse.ArgumentParser:
         help="MLflow ($MLFLOW_TRACKING_URI, or mlflow.db in STUDY_DIR)",
     )  # fmt: skip
     sync.set_defaults(command=_sync)
-    return parser
-
-
-def _complete_studies(prefix: str, **_: Any) -> list[str]:
-    """Return study files, folders and shipped studies that begin so, for a shell's completion."""
-    from argcomplete.completers import FilesCompleter
-
-    files = FilesCompleter(("yaml", "yml"))(prefix)
-    return [*files, *(name for name in yaml_file.shipped_studies() if name.startswith(prefix))]
-
-
-def _complete_methods(prefix: str, **_: Any) -> list[str]:
-    """Return the methods that begin so, for a shell's completion."""
-    from sweeps import catalogue
-
-    return [name for name in catalogue.method_files(()) if name.startswith(prefix)]
 
 
 def _add_reports(commands: Any) -> None:

@@ -99,9 +99,13 @@ class Figure:
         spec["datasets"] = {**spec.get("datasets", {}), **data}
         return {**spec, "config": CONFIG}
 
+    def svg(self) -> str:
+        """Return the figure as SVG; the same results give the same text."""
+        return _numbered(vl_convert.vegalite_to_svg(self.whole(), allowed_base_urls=[]))
+
     def save(self, folder: Path) -> None:
-        """Write the figure as SVG, PNG and PDF; the same results give the same SVG."""
-        svg = _numbered(vl_convert.vegalite_to_svg(self.whole(), allowed_base_urls=[]))
+        """Write the figure as SVG, PNG and PDF."""
+        svg = self.svg()
         (folder / f"{self.name}.svg").write_text(svg, encoding="utf-8")
         (folder / f"{self.name}.png").write_bytes(vl_convert.svg_to_png(svg, scale=2))
         (folder / f"{self.name}.pdf").write_bytes(vl_convert.svg_to_pdf(svg))

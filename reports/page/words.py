@@ -53,7 +53,16 @@ def byline(study: RecordedStudy, written: str) -> str:
         "trial": len(study.records),
     }
     scale = _join(counted(n, noun) for noun, n in numbers.items())
-    return f"{what + '; ' if what else ''}{scale}; written {written}."
+    return f"{what + '; ' if what else ''}{scale}; written {written}{_unfinished(study)}."
+
+
+def _unfinished(study: RecordedStudy) -> str:
+    """Words for a study that had not ended when it was read; empty for one that had."""
+    if study.summary.get("state") != "running":
+        return ""
+    planned = sum(study.planned(phase) or 0 for phase in study.phases)
+    of = f" of {planned:,}" if planned else ""
+    return f", before the study had ended: {len(study.records) + study.audits:,}{of} trials"
 
 
 def margin(study: RecordedStudy) -> str:

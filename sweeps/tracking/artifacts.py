@@ -1,15 +1,11 @@
-"""The files of a results folder that MLflow stores: which of them belong to the study, and which to one of its cells."""
+"""What MLflow stores as files: report, study file and splits of a study, and the figures of its methods."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
 from pathlib import Path
 
-from sweeps.tracking.run_content import Cell
-
-PICTURES = (".png", ".svg")
-"""Kinds of files of a figure; of the first that is there, the run has a copy."""
+from reports.charts import search
+from reports.load import RecordedStudy
 
 
 def study_files(folder: Path) -> list[tuple[Path, str]]:
@@ -22,18 +18,10 @@ def study_files(folder: Path) -> list[tuple[Path, str]]:
     return listed
 
 
-def cell_files(folder: Path, cells: Iterable[Cell]) -> dict[Cell, list[Path]]:
-    """Return the figures of the report that show one method, or one method on one request, by cell.
-
-    Their names end in the method, such as ``response_natmu``, or in the request and the method.
-    """
-    figures: dict[str, Path] = {}
-    for kind in PICTURES:
-        for path in sorted((folder / "report" / "figures").glob(f"*{kind}")):
-            figures.setdefault(path.stem, path)
-    found: dict[Cell, list[Path]] = {}
-    for forget, method in cells:
-        request, name = re.escape(forget), re.escape(method)
-        pattern = re.compile(rf"[a-z]+_(?:{request}_{name}|{name}_{request}|{name})")
-        found[forget, method] = [path for stem, path in figures.items() if pattern.fullmatch(stem)]
-    return found
+def method_figures(study: RecordedStudy) -> dict[str, dict[str, str]]:
+    """Return the figure of each method as SVG, by the name of its file: the objective of its trials against every knob."""
+    return {
+        figure.method: {f"{figure.name}.svg": figure.svg()}
+        for figure in search.knobs(study)
+        if figure.name.startswith("response_")  # MLflow draws parallel coordinates itself
+    }

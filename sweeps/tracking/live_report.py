@@ -87,7 +87,7 @@ class LiveReport:
                 return False
             try:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-m", "reports", str(self._folder)],
+                    [sys.executable, "-m", "reports", str(self._folder), "--figures", "none"],
                     stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
                     start_new_session=True,  # Ctrl-C is for the study
                     env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),

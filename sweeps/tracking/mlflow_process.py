@@ -16,7 +16,6 @@ from typing import TextIO
 
 from mu.current import read_current
 from mu.record import TrialRecord, from_content
-from sweeps.tracking.artifacts import cell_files, study_files
 from sweeps.tracking.mlflow import END, SUMMARIZE
 from sweeps.tracking.mlflow_runs import Tracker
 
@@ -69,7 +68,7 @@ class Sender:
 
 
 def write_results(tracker: Tracker, folder: Path) -> str:
-    """Write what a study and its cells came to.
+    """Write what a study and its cells came to, and the figures of its methods.
 
     Args:
         folder: The study's results.
@@ -78,20 +77,21 @@ def write_results(tracker: Tracker, folder: Path) -> str:
         Why that did not work; empty when it did. Nothing that happens here ends a run.
     """
     try:
-        # Here, so that a study starts without pandas and SciPy.
+        # Here, so that a study starts without pandas, SciPy and Altair.
         from reports import load
-        from sweeps.tracking import study_summary
+        from sweeps.tracking import artifacts, study_summary
 
         study = load.read(folder)
         tracker.write_cells(study_summary.cell_contents(study))
         tracker.write_study(study_summary.study_content(study))
+        tracker.write_figures(artifacts.method_figures(study))
     except Exception as error:
         return _reason(error)
     return ""
 
 
 def write_files(tracker: Tracker, folder: Path) -> str:
-    """Store report, study file and splits as artifacts of the study, and figures as those of its cells.
+    """Store report, study file and splits as artifacts of the study.
 
     Args:
         folder: The study's results.
@@ -100,7 +100,9 @@ def write_files(tracker: Tracker, folder: Path) -> str:
         Why that did not work, as of the first file that could not be stored; empty when it did.
     """
     try:
-        tracker.write_files(study_files(folder), cell_files(folder, tracker.cells))
+        from sweeps.tracking import artifacts
+
+        tracker.write_files(artifacts.study_files(folder))
     except Exception as error:
         return _reason(error)
     return ""

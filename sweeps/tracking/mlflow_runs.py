@@ -75,11 +75,6 @@ class Tracker:
         """Addresses in the UI, after that of the server: the study's cells as a table and as charts, and its own run."""
         return _pages(self.experiment, self.study_id, self._groups.get(WHOLE))
 
-    @property
-    def cells(self) -> list[Cell]:
-        """The cells that have a run."""
-        return [(group[1], group[2]) for group in self._groups if group[0] == "cell"]
-
     def close(self) -> None:
         """End the runs of study and cells."""
         try:
@@ -145,19 +140,24 @@ class Tracker:
         """Write what the study came to into its run."""
         self._write(WHOLE, content)
 
-    def write_files(
-        self, study: Iterable[tuple[Path, str]], cells: Mapping[Cell, Iterable[Path]]
-    ) -> None:
-        """Store files as artifacts of the study's run, each in a folder there, and of the runs of cells.
+    def write_figures(self, figures: Mapping[str, Mapping[str, str]]) -> None:
+        """Store the figures of methods, as texts by the names of their files, as artifacts of all of their cells.
 
         Raises:
-            Exception: The first file that could not be stored; the others are not tried.
+            Exception: The first that could not be stored; the others are not tried.
         """
-        for path, folder in study:
+        for group, run in self._groups.items():
+            for name, text in figures.get(group[-1], {}).items() if group[0] == "cell" else ():
+                self.client.log_text(run, text, name)
+
+    def write_files(self, files: Iterable[tuple[Path, str]]) -> None:
+        """Store files as artifacts of the study's run, each in a folder there.
+
+        Raises:
+            Exception: The first that could not be stored; the others are not tried.
+        """
+        for path, folder in files:
             self.client.log_artifact(self._group(WHOLE), str(path), folder or None)
-        for cell, paths in cells.items():
-            for path in paths:
-                self.client.log_artifact(self._groups["cell", *cell], str(path))
 
     def _write(self, group: Group, content: RunContent) -> None:
         """Write the content of a run. One that has shown something else is replaced, and what is nested in it moved.

@@ -73,8 +73,12 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     lines = [to_line("study", {**line, **more, "data": data}), *map(trial_line, timed)]
     write(folder / "trials.jsonl", lines)
-    for name in ("study.yaml", "report/index.html", "report/figures/response_alpha.svg",
-                 "splits/random10.npy"):  # fmt: skip
+    for name in (
+        "study.yaml",
+        "report/index.html",
+        "report/figures/cost.svg",
+        "splits/random10.npy",
+    ):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(name)
@@ -100,7 +104,7 @@ def test_study_and_cells_show_results_curves_and_files(results: Path) -> None:
     )
     assert study.data.metrics["trials"] == 55
     assert sorted(artifacts(tracker, study.info.run_id)) == [
-        "report/figures/response_alpha.svg", "report/index.html", "splits/random10.npy", "study.yaml",
+        "report/figures/cost.svg", "report/index.html", "splits/random10.npy", "study.yaml",
     ]  # fmt: skip
     cells = of_level(tracker, "cell")
     assert len(cells) == 2 * (2 + 4)

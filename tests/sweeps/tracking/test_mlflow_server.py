@@ -121,7 +121,7 @@ def address(served: Proxy, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 STORED = [
-    "report/figures/response_alpha.svg",
+    "report/figures/cost.svg",
     "report/index.html",
     "splits/random10.npy",
     "study.yaml",

@@ -12,7 +12,7 @@ from studies import ROOT
 
 from reports import frames, load
 from reports.load import RecordedStudy
-from sweeps.tracking.artifacts import cell_files, study_files
+from sweeps.tracking.artifacts import method_figures, study_files
 from sweeps.tracking.description import study_description
 from sweeps.tracking.study_summary import cell_contents, study_content
 
@@ -98,25 +98,19 @@ def test_a_table_that_is_too_long_says_how_many_rows_are_missing(study: Recorded
     assert study_description(study, len(whole)) == whole
 
 
-def test_files_of_the_study_and_figures_of_its_cells(tmp_path: Path) -> None:
+def test_files_of_the_study(tmp_path: Path) -> None:
     for name in ("study.yaml", "trials.jsonl", "report/index.html", "report/tables/main.csv",
-                 "splits/some.npy", "report/figures/response_jit.png",
-                 "report/figures/response_jit.svg", "report/figures/grid_some_jit.svg",
-                 "report/figures/cost.png", "report/figures/response_jit_long.png"):  # fmt: skip
+                 "splits/some.npy", "report/figures/cost.png"):  # fmt: skip
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("")
     stored = {f"{folder}/{path.name}".lstrip("/") for path, folder in study_files(tmp_path)}
-    assert {
-        "study.yaml",
-        "report/index.html",
-        "report/tables/main.csv",
-        "splits/some.npy",
-    } <= stored
-    assert "trials.jsonl" not in stored
-    figures = cell_files(tmp_path, [("some", "jit"), ("other", "jit"), ("some", "jit_long")])
-    assert {cell: sorted(path.name for path in paths) for cell, paths in figures.items()} == {
-        ("some", "jit"): ["grid_some_jit.svg", "response_jit.png"],
-        ("other", "jit"): ["response_jit.png"],
-        ("some", "jit_long"): ["response_jit_long.png"],
-    }
+    assert stored == {"study.yaml", "report/index.html", "report/tables/main.csv",
+                      "report/figures/cost.png", "splits/some.npy"}  # fmt: skip
+
+
+def test_each_searched_method_has_a_figure(study: RecordedStudy) -> None:
+    figures = method_figures(study)
+    assert {"alpha", "beta"} <= set(figures)
+    (name, svg), *others = figures["alpha"].items()
+    assert name == "response_alpha.svg" and svg.startswith("<svg") and not others
