@@ -125,7 +125,7 @@ def _data(asked: Asked) -> tuple[Dataset, NDArray[np.int64]]:
     if asked.root is not None:
         given = {**given, "root": asked.root}
     spec = data_of(given, "unlearn")
-    cut = "val" in given
+    cut = bool(given.get("val"))
     try:
         data = load(spec, cut_val=cut)
         fingerprints = data.fingerprint if cut else _any_fingerprint(spec, data, asked)
