@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +125,7 @@ def _data(asked: Asked) -> tuple[Dataset, NDArray[np.int64]]:
     if asked.root is not None:
         given = {**given, "root": asked.root}
     spec = data_of(given, "unlearn")
-    cut = "val" in given
+    cut = bool(given.get("val"))
     try:
         data = load(spec, cut_val=cut)
         fingerprints = data.fingerprint if cut else _any_fingerprint(spec, data, asked)
@@ -187,7 +187,8 @@ def _any_fingerprint(spec: DataSpec, data: Dataset, asked: Asked) -> str:
             theirs = json.loads(beside.read_text(encoding="utf-8"))["fingerprint"]
         except (ValueError, KeyError, TypeError):
             return data.fingerprint  # the reader of the file says what is wrong
-        if theirs == (cut := load(spec).fingerprint):
+        usual = replace(spec, val=spec.val or DataSpec.val)
+        if theirs == (cut := load(usual).fingerprint):
             return cut
     return data.fingerprint
 

@@ -218,6 +218,8 @@ def test_the_data_of_a_study_leave_its_held_out_samples_out(folder: Path, tmp_pa
     assert cut["data"]["parts"]["val"] == len(data.parts["val"])
     assert cut["data"]["fingerprint"] == data.fingerprint != whole["data"]["fingerprint"]
     assert cut["forget"]["positions"] == positions.tolist() == whole["forget"]["positions"]
+    none, _, _ = unlearn(folder, tmp_path / "u.pt", **{**asked, "data": "{name: digits, val: 0}"})
+    assert none["data"] == whole["data"]
     (tmp_path / "some.json").write_text('{"fingerprint": "other"}', encoding="utf-8")
     ended = here(tmp_path, *command(folder, tmp_path / "u.pt", **asked))
     assert ended.returncode == 2 and "was written for data with fingerprint other" in ended.stderr
