@@ -110,6 +110,14 @@ def _class_counts(problem: Problem) -> tuple[NDArray[np.int64], NDArray[np.int64
     return wanted, np.bincount(parts["twin"].labels, minlength=classes)
 
 
+def samples_trained_on(problem: Problem) -> int:
+    """Return how many samples the training passes over of a retrained model, or of a model that has learned a twin."""
+    epochs, samples = problem.recipe.epochs, len(problem.retain_index)
+    if isinstance(problem, Twin):
+        epochs, samples = epochs - rewind_epoch(problem.real), samples + len(problem.forget_index)
+    return epochs * samples
+
+
 @dataclass(frozen=True)
 class StandInSpec:
     """A stand-in without its data and its network.

@@ -206,18 +206,23 @@ def conclude(
             highlight=False,
             soft_wrap=True,
         )
-        console.print(_table(best[:SHOWN], [one.name for one in fitting]))
+        searched = {config.name: [s.knob for s in config.ranges] for config in study.methods}
+        console.print(_table(best[:SHOWN], [one.name for one in fitting], searched))
         command = _write(plan, forget, best[0], store, folder)
         console.print(
             f"Unlearn with it:\n  {command}", markup=False, highlight=False, soft_wrap=True
         )
 
 
-def _table(best: Sequence[Configuration], rules: Sequence[str]) -> Table:
+def _table(
+    best: Sequence[Configuration], rules: Sequence[str], searched: Mapping[str, Sequence[str]]
+) -> Table:
+    """Return the first configurations, their place by each rule, and their searched knobs."""
     table = Table("method", *rules, "knobs", box=None, padding=(0, 2, 0, 0))
     for one in best:
         places = [f"{one.places[rule]:g}" if rule in one.places else "-" for rule in rules]
-        knobs = ", ".join(f"{name} {_short(value)}" for name, value in one.candidate.knobs.items())
+        values = one.candidate.knobs
+        knobs = ", ".join(f"{name} {_short(values[name])}" for name in searched[one.method])
         table.add_row(one.method, *places, knobs)
     return table
 

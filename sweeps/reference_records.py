@@ -12,6 +12,7 @@ from mu.problem import Role
 from mu.problem_names import kind_of
 from mu.record import TrialRecord
 from mu.relative import mean_of
+from mu.stand_ins import samples_trained_on
 from sweeps.ledger import Ledger
 from sweeps.plan import Plan
 from sweeps.workers.scored import Scored
@@ -114,11 +115,9 @@ class ReferenceRecorder:
         environment, cost = one.facts.environment, dict[str, Any]()
         if method in supplied:
             environment = {**environment, "checkpoint": str(supplied[method])}
-        elif method == "retrain" and kind_of(forget) != "twin":
-            cost = {
-                "time_unlearn": self.seconds[weights],
-                "samples_seen": problem.recipe.epochs * len(problem.retain_index),
-            }
+        elif method == ("original" if kind_of(forget) == "twin" else "retrain"):
+            seen = samples_trained_on(problem)
+            cost = {"time_unlearn": self.seconds[weights], "samples_seen": seen}
         took, ended = self.billed.pop(weights, 0.0), time.time()
         if method == self.plan.roles(*name)[-1]:
             took += self.billed_scoring.pop(name, 0.0)

@@ -11,7 +11,7 @@ import toy
 from mu.forget import ForgetRequest
 from mu.problem import Problem, weights_of
 from mu.snapshot import Snapshot
-from mu.stand_ins import Twin, check_twin, rewind_epoch, stand_in, state_after
+from mu.stand_ins import Twin, check_twin, rewind_epoch, samples_trained_on, stand_in, state_after
 
 REQUEST = ForgetRequest("random", fraction=0.1)
 
@@ -68,6 +68,14 @@ def test_the_twin_shares_the_first_two_thirds_of_the_original_and_differs_after(
     for name, value in weights_of(whole).items():
         assert np.array_equal(ends["original"][name], value), name
     assert any(not np.array_equal(ends["twin"][n], v) for n, v in ends["original"].items())
+
+
+def test_a_twin_costs_the_last_third_of_a_training() -> None:
+    real = problem(epochs=30)
+    train, gone = len(real.data.parts["train"]), len(real.forget_index)
+    assert samples_trained_on(real) == 30 * (train - gone)
+    assert samples_trained_on(twin_of(real)) == 10 * (train + gone)
+    assert samples_trained_on(stand_in(real, "epochs")) == 3 * (train - gone)
 
 
 def test_another_request_recipe_or_draw_makes_another_twin() -> None:
