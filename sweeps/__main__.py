@@ -112,7 +112,7 @@ def _add_catalogue(commands: Any) -> None:
 
     listing = commands.add_parser("methods", help="list the unlearning methods, or show one")
     one = listing.add_argument("name", nargs="?", help="a method to show in full")
-    one.completer = _complete_methods  # type: ignore[attr-defined]
+    one.completer = _complete_methods
     listing.add_argument("--json", action="store_true", help="as JSON")
     listing.add_argument("--methods-path", type=_path, help="folder with methods of your own")
     listing.set_defaults(command=_methods)

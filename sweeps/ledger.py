@@ -147,6 +147,7 @@ class Ledger:
         return {
             "study": self.study,
             **{key: v for key, v in self.results.study.items() if key == "search_ended"},
+            **({"mlflow": runs} if (runs := self.tracking and self.tracking.runs_address) else {}),
             "counts": results.counts(self.results.records),
             "wall_seconds": time.monotonic() - self._began,
             "slots": self.slots.most,

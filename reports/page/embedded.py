@@ -86,8 +86,5 @@ def _curve(points: Sequence[dict[str, float]]) -> list[list[Any]]:
 
 def _link(study: RecordedStudy) -> str:
     """Return the start of the address of a trial's run in MLflow, which its key ends; empty where no server is known."""
-    server = str(study.summary.get("tracking_uri") or "")
-    experiment = study.summary.get("experiment_id")
-    if not server.startswith(("http://", "https://")) or experiment is None:
-        return ""
-    return f"{server.rstrip('/')}/#/experiments/{experiment}?searchFilter="
+    runs = str(study.summary.get("mlflow") or "")
+    return f"{runs}?searchFilter=" if runs.startswith(("http://", "https://")) else ""

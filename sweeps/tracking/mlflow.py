@@ -17,6 +17,7 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 from mu.record import TrialRecord, trial_line
 
@@ -57,6 +58,7 @@ class Tracking:
         artifacts: str | None = None,
     ):
         self.pages: dict[str, str] = {}
+        self._server = server_address(uri)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "sweeps.tracking.mlflow_process"],
             stdin=subprocess.PIPE,
@@ -83,6 +85,12 @@ class Tracking:
         if "error" in answer:
             raise OSError(answer["error"])
         self.pages = answer.get("pages", {})
+
+    @property
+    def runs_address(self) -> str:
+        """Address of the study's runs on a server, without query; empty before ``wait``, and where MLflow is a database."""
+        page = self.pages.get("runs", "").partition("?")[0]
+        return f"{self._server}/{page}" if self._server and page else ""
 
     def put(self, record: TrialRecord) -> None:
         """Queue a record; returns at once."""
@@ -152,3 +160,12 @@ def describe(study_line: Mapping[str, Any]) -> dict[str, str]:
         "model": str(study_line["model"]),
         **{f"version.{name}": value for name, value in study_line["versions"].items()},
     }
+
+
+def server_address(uri: str) -> str:
+    """Return the address of a server of MLflow, without user and password; empty for a database."""
+    parts = urlsplit(uri)
+    if parts.scheme not in ("http", "https"):
+        return ""
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit((parts.scheme, host, parts.path.rstrip("/"), "", ""))

@@ -743,12 +743,9 @@ def test_first_table_has_recovery_cost_and_verdicts(study):
 
 def test_a_link_to_mlflow_is_there_only_with_a_server(tmp_path):
     shutil.copy(DATA / "trials.jsonl", tmp_path)
-    for uri, link in (
-        ("sqlite:///mlflow.db", ""),
-        ("http://host:5000/", "http://host:5000/#/experiments/7?searchFilter="),
-    ):
-        live = {"tracking_uri": uri, "experiment_id": "7"}
-        (tmp_path / "summary.json").write_text(json.dumps(live))
+    runs = "http://host:5000/#/experiments/7/runs"
+    for summary, link in (({}, ""), ({"mlflow": runs}, f"{runs}?searchFilter=")):
+        (tmp_path / "summary.json").write_text(json.dumps(summary))
         data = read_page(page.build(tmp_path)).data
         assert data["runs"] == link
         assert ("key" in data["trials"]) is bool(link)

@@ -12,7 +12,7 @@ import pytest
 
 from mu.current import read_current
 from mu.record import TrialRecord, to_line, trial_line, write
-from sweeps.tracking.mlflow import Tracking, local_uri
+from sweeps.tracking.mlflow import Tracking, local_uri, server_address
 from sweeps.tracking.mlflow_process import MAX_FAILED, Sender
 from sweeps.tracking.mlflow_runs import GROUP, KEY, LEVEL, PARENT, STUDY, Tracker
 
@@ -250,3 +250,16 @@ def test_a_store_that_cannot_be_written_is_found_at_the_start(tmp_path: Path) ->
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="file"):
         start(f"sqlite:///{tmp_path}/file/mlflow.db", tmp_path, "x").wait()
+
+
+@pytest.mark.parametrize(
+    ("tracking_uri", "address"),
+    [
+        ("https://me:hush@host:5000/base/", "https://host:5000/base"),
+        ("http://host:5000", "http://host:5000"),
+        ("sqlite:///mlflow.db", ""),
+        ("postgresql://me:hush@host/mlflow", ""),
+    ],
+)
+def test_the_address_of_a_server_has_no_password(tracking_uri: str, address: str) -> None:
+    assert server_address(tracking_uri) == address
