@@ -744,7 +744,11 @@ def test_first_table_has_recovery_cost_and_verdicts(study):
 def test_a_link_to_mlflow_is_there_only_with_a_server(tmp_path):
     shutil.copy(DATA / "trials.jsonl", tmp_path)
     runs = "http://host:5000/#/experiments/7/runs"
-    for summary, link in (({}, ""), ({"mlflow": runs}, f"{runs}?searchFilter=")):
+    cases: list[tuple[dict[str, str], str]] = [
+        ({}, ""),
+        ({"mlflow": runs}, f"{runs}?searchFilter="),
+    ]
+    for summary, link in cases:
         (tmp_path / "summary.json").write_text(json.dumps(summary))
         data = read_page(page.build(tmp_path)).data
         assert data["runs"] == link
