@@ -748,8 +748,8 @@ def test_a_link_to_mlflow_is_there_only_with_a_server(tmp_path):
         ({}, ""),
         ({"mlflow": runs}, f"{runs}?searchFilter="),
     ]
-    for summary, link in cases:
-        (tmp_path / "summary.json").write_text(json.dumps(summary))
+    for written, link in cases:
+        (tmp_path / "summary.json").write_text(json.dumps(written))
         data = read_page(page.build(tmp_path)).data
         assert data["runs"] == link
         assert ("key" in data["trials"]) is bool(link)
