@@ -1,4 +1,4 @@
-"""``python -m reports STUDY_DIR [--out DIR]``: write the report of a study."""
+"""``python -m reports STUDY_DIR [--out DIR] [--figures main]``: write the report of a study."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reports.page import build
+from reports.page.report import FIGURES
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -15,9 +16,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m reports", description=__doc__)
     parser.add_argument("study_dir", type=Path, help="folder of a study, with trials.jsonl")
     parser.add_argument("--out", type=Path, help="folder to write (default: STUDY_DIR/report)")
+    parser.add_argument(
+        "--figures", choices=FIGURES, default="main", help="which to write as files"
+    )
     given = parser.parse_args(arguments)
     try:
-        path = build(given.study_dir, given.out)
+        path = build(given.study_dir, given.out, given.figures)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -44,7 +44,7 @@ def build(folders: Sequence[Path], out: Path) -> Path:
     from reports.page import report  # which draws, and is not needed for the tables
 
     studies = read(folders)
-    tables = [table for table in all_tables(studies) if table]
+    tables = all_tables(studies)
     out = out.resolve()
     report.check_replaceable(out)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -100,35 +100,31 @@ def recoveries(studies: Studies) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(heads))
 
 
-def all_tables(studies: Studies) -> list[Table | None]:
+def all_tables(studies: Studies) -> list[Table]:
     """Return the tables: what is compared, recoveries of methods x studies, and how alike the rankings are."""
     known = _recoveries(studies)
-    about = "Recovery is formed within each study, from its own retrained and original models."
-    heads = [
-        ("studies", "What is compared", about, "Studies"),
-        (
-            *("recovery", "Recovery in each study"),
-            "Recovery in percent, the mean over the requests of a study on which there is something to measure, with "
-            "95 % intervals from resampling the report seeds. Mean and least are over the studies that a method is in, and "
-            "say how robust it is across data sets and models; a method that is not in all of them has had other tasks.",
-            "Knobs",
-        ),
-        (
-            *("rank_correlations", "Whether studies rank methods alike"),
-            "Kendall's τ-b of the recoveries of the methods that both studies have: 1 is the same order, 0 an unrelated "
-            "one, −1 the reverse. With few methods it says little.",
-            "Knobs",
-        ),
-    ]
-    return [
-        cells.table_of(heads[0], [("all", "All studies", _study_rows(studies))], texts=3),
-        cells.table_of(
-            heads[1], [(k, t, _recovery_rows(studies, known[k])) for k, t in KINDS.items()]
-        ),
-        cells.table_of(
-            heads[2], [(k, t, _rank_rows(studies, known[k])) for k, t in KINDS.items()], texts=2
-        ),
-    ]
+    what = "Recovery is formed within each study, from its own retrained and original models."
+    how = (
+        "Recovery in percent, the mean over the requests of a study on which there is something to measure, with "
+        "95 % intervals from resampling the report seeds. Mean and least are over the studies that a method is in, and "
+        "say how robust it is across data sets and models; a method that is not in all of them has had other tasks."
+    )
+    alike = (
+        "Kendall's τ-b of the recoveries of the methods that both studies have: 1 is the same order, 0 an unrelated "
+        "one, −1 the reverse. With few methods it says little."
+    )
+    shares, ranks = (
+        [(kind, title, rows(studies, known[kind])) for kind, title in KINDS.items()]
+        for rows in (_recovery_rows, _rank_rows)
+    )
+    listed = [("all", "All studies", _study_rows(studies))]
+    names = ("rank_correlations", "Whether studies rank methods alike")
+    tables = (
+        cells.table_of(("studies", "What is compared", what, "Studies"), listed, texts=3),
+        cells.table_of(("recovery", "Recovery in each study", how, "Knobs"), shares),
+        cells.table_of((*names, alike, "Knobs"), ranks, texts=2),
+    )
+    return [table for table in tables if table]
 
 
 def _recoveries(studies: Studies) -> Recoveries:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pandas as pd
@@ -13,6 +13,7 @@ from mu.selection import objective_value
 from reports.analysis.robustness import DEFAULT, SUFFICIENT, TRANSFER, robustness
 from reports.analysis.summaries import (
     GAP,
+    CellSummary,
     cell_summary,
     compares,
     is_target,
@@ -21,7 +22,7 @@ from reports.analysis.summaries import (
     scale,
 )
 from reports.load import RecordedMethod, RecordedRequest, RecordedStudy
-from reports.statistics.intervals import Estimate, mean_estimate
+from reports.statistics.intervals import Estimate, Interval, mean_estimate
 from reports.statistics.recovery import recovery
 
 RUNS = (
@@ -107,17 +108,17 @@ def _methods(study: RecordedStudy) -> pd.DataFrame:
 
 def _reference_row(study: RecordedStudy, request: RecordedRequest, role: str) -> dict[str, Any]:
     """Doing nothing takes no time; retrained models are compared with each other."""
-    reference, row = retrained(study, request), _row(study, request, role, role, "reference")
+    reference, by = retrained(study, request), scale(study, request)
+    result = cell_summary(study, request, role, "reference")
+    row = _row(study, request, role, role, result, {"tuned": recovered(study, request, result)})
+    ratio = 1.0 if reference.seconds else math.nan
     if role == "original":
-        return {**row, "seconds": 0.0, "time_ratio": 0.0 if reference.seconds else math.nan}
-    by = scale(study, request)
-    ceiling = by.ceiling if by.measurable else None
+        return {**row, "seconds": 0.0, "time_ratio": 0.0 * ratio}
     return {
         **row,
-        **_columns("recovery_tuned", ceiling, None),
+        **_columns("recovery_tuned", by.ceiling if by.measurable else None, None),
         **_columns("avg_gap", reference.average, None),
-        "seconds": reference.seconds,
-        "time_ratio": 1.0 if reference.seconds else math.nan,
+        **{"seconds": reference.seconds, "time_ratio": ratio},
         **{name: "" for name in row if name.startswith("verdict")},
     }
 
@@ -125,32 +126,35 @@ def _reference_row(study: RecordedStudy, request: RecordedRequest, role: str) ->
 def _method_row(
     study: RecordedStudy, request: RecordedRequest, method: RecordedMethod
 ) -> dict[str, Any]:
-    row = _row(study, request, method.name, "method", "confirm")
-    untuned = robustness(study, method).runs
-    for name, part in RECOVERIES.items():
-        there = [
-            run.recovery
-            for run in untuned
-            if run.part == part and run.request == request.name and run.recovery
-        ]
-        row |= _estimate(f"recovery_{name}", mean_estimate(there))
-    return row
+    result = cell_summary(study, request, method.name)
+    untuned = [r for r in robustness(study, method).runs if r.request == request.name]
+    shares = {
+        name: mean_estimate([r.recovery for r in untuned if r.part == part and r.recovery])
+        for name, part in RECOVERIES.items()
+    }
+    shares["tuned"] = recovered(study, request, result)
+    return _row(study, request, method.name, "method", result, shares)
 
 
 def _row(
-    study: RecordedStudy, request: RecordedRequest, name: str, role: str, phase: str
+    study: RecordedStudy,
+    request: RecordedRequest,
+    name: str,
+    role: str,
+    result: CellSummary,
+    shares: Mapping[str, Estimate | None],
 ) -> dict[str, Any]:
-    result, reference = cell_summary(study, request, name, phase), retrained(study, request)
-    ratio = (result.seconds or math.nan) / (reference.seconds or math.nan)
+    row: dict[str, Any] = {"forget": request.name, "method": name, "role": role}
+    for kind in ("tuned", *RECOVERIES):
+        known = shares.get(kind)
+        row |= _columns(
+            f"recovery_{kind}", known.value if known else None, known.interval if known else None
+        )
+    ratio = (result.seconds or math.nan) / (retrained(study, request).seconds or math.nan)
     return {
-        "forget": request.name,
-        "method": name,
-        "role": role,
-        **_estimate("recovery_tuned", recovered(study, request, result)),
-        **{k: v for part in RECOVERIES for k, v in _estimate(f"recovery_{part}", None).items()},
+        **row,
         **_columns("avg_gap", result.average, result.average_interval),
-        "seconds": result.seconds,
-        "time_ratio": ratio,
+        **{"seconds": result.seconds, "time_ratio": ratio},
         **{f"verdict_{metric}": result.verdicts.get(metric, "") for metric in request.metrics},
         "verdict": result.verdict,
         "measurable": scale(study, request).measurable,
@@ -159,50 +163,27 @@ def _row(
     }
 
 
-def _estimate(name: str, estimate: Estimate | None) -> dict[str, float | None]:
-    if estimate is None:
-        return _columns(name, None, None)
-    return _columns(name, estimate.value, estimate.interval)
-
-
-def _columns(
-    name: str, value: float | None, interval: tuple[float, float] | None
-) -> dict[str, float | None]:
+def _columns(name: str, value: float | None, interval: Interval | None) -> dict[str, float]:
     low, high = interval or (math.nan, math.nan)
     return {name: math.nan if value is None else value, f"{name}_low": low, f"{name}_high": high}
 
 
 def _trials(study: RecordedStudy) -> Iterator[tuple[Any, ...]]:
-    searched = "test" if study.oracle else "val"
-    searches = {
-        request.name: study.references[request.name].original.get(GAP, math.nan)
-        for request in study.requests
-    }
+    view = "test" if study.oracle else "val"
     for r in study.records:
-        objective = objective_value(r, study.objective, searched) if r.finished else math.nan
-        recovered = (
-            _search_recovery(r, searched, searches)
-            if r.phase in ("search", "finalist")
-            else _run_recovery(study, r)
-        )
+        objective = objective_value(r, study.objective, view) if r.finished else math.nan
         head = (r.key, r.number, r.phase, r.forget, r.source or "", r.method, r.seed, r.status)
-        yield (*head, r.reason, objective, recovered, r.time_unlearn, r.knobs)
+        yield (*head, r.reason, objective, _recovery(study, r, view), r.time_unlearn, r.knobs)
 
 
-def _search_recovery(r: TrialRecord, view: str, originals: dict[str, float]) -> float:
-    gap, original = r.metrics.get(view, {}).get(GAP, math.nan), originals.get(r.forget, math.nan)
-    return float(recovery(gap, original))
-
-
-def _run_recovery(study: RecordedStudy, r: TrialRecord) -> float:
-    """Recovery of a run of the report, by its own gaps; NaN where there is nothing to measure."""
-    known = next((request for request in study.requests if request.name == r.forget), None)
-    if known is None or r.method == "retrain" or r.role in ("search", "finalist"):
+def _recovery(study: RecordedStudy, r: TrialRecord, view: str) -> float:
+    """Return the recovery of one trial by its own gaps; NaN where there is none or nothing to measure."""
+    request = next((each for each in study.requests if each.name == r.forget), None)
+    if request is None or r.method == "retrain" or r.role in ("search", "finalist"):
         return math.nan
-    by = scale(study, known)
-    gap = cell_summary(study, known, r.method, r.phase, r.source or "").by_seed.get(
-        r.seed, math.nan
-    )
-    if by.original is None or not by.measurable:
-        return math.nan
-    return float(recovery(gap, by.original.value))
+    if r.phase in ("search", "finalist"):
+        nothing = study.references[r.forget].original.get(GAP, math.nan)
+        return float(recovery(r.metrics.get(view, {}).get(GAP, math.nan), nothing))
+    by, result = scale(study, request), cell_summary(study, request, r.method, r.phase, r.source or "")  # fmt: skip
+    nothing = by.original.value if by.original and by.measurable else math.nan
+    return float(recovery(result.by_seed.get(r.seed, math.nan), nothing))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import pandas as pd
@@ -30,9 +31,9 @@ def show(study: RecordedStudy, console: Console) -> None:
     for request in study.requests:
         rows = frame[frame["forget"] == request.name]
         if (rows["reason"][rows["role"] == "method"] == "").any():
-            about = "recovery and time in % of retraining, gap in points"
+            about = "recovery and time in % of retraining, AvgGap in points"
             if not rows["measurable"].any():
-                about = "nothing to measure, doing nothing is as good; time in %, gap in points"
+                about = "nothing to measure, doing nothing is as good as retraining"
             title = Text(f"{' '.join(request.name.split())}: ", style="bold")
             console.print(
                 title.append(about, "default not bold"), no_wrap=True, overflow="ellipsis"
@@ -40,11 +41,18 @@ def show(study: RecordedStudy, console: Console) -> None:
             console.print(_table(rows))
 
 
+def plain(study: RecordedStudy) -> str:
+    """Return the same as text, for a log."""
+    text = io.StringIO()
+    show(study, Console(file=text, width=80))
+    return text.getvalue()
+
+
 def _table(rows: pd.DataFrame) -> Table:
     table = Table(box=None, padding=(0, 1, 0, 0))
     known = [name for name in RECOVERIES if rows[name].notna().any()]
     table.add_column("method", no_wrap=True, overflow="ellipsis", max_width=20)
-    for head in (*(RECOVERIES[name] for name in known), "gap", "time"):
+    for head in (*(RECOVERIES[name] for name in known), "AvgGap", "time"):
         table.add_column(head, justify="right", no_wrap=True)
     table.add_column("as retrained", no_wrap=True, overflow="ellipsis", max_width=24)
     for _, row in rows.iterrows():

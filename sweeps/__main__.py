@@ -88,10 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_run(commands)
 
-    report = commands.add_parser("report", help="write the report of a study again")
-    report.add_argument("folder", type=_path, metavar="STUDY_DIR")
-    report.add_argument("--out", type=_path, help="where to write it (STUDY_DIR/report)")
-    report.set_defaults(command=_report)
+    _add_reports(commands)
 
     init = commands.add_parser("init", help="write a study for your data")
     init.add_argument(
@@ -100,13 +97,6 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     init.add_argument("--out", type=_path, default=Path("study.yaml"), help="file (study.yaml)")
     init.set_defaults(command=_init)
-
-    compare = commands.add_parser("compare", help="compare the results of several studies")
-    compare.add_argument("folders", type=_path, metavar="STUDY_DIR", nargs="+")
-    compare.add_argument(
-        "--out", type=_path, default="comparison", help="where to write it (comparison)"
-    )
-    compare.set_defaults(command=_compare)
 
     shipped = commands.add_parser("studies", help="list the studies that ship with musweep")
     shipped.set_defaults(command=_studies)
@@ -159,6 +149,22 @@ def _complete_methods(prefix: str, **_: Any) -> list[str]:
     from sweeps import catalogue
 
     return [name for name in catalogue.method_files(()) if name.startswith(prefix)]
+
+
+def _add_reports(commands: Any) -> None:
+    report = commands.add_parser("report", help="write the report of a study again")
+    report.add_argument("folder", type=_path, metavar="STUDY_DIR")
+    report.add_argument("--out", type=_path, help="where to write it (STUDY_DIR/report)")
+    which = ("main", "all", "none")
+    report.add_argument("--figures", choices=which, default="main", help="which to write as files")
+    report.set_defaults(command=_report)
+
+    compare = commands.add_parser("compare", help="compare the results of several studies")
+    compare.add_argument("folders", type=_path, metavar="STUDY_DIR", nargs="+")
+    compare.add_argument(
+        "--out", type=_path, default="comparison", help="where to write it (comparison)"
+    )
+    compare.set_defaults(command=_compare)
 
 
 def _add_run(commands: Any) -> None:
@@ -244,7 +250,17 @@ def _report(options: argparse.Namespace) -> int:
     from reports import page
 
     try:
-        print(page.build(options.folder, options.out))
+        print(page.build(options.folder, options.out, options.figures))
+    except ValueError as error:
+        raise StudyError(str(error)) from error
+    return DONE
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from reports import compare
+
+    try:
+        print(compare.build(options.folders, options.out))
     except ValueError as error:
         raise StudyError(str(error)) from error
     return DONE
@@ -267,16 +283,6 @@ def _init(options: argparse.Namespace) -> int:
     finally:
         draft.unlink(missing_ok=True)
     print(f"{out} is written; next: musweep run {shlex.quote(str(out))} --sample 0.05")
-    return DONE
-
-
-def _compare(options: argparse.Namespace) -> int:
-    from reports import compare
-
-    try:
-        print(compare.build(options.folders, options.out))
-    except ValueError as error:
-        raise StudyError(str(error)) from error
     return DONE
 
 

@@ -297,7 +297,9 @@ def _report(locations: Locations, study_results: Results, console: Console) -> F
 
     index = page.build(locations.folder)
     console.print()
-    terminal.show(load.read(locations.folder), console)
+    study = load.read(locations.folder)
+    terminal.show(study, console)
+    logger.info("methods\n%s", terminal.plain(study), extra=SHOWN)
     say(console, f"Report: {index}")
     if locations.tracking_uri is None:
         say(console, f"MLflow: musweep ui {locations.folder}")

@@ -67,7 +67,8 @@ def _trials(study: RecordedStudy) -> dict[str, Any]:
     frame = frames.trials(study).drop(columns=["knobs"])
     frame = frame if _link(study) else frame.drop(columns=["key"])
     seconds = [r.time_total for r in study.records]
-    frame["knobs"] = [[[k, knob_value(v)] for k, v in r.knobs.items()] for r in study.records]
+    frame["names"] = [" ".join(r.knobs) for r in study.records]
+    frame["values"] = [[knob_value(v) for v in r.knobs.values()] for r in study.records]
     frame["curve"] = [_curve(r.curve) for r in study.records]
     return columns(frame.assign(total=seconds))
 

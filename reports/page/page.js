@@ -13,7 +13,7 @@ function rows(columns) {
 }
 const cache = {};
 const dataset = name => cache[name] ||= rows(DATA.data[name]);
-const TRIALS = rows(DATA.trials);
+const TRIALS = rows(DATA.trials).map(trial => ({ ...trial, knobs: trial.values.map((value, i) => [trial.names.split(" ")[i], value]) }));
 const number = (value, digits = 3) => value == null ? "–" : Number(value.toPrecision(digits)).toString().replace("-", "−");
 
 /** Return an element with attributes and children; text stays text, so that no name is read as markup. */

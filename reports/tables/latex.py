@@ -27,33 +27,13 @@ FLOAT = r"""\begin{table*}[tp]
 \end{table*}
 """
 LATEX = {
-    "\\": r"\textbackslash{}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "±": r"$\pm$",
-    "‡": r"$^\ddagger$",
-    "*": r"$^*$",
-    "≠": r"$\neq$",
-    "×": r"$\times$",
-    "→": r"$\to$",
-    "−": r"$-$",
-    "√": r"$\surd$",
-    "τ": r"$\tau$",
-    "§": r"\S{}",
-    "¶": r"\P{}",
-    "–": "--",
-    "|": r"$|$",
+    **{sign: rf"\{sign}" for sign in "&%$#_{}"},
+    **{sign: rf"${sign}$" for sign in "|<>"},
+    **dict(zip("±≠×→−√τ", (rf"${name}$" for name in (r"\pm", r"\neq", r"\times", r"\to", "-", r"\surd", r"\tau")))),
+    **{"‡": r"$^\ddagger$", "*": "$^*$", "§": r"\S{}", "¶": r"\P{}", "–": "--"},
+    **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
     "[": "{[}",  # which at the start of a line would be an argument of the line before
-    "<": r"$<$",
-    ">": r"$>$",
-}
+}  # fmt: skip
 
 
 def to_latex(table: Table) -> str:

@@ -15,44 +15,38 @@ from reports.analysis.summaries import VIEW, CellSummary, cell_summary, changes,
 from reports.load import RecordedRequest, RecordedStudy
 from reports.statistics.intervals import Spread, spread
 from reports.tables import cells
-from reports.tables.cells import BLANK, Group, Row, Table, TableCell
+from reports.tables.cells import BLANK, Table, TableCell, Values
 from reports.text import Form, form_of, label, percent, searched_view, signed, title
 
 EVERY, AVG_CHANGE = "*", "avg_change"
 """The mean over all requests; NatMU's mean change, which no single trial has."""
 Entry = Mapping[str, Any]
-Key = tuple[str, str, str, str, str]
 
 
 def published(study: RecordedStudy) -> Table | None:
-    """The printed tables that the study repeats; None when it names none."""
+    """Return the printed tables that the study repeats; None when it names none."""
     entries: Sequence[Entry] = study.line.get("published") or []
-    if not entries:
-        return None
-    tables: dict[Key, list[Entry]] = {}
+    tables: dict[tuple[str, ...], list[Entry]] = {}
     for entry in entries:
-        paper, table, phase, forget = (str(entry[k]) for k in ("paper", "table", "phase", "forget"))
-        key = (paper, table, phase, str(entry["source"] or ""), forget)
-        tables.setdefault(key, []).append(entry)
-    view = searched_view(study)
-    return Table(
-        "published",
-        "Beside the published numbers",
+        names = ("paper", "table", "phase", "source", "forget")
+        tables.setdefault(tuple(str(entry[name] or "") for name in names), []).append(entry)
+    caption = (
         "Mean ± standard deviation over runs, as printed and as found here on the test view, in percent (times "
         "in seconds, distances as they are); difference is ours minus theirs. Within ± says whose standard "
         "deviation is at least as large as the difference: both, theirs, ours or neither; ours is of the sample, or of "
         "the population where that is what the paper prints. Names are ours, "
         "with the paper's in parentheses. A mean gap is that of the means, as in the papers' main tables; where a "
-        f"row names knobs, ours are the search trials with those knobs on the {view}, and it is that of each run.",
-        "Published table",
-        ("Method", "Metric", "Published", "Ours", "Difference", "Within ±"),
-        tuple(_group(study, key, listed) for key, listed in tables.items()),
-        texts=2,
-        remarks=_remarks(entries),
+        f"row names knobs, ours are the search trials with those knobs on the {searched_view(study)}, and it is that of each run."
     )
+    head = ("published", "Beside the published numbers", caption, "Published table")
+    groups = [_group(study, key, listed) for key, listed in tables.items()]
+    table = cells.table_of(head, groups, texts=2)
+    return table and replace(table, remarks=_remarks(entries))
 
 
-def _group(study: RecordedStudy, key: Key, entries: Sequence[Entry]) -> Group:
+def _group(
+    study: RecordedStudy, key: tuple[str, ...], entries: Sequence[Entry]
+) -> tuple[str, str, Iterable[Values]]:
     paper, table, phase, source, forget = key
     names = [request.name for request in study.requests]
     where = f"mean over {', '.join(names)}" if forget == EVERY else forget
@@ -64,56 +58,59 @@ def _group(study: RecordedStudy, key: Key, entries: Sequence[Entry]) -> Group:
         "transfer": f"knobs of {source}",
         "search": "every searched configuration",
     }.get(phase, study.phases.get(phase, phase))
-    heading = f"{paper} Table {table}: {where}" + (f", {run}" if run else "")
-    rows = [_row(study, entry) for entry in [*entries, *_only_ours(study, key, entries)]]
-    return Group(f"{paper} {table} {forget}" + (f" {phase}" if run else ""), heading, tuple(rows))
+    rows = [_row(study, entry) for entry in [*entries, *_only_ours(study, entries)]]
+    name, heading = f"{paper} {table} {forget}", f"{paper} Table {table}: {where}"
+    return (f"{name} {phase}", f"{heading}, {run}", rows) if run else (name, heading, rows)
 
 
-def _only_ours(study: RecordedStudy, key: Key, entries: Sequence[Entry]) -> list[Entry]:
-    """Our methods that the paper's table does not have, with its metrics."""
-    *_, phase, source, forget = key
-    printed = {entry["ours"] for entry in entries}
+def _only_ours(study: RecordedStudy, entries: Sequence[Entry]) -> list[Entry]:
+    """Return our methods that the paper's table does not have, with its metrics."""
+    printed, first = {entry["ours"] for entry in entries}, entries[0]
     metrics = dict.fromkeys((entry["metric"], entry["name"]) for entry in entries)
-    if phase == "search" or printed <= set(REFERENCE_ROLES):
+    if first["phase"] == "search" or printed <= set(REFERENCE_ROLES):
         return []
+    bare: Entry = {"knobs": {}, "mean": None, "std": None, "note": ""}
     return [
         {
-            **{"forget": forget, "phase": phase, "source": source or None, "knobs": {}},
-            **{"method": method.name, "ours": method.name, "metric": metric, "name": name},
-            **{"mean": None, "std": None, "note": "", "deviation": entries[0].get("deviation")},
+            **first,
+            **bare,
+            "method": method.name,
+            "ours": method.name,
+            "metric": metric,
+            "name": name,
         }
         for method in study.methods
-        if method.name not in printed and (forget == EVERY or method.used_on(forget))
+        if method.name not in printed
+        and (first["forget"] == EVERY or method.used_on(first["forget"]))
         for metric, name in metrics
     ]
 
 
-def _row(study: RecordedStudy, entry: Entry) -> Row:
+def _row(study: RecordedStudy, entry: Entry) -> Values:
     name, ours = entry["name"], beside(study, entry)
     theirs = Spread(entry["mean"], entry["std"], 0) if entry["mean"] is not None else None
-    knobs = ", ".join(f"{knob} {value}" for knob, value in entry["knobs"].items())
+    knobs = "".join(f", {knob} {value}" for knob, value in entry["knobs"].items())
     known = entry["ours"] or entry["method"]
     method = known if _same(known, entry["method"]) else f"{known} ({entry['method']})"
-    printed = _cell(name, theirs)
+    printed, found, difference, within = _cell(name, theirs), BLANK, BLANK, BLANK
     if entry["note"]:
         printed = replace(printed, marks=cells.DOUBTFUL)
-    row = [BLANK, BLANK, BLANK]
     if isinstance(ours, str):
-        row[0] = TableCell(ours, words=True)
+        found = TableCell(ours, words=True)
     elif ours is not None:
-        ours = _as_printed(ours, entry)
-        row[0] = _cell(name, ours)
+        if entry.get("deviation") == "population" and ours.std is not None:
+            ours = replace(ours, std=ours.std * math.sqrt((ours.n - 1) / ours.n))
+        found = _cell(name, ours)
         if theirs is not None:
-            row[1:] = _difference(name, ours, theirs)
-    head = TableCell(method + (f", {knobs}" if knobs else ""))
-    return (head, TableCell(_metric_label(name, entry["metric"])), printed, *row)
-
-
-def _as_printed(ours: Spread, entry: Entry) -> Spread:
-    """Ours with the standard deviation that the paper prints, of the sample or of the population."""
-    if entry.get("deviation") != "population" or ours.std is None:
-        return ours
-    return Spread(ours.mean, ours.std * math.sqrt((ours.n - 1) / ours.n), ours.n)
+            difference, within = _difference(name, ours, theirs)
+    return {
+        "Method": method + knobs,
+        "Metric": _metric_label(name, entry["metric"]),
+        "Published": printed,
+        "Ours": found,
+        "Difference": difference,
+        "Within ±": within,
+    }
 
 
 def beside(study: RecordedStudy, entry: Entry) -> Spread | str | None:
@@ -129,41 +126,31 @@ def beside(study: RecordedStudy, entry: Entry) -> Spread | str | None:
         return _searched(study, requests, entry)
     phase = "reference" if method in REFERENCE_ROLES else entry["phase"]
     source = (entry["source"] or "") if phase == "transfer" else ""
-    summaries = {r.name: cell_summary(study, r, method, phase, source) for r in requests}
-    if not summaries:
-        return None
-    reason = next((o.reason for o in summaries.values() if o.reason), "")
-    if reason:
+    summaries = [cell_summary(study, r, method, phase, source) for r in requests]
+    if reason := next((each.reason for each in summaries if each.reason), ""):
         return reason
-    if len(requests) == 1:
-        return _value(study, requests[0], method, summaries[requests[0].name], name, source)
-    return _mean_over(study, requests, method, phase, name)
+    if len(requests) > 1:
+        return _mean_over(study, requests, method, phase, name)
+    return _value(study, requests[0], entry, summaries[0]) if requests else None
 
 
 def _value(
-    study: RecordedStudy,
-    request: RecordedRequest,
-    method: str,
-    result: CellSummary,
-    name: str,
-    source: str,
+    study: RecordedStudy, request: RecordedRequest, entry: Entry, result: CellSummary
 ) -> Spread | None:
-    """One number of a cell; mean gaps are those of the means."""
-    means = {metric: value.mean for metric, value in result.spreads.items()}
+    """Return one number of a cell; mean gaps are those of the means."""
+    name, method, lists = entry["name"], entry["ours"], MEAN_GAPS[request.whole_class]
     runs = max((value.n for value in result.spreads.values()), default=0)
+    single: float | None = None
     if name == "time_unlearn":
-        return None if result.seconds is None else Spread(result.seconds, None, runs)
-    lists = MEAN_GAPS[request.whole_class]
-    single = math.nan
-    if name == AVG_CHANGE and source:
-        own = cell_summary(study, request, method)
-        change = changes(result, own, request.metrics)[1]
-        single = math.nan if change is None else change
+        single = result.seconds
+    elif name == AVG_CHANGE and entry["phase"] == "transfer":
+        single = changes(result, cell_summary(study, request, method), request.metrics)[1]
     elif name in lists and method != "retrain":
+        means = {metric: value.mean for metric, value in result.spreads.items()}
         single = mean_gap(means, retrained(study, request).means, lists[name])
     elif name not in lists:
         return result.spreads.get(name)
-    return Spread(single, None, runs) if math.isfinite(single) else None
+    return Spread(single, None, runs) if single is not None and math.isfinite(single) else None
 
 
 def _mean_over(

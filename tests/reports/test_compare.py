@@ -58,7 +58,7 @@ def test_recoveries_of_methods_and_studies(three: list[Path]) -> None:
 
 
 def test_tables_have_means_the_least_and_rank_correlations(three: list[Path]) -> None:
-    tables = {t.name: t for t in compare.all_tables(compare.read(three)) if t}
+    tables = {t.name: t for t in compare.all_tables(compare.read(three))}
     rows = {row[0].text: [c.text for c in row[1:]] for row in tables["recovery"].groups[0].rows}
     assert rows["a"] == [
         *("75.0 [75.0, 75.0]", "50.0 [50.0, 50.0]", "75.0 [75.0, 75.0]"),

@@ -30,8 +30,8 @@ def study() -> load.RecordedStudy:
 
 def test_it_has_recovery_gap_time_and_words(study: load.RecordedStudy) -> None:
     lines = shown(study).splitlines()
-    assert lines[0] == "random10: recovery and time in % of retraining, gap in points"
-    assert lines[1].split() == ["method", "recovery", "longer", "gap", "time", "as", "retrained"]
+    assert lines[0] == "random10: recovery and time in % of retraining, AvgGap in points"
+    assert lines[1].split() == ["method", "recovery", "longer", "AvgGap", "time", "as", "retrained"]
     rows = {line.split()[0]: line.split()[1:] for line in lines[2:8]}
     assert rows["original"] == ["0.0", "18.67", "0", "different"]
     assert rows["retrain"] == ["91.1", "1.67", "100"]
@@ -77,5 +77,7 @@ def test_a_request_with_nothing_to_measure_says_so(study: load.RecordedStudy) ->
         ]
     ]
     lines = shown(load.assemble(study.line, near, {})).splitlines()
-    assert lines[0].startswith("random10: nothing to measure, doing nothing is as good")
+    assert lines[0].startswith(
+        "random10: nothing to measure, doing nothing is as good as retraining"
+    )
     assert "recovery" not in lines[1]
