@@ -18,6 +18,7 @@ from reports.text import percent, seconds, share, title
 
 BASE = "defaults"
 """What a user without any rule would do."""
+START = "Without a retrained model, "
 BASES = (BASE, "held_out")
 """The rules that others are compared with: `held_out` is that of the literature."""
 
@@ -61,8 +62,25 @@ def choice_by_cell(study: RecordedStudy) -> Table | None:
 
 
 def sentence(study: RecordedStudy) -> str:
-    """Return which rule without a retrained model gives up least, and how much; empty without a menu."""
-    by_rule = _by_rule(regret.regrets(study))
+    """Return which rule without a retrained model gives up least, and how much; empty without a menu.
+
+    Requests for whole classes have rules of their own, and a sentence of their own where there are others.
+    """
+    found = regret.regrets(study)
+    whole = {request.name: request.whole_class for request in study.requests}
+    kinds = [[one for one in found if whole[one.forget] is kind] for kind in (False, True)]
+    told = [_best_of(each) for each in kinds]
+    mixed = all(told)
+    return " ".join(
+        f"Where a whole class goes: {text.removeprefix(START)}" if kind and mixed else text
+        for kind, text in enumerate(told)
+        if text
+    )
+
+
+def _best_of(found: Sequence[Regret]) -> str:
+    """Return the sentence on requests of one kind; empty where no rule has chosen on all of them."""
+    by_rule = _by_rule(found)
     free = [rule for rule in MENU_RULES if rule.name in by_rule and _is_free(rule)]
     means = {
         rule.name: mean
@@ -76,7 +94,7 @@ def sentence(study: RecordedStudy) -> str:
         return ""
     best = min(ranked, key=lambda rule: means[rule.name].value)
     text = (
-        f"Without a retrained model, choose knobs by {best.name} ({best.label}): it gives up "
+        f"{START}choose knobs by {best.name} ({best.label}): it gives up "
         f"{percent(means[best.name].value)} points of AvgGap"
     )
     if BASE in means:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -158,3 +159,12 @@ def test_the_table_and_its_sentence() -> None:
         "Without a retrained model, choose knobs by losses (Forget losses as held-out): it gives up 1.78 points of "
         "AvgGap; the authors' defaults give up 9.78."
     )
+
+
+def test_requests_for_whole_classes_have_a_sentence_of_their_own() -> None:
+    of = study("defaults", "losses", "class_gone", forgets=("some", "other"))
+    changed = [replace(one, whole_class=one.name == "other") for one in of.requests]
+    mixed = replace(of, requests=tuple(changed))
+    text = choice.sentence(mixed)
+    assert text.startswith("Without a retrained model, choose knobs by losses ")
+    assert "class_gone" not in text  # which needs accuracies that these records have not

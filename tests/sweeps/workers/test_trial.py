@@ -17,6 +17,7 @@ from mu import methods, metrics
 from mu.data import Examples
 from mu.evaluate import predict
 from mu.methods import Method
+from mu.metrics.closeness import class_means
 from mu.problem import Problem, Weights
 from mu.relative import gaps
 from mu.snapshot import resumable
@@ -36,7 +37,8 @@ def reference(problem: Problem, original: Weights) -> ReferenceScores:
     before = problem.evaluate(problem.load(original), split, ("val", "test")).scores
     retrained = problem.load(toy_reference("retrain"))
     after = problem.evaluate(retrained, split, ("val", "test"))
-    return ReferenceScores(after.scores, before, after.forget.logits, -after.forget.logits)
+    means = {view: class_means(part.logits, part.labels) for view, part in after.held_out.items()}
+    return ReferenceScores(after.scores, before, after.forget.logits, -after.forget.logits, means)
 
 
 def method(unlearn: Callable[..., Iterator[None]], *needs: str) -> Method:
