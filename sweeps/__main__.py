@@ -88,19 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_run(commands)
 
-    report = commands.add_parser("report", help="write the report of a study again")
-    report.add_argument("folder", type=_path, metavar="STUDY_DIR")
-    report.add_argument("--out", type=_path, help="where to write it (STUDY_DIR/report)")
-    which = ("main", "all", "none")
-    report.add_argument("--figures", choices=which, default="main", help="which to write as files")
-    report.set_defaults(command=_report)
-
-    compare = commands.add_parser("compare", help="compare the results of several studies")
-    compare.add_argument("folders", type=_path, metavar="STUDY_DIR", nargs="+")
-    compare.add_argument(
-        "--out", type=_path, default="comparison", help="where to write it (comparison)"
-    )
-    compare.set_defaults(command=_compare)
+    _add_reports(commands)
 
     init = commands.add_parser("init", help="write a study for your data")
     init.add_argument(
@@ -177,6 +165,22 @@ def _add_watching(commands: Any) -> None:
         help="MLflow ($MLFLOW_TRACKING_URI, or mlflow.db in STUDY_DIR)",
     )  # fmt: skip
     sync.set_defaults(command=_sync)
+
+
+def _add_reports(commands: Any) -> None:
+    report = commands.add_parser("report", help="write the report of a study again")
+    report.add_argument("folder", type=_path, metavar="STUDY_DIR")
+    report.add_argument("--out", type=_path, help="where to write it (STUDY_DIR/report)")
+    which = ("main", "all", "none")
+    report.add_argument("--figures", choices=which, default="main", help="which to write as files")
+    report.set_defaults(command=_report)
+
+    compare = commands.add_parser("compare", help="compare the results of several studies")
+    compare.add_argument("folders", type=_path, metavar="STUDY_DIR", nargs="+")
+    compare.add_argument(
+        "--out", type=_path, default="comparison", help="where to write it (comparison)"
+    )
+    compare.set_defaults(command=_compare)
 
 
 def _add_run(commands: Any) -> None:

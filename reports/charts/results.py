@@ -68,6 +68,7 @@ def tradeoff(study: RecordedStudy) -> Figure | None:
         return None
     domain, ends = span([*shown["time"], 100.0], 0.08, log=True), _ends(shown)
     recovery = alt.Y("recovery:Q", title="Recovery (%)").scale(domain=ends, clamp=True)
+    data = data.assign(label=_labels(shown, 0.08 * (ends[1] - ends[0])))
     few = len(study.methods) <= 10
 
     def draw(panel: str | None) -> Chart:
@@ -94,8 +95,9 @@ def tradeoff(study: RecordedStudy) -> Figure | None:
             points if panel else points.add_params(BRUSH),
         ]
         if few:
-            words = methods.mark_text(align="left", dx=8, dy=-7, limit=90, fontSize=10)
-            layers.append(words.encode(**looks, text="method:N"))
+            words = methods.mark_text(align="left", dx=9, limit=90, fontSize=10, **INKED)
+            place = alt.Y("label:Q").scale(domain=ends, clamp=True)
+            layers.append(words.encode(x=time, y=place, opacity=DIM, text="method:N"))
         return alt.layer(*layers)
 
     return Figure(
@@ -158,7 +160,7 @@ def recoveries(study: RecordedStudy) -> Figure | None:
         draw,
         panels,
         {"recoveries": data},
-        height=max(HEIGHT, 16 * len(kinds) * len(study.methods)),
+        height=max(HEIGHT, 9 * len(kinds) * len(study.methods)),
     )
 
 
@@ -210,6 +212,19 @@ def _ends(data: pd.DataFrame) -> list[float]:
     """Return the ends of an axis that shows every recovery from doing nothing to retraining, and not much beyond."""
     low, high = data[["recovery", "low"]].min().min(), data[["recovery", "high"]].max().max()
     return [max(LOW, min(low, 0) - 5), min(HIGH, max(high, 100) + 8)]
+
+
+def _labels(shown: pd.DataFrame, room: float) -> pd.Series:
+    """Return at which recovery the name of each point stands: below another's where one would cover the other."""
+    places: dict[Any, float] = {}
+    for _, points in shown.groupby("forget"):
+        points = points.sort_values("recovery", ascending=False)
+        for at, time, place in zip(points.index, points["time"], points["recovery"]):
+            for other in [index for index in points.index if index in places]:
+                if 0.3 < time / points["time"][other] < 3 and place > places[other] - room:
+                    place = places[other] - room
+            places[at] = place
+    return pd.Series(places, dtype=float)
 
 
 def _levels() -> list[Chart]:
