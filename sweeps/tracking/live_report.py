@@ -41,6 +41,7 @@ class LiveReport:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._written = self._size()
+        self._warned = False
         self._thread = threading.Thread(target=self._write, name="live report", daemon=True)
 
     def __enter__(self) -> LiveReport:
@@ -95,14 +96,18 @@ class LiveReport:
                 )  # fmt: skip
                 os.setpriority(os.PRIO_PROCESS, self._process.pid, LOWEST)
             except OSError as error:
-                logger.warning("the report is not written while the study runs: %s", error)
+                self._warn(str(error))
                 return False
         _, said = self._process.communicate()
         if self._process.returncode and not self._stop.is_set():
-            reason = (said.decode(errors="replace").strip().splitlines() or ["it ended"])[-1]
-            logger.warning("the report is not written while the study runs: %s", reason)
-            return False
+            self._warn((said.decode(errors="replace").strip().splitlines() or ["it ended"])[-1])
         return True
+
+    def _warn(self, reason: str) -> None:
+        """Say once that there is no report; with more records there may be one."""
+        if not self._warned:
+            logger.warning("the report is not written while the study runs: %s", reason)
+        self._warned = True
 
 
 def remove_drafts(folder: Path) -> None:

@@ -310,7 +310,7 @@ def test_a_study_is_watched_ended_by_its_budget_and_loses_its_mlflow(tmp_path: P
     threading.Thread(target=receiver.serve_forever, daemon=True).start()
     store, folder = f"sqlite:///{tmp_path}/server.db", tmp_path / "results/tiny"
     study = studies.tiny(search__trials=1000, experiments={"defaults": False})
-    study["notify"] = f"http://me:hush@127.0.0.1:{receiver.server_port}/hidden"
+    study["notify"] = f"http://me:hush@127.0.0.1:{receiver.server_port}/unspoken"
     study["budget"] = {"cpu_hours": 30 / 3600}
     studies.write(tmp_path, study)
     with mlflow_server(store, tmp_path) as address:
@@ -343,7 +343,7 @@ def test_a_study_is_watched_ended_by_its_budget_and_loses_its_mlflow(tmp_path: P
     assert (told["event"], told["trials"], told["failed"]) == ("finished", len(found), 0)
     written = [path for path in folder.rglob("*") if path.is_file()]
     assert not [path for path in written if b"hush" in path.read_bytes()]
-    assert not [path for path in written if b"hidden" in path.read_bytes()]
+    assert not [path for path in written if b"unspoken" in path.read_bytes()]
 
     assert "send them with: musweep sync" in said
     assert musweep_sync(tmp_path, store) > 0

@@ -752,7 +752,7 @@ def test_a_model_with_batch_norm_is_refused_where_a_method_cannot_work_with_it(
     assert (
         len(said.splitlines()) == 1 and "methods: plainly: needs a model without batch norm" in said
     )
-    assert said.endswith("is one: its statistics would forget nothing\n")
+    assert said.endswith("is one: its statistics would forget nothing (see docs/methods.md)\n")
     monkeypatch.setitem(MODELS, "linear", linear)
     wanted = study.parse(studies.tiny(methods=[named], model="linear"), "x", [tmp_path / "own"])
     assert preflight.load_data(wanted, "x")

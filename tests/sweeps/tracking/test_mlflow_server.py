@@ -187,7 +187,7 @@ def test_artifacts_that_a_server_does_not_take_end_no_run(
     tracking.summarize()
     asked = served.asked["artifacts"]
     assert tracking.close() == 0, "every record is there"
-    assert served.asked["artifacts"] - asked <= 3, "after one failure no other file is tried"
+    assert served.asked["artifacts"] - asked <= 4, "two tries of one file"
     assert "MLflow did not take all of the results" in caplog.text
     tracker = Tracker(uri, ("broken", "id"))
     assert "late" in {run.data.tags.get("musweep.key") for run in runs(tracker)}
