@@ -7,6 +7,7 @@ from typing import Any
 
 from sweeps.errors import StudyError
 from sweeps.phases import EPOCHS
+from sweeps.study.study_file import SMALLEST_MENU
 
 EPOCHS_AT_MOST = TRIALS_AT_MOST = REPORT_SEEDS = 2
 
@@ -59,6 +60,7 @@ def sampled(definition: Mapping[str, Any], share: float, where: str) -> dict[str
         "search": {**search, **few_trials},
         "experiments": {**definition["experiments"], "sufficient": few},
         "audit": {"models": 0},
+        "choose": definition["choose"] and {**definition["choose"], "menu": SMALLEST_MENU},
     }
 
 

@@ -47,6 +47,12 @@ def test_a_study_of_all_images_keeps_a_share_of_them() -> None:
     assert small(raw, 0.25).data.subset == 0.125
 
 
+def test_a_menu_is_as_small_as_menus_are() -> None:
+    raw = copy.deepcopy(studies.TINY) | {"choose": {"menu": 24}}
+    asked = small(raw, 0.5).choose
+    assert asked is not None and asked.menu == 5
+
+
 @pytest.mark.parametrize("name", yaml_file.shipped_studies())
 def test_every_shipped_study_can_be_sampled(name: str) -> None:
     whole = study.read(yaml_file.find_study(name))
