@@ -12,6 +12,7 @@ from studies import ROOT
 
 from reports import frames, load
 from reports.load import RecordedStudy
+from reports.page.words import byline
 from sweeps.tracking.artifacts import method_figures, study_files
 from sweeps.tracking.description import study_description
 from sweeps.tracking.study_summary import cell_contents, study_content
@@ -114,3 +115,12 @@ def test_each_searched_method_has_a_figure(study: RecordedStudy) -> None:
     assert {"alpha", "beta"} <= set(figures)
     (name, svg), *others = figures["alpha"].items()
     assert name == "response_alpha.svg" and svg.startswith("<svg") and not others
+
+
+def test_the_page_says_that_a_study_had_not_ended(study: RecordedStudy) -> None:
+    running = dataclasses.replace(study, summary={"state": "running"})
+    planned = sum(study.planned(phase) or 0 for phase in study.phases)
+    of = f" of {planned}" if planned else ""
+    assert f"before the study had ended: 55{of} trials." in byline(running, "today")
+    ended = dataclasses.replace(study, summary={"state": "ended"})
+    assert byline(ended, "today").endswith("written today.")
