@@ -104,7 +104,7 @@ def positions(ran: Ran) -> None:
     from sweeps import splits
     from sweeps.plan import Plan
 
-    plan = Plan(study.parse(small(), "study.yaml"), _digits(300))
+    plan = Plan(study.parse(small(), "study.yaml"), _digits(300, 0.0))
     splits.write(plan, ran.folder / "splits")
 
 

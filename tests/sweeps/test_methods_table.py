@@ -41,7 +41,7 @@ def test_a_run_ends_with_the_methods_table_80_columns_wide(
     said = io.StringIO()
     locations = SimpleNamespace(folder=folder, tracking_uri=None)
     results = SimpleNamespace(records={r.key: r for r in records}, study=line)
-    launch._report(locations, results, Console(file=said, width=80))  # type: ignore[arg-type]
+    launch._report(locations, results, Console(file=said, width=80), None)  # type: ignore[arg-type]
     assert max(map(len, printed(said.getvalue()))) <= 80
     assert "| ---" not in said.getvalue(), "no Markdown"
     assert "\x1b" not in said.getvalue(), "no colours in a file"

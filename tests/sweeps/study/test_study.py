@@ -612,7 +612,7 @@ def test_shipped_studies_are_listed_with_what_they_are(capsys: pytest.CaptureFix
     assert main(["studies"]) == 0
     shown = capsys.readouterr().out
     assert "demo" in shown
-    assert "Five methods on real handwritten digits" in shown
+    assert "Six methods on real handwritten digits" in shown
     assert not any(line.strip().startswith("_") for line in shown.splitlines())
 
 

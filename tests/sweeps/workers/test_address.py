@@ -97,4 +97,7 @@ def test_a_cluster_that_cannot_be_joined_is_one_line(monkeypatch: pytest.MonkeyP
 def test_status_from_a_dashboard_that_never_answers_ends(silent: int, tmp_path: Path) -> None:
     address = f"http://{LOOPBACK}:{silent}"
     line = one_line(tmp_path, "status", "results/x", "--address", address)
-    assert line == f"musweep: --address {address}: no job can be sent there: timed out"
+    assert (
+        line
+        == f"musweep: --address {address}: no job can be sent there: timed out (see docs/operations.md)"
+    )
