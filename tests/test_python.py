@@ -107,6 +107,7 @@ def test_a_study_runs_in_a_thread(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.fault
 def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in studies.environment().items():
         monkeypatch.setenv(name, value)

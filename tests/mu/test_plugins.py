@@ -135,6 +135,7 @@ def test_a_study_runs_both_without_a_path(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.fault
 def test_a_study_runs_both_on_ray(tmp_path: Path, installed: Path) -> None:
     studies.write(tmp_path, small())
     path = f"{studies.ROOT}:{studies.ROOT / 'tests'}:{installed}"

@@ -21,6 +21,7 @@ def unlearn(model, split, generator, *, lr: float = 0.1):
 
 
 @pytest.mark.slow
+@pytest.mark.fault
 @pytest.mark.usefixtures("ray_here")
 def test_a_method_that_always_fails_ends_alone_and_everything_says_so(tmp_path: Path) -> None:
     (tmp_path / "bad.py").write_text(BAD)

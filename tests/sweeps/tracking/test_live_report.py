@@ -77,7 +77,7 @@ def test_a_short_study_writes_none(folder: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_it_runs_at_the_lowest_priority(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    python(folder, monkeypatch, f"sleep 0.5; nice > {folder}/nice; sleep 60")
+    python(folder, monkeypatch, f"sleep 0.5; nice > {folder}/nice; exec sleep 60")
     with LiveReport(folder):
         end_a_trial(folder)
         wait_until(lambda: (folder / "nice").exists() and (folder / "nice").read_text() != "")
