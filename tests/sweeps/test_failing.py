@@ -20,6 +20,7 @@ def unlearn(model, split, generator, *, lr: float = 0.1):
 '''
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 @pytest.mark.fault
 @pytest.mark.usefixtures("ray_here")

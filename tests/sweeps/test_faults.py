@@ -183,6 +183,7 @@ The greedy method wants twice as much, so that it is ended even when other proce
 
 
 @pytest.mark.usefixtures("no_ray_here")
+@pytest.mark.soak
 def test_a_trial_that_takes_a_nodes_memory_is_ended_by_ray_and_recorded(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -346,8 +347,9 @@ def test_a_study_is_watched_ended_by_its_budget_and_loses_its_mlflow(tmp_path: P
     assert not [path for path in written if b"unspoken" in path.read_bytes()]
 
     assert "send them with: musweep sync" in said
-    assert musweep_sync(tmp_path, store) > 0
-    assert musweep_sync(tmp_path, store) == 0
+    with mlflow_server(store, tmp_path) as address:  # which takes the files as well
+        assert musweep_sync(tmp_path, address) > 0
+        assert musweep_sync(tmp_path, address) == 0
     assert mlflow_keys(folder, store) == Counter(list(found))
 
 
@@ -358,6 +360,7 @@ def musweep_sync(folder: Path, uri: str) -> int:
     return int(done.stdout.split("sent ")[1].split()[0])
 
 
+@pytest.mark.soak
 def test_a_full_disk_ends_the_run_and_the_next_goes_on(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -169,6 +169,7 @@ def test_references_are_shared_by_studies(finished: Path) -> None:
     assert all(0 <= r.metrics["test"]["rmia_auc"] <= 1 for r in audits)
 
 
+@pytest.mark.soak
 @pytest.mark.fault
 @pytest.mark.usefixtures("ray_here")
 def test_samples_are_ranked_by_workers_before_anything_else_and_written_down(

@@ -20,7 +20,7 @@ from mu.relative import gaps, mean_of
 from mu.rng import generator
 from mu.training import Recipe
 
-pytestmark = [pytest.mark.slow, pytest.mark.fault]
+pytestmark = [pytest.mark.slow, pytest.mark.fault, pytest.mark.soak]
 SEEDS = (0, 1)
 RECIPES = {
     "small_cnn": Recipe(epochs=15, lr=0.1, batch_size=64, schedule="onecycle"),

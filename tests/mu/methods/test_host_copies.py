@@ -25,6 +25,7 @@ from mu.rng import generator
 
 pytestmark = [
     pytest.mark.fault,  # for the time it takes
+    pytest.mark.soak,
     pytest.mark.filterwarnings("ignore:for .* copying from a non-meta parameter"),
 ]
 aten = torch.ops.aten

@@ -115,6 +115,7 @@ def test_a_search_over_postgresql_asks_what_a_journal_would_even_if_it_goes_away
     assert asked(tmp_path / "database", postgres.create("search"), disturb) == undisturbed
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 @pytest.mark.fault
 def test_a_sweep_waits_for_a_database_that_does_not_answer_for_20_seconds(
@@ -151,6 +152,7 @@ def test_a_sweep_waits_for_a_database_that_does_not_answer_for_20_seconds(
         assert [trial.state.name for trial in told.trials] == ["COMPLETE"] * 3
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 @pytest.mark.fault
 @pytest.mark.usefixtures("ray_here")

@@ -299,6 +299,7 @@ def trained(package: str, folder: Path, data: Any) -> None:
         torch.save({"state_dict": own.state_dict(), "epoch": 40}, folder / f"{seed}.pt")
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 @pytest.mark.fault
 @pytest.mark.usefixtures("ray_here")

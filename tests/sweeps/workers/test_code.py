@@ -66,6 +66,7 @@ def test_a_job_that_brings_modules_keeps_its_own(monkeypatch: pytest.MonkeyPatch
     assert sent.keys() == {"py_modules"}, "Ray refuses a key that both give"
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 @pytest.mark.fault
 def test_nodes_with_other_code_run_the_drivers_and_else_are_refused(tmp_path: Path) -> None:

@@ -171,6 +171,7 @@ def test_tune_takes_the_selector_and_tells_requests_apart_by_it() -> None:
     assert len({plain, kept_off}) == 2
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 @pytest.mark.fault
 def test_a_study_leaves_a_broken_node_alone_and_finishes(tmp_path: Path) -> None:
