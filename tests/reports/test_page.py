@@ -1006,3 +1006,16 @@ def test_reports_need_no_training_or_tracking_library():
         cwd=ROOT,
     )
     assert ran.stdout.strip() == "[]"
+
+
+def test_a_card_on_time_says_over_what_its_median_is(study, monkeypatch):
+    frame = cards.frames.methods(study)
+    times = frame.assign(time_ratio=0.4)
+    monkeypatch.setattr(cards.frames, "methods", lambda study: times)
+    card = cards.slower(study)
+    assert card is not None
+    assert "by the median over the requests" in card.text
+    one = times[times["forget"] == times["forget"].iloc[0]]
+    monkeypatch.setattr(cards.frames, "methods", lambda study: one)
+    card = cards.slower(study)
+    assert card is not None and "median" not in card.text

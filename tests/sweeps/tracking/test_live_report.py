@@ -35,7 +35,8 @@ def python(folder: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> Path:
     return log
 
 
-def wait_until(ready: Callable[[], bool], seconds: float = 60.0) -> None:
+def wait_until(ready: Callable[[], bool], seconds: float = 600.0) -> None:
+    """Wait; a process of the lowest priority may get little of a busy machine."""
     deadline = time.monotonic() + seconds
     while not ready():
         assert time.monotonic() < deadline
