@@ -98,7 +98,7 @@ def test_it_ends_with_the_study_and_leaves_no_draft(
         end_a_trial(folder)
         wait_until(lambda: Path(f"{draft}-earlier").exists())
         process = live._process
-    assert time.monotonic() - began < 60
+    assert time.monotonic() - began < 300
     assert process is not None and process.poll() is not None
     assert sorted(path.name for path in folder.iterdir()) == ["report", "trials.jsonl"]
 
