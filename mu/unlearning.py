@@ -22,7 +22,7 @@ from mu.evaluate import Outputs, costly_score, outputs, score, unavailable
 from mu.keys import derive_seed
 from mu.memo import Memo
 from mu.methods import Method
-from mu.models import Normalize, batch_norms, eval_mode
+from mu.models import Normalize, eval_mode
 from mu.relative import gaps
 from mu.rng import generator, seeded
 from mu.split import Split
@@ -166,11 +166,8 @@ def check_method(method: Method, model: nn.Module, split: Split, kind: str) -> N
                 "must hold one class, and retain no sample of it; without retain, name it with forget_class"
             )
         raise ValueError(f"{method.name} cannot forget a {kind.replace('_', ' ')}: {supported}")
-    layer = next(iter(batch_norms(model)), None)
-    if method.no_batch_norm and layer is not None:
-        raise ValueError(
-            f"{method.name} needs a model without batch norm, but layer `{layer}` is one: {method.no_batch_norm}"
-        )
+    if refusal := method.refusal(model):
+        raise ValueError(f"{method.name} {refusal}")
     if method.check_problem is not None:
         try:
             method.check_problem(model, split.only(method.data))

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from mu import record
 from mu.current import read_current
-from sweeps.errors import StudyError, SweepError, page_for
+from sweeps.errors import StudyError, SweepError, errors_at, page_for
 from sweeps.state import credentials, results
 from sweeps.state.credentials import hide
 from sweeps.study import yaml_file
@@ -349,20 +349,16 @@ def _run(options: argparse.Namespace) -> int:
 def _report(options: argparse.Namespace) -> int:
     from reports import page
 
-    try:
+    with errors_at():
         print(page.build(options.folder, options.out, options.figures))
-    except ValueError as error:
-        raise StudyError(str(error)) from error
     return DONE
 
 
 def _compare(options: argparse.Namespace) -> int:
     from reports import compare
 
-    try:
+    with errors_at():
         print(compare.build(options.folders, options.out))
-    except ValueError as error:
-        raise StudyError(str(error)) from error
     return DONE
 
 
@@ -508,10 +504,8 @@ def _read(folder: Path) -> tuple[dict[str, Any], list[record.TrialRecord]]:
     path = folder / results.TRIALS
     if not path.is_file():
         raise StudyError(f"{folder}: there is no {results.TRIALS}; give the folder of a study")
-    try:
+    with errors_at():
         line, records = read_current(path)
-    except ValueError as error:
-        raise StudyError(str(error)) from error
     if not line:
         raise StudyError(f"{path}: no study has been started here")
     return line, records

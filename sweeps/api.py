@@ -15,7 +15,7 @@ from rich.console import Console
 
 from reports import frames, load
 from reports.load import RecordedStudy
-from sweeps.errors import StudyError
+from sweeps.errors import StudyError, errors_at
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,10 +43,8 @@ class Result:
     @cached_property
     def study(self) -> RecordedStudy:
         """The recorded study. Raises StudyError when the folder has no results."""
-        try:
+        with errors_at():
             return load.read(self.folder)
-        except ValueError as error:
-            raise StudyError(str(error)) from error
 
     @property
     def failed(self) -> int:

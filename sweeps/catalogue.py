@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mu import plugins
-from sweeps.errors import StudyError
+from sweeps.errors import StudyError, errors_at
 from sweeps.study import yaml_file
 
 DOCUMENTED = ("Paper", "Reference", "Differs", "Cost")
@@ -32,11 +32,9 @@ def methods_as_data(name: str | None, folders: Sequence[Path]) -> list[dict[str,
     """
     from mu import methods
 
-    try:
+    with errors_at():
         names = methods.names(folders) if name is None else [name]
         loaded = [methods.load(each, folders) for each in names]
-    except ValueError as error:
-        raise StudyError(str(error)) from error
     return [
         {
             "name": method.name,
@@ -97,11 +95,9 @@ def print_method(name: str, folders: Sequence[Path], console: Console) -> None:
     from mu import methods
     from sweeps.study import space
 
-    try:
+    with errors_at():
         method = methods.load(name, folders)
         searched, _ = space.shipped(method, folders)
-    except ValueError as error:
-        raise StudyError(str(error)) from error
     facts = {field: method.field(field) for field in DOCUMENTED}
     facts |= {"Needs": ", ".join(method.needs), "Requests": ", ".join(method.requests)}
     if method.no_batch_norm:
@@ -177,11 +173,11 @@ def _hours(outline: Any) -> str:
     from mu.data import LOADERS
 
     data = outline.study.data
-    total, subset = LOADERS[data.name].samples, data.subset
-    if subset is not None and subset >= 1:
-        total = int(subset)
-    elif subset is not None and total is not None:
-        total = round(subset * total)
+    whole = LOADERS[data.name].samples
+    if whole is None:  # a number of images is known all the same
+        total = int(data.subset) if data.subset is not None and data.subset >= 1 else None
+    else:
+        total = data.kept(whole)
     if total is None:
         return "-"
     hours = sum(outline.epochs.values()) * total / RATE / 3600

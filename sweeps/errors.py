@@ -19,12 +19,12 @@ class SweepError(RuntimeError):
 
 
 @contextmanager
-def errors_at(where: str) -> Iterator[None]:
-    """Raise a ValueError from within as a StudyError that says where what is wrong stands."""
+def errors_at(where: str = "") -> Iterator[None]:
+    """Raise a ValueError from within as a StudyError that says where what is wrong stands, unless the error does so itself."""
     try:
         yield
     except ValueError as error:
-        raise StudyError(f"{where}: {error}") from error
+        raise StudyError(f"{where}: {error}" if where else str(error)) from error
 
 
 PAGES = {

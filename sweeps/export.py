@@ -16,7 +16,7 @@ from reports.analysis.summaries import cell_summary, compares, recovered, retrai
 from reports.load import RecordedRequest, RecordedStudy, Runs
 from reports.statistics.intervals import spread
 from sweeps import card
-from sweeps.errors import StudyError
+from sweeps.errors import StudyError, errors_at
 from sweeps.state import kept
 from sweeps.state.kept import KeptModel
 from sweeps.state.store import Store
@@ -39,10 +39,8 @@ class Unlearned:
 
 def read_study(folder: Path) -> RecordedStudy:
     """Read the results of a study. Raises StudyError when there are none."""
-    try:
+    with errors_at():
         return load.read(folder)
-    except ValueError as error:
-        raise StudyError(str(error)) from error
 
 
 def find_kept(

@@ -17,7 +17,7 @@ from mu.data import LOADERS, Dataset, DataSpec, load
 from mu.data.decode import Source, open_source
 from mu.models import checkpoints
 from mu.models.architectures import MODELS, TOKEN_MODELS
-from sweeps.errors import StudyError
+from sweeps.errors import StudyError, errors_at
 
 MARKS = {
     "cifar-10-batches-py": "cifar10",
@@ -128,10 +128,8 @@ def _look(place: str) -> Place:
     for mark, name in MARKS.items():
         if path.is_dir() and (path / mark).exists():
             return Place(folder, {"name": name, "root": _shown(path)})
-    try:
+    with errors_at():
         source = open_source(path)
-    except ValueError as error:
-        raise StudyError(str(error)) from error
     classes = {Path(name).parent.name for name in source.names if "/" in name}
     if len(classes) < 2:
         raise StudyError(

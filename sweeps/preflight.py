@@ -19,7 +19,7 @@ from torch import nn
 from mu import forget
 from mu.data import Dataset, load
 from mu.data.decode import DataMissing
-from mu.models import batch_norms, checkpoints
+from mu.models import checkpoints
 from mu.problem import Problem
 from mu.problem_names import stand_in_name
 from mu.ranking import early_epochs
@@ -67,7 +67,8 @@ def load_data(study: Study, where: str, cache: Path | None = None) -> Dataset:
                 f"{where}: methods: {tuned.name} needs held-out data of its own; set data.twin, "
                 "such as 0.1"
             )
-        _check_batch_norm(tuned, model, f"{where}: methods: {tuned.name}")
+        if refusal := tuned.method.refusal(model):
+            raise StudyError(f"{where}: methods: {tuned.name}: {refusal}")
         _check_problems(tuned, model, stand_ins, f"{where}: methods: {tuned.name}")
     return data
 
@@ -81,15 +82,6 @@ def _check_twin(study: Study, problem: Problem, name: str) -> None:
     supplied = study.checkpoints(name, study.seeds.report[0])
     digests = {role: model.digest for role, model in supplied.items()}
     check_twin(replace(problem, supplied=digests))
-
-
-def _check_batch_norm(tuned: MethodConfig, model: nn.Module, where: str) -> None:
-    """Refuse a model with batch norm to a method that says that it cannot work with it."""
-    reason, layer = tuned.method.no_batch_norm, next(iter(batch_norms(model)), None)
-    if reason and layer is not None:
-        raise StudyError(
-            f"{where}: needs a model without batch norm, but layer `{layer}` is one: {reason}"
-        )
 
 
 def _check_problems(

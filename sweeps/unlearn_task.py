@@ -134,10 +134,8 @@ def _data(asked: Asked) -> tuple[Dataset, NDArray[np.int64]]:
     except ValueError as error:
         raise StudyError(f"--data: {error}") from error
     where = "--forget-indices"
-    try:
+    with errors_at():
         positions = read_positions(str(asked.forget_indices), data.total, where, fingerprints)
-    except ValueError as error:
-        raise StudyError(str(error)) from error
     forget = data.train_positions(positions)
     away = positions[forget < 0]
     if len(away):

@@ -306,7 +306,7 @@ def load(spec: DataSpec, cache: Path | None = None, *, cut_val: bool = True) -> 
     )
     keep, reserved = np.arange(len(train)), _reserved(spec, len(train))
     if spec.subset is not None:
-        keep, _ = stratified_cut(train.fine, keep, _subset(spec, len(train)), "subset")
+        keep, _ = stratified_cut(train.fine, keep, spec.kept(len(train)), "subset")
     held_out = {}
     total = len(keep)
     keep = np.setdiff1d(keep, reserved)
@@ -333,20 +333,6 @@ def load(spec: DataSpec, cache: Path | None = None, *, cut_val: bool = True) -> 
             f"data: no training image is left of class {classes[missing[0]]!r}; raise data.subset"
         )
     return Dataset(spec.name, parts, classes, raw.classes, keep, len(train), raw.vocabulary)
-
-
-def _subset(spec: DataSpec, total: int) -> int:
-    """Return how many training images `data.subset` keeps."""
-    asked = spec.subset
-    assert asked is not None
-    if 0 < asked < 1:
-        return max(1, round(asked * total))
-    if asked != int(asked) or not 0 < asked <= total:
-        raise ValueError(
-            f"data.subset must be in [1, {total}] (the training images of {spec.name}), or a share in (0, 1), "
-            f"but got {asked}"
-        )
-    return int(asked)
 
 
 def _reserved(spec: DataSpec, total: int) -> NDArray[np.int64]:

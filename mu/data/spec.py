@@ -62,6 +62,19 @@ class DataSpec:
         for name in not_finite(self):
             raise ValueError(f"data.{name} must be finite, but got {getattr(self, name)!r}")
 
+    def kept(self, total: int) -> int:
+        """Return how many of so many training images `subset` keeps. Raises ValueError when there are not so many."""
+        if self.subset is None:
+            return total
+        if 0 < self.subset < 1:
+            return max(1, round(self.subset * total))
+        if self.subset != int(self.subset) or not 0 < self.subset <= total:
+            raise ValueError(
+                f"data.subset must be in [1, {total}] (the training images of {self.name}), or a share in (0, 1), "
+                f"but got {self.subset}"
+            )
+        return int(self.subset)
+
     @property
     def folder(self) -> Path:
         """`root` as a path; raises ValueError when it is not given."""

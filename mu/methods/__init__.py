@@ -53,8 +53,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from torch import nn
+
 from mu.forget import KINDS
 from mu.knobs import Knob, knobs_of
+from mu.models import batch_norms
 from mu.plugins import METHODS, load_module, plugins
 from mu.source import code_digest
 
@@ -112,6 +115,13 @@ class Method:
     def summary(self) -> str:
         """First line of its docstring, without the full stop."""
         return self.doc.strip().splitlines()[0].rstrip(".")
+
+    def refusal(self, model: nn.Module) -> str:
+        """Return what it needs that a model is not, for messages; empty where the model will do."""
+        layer = next(iter(batch_norms(model)), None)
+        if not self.no_batch_norm or layer is None:
+            return ""
+        return f"needs a model without batch norm, but layer `{layer}` is one: {self.no_batch_norm}"
 
     def field(self, name: str) -> str:
         """Return one field of its docstring, such as `Paper`, on one line; empty when absent."""
