@@ -24,9 +24,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from mu.keys import derive_seed
 from mu.record import TrialRecord
 from sweeps import preflight
-from sweeps.changes import open_results
-from sweeps.job_sources import StudySource
-from sweeps.ledger import Ledger
+from sweeps.flow.changes import open_results
+from sweeps.flow.job_sources import StudySource
+from sweeps.flow.ledger import Ledger
 from sweeps.phases import PHASES
 from sweeps.plan import Job, Plan
 from sweeps.search.cells import Cells
@@ -62,7 +62,7 @@ def seconds(job: Job) -> float:
 
 
 class MadeUpReferences:
-    """The jobs of references as ``sweeps.references`` orders them, without their results."""
+    """The jobs of references as ``sweeps.flow.references`` orders them, without their results."""
 
     def __init__(self, plan: Plan):
         self.plan = plan

@@ -3,13 +3,11 @@
 * ``errors``, ``phases``: the two errors users see, and the one table of phases.
 * ``study``: the study file, validated; ``preflight`` checks it against its data; ``plan`` lists what will run.
 * ``search``: Optuna; ``workers``: Ray; ``tracking``: MLflow, progress and status; ``state``: what is on disk.
-* ``launch``: a run from its file to its report. ``sweep`` takes it through its phases, with ``references``, ``splits``,
-  ``job_sources``, ``audit`` and the ``ledger`` that every record goes to. ``estimate`` says for how long.
-* ``__main__``: the command line; ``submit``: the same on a cluster's head.
-
+* ``flow``: takes a study through its phases; ``launch``: a run from its file to its report; ``estimate`` says for how long.
+* ``unlearned``: models that a study kept, as files and networks, and one method without a study.
 * ``api``: ``load_study``, ``run`` and ``Result``, for Python. They are names of this package, imported when first used.
-* ``card``, ``export``, ``rebuild``: models that a study kept, as files and networks. ``unlearn_task`` and ``unlearn`` run one
-  method without a study.
+* ``commands``: the arguments of each command, and what it calls; ``__main__``: the command line; ``submit``: the same on a
+  cluster's head.
 
 ``docs/architecture.md`` has the layers and the words.
 """

@@ -100,10 +100,10 @@ class Result:
         Raises:
             StudyError: It was not kept; the message says how to keep it.
         """
-        from sweeps.export import find_kept
         from sweeps.launch import import_from
-        from sweeps.rebuild import rebuilt
         from sweeps.study.study import refuse_code
+        from sweeps.unlearned.export import find_kept
+        from sweeps.unlearned.rebuild import rebuilt
 
         if code_path is None:
             refuse_code(self.study.definition.get("model"), self.study.name)

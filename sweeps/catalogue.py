@@ -144,7 +144,7 @@ def _text(value: object) -> str:
 
 def print_studies(console: Console) -> None:
     """Print a line for each study that ships: its trials, hours, what it lacks here, and what it is."""
-    from sweeps.outline import Outline
+    from sweeps.plan.outline import Outline
     from sweeps.study import study
 
     rows = [("study", "trials", "hours", "data", "what it is")]

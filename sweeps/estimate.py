@@ -15,8 +15,8 @@ from mu.device import place
 from mu.problem import Problem
 from mu.rng import generator
 from mu.training import train
-from sweeps.outline import Outline
 from sweeps.plan import Plan
+from sweeps.plan.outline import Outline
 from sweeps.study.study import Study
 from sweeps.tracking.progress import duration
 

@@ -14,11 +14,14 @@ from typing import Any
 from rich.console import Console
 
 from mu.failing import failing_cells, say_failing
-from sweeps import choosing, preflight, splits
-from sweeps.changes import open_results, run_unkept_again
+from sweeps import choosing, preflight
 from sweeps.errors import DataMissingError, StudyError, SweepError
-from sweeps.outline import Outline
+from sweeps.flow import splits
+from sweeps.flow.changes import open_results, run_unkept_again
+from sweeps.flow.sweep import Locations, Sweep
 from sweeps.plan import Plan
+from sweeps.plan.outline import Outline
+from sweeps.plan.study_line import versions
 from sweeps.search.earlier import first_knobs
 from sweeps.state import code, credentials, results
 from sweeps.state.credentials import hide
@@ -28,8 +31,6 @@ from sweeps.study import study, yaml_file
 from sweeps.study.rungs import say_exempt
 from sweeps.study.sample import sampled
 from sweeps.study.study import Study
-from sweeps.study_line import versions
-from sweeps.sweep import Locations, Sweep
 from sweeps.tracking.live_report import LiveReport
 from sweeps.tracking.mlflow import Tracking, artifact_location, describe, local_uri
 from sweeps.tracking.notify import tell

@@ -10,8 +10,8 @@ from typing import Any
 from mu.problem import Problem
 from mu.record import TrialRecord, trial_line
 from sweeps.errors import SweepError
+from sweeps.flow.references import failure, training_job
 from sweeps.plan import Job
-from sweeps.references import failure, training_job
 from sweeps.state.unbilled import Unbilled
 from sweeps.study.resources import Slot
 from sweeps.workers.job_searcher import JobSearcher

@@ -38,7 +38,7 @@ def test_both_packages_are_light_until_a_name_is_used() -> None:
 
 def test_names_stay_those_of_the_package_when_everything_is_imported() -> None:
     script = """
-        import sweeps, sweeps.__main__, sweeps.launch, sweeps.sweep, sweeps.api, mu, mu.unlearning, sweeps.unlearn
+        import sweeps, sweeps.__main__, sweeps.launch, sweeps.flow.sweep, sweeps.api, mu, mu.unlearning, sweeps.unlearned.unlearn
         assert callable(sweeps.run) and callable(sweeps.load_study) and callable(mu.unlearn)
     """
     asked = [sys.executable, "-c", textwrap.dedent(script)]

@@ -16,11 +16,11 @@ from rich.console import Console
 from mu.data import Dataset
 from mu.problem import Problem
 from reports import frames, load
-from sweeps.changes import open_results, run_unkept_again
+from sweeps.flow.changes import open_results, run_unkept_again
+from sweeps.flow.sweep import Locations, Sweep
 from sweeps.plan import Job, Plan
 from sweeps.state.store import Store
 from sweeps.study import study
-from sweeps.sweep import Locations, Sweep
 from sweeps.workers.reference_work import reference_steps
 from sweeps.workers.result import RunningTrial, environment, new_record
 from sweeps.workers.trial import TrialContext, noting_failure, trial_steps

@@ -21,11 +21,12 @@ from mu.forget import ForgetRequest, select
 from mu.metrics import entropy
 from mu.problem import Problem
 from mu.ranking import early_epochs, rank, ranking_key
-from sweeps import preflight, splits
+from sweeps import preflight
+from sweeps.flow import splits
 from sweeps.plan import Plan
+from sweeps.plan.study_line import study_line
 from sweeps.state.store import Store
 from sweeps.study import study
-from sweeps.study_line import study_line
 from sweeps.workers.result import new_record
 
 FAST = replace(RECIPE, epochs=10)

@@ -14,10 +14,10 @@ from reports import contents, load
 from reports.page import words
 from sweeps import preflight
 from sweeps.plan import Plan
+from sweeps.plan.study_line import study_line
 from sweeps.search.optuna_storage import open_storage
 from sweeps.study import study
 from sweeps.study.rungs import say_exempt
-from sweeps.study_line import study_line
 from sweeps.tracking.mlflow_trial import trial_tags
 
 SHORT = {"name": "finetune", "fix": {"epochs": 1}}

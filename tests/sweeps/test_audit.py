@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from sweeps.shadow_attacks import Answers, Targets, audit
+from sweeps.flow.shadow_attacks import Answers, Targets, audit
 
 CLASSES, FORGOTTEN, HELD_OUT = 4, 40, 200
 RNG = np.random.default_rng(0)

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from mu import methods
-from sweeps.__main__ import DONE, WRONG, main
+from sweeps.__main__ import main
+from sweeps.commands.common import DONE, WRONG
 from sweeps.errors import page_for
 from sweeps.study import yaml_file
 

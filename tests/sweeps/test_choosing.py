@@ -17,8 +17,9 @@ from rich.console import Console
 from mu.menu import menu_records
 from mu.record import TrialRecord
 from mu.rules import RULE
-from sweeps import choosing, launch, preflight, splits
+from sweeps import choosing, launch, preflight
 from sweeps.errors import StudyError
+from sweeps.flow import splits
 from sweeps.plan import Plan
 from sweeps.state.store import Store
 from sweeps.study import study, yaml_file

@@ -16,8 +16,8 @@ from mu.record import TrialRecord
 from reports import load
 from sweeps import preflight
 from sweeps.plan import Plan
+from sweeps.plan.study_line import study_line
 from sweeps.study import study
-from sweeps.study_line import study_line
 from sweeps.tracking import status
 
 

@@ -13,7 +13,8 @@ from PIL import Image
 
 from mu.models.architectures import MODELS
 from sweeps import launch
-from sweeps.__main__ import DONE, WRONG, main
+from sweeps.__main__ import main
+from sweeps.commands.common import DONE, WRONG
 from sweeps.study import study
 
 

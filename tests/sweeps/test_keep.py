@@ -19,11 +19,11 @@ import sweeps
 from mu.data import DataSpec, load
 from mu.models.architectures import MODELS
 from reports import load as recorded
-from sweeps import export
 from sweeps.errors import StudyError
 from sweeps.state import kept
 from sweeps.state.store import Store
 from sweeps.study import study
+from sweeps.unlearned import export
 from sweeps.workers import trial
 
 PRUNE = {"name": "activation_prune", "fix": {"epochs": 1, "prune_epochs": 1}, "space": {}}
@@ -101,7 +101,7 @@ def positions(ran: Ran) -> None:
     """What `musweep run` writes beside the records: the positions of D_f."""
     from whole_study import _digits
 
-    from sweeps import splits
+    from sweeps.flow import splits
     from sweeps.plan import Plan
 
     plan = Plan(study.parse(small(), "study.yaml"), _digits(300, 0.0))
@@ -345,7 +345,7 @@ def test_what_cannot_be_kept_is_refused(models: Any, words: str) -> None:
 
 
 def test_records_that_are_not_finite_leave_numbers_out_of_the_card() -> None:
-    from sweeps.card import about_metrics
+    from sweeps.unlearned.card import about_metrics
 
     card = about_metrics({"acc_test": 0.5, "zrf": math.nan}, {"acc_test": math.inf}, {})
     assert card == {"acc_test": {"label": "Test accuracy", "value": 0.5}}

@@ -16,10 +16,10 @@ from reports import page
 from sweeps import preflight
 from sweeps.phases import PHASES, Cell, Experiments, Knobs, Phase, Run, final_phases, trial_phases
 from sweeps.plan import Plan
+from sweeps.plan.study_line import study_line
 from sweeps.state import costs, results
 from sweeps.study import study
 from sweeps.study.study_file import json_schema
-from sweeps.study_line import study_line
 from sweeps.tracking import status
 
 RATE = {"finetune": "lr", "jit": "lr_per_sigma"}

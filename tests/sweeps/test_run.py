@@ -21,7 +21,7 @@ from studies import counts, numbers, records
 
 from mu import record
 from reports import load
-from sweeps.ledger import in_one_line
+from sweeps.flow.ledger import in_one_line
 from sweeps.state import code
 from sweeps.state.store import Store
 from sweeps.tracking.mlflow import local_uri

@@ -14,11 +14,11 @@ from mu.record import TrialRecord
 from sweeps import preflight
 from sweeps.errors import StudyError
 from sweeps.plan import Plan
+from sweeps.plan.study_line import study_line
 from sweeps.state import results
 from sweeps.state.results import Results
 from sweeps.state.store import Store
 from sweeps.study import study
-from sweeps.study_line import study_line
 
 
 def record(key: str) -> TrialRecord:

@@ -21,8 +21,8 @@ from reports.tables import published as report
 from sweeps import preflight
 from sweeps.errors import StudyError
 from sweeps.plan import Plan
+from sweeps.plan.study_line import study_line
 from sweeps.study import published, study
-from sweeps.study_line import study_line
 
 DATA = ROOT / "tests" / "data"
 STUDIES = ROOT / "sweeps" / "studies" / "papers"

@@ -24,16 +24,16 @@ from mu.models import checkpoints
 from mu.models.architectures import MODELS
 from sweeps import preflight
 from sweeps.__main__ import main
-from sweeps.changes import open_results
 from sweeps.errors import StudyError
-from sweeps.ledger import Ledger
+from sweeps.flow.changes import open_results
+from sweeps.flow.ledger import Ledger
+from sweeps.flow.references import References, refuse_guessing
 from sweeps.plan import Plan
-from sweeps.references import References, refuse_guessing
+from sweeps.plan.study_line import study_line
 from sweeps.state import results
 from sweeps.state.store import Store
 from sweeps.study import study
 from sweeps.study.supplied import SuppliedModel
-from sweeps.study_line import study_line
 from sweeps.workers.scored import mean_class_accuracy
 
 CHECKPOINT = SuppliedModel(Path("models/0.pt"), "0" * 64)

@@ -11,8 +11,8 @@ import studies
 from rich.console import Console
 
 from mu.record import TrialRecord
-from sweeps import ledger as ledger_module
-from sweeps.ledger import FEW, Ledger
+from sweeps.flow import ledger as ledger_module
+from sweeps.flow.ledger import FEW, Ledger
 from sweeps.study import study as study_files
 from sweeps.tracking import progress as progress_module
 from sweeps.tracking.progress import LINE_SECONDS, Progress

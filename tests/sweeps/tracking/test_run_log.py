@@ -15,7 +15,7 @@ from rich.console import Console
 from mu.record import TrialRecord
 from sweeps import launch
 from sweeps.__main__ import main
-from sweeps.ledger import in_one_line
+from sweeps.flow.ledger import in_one_line
 from sweeps.search import cells
 from sweeps.state import code, credentials
 from sweeps.tracking import mlflow, run_log
@@ -36,14 +36,14 @@ def test_warnings_of_every_library_are_in_the_file_and_what_others_tell_is_not(
         _quieten()
         logging.getLogger("ray.tune").warning("of Ray")
         optuna.logging.get_logger("optuna.study").warning("of Optuna")
-        logging.getLogger("sweeps.ledger").info("of ours")
+        logging.getLogger("sweeps.flow.ledger").info("of ours")
         logging.getLogger("sqlalchemy").info("of nobody's interest")
         warnings.warn("of Python", stacklevel=1)
     lines = written(tmp_path)
     for words in (
         "WARNING ray.tune: of Ray",
         "of Optuna",
-        "INFO sweeps.ledger: of ours",
+        "INFO sweeps.flow.ledger: of ours",
         "UserWarning: of Python",
     ):
         assert lines.count(words) == 1, words
@@ -57,7 +57,7 @@ def test_verbose_shows_all_of_it_and_nothing_twice(
 ) -> None:
     with on_console(verbose=True), in_folder(tmp_path):
         logging.getLogger("ray.tune").warning("of Ray")
-        logging.getLogger("sweeps.ledger").info("of ours")
+        logging.getLogger("sweeps.flow.ledger").info("of ours")
         launch.say(Console(), "said")
     shown = capsys.readouterr()
     assert shown.err == "WARNING: of Ray\nINFO: of ours\n" and shown.out == "said\n"

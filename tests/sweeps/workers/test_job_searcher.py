@@ -10,8 +10,8 @@ from job_source import Source, TwoSlots, lost_worker, report
 from ray.tune.search import Searcher
 
 from mu.record import TrialRecord
-from sweeps.changes import runs_again
 from sweeps.errors import SweepError
+from sweeps.flow.changes import runs_again
 from sweeps.study.resources import Resources, RunSettings
 from sweeps.workers.job_searcher import REFUSAL, RETRIES, JobSearcher
 

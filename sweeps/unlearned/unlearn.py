@@ -27,11 +27,11 @@ from mu.rng import generator, seed_process
 from mu.snapshot import Snapshot
 from mu.split import Split
 from mu.training import count_samples
-from sweeps import card
 from sweeps.errors import SweepError
+from sweeps.plan.study_line import versions
 from sweeps.state.kept import KeptModel
 from sweeps.state.store import pack, unpack, write_atomically
-from sweeps.study_line import versions
+from sweeps.unlearned import card
 
 SHARE_OF_SAVING = 0.05
 """How much of the time may go into saving, at most."""

@@ -23,13 +23,13 @@ from mu.problem import Problem
 from mu.training import Recipe
 from mu.unlearning import check_method, request_of
 from reports.load import RecordedStudy
-from sweeps.card import check_out
 from sweeps.errors import DataMissingError, StudyError, errors_at
-from sweeps.export import knobs_from, read_study
 from sweeps.preflight import check_network
 from sweeps.study import yaml_file
 from sweeps.study.parts import data_of, model_of
-from sweeps.unlearn import Task
+from sweeps.unlearned.card import check_out
+from sweeps.unlearned.export import knobs_from, read_study
+from sweeps.unlearned.unlearn import Task
 
 TUNED = "tuned:"
 

@@ -12,8 +12,8 @@ from mu import methods, models
 from mu.models import checkpoints
 from mu.models.precision import at_precision
 from sweeps.errors import StudyError
-from sweeps.export import Unlearned
 from sweeps.study.parts import model_of
+from sweeps.unlearned.export import Unlearned
 
 
 def rebuilt(unlearned: Unlearned, folders: Sequence[Path] = ()) -> nn.Sequential:

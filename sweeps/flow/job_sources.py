@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from mu.choice import Decision
 from mu.failing import FirstTrials, say_failing
 from mu.record import TrialRecord
-from sweeps.ledger import Ledger
+from sweeps.flow.ledger import Ledger
+from sweeps.flow.references import References
 from sweeps.phases import Cell, Knobs
 from sweeps.plan import Job, Plan
-from sweeps.references import References
 from sweeps.search.cells import Cells
 from sweeps.state import kept
 from sweeps.state.checkpoint_store import CheckpointStore

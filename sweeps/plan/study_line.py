@@ -11,7 +11,7 @@ from typing import Any
 from mu.data import PARTS
 from mu.keys import content_key
 from sweeps.phases import EPOCHS, PHASES, trial_phases
-from sweeps.plan import Plan
+from sweeps.plan.jobs import Plan
 
 LIBRARIES = ("musweep", "torch", "numpy", "ray", "optuna", "mlflow", "scikit-learn")
 """Those whose versions decide results."""

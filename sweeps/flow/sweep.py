@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from mu.failing import Cell, failing_cells
-from sweeps.audit import audit_cells, audits_left
-from sweeps.job_sources import StudySource, decide
-from sweeps.ledger import Ledger
+from sweeps.flow.audit import audit_cells, audits_left
+from sweeps.flow.job_sources import StudySource, decide
+from sweeps.flow.ledger import Ledger
+from sweeps.flow.references import References
 from sweeps.plan import Plan
-from sweeps.references import References
 from sweeps.search.cells import Cells
 from sweeps.state import results
 from sweeps.state.checkpoint_store import CheckpointStore

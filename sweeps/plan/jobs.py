@@ -18,8 +18,8 @@ from mu.keys import content_key
 from mu.problem import Problem, Role
 from mu.problem_names import request_of, stand_in_name
 from mu.stand_ins import check_twin
-from sweeps.outline import Outline
 from sweeps.phases import EPOCHS, PHASES, Cell, Knobs, Run
+from sweeps.plan.outline import Outline
 from sweeps.study.menu import MenuItem
 from sweeps.study.rungs import rungs_of
 from sweeps.study.study import Study

@@ -12,11 +12,11 @@ from mu.keys import content_key
 from mu.metrics import audits
 from mu.record import TrialRecord
 from mu.relative import mean_of
-from sweeps.ledger import Ledger
+from sweeps.flow.ledger import Ledger
+from sweeps.flow.references import References
+from sweeps.flow.shadow_attacks import Answers, Targets, audit
 from sweeps.phases import Cell, Knobs
 from sweeps.plan import Plan
-from sweeps.references import References
-from sweeps.shadow_attacks import Answers, Targets, audit
 from sweeps.state.store import Store
 
 

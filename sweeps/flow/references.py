@@ -17,9 +17,9 @@ from mu.problem_names import kind_of, request_of, stand_in_name
 from mu.record import TrialRecord
 from mu.stand_ins import rewind_epoch, rewind_key
 from sweeps.errors import StudyError, SweepError
-from sweeps.ledger import Ledger
+from sweeps.flow.ledger import Ledger
+from sweeps.flow.reference_records import ROLES, ProblemName, ReferenceRecorder
 from sweeps.plan import Job, Plan
-from sweeps.reference_records import ROLES, ProblemName, ReferenceRecorder
 from sweeps.state.store import Store
 from sweeps.study.supplied import PLACES, SuppliedModel, SuppliedModels
 from sweeps.workers import scored as scores

@@ -13,7 +13,7 @@ from mu.problem_names import kind_of
 from mu.record import TrialRecord
 from mu.relative import mean_of
 from mu.stand_ins import samples_trained_on
-from sweeps.ledger import Ledger
+from sweeps.flow.ledger import Ledger
 from sweeps.plan import Plan
 from sweeps.workers.scored import Scored
 from sweeps.workers.scores import ReferenceScores, complete

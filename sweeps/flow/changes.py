@@ -11,15 +11,15 @@ from typing import Any
 from mu.current import belongs, current
 from mu.record import TrialRecord, to_line
 from sweeps.errors import StudyError
-from sweeps.job_sources import UNBILLED, decide
+from sweeps.flow.job_sources import UNBILLED, decide
 from sweeps.plan import Plan
+from sweeps.plan.study_line import study_line
 from sweeps.state import results
 from sweeps.state.kept import kept_key
 from sweeps.state.results import Results
 from sweeps.state.store import Store
 from sweeps.state.unbilled import Unbilled
 from sweeps.study.resources import RunSettings
-from sweeps.study_line import study_line
 
 
 def open_results(

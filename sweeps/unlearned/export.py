@@ -15,11 +15,11 @@ from reports import load
 from reports.analysis.summaries import cell_summary, compares, recovered, retrained
 from reports.load import RecordedRequest, RecordedStudy, Runs
 from reports.statistics.intervals import spread
-from sweeps import card
 from sweeps.errors import StudyError, errors_at
 from sweeps.state import kept
 from sweeps.state.kept import KeptModel
 from sweeps.state.store import Store
+from sweeps.unlearned import card
 
 
 @dataclass(frozen=True)

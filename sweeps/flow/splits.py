@@ -17,8 +17,8 @@ from mu.problem import Problem
 from mu.ranking import ranking_key
 from mu.record import TrialRecord
 from sweeps.errors import StudyError, SweepError
+from sweeps.flow.references import failure, load_reference, training_job, without_seconds
 from sweeps.plan import Job, Plan
-from sweeps.references import failure, load_reference, training_job, without_seconds
 from sweeps.state.store import Store, write_atomically
 from sweeps.state.unbilled import Unbilled
 

@@ -1,0 +1,1 @@
+"""The commands of ``musweep``: a module for each group adds their arguments and calls what they name."""
