@@ -341,8 +341,8 @@ def test_kept_results_change_nothing(name: str) -> None:
     assert same(again.weights, usual(method).weights)
     assert again.billed_samples == first.billed_samples == usual(method).billed_samples
     for knob, kind_for_knob, given in knob_runs(method):
-        if kind_for_knob != kind:
-            continue
+        if kind_for_knob != kind or given[knob.name] == short_knobs(method)[knob.name]:
+            continue  # what a knob's usual value gives has been compared above
         kept = run(method, kind, short_knobs(method, **given), split=split)
         alone = usual(method, **given)
         assert same(kept.weights, alone.weights), f"{knob.name}: {given}"
