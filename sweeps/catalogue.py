@@ -177,7 +177,7 @@ def _hours(outline: Any) -> str:
     if whole is None:  # a number of images is known all the same
         total = int(data.subset) if data.subset is not None and data.subset >= 1 else None
     else:
-        total = data.kept(whole)
+        total = data.kept("subset", whole)
     if total is None:
         return "-"
     hours = sum(outline.epochs.values()) * total / RATE / 3600

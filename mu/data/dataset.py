@@ -306,7 +306,10 @@ def load(spec: DataSpec, cache: Path | None = None, *, cut_val: bool = True) -> 
     )
     keep, reserved = np.arange(len(train)), _reserved(spec, len(train))
     if spec.subset is not None:
-        keep, _ = stratified_cut(train.fine, keep, spec.kept(len(train)), "subset")
+        keep, _ = stratified_cut(train.fine, keep, spec.kept("subset", len(train)), "subset")
+    if spec.test_subset is not None:
+        count = spec.kept("test_subset", len(test))
+        test = test.take(stratified_cut(test.fine, np.arange(len(test)), count, "test")[0])
     held_out = {}
     total = len(keep)
     keep = np.setdiff1d(keep, reserved)

@@ -15,7 +15,7 @@ from mu.checks import not_finite
 from mu.data.decode import DataMissing, digest, make_entry
 
 Labelled = tuple[NDArray[Any], NDArray[np.int64]]
-COMMON = ("name", "subset", "val", "twin", "superclasses", "reserve")
+COMMON = ("name", "subset", "test_subset", "val", "twin", "superclasses", "reserve")
 """Keys that every data set takes."""
 
 
@@ -33,6 +33,8 @@ class DataSpec:
     """Side in pixels to which images are resized; None keeps them (all must then agree)."""
     subset: int | float | None = None
     """Number of training images to keep, or the share of them, in (0, 1); stratified by class. None keeps all."""
+    test_subset: int | float | None = None
+    """The same of the test images, which every trial of a small model spends much of its time on."""
     val: float = 0.1
     """Share of the training images held out for the search's view, in (0, 1)."""
     twin: float = 0.0
@@ -62,18 +64,20 @@ class DataSpec:
         for name in not_finite(self):
             raise ValueError(f"data.{name} must be finite, but got {getattr(self, name)!r}")
 
-    def kept(self, total: int) -> int:
-        """Return how many of so many training images `subset` keeps. Raises ValueError when there are not so many."""
-        if self.subset is None:
+    def kept(self, key: str, total: int) -> int:
+        """Return how many of so many images `subset` or `test_subset` keeps. Raises ValueError when there are not so many."""
+        amount = getattr(self, key)
+        if amount is None:
             return total
-        if 0 < self.subset < 1:
-            return max(1, round(self.subset * total))
-        if self.subset != int(self.subset) or not 0 < self.subset <= total:
+        if 0 < amount < 1:
+            return max(1, round(amount * total))
+        if amount != int(amount) or not 0 < amount <= total:
+            part = "test" if key == "test_subset" else "training"
             raise ValueError(
-                f"data.subset must be in [1, {total}] (the training images of {self.name}), or a share in (0, 1), "
-                f"but got {self.subset}"
+                f"data.{key} must be in [1, {total}] (the {part} images of {self.name}), or a share in (0, 1), "
+                f"but got {amount}"
             )
-        return int(self.subset)
+        return int(amount)
 
     @property
     def folder(self) -> Path:

@@ -330,6 +330,21 @@ def test_subset_keeps_every_class_in_its_share(digits: Dataset) -> None:
     assert np.abs(np.bincount(kept) - expected).max() < 1
 
 
+def test_test_subset_keeps_every_class_in_its_share_and_nothing_else_changes(
+    digits: Dataset,
+) -> None:
+    data = load(DataSpec("digits", test_subset=0.5))
+    whole, half = (np.bincount(each.parts["test"].labels) for each in (digits, data))
+    assert abs(half.sum() - whole.sum() / 2) <= 1 and np.abs(half - whole / 2).max() <= 1
+    usual = load(DataSpec("digits"))
+    assert np.array_equal(data.parts["train"].inputs, usual.parts["train"].inputs)
+    assert data.fingerprint != usual.fingerprint
+    with pytest.raises(
+        ValueError, match=r"data\.test_subset must be in \[1, 359\] \(the test im.* got 400"
+    ):
+        load(DataSpec("digits", test_subset=400))
+
+
 @pytest.mark.parametrize("subset", [0, -5, 10_000])
 def test_subset_out_of_range_is_refused(subset: int) -> None:
     with pytest.raises(ValueError, match=rf"data\.subset must be in \[1, 1438\] .* got {subset}"):
