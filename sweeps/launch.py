@@ -6,8 +6,9 @@ import contextlib
 import logging
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -154,8 +155,9 @@ def run(plan: Plan, options: Options, console: Console, again: str) -> Finished:
         options.tracking_uri,
         options.optuna_storage,
     )
+    open_store = cache(partial(_open_store, options.storage))
     if plan.rankings:
-        _rank(plan, options, console)
+        _rank(plan, options, open_store, console)
     study_results, said = open_results(plan, locations.folder, options.accept_code_change)
     with in_folder(locations.folder), contextlib.ExitStack() as ending:
         ending.callback(study_results.close)
@@ -163,7 +165,7 @@ def run(plan: Plan, options: Options, console: Console, again: str) -> Finished:
         logger.info("%s: musweep %s, %s", again, code.running(), libraries)
         try:
             if plan.study.keep.models != "none":
-                said += run_unkept_again(plan, study_results, _open_store(options))
+                said += run_unkept_again(plan, study_results, open_store())
             for text in said:
                 say(console, f"{plan.study.name}: {text}")
             splits.write(plan, locations.folder / "splits")
@@ -174,14 +176,14 @@ def run(plan: Plan, options: Options, console: Console, again: str) -> Finished:
             else:
                 if line := say_exempt(plan.study.search, plan.study.methods):
                     say(console, f"{plan.study.name}: {line}")
-                _sweep(sweep, options, console, ending)
+                _sweep(sweep, options, open_store(), console, ending)
                 _notify(plan.study, study_results, "finished")
         except (KeyboardInterrupt, Exception) as error:
             _explain(error, plan.study, study_results, console, again)
             raise
         if not plan.study.oracle:
-            records, store = study_results.records.values(), _open_store(options)
-            choosing.conclude(plan, records, store, locations.folder, console)
+            records = study_results.records.values()
+            choosing.conclude(plan, records, open_store(), locations.folder, console)
             return Finished(locations.folder, None, _failed(study_results))
         return _report(locations, study_results, console, sweep.ledger.tracking)
 
@@ -232,7 +234,7 @@ def _notify(wanted: Study, study_results: Results, event: str, reason: str = "")
     tell(wanted.notify, content)
 
 
-def _rank(plan: Plan, options: Options, console: Console) -> None:
+def _rank(plan: Plan, options: Options, open_store: Callable[[], Store], console: Console) -> None:
     """Find the samples of ranked requests, on a cluster of its own where they are not known yet."""
 
     def run(ranking: splits.Ranking) -> None:
@@ -246,28 +248,35 @@ def _rank(plan: Plan, options: Options, console: Console) -> None:
             workers.run(ranking, problems)
 
     try:
-        splits.resolve_ranked_requests(plan, _open_store(options), run)
+        splits.resolve_ranked_requests(plan, open_store(), run)
     except KeyboardInterrupt:
         say(console, f"\n{plan.study.name}: stopped before any trial")
         raise
 
 
-def _open_store(options: Options) -> Store:
+def _open_store(address: str) -> Store:
+    """Return the store at a folder or URL. Raises StudyError where it cannot be written to."""
     try:
-        store = Store(options.storage)
+        store = Store(address)
         store.check()
     except Exception as error:  # each protocol has errors of its own
-        raise StudyError(f"--storage {options.storage}: cannot be written to: {error}") from error
+        raise StudyError(f"--storage {address}: cannot be written to: {error}") from error
     return store
 
 
-def _sweep(sweep: Sweep, options: Options, console: Console, ending: contextlib.ExitStack) -> None:
+def _sweep(
+    sweep: Sweep,
+    options: Options,
+    store: Store,
+    console: Console,
+    ending: contextlib.ExitStack,
+) -> None:
     """Connect to MLflow and Ray, and run what is left of a study.
 
     Args:
         ending: Closes MLflow when the report is there, which it stores.
     """
-    folder, store = sweep.locations.folder, _open_store(options)
+    folder = sweep.locations.folder
     uri = options.tracking_uri or local_uri(folder)
     facts = describe(sweep.results.study)
     named = sweep.ledger.study, sweep.results.study["uuid"]
@@ -310,9 +319,9 @@ def _report(
     """Write the report, print what the methods come to, and say where everything is."""
     from reports import load, page, terminal
 
-    index = page.build(locations.folder)
-    console.print()
     study = load.read(locations.folder)
+    index = page.build(locations.folder, study=study)
+    console.print()
     terminal.show(study, console)
     logger.info("methods\n%s", terminal.plain(study), extra=SHOWN)
     say(console, f"Report: {index}")

@@ -53,13 +53,19 @@ OPEN = ("main", "robustness")
 """Tables that are unfolded at first."""
 
 
-def build(study_dir: Path, out: Path | None = None, figures: str = "main") -> Path:
+def build(
+    study_dir: Path,
+    out: Path | None = None,
+    figures: str = "main",
+    study: RecordedStudy | None = None,
+) -> Path:
     """Write the report of a study, either the whole report or nothing.
 
     Args:
         study_dir: Folder with ``trials.jsonl``, of a study that may still be running.
         out: Folder to write, ``report`` in the study's folder by default. An earlier report is replaced.
         figures: Which of ``FIGURES`` to write as files; the page has all, and needs none of the files.
+        study: The study of that folder, where it has been read.
 
     Returns:
         The path of ``index.html``.
@@ -68,7 +74,7 @@ def build(study_dir: Path, out: Path | None = None, figures: str = "main") -> Pa
         ValueError: ``trials.jsonl`` is missing, empty or of another schema; or `out` holds files that are
             not a report's.
     """
-    study = load.read(study_dir)
+    study = load.read(study_dir) if study is None else study
     out = (study_dir / "report" if out is None else out).resolve()
     check_replaceable(out)
     out.parent.mkdir(parents=True, exist_ok=True)
