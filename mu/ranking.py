@@ -11,7 +11,6 @@ from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit
 
 from mu.device import place
 from mu.evaluate import predict
@@ -91,5 +90,7 @@ def _membership(problem: Problem, original: Weights, device: str) -> NDArray[np.
     )
     if not usable(inside, outside):
         return np.full(len(inside), np.nan)
+    from scipy.special import expit  # half a second that only this request pays for
+
     attack = fit_logistic(inside, outside)
     return expit(attack.slope * inside + attack.intercept)

@@ -46,3 +46,9 @@ def test_importing_the_package_imports_nothing() -> None:
 
 def test_the_start_of_the_command_line_is_light() -> None:
     assert imported_by(START, ["torch", "pydantic", "ray", "mlflow", "optuna", "sklearn"]) == ""
+
+
+def test_a_run_imports_what_only_some_studies_need_when_they_need_it() -> None:
+    assert (
+        imported_by(["sweeps.launch"], ["scipy", "sklearn", "sqlalchemy", "mlflow", "pandas"]) == ""
+    )

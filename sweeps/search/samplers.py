@@ -14,7 +14,6 @@ from optuna.trial import FrozenTrial, Trial
 
 from mu.keys import derive_seed
 from sweeps.phases import Cell
-from sweeps.search.points import CmaSampler, SobolSampler
 from sweeps.search.positions import distribution
 from sweeps.study.methods import MethodConfig
 from sweeps.study.search import Search
@@ -48,6 +47,8 @@ def make_sampler(
     if search.sampler == "nsga2":
         return _Nsga2Sampler(population_size=startup, seed=seed)
     if search.sampler in ("cmaes", "qmc"):
+        from sweeps.search.points import CmaSampler, SobolSampler  # which need a second for scipy
+
         same = derive_seed("sampler", study, *cell) % 2**32  # for all trials of the cell
         space = {span.knob: distribution(span) for span in config.ranges}
         if search.sampler == "qmc":

@@ -20,7 +20,7 @@ from servers import LOOPBACK, Postgres, free_port, mlflow_server
 from mu.record import read as read_records
 from sweeps.__main__ import main
 from sweeps.errors import StudyError, SweepError
-from sweeps.search import optuna_storage
+from sweeps.search import optuna_database, optuna_storage
 from sweeps.search.cells import Cells
 from sweeps.state import credentials
 from sweeps.state.credentials import HIDDEN, hide
@@ -101,7 +101,7 @@ def asked(folder: Path, location: str, during: Any = lambda number: None) -> lis
 def test_a_search_over_postgresql_asks_what_a_journal_would_even_if_it_goes_away(
     postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(optuna_storage, "PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(optuna_database, "PAUSE_SECONDS", 0.05)
 
     def disturb(number: int) -> None:
         if number in (5, 11):  # a restart: connections in the pool are dead
@@ -199,8 +199,8 @@ def test_a_database_that_stays_away_ends_the_wait(
     postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     storage = optuna_storage.open_storage(postgres.create("gone"))
-    monkeypatch.setattr(optuna_storage, "OUTAGE_SECONDS", 0.3)
-    monkeypatch.setattr(optuna_storage, "PAUSE_SECONDS", 0.1)
+    monkeypatch.setattr(optuna_database, "OUTAGE_SECONDS", 0.3)
+    monkeypatch.setattr(optuna_database, "PAUSE_SECONDS", 0.1)
     postgres.stop()
     with pytest.raises(SweepError, match=r"stays away: .*refused"):
         storage.get_all_studies()
