@@ -5,13 +5,16 @@ from __future__ import annotations
 import gc
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import ray
 from ray import tune
 from ray.exceptions import RayError, RayTaskError
+from ray.tune.experiment import trial as tune_trial
 
 from mu.problem import Problem
 from sweeps.plan import Plan
@@ -94,10 +97,29 @@ class Workers:
             searcher.note_running(now=True)
 
 
+@contextmanager
+def _trainable_kept() -> Iterator[None]:
+    """Have Tune keep the trainable of its trials, which it would fetch from Ray and unpickle twice for each of them.
+
+    That is three milliseconds a trial, or a tenth of what Tune takes. Without the names below it still works.
+    """
+    fetch = getattr(tune_trial, "get_trainable_cls", None)
+    if fetch is not None:
+        tune_trial.get_trainable_cls = cache(fetch)
+    try:
+        yield
+    finally:
+        if fetch is not None:
+            tune_trial.get_trainable_cls = fetch
+
+
 def _fit(trainable: Any, searcher: JobSearcher) -> None:
     """Run Tune until the searcher has no more jobs."""
     # Threads of Tune may still write to the folder when Ctrl-C ends the run.
-    with tempfile.TemporaryDirectory(prefix="musweep-", ignore_cleanup_errors=True) as folder:
+    with (
+        _trainable_kept(),
+        tempfile.TemporaryDirectory(prefix="musweep-", ignore_cleanup_errors=True) as folder,
+    ):
         tune.Tuner(
             trainable,
             tune_config=tune.TuneConfig(

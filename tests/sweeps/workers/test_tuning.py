@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from job_source import Source, report
 from ray.exceptions import NodeDiedError, OutOfMemoryError, RayError, RayTaskError
+from ray.tune.experiment import trial
 from ray.tune.search import Searcher
 
+from sweeps.workers import tuning
 from sweeps.workers.job_searcher import RETRIES, JobSearcher
 from sweeps.workers.tuning import supervise
 
@@ -158,3 +161,18 @@ def test_the_error_of_the_source_goes_through_however_tune_ends(
 
     with pytest.raises(OSError, match="no space left"):
         supervise(fit, searcher)
+
+
+def test_tune_fetches_a_trainable_once_for_all_trials(monkeypatch: pytest.MonkeyPatch) -> None:
+    fetched: list[str] = []
+
+    def fetch(name: str) -> type:
+        fetched.append(name)
+        return type(name, (), {})
+
+    monkeypatch.setattr(trial, "get_trainable_cls", fetch)
+    with tuning._trainable_kept():
+        one = SimpleNamespace(stub=False, trainable_name="Work")
+        kept = [trial.Trial.get_trainable_cls(one) for _ in range(3)]  # type: ignore[arg-type]
+    assert fetched == ["Work"] and len(set(kept)) == 1
+    assert trial.get_trainable_cls is fetch
