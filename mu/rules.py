@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from mu.metrics import AVG_GAP_NATMU, MEAN_GAPS
 from mu.problem_names import COSTS
+from mu.record import PORTFOLIO
 from mu.selection import RULES, Candidate, References, Rule, Values, utility_loss
 
 COMPARED = frozenset(
@@ -118,7 +119,7 @@ def _is_default(candidate: Candidate, known: References) -> tuple[float, ...]:
 
 
 def _is_from_earlier(candidate: Candidate, known: References) -> tuple[float, ...]:
-    return (0.0,) if candidate.origin not in ("", "defaults") else (math.nan,)
+    return (0.0,) if candidate.origin not in ("", "defaults", PORTFOLIO) else (math.nan,)
 
 
 def _gap_on(name: str, candidate: Candidate, known: References) -> tuple[float, ...]:

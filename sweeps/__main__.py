@@ -185,6 +185,19 @@ def _add_reports(commands: Any) -> None:
     )
     compare.set_defaults(command=_compare)
 
+    portfolio = commands.add_parser(
+        "portfolio",
+        help="choose a few configurations of each method that were good in several studies",
+    )
+    portfolio.add_argument("folders", type=_path, metavar="STUDY_DIR", nargs="+")
+    portfolio.add_argument("--size", type=int, default=5, help="most configurations (5)")
+    portfolio.add_argument(
+        "--out", type=_path, metavar="FOLDER",
+        help="write them into the search spaces in this folder, which are made where they are missing",
+    )  # fmt: skip
+    portfolio.add_argument("--methods-path", type=_path, help="folder with methods of your own")
+    portfolio.set_defaults(command=_portfolio)
+
 
 def _add_run(commands: Any) -> None:
     run = commands.add_parser("run", help="run a study, or continue it")
@@ -359,6 +372,14 @@ def _compare(options: argparse.Namespace) -> int:
 
     with errors_at():
         print(compare.build(options.folders, options.out))
+    return DONE
+
+
+def _portfolio(options: argparse.Namespace) -> int:
+    from sweeps import portfolio
+
+    methods = yaml_file.method_folders(options.methods_path)
+    portfolio.conclude(options.folders, options.size, methods, options.out, _console())
     return DONE
 
 

@@ -32,6 +32,7 @@ LAYERS = (
         "sweeps.job_sources",
         "sweeps.launch",
         "sweeps.ledger",
+        "sweeps.portfolio",
         "sweeps.preflight",
         "sweeps.rebuild",
         "sweeps.reference_records",

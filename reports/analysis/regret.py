@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
 from scipy.stats import kendalltau
 
 from mu.menu import JUDGED, MenuRecords, menu_records
@@ -23,7 +22,7 @@ from mu.relative import mean_of
 from mu.rules import EVERYTHING, RULE, Scores, average_gap, chosen, eligible, scores
 from mu.selection import Rule
 from reports.load import RecordedStudy
-from reports.statistics.intervals import RESAMPLES, Estimate, leave_one_out, resamples
+from reports.statistics.intervals import Estimate, leave_one_out, nested_mean
 
 Cell = tuple[str, str]
 
@@ -123,10 +122,10 @@ def judged(recorded: MenuRecords, forget: str, method: str, seed: int) -> Truth 
         views = [recorded.trials[forget, method, s][number].metrics[JUDGED] for s in others]
         gaps[number] = average_gap(mean_of(views), reference, whole)
     gaps = {number: gap for number, gap in gaps.items() if math.isfinite(gap)}
-    return Truth(gaps, _noise(list(retrained.values()), reference, whole)) if gaps else None
+    return Truth(gaps, noise_floor(list(retrained.values()), reference, whole)) if gaps else None
 
 
-def _noise(
+def noise_floor(
     models: Sequence[Mapping[str, float]], reference: Mapping[str, float], whole: bool
 ) -> float:
     """Return the noise floor of AvgGap: the mean over its metrics of the distance of each model to the others."""
@@ -224,20 +223,8 @@ def mean_regret(
     if others:
         cells = {cell: cells[cell] - others[cell] for cell in cells if cell in others}
     requests = list(dict.fromkeys(forget for forget, _ in cells))
-    if not requests:
-        return None
     listed = [[cells[cell] for cell in cells if cell[0] == forget] for forget in requests]
-    value_ = statistics.fmean(map(statistics.fmean, listed))
-    if len(requests) == 1:  # then over methods
-        values = np.array(listed[0])
-        weights = resamples(len(values), "methods", *requests)
-        return Estimate(value_, weights @ values / len(values), len(values))
-    drawn = np.zeros((RESAMPLES, len(requests)))
-    for place, (forget, row) in enumerate(zip(requests, listed)):
-        weights = resamples(len(row), "methods", forget)
-        drawn[:, place] = weights @ np.array(row) / len(row)
-    weights = resamples(len(requests), "requests", *requests)
-    return Estimate(value_, (weights * drawn).sum(1) / len(requests), len(requests))
+    return nested_mean(dict(zip(requests, listed)))
 
 
 def by_cell(found: Iterable[Regret], value: str) -> dict[Cell, float]:
