@@ -36,7 +36,8 @@ class TrialRecord:
         number: Number of the trial's configuration within its search cell; None outside search and finalists.
         role: Of references: `search`, `finalist` or `report`, the seeds they serve; else empty.
         origin: Where the knobs of a search trial come from: `defaults`, the authors' own; `portfolio`, that of the
-            method; the results folder of an earlier study; empty when the sampler drew them.
+            method; the results folder of an earlier study; empty when the sampler drew them. Of
+            a model that has learned a twin: `rewound` or `fine-tuned` (see ``mu.stand_ins``).
         source: Request whose tuned knobs were used; transfer phase only.
         problem: Content key of the problem.
         cell: Content key of all else that decides its numbers, but for knobs and number: the method's code, and what
