@@ -86,7 +86,7 @@ def check(study: RecordedStudy, random: str, others: str) -> Check | None:
             if any(kinds[forget] == kind for forget, _ in shares)
         },
         statistics.fmean(value <= 1 for value in noise) if noise else float("nan"),
-        max(RULE[random].retrainings, RULE[others].retrainings),
+        max(regret.retrainings(study, RULE[name]) for name in (random, others)),
         below,
     )
 
@@ -139,7 +139,15 @@ def write_csv(path: Path, study: RecordedStudy) -> None:
                 seeds = {one.seed for one in found if (one.forget, one.method) == cell}
                 values = [means[number].get(cell) for number in NUMBERS]
                 rounded = ["" if value is None else f"{value:.5g}" for value in values]
-                writer.writerow([rule.name, *cell, len(seeds), f"{rule.retrainings:g}", *rounded])
+                writer.writerow(
+                    [
+                        rule.name,
+                        *cell,
+                        len(seeds),
+                        f"{regret.retrainings(study, rule):.3g}",
+                        *rounded,
+                    ]
+                )
 
 
 def print_checks(study: RecordedStudy, found: Iterable[Check]) -> list[str]:

@@ -142,6 +142,12 @@ def _gap_to_short(candidate: Candidate, known: References) -> tuple[float, ...]:
     return (average_gap(candidate.metrics, proxy, known.whole_class),)
 
 
+def _gap_to_other(candidate: Candidate, known: References) -> tuple[float, ...]:
+    """Return AvgGap to a smaller network that was retrained."""
+    proxy = known.on.get("model", References()).retrain
+    return (average_gap(candidate.metrics, proxy, known.whole_class),)
+
+
 def _gap_to_small(candidate: Candidate, known: References) -> tuple[float, ...]:
     """Return AvgGap to a model retrained on a quarter of D_r."""
     proxy = known.on.get("data", References()).retrain
@@ -196,6 +202,10 @@ def _expected_by_small(candidate: Candidate, known: References) -> tuple[float, 
     return _expected_by("data", candidate, known)
 
 
+def _expected_by_other(candidate: Candidate, known: References) -> tuple[float, ...]:
+    return _expected_by("model", candidate, known)
+
+
 def _gap_to_one(candidate: Candidate, known: References) -> tuple[float, ...]:
     return (average_gap(candidate.metrics, known.one, known.whole_class),)
 
@@ -246,12 +256,21 @@ _SINGLE = (
         reason="a model that never saw D_f says whether it is easy, on a quarter of the data",
     ),
     Rule(
+        "expected_model", "the same, D_f as easy as for a smaller network", False, None,
+        _expected_by_other, ("model",), COSTS["model"],
+        reason="a smaller network that never saw D_f says whether it is easy",
+    ),
+    Rule(
         "proxy_epochs", "AvgGap to a short retraining", False, None, _gap_to_short, ("epochs",),
         COSTS["epochs"], reason="a tenth of the epochs in place of all",
     ),
     Rule(
         "proxy_data", "AvgGap to a small retraining", False, None, _gap_to_small, ("data",),
         COSTS["data"], reason="a quarter of D_r in place of all",
+    ),
+    Rule(
+        "proxy_model", "AvgGap to a smaller network, retrained", False, None, _gap_to_other,
+        ("model",), COSTS["model"], reason="a smaller network in place of the large one",
     ),
     Rule(
         "twin", "Best on the twin", False, False, _twin, ("twin",), COSTS["twin"],

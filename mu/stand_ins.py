@@ -6,6 +6,7 @@
   A supplied original has no training to go back to, and is fine-tuned until it knows D_t as well as D_f.
 - ``epochs``: the same problem with a recipe of a tenth of the epochs, for a cheap retrained model.
 - ``data``: the same problem on a quarter of D_r, likewise.
+- ``model``: the same problem with a smaller network, likewise.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ ROLES: Mapping[str, tuple[Role, ...]] = {
     "twin": ("original", "retrain"),
     "epochs": ("retrain",),
     "data": ("retrain",),
+    "model": ("retrain",),
 }
 """Kind of stand-in to the references that it needs."""
 
@@ -73,8 +75,12 @@ def state_after(problem: Problem, device: str = "cpu") -> bytes:
     return state
 
 
-def stand_in(problem: Problem, kind: str) -> Problem:
-    """Return a stand-in of a problem. Raises ValueError where the kind does not fit the problem; see ``check_twin``."""
+def stand_in(problem: Problem, kind: str, network: str = "") -> Problem:
+    """Return a stand-in of a problem. Raises ValueError where the kind does not fit the problem; see ``check_twin``.
+
+    Args:
+        network: The smaller network of the kind `model`.
+    """
     parts = (problem.data, problem.model, problem.recipe, problem.request, problem.seed)
     if kind == "twin":
         check_twin(problem)
@@ -84,6 +90,8 @@ def stand_in(problem: Problem, kind: str) -> Problem:
     if kind == "epochs":
         epochs = max(1, round(EPOCHS * problem.recipe.epochs))
         return replace(problem, recipe=replace(problem.recipe, epochs=epochs), supplied={})
+    if kind == "model":
+        return OtherModel(problem.data, network, *parts[2:], problem.chosen)
     return LessData(*parts, problem.chosen)
 
 
@@ -130,14 +138,16 @@ class StandInSpec:
     Args:
         spec: Of the problem that it stands for.
         kind: Which stand-in of it.
+        network: As in ``stand_in``.
     """
 
     spec: ProblemSpec
     kind: str
+    network: str = ""
 
     def on(self, data: Dataset, model: Model | str) -> Problem:
         """Build the stand-in on data and a network that are already here."""
-        return stand_in(self.spec.on(data, model), self.kind)
+        return stand_in(self.spec.on(data, model), self.kind, self.network)
 
 
 class Twin(Problem):
@@ -302,3 +312,12 @@ class LessData(Problem):
         fine = self.data.parts["train"].fine[rest]
         rng = np.random.default_rng(derive_seed("share", rest.tolist(), self.data.fingerprint))
         return rest[stratified_choice(fine, round(DATA * len(rest)), rng)]
+
+
+class OtherModel(Problem):
+    """The same request with another network."""
+
+    @property
+    def spec(self) -> StandInSpec:  # type: ignore[override]
+        parts = (self.recipe, self.request, self.seed, self.chosen, self.supplied)
+        return StandInSpec(ProblemSpec(*parts), "model", str(self.model))

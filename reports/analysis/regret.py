@@ -17,7 +17,7 @@ from scipy.stats import kendalltau
 
 from mu.menu import JUDGED, MenuRecords, menu_records
 from mu.metrics import AVG_GAP_NATMU
-from mu.problem_names import COSTS, stand_in_name
+from mu.problem_names import COSTS, kind_of, stand_in_name
 from mu.relative import mean_of
 from mu.rules import EVERYTHING, RULE, Scores, average_gap, chosen, eligible, scores
 from mu.selection import Rule
@@ -207,6 +207,21 @@ def _seconds(recorded: MenuRecords, rule: Rule, cell: Cell, seed: int, source: s
             if seed in models and (role == "retrain" or name != source):
                 spent += models[seed].time_unlearn
     return spent
+
+
+def retrainings(study: RecordedStudy, rule: Rule) -> float:
+    """Return what a rule cost beyond the trials of the menu, in retrainings; of a smaller network, by the seconds of its training."""
+    if math.isnan(rule.retrainings):
+        return float(study.definition.get("seeds", {}).get("retrain") or len(study.report_seeds))
+    seconds: dict[bool, list[float]] = {False: [], True: []}
+    for record in study.records if "model" in rule.needs else ():
+        if (record.phase, record.method) == ("reference", "retrain") and record.time_unlearn:
+            kind = kind_of(record.forget)
+            if kind in ("", "model"):
+                seconds[kind == "model"].append(record.time_unlearn)
+    if all(seconds.values()):
+        return statistics.fmean(seconds[True]) / statistics.fmean(seconds[False])
+    return rule.retrainings
 
 
 def mean_regret(

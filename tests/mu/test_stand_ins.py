@@ -216,9 +216,17 @@ def test_a_small_retraining_has_a_quarter_of_what_is_retained_of_each_class() ->
     assert np.abs(few * 4 - all_).max() <= 1
 
 
-@pytest.mark.parametrize("kind", ["twin", "epochs", "data"])
+def test_a_smaller_network_is_retrained_on_the_same_split() -> None:
+    real = replace(problem(), model="small_cnn")
+    small = stand_in(real, "model", "toy_cnn")
+    assert np.array_equal(small.retain_index, real.retain_index)
+    assert small.reference_key("retrain") == problem().reference_key("retrain")
+    assert small.key != real.key
+
+
+@pytest.mark.parametrize("kind", ["twin", "epochs", "data", "model"])
 def test_a_worker_builds_the_same_stand_in(kind: str) -> None:
-    there = stand_in(problem(), kind)
+    there = stand_in(problem(), kind, "small_cnn")
     here = there.spec.on(toy.toy_data(), "toy_cnn")
     assert type(here) is type(there)
     assert here.key == there.key

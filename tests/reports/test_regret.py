@@ -196,7 +196,8 @@ def test_the_figure_has_a_panel_for_each_group_of_requests() -> None:
 def test_what_must_be_retrained_for_a_rule() -> None:
     needs = {rule.name: needs_of(rule) for rule in MENU_RULES}
     assert [name for name, part in needs.items() if part == "in part"] == [
-        "expected_epochs", "expected_data", "proxy_epochs", "proxy_data", "ranks_epochs",
+        "expected_epochs", "expected_data", "expected_model", "proxy_epochs", "proxy_data",
+        "proxy_model", "ranks_epochs",
     ]  # fmt: skip
     assert [name for name, part in needs.items() if part == "whole"] == [
         "transfer", "oracle_one", "oracle_all",

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from mu.problem import Problem
 from mu.record import TrialRecord
+from mu.rules import RULE
 from mu.stand_ins import rewind_key
 from reports import load
 from reports.analysis import regret
@@ -246,6 +247,23 @@ def test_without_an_oracle_no_model_is_retrained(tmp_path: Path) -> None:
             assert not compared & set(record.metrics["val"])
 
 
+def test_a_smaller_network_is_retrained_and_what_it_costs_is_measured(tmp_path: Path) -> None:
+    rules = ["defaults", "expected_model", "proxy_model", "oracle_all"]
+    raw = asked(choose={"rules": rules, "menu": 5, "proxy_model": "slim_vgg"})
+    plan = plan_of(study.parse(raw, "study.yaml"))
+    assert plan.study.stand_ins == {"some/model": ("some", "model")}
+    assert plan.problem("some/model", 1).model == "slim_vgg"
+    whole_study.run(raw, tmp_path / "results", tmp_path / "storage")
+    recorded = load.read(tmp_path / "results" / "tiny")
+    assert {one.rule for one in regret.regrets(recorded)} == set(rules)
+    of = {(r.forget, r.method, r.seed): r.time_unlearn for r in recorded.records}
+    small = sum(of["some/model", "retrain", seed] for seed in (1, 2))
+    large = sum(of["some", "retrain", seed] for seed in (1, 2))
+    cost = regret.retrainings(recorded, RULE["proxy_model"])
+    assert cost == pytest.approx(small / large)
+    assert "proxy_model" not in parsed(choose={"rules": "all"}).choose.rules  # type: ignore[union-attr]
+
+
 @pytest.fixture(scope="module")
 def supplied(ran: whole_study.Ran, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """A study without an oracle whose originals are supplied: those that another study trained."""
@@ -312,6 +330,18 @@ def test_a_twin_made_by_training_says_so_too(ran: whole_study.Ran) -> None:
             "choose: rules: losses is for requests that forget samples of classes that stay",
         ),
         ({"choose": {"rules": ["transfer"]}}, "rules: transfer takes knobs from another request"),
+        (
+            {"choose": {"rules": ["proxy_model"]}},
+            "rules: proxy_model reads a smaller network, and choose.proxy_model names none",
+        ),
+        (
+            {"choose": {"proxy_model": "mypkg:net"}},
+            "choose: proxy_model: must be one of small_cnn, ",
+        ),
+        (
+            {"choose": {"rules": ["expected_model"], "proxy_model": "small_cnn", "oracle": False}},
+            "rules: expected_model reads a model that is retrained, if in part",
+        ),
         ({"choose": {"rules": ["start_from"]}}, "rules: start_from takes knobs from an earlier"),
         (
             {"choose": {"rules": ["oracle_one"], "oracle": False}},
