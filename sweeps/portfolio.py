@@ -62,6 +62,12 @@ def conclude(
         listed = [cell for cell in cells if cell.method == name]
         chosen = portfolio.choose(listed, size, partial(allowed, name))
         _print(name, chosen, listed, console)
+        outside = {p for cell in listed for p in cell.gaps if not allowed(name, p)}
+        if outside:
+            console.print(
+                f"  {len(outside)} configurations are outside its search space and left out",
+                highlight=False,
+            )
         if out is not None and adds(chosen, listed):
             start = space.shipped_file(method, own)[0]
             path = write(out / f"{name}.yaml", start, block(method, chosen, listed, spans[name]))
@@ -98,8 +104,8 @@ def _print(name: str, chosen: Chosen, cells: Sequence[Landscape], console: Conso
     console.print(f"\n{name}: {places} of {studies}", markup=False, highlight=False, soft_wrap=True)
     if not adds(chosen, cells):
         console.print(
-            "  nothing but the authors' defaults: no other configuration of its search space was tried on two requests and is "
-            "better; menus (`choose`) have the same everywhere",
+            "  nothing but the authors' defaults: nothing else in its search space is better and was tried on more than one "
+            "request; menus (`choose`) are the same on all",
             highlight=False,
         )
         return

@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import PurePath
 from typing import Any
 
 from mu.menu import JUDGED, MENU, VIEW
@@ -25,7 +26,7 @@ from reports.load.study import RecordedMethod, RecordedRequest, mapping
 
 Point = tuple[tuple[str, Any], ...]
 """The searched knobs of a configuration with their values, by name."""
-SEARCH = "search"
+SEARCH, IMAGE_FOLDER = "search", "image_folder"
 
 
 def point(knobs: Mapping[str, Any]) -> Point:
@@ -154,11 +155,11 @@ def _landscape(
     if not gaps:
         return None
     gaps |= {each: max(gaps.values()) for each in bad if each not in gaps}
-    data, model = (str(mapping(study.definition.get(key)).get("name")) for key in ("data", "model"))
+    model = str(mapping(study.definition.get("model")).get("name"))
     return Landscape(
         study.name,
         str(study.line.get("uuid", "")),
-        data,
+        data_name(study),
         model,
         judge.request.name,
         method.name,
@@ -169,6 +170,13 @@ def _landscape(
         judge.noise,
         defaults if defaults in gaps else None,
     )
+
+
+def data_name(study: RecordedStudy) -> str:
+    """Return the name of a study's data set; of a folder of images, also that of the folder, which alone says what they are."""
+    data = mapping(study.definition.get("data"))
+    name, folder = str(data.get("name")), PurePath(str(data.get("root") or "")).stem
+    return f"{name} {folder}" if name == IMAGE_FOLDER and folder else name
 
 
 def _searched(method: RecordedMethod, knobs: Mapping[str, Any]) -> dict[str, Any]:

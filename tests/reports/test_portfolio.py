@@ -10,7 +10,7 @@ import pytest
 from mu.record import TrialRecord
 from reports import load
 from reports.analysis import portfolio
-from reports.analysis.landscapes import Landscape, landscapes, point
+from reports.analysis.landscapes import Landscape, data_name, landscapes, point
 
 DEFAULTS, A, B, C = (point({"lr": rate}) for rate in (0.0, 0.1, 0.2, 0.3))
 
@@ -168,3 +168,14 @@ def test_without_a_menu_the_search_is_read_on_its_own_seeds_and_view() -> None:
     assert (one.phase, one.seeds, one.noise) == ("search", (0,), 0.0)
     assert list(one.gaps.values()) == [pytest.approx(0.9 / 3), pytest.approx(1.3 / 3)]
     assert landscapes(study([])) == []
+
+
+def test_a_folder_of_images_is_named_by_its_folder() -> None:
+    def named(**data: Any) -> str:
+        made = study([])
+        line = {**made.line, "definition": {**made.definition, "data": data}}
+        return data_name(replace(made, line=line))
+
+    assert named(name="digits", root="~/data/some") == "digits"
+    assert named(name="image_folder", root="~/data/cifar10.zip") == "image_folder cifar10"
+    assert named(name="image_folder", root="/data/birds/") == "image_folder birds"

@@ -187,6 +187,8 @@ def test_the_figure_has_a_panel_for_each_group_of_requests() -> None:
     assert means.loc[("random", "oracle_one"), "needs"] == "whole"
     assert means.loc[("random", "losses"), "needs"] == "none"
     assert len(figure.data["choice_cells"]) == 6
+    for panel in figure.panels:
+        figure.draw(panel).to_dict()  # which Altair checks against the schema of Vega-Lite
     drawn = figure.whole()["concat"]
     assert [panel["title"] for panel in drawn] == list(figure.panels.values())
     bare = load.assemble({"study": "toy", "definition": {"forget": {"some": {}}}}, records(), {})

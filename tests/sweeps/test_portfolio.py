@@ -121,3 +121,16 @@ def test_what_is_no_study_is_refused_in_one_line(
         code, text = said(capsys, *words)
         assert code == 2
         assert message in text and text.strip().count("\n") == 0
+
+
+def test_what_is_outside_the_search_space_that_ships_is_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "finetune.yaml").write_text("lr: {low: 0.01, high: 0.025}\n")
+    code, text = said(capsys, menu(tmp_path), "--methods-path", own, "--out", tmp_path / "out")
+    assert code == 0
+    assert "3 configurations are outside its search space and left out" in text
+    assert "nothing but the authors' defaults" in text
+    assert not (tmp_path / "out").exists()
