@@ -17,6 +17,8 @@ SCHEMA = 2
 STATUSES = ("finished", "stopped", "diverged", "failed")
 CAUSES = ("exception", "memory", "timeout", "infrastructure")
 REFERENCE_ROLES = ("original", "retrain")
+PORTFOLIO = "portfolio"
+"""The origin of knobs that are in the portfolio of a method."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,9 @@ class TrialRecord:
         knobs: Every knob of the method with the value used.
         number: Number of the trial's configuration within its search cell; None outside search and finalists.
         role: Of references: `search`, `finalist` or `report`, the seeds they serve; else empty.
-        origin: Where the knobs of a search trial come from: `defaults`, the authors' own; the results folder of an
-            earlier study; empty when the sampler drew them.
+        origin: Where the knobs of a search trial come from: `defaults`, the authors' own; `portfolio`, that of the
+            method; the results folder of an earlier study; empty when the sampler drew them. Of
+            a model that has learned a twin: `rewound` or `fine-tuned` (see ``mu.stand_ins``).
         source: Request whose tuned knobs were used; transfer phase only.
         problem: Content key of the problem.
         cell: Content key of all else that decides its numbers, but for knobs and number: the method's code, and what

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from mu.metrics import AVG_GAP_NATMU, MEAN_GAPS
 from mu.problem_names import COSTS
+from mu.record import PORTFOLIO
 from mu.selection import RULES, Candidate, References, Rule, Values, utility_loss
 
 COMPARED = frozenset(
@@ -118,7 +119,7 @@ def _is_default(candidate: Candidate, known: References) -> tuple[float, ...]:
 
 
 def _is_from_earlier(candidate: Candidate, known: References) -> tuple[float, ...]:
-    return (0.0,) if candidate.origin not in ("", "defaults") else (math.nan,)
+    return (0.0,) if candidate.origin not in ("", "defaults", PORTFOLIO) else (math.nan,)
 
 
 def _gap_on(name: str, candidate: Candidate, known: References) -> tuple[float, ...]:
@@ -138,6 +139,12 @@ def _twin(candidate: Candidate, known: References) -> tuple[float, ...]:
 def _gap_to_short(candidate: Candidate, known: References) -> tuple[float, ...]:
     """Return AvgGap to a model retrained for a tenth of the epochs."""
     proxy = known.on.get("epochs", References()).retrain
+    return (average_gap(candidate.metrics, proxy, known.whole_class),)
+
+
+def _gap_to_other(candidate: Candidate, known: References) -> tuple[float, ...]:
+    """Return AvgGap to a smaller network that was retrained."""
+    proxy = known.on.get("model", References()).retrain
     return (average_gap(candidate.metrics, proxy, known.whole_class),)
 
 
@@ -195,6 +202,10 @@ def _expected_by_small(candidate: Candidate, known: References) -> tuple[float, 
     return _expected_by("data", candidate, known)
 
 
+def _expected_by_other(candidate: Candidate, known: References) -> tuple[float, ...]:
+    return _expected_by("model", candidate, known)
+
+
 def _gap_to_one(candidate: Candidate, known: References) -> tuple[float, ...]:
     return (average_gap(candidate.metrics, known.one, known.whole_class),)
 
@@ -245,12 +256,21 @@ _SINGLE = (
         reason="a model that never saw D_f says whether it is easy, on a quarter of the data",
     ),
     Rule(
+        "expected_model", "the same, D_f as easy as for a smaller network", False, None,
+        _expected_by_other, ("model",), COSTS["model"],
+        reason="a smaller network that never saw D_f says whether it is easy",
+    ),
+    Rule(
         "proxy_epochs", "AvgGap to a short retraining", False, None, _gap_to_short, ("epochs",),
         COSTS["epochs"], reason="a tenth of the epochs in place of all",
     ),
     Rule(
         "proxy_data", "AvgGap to a small retraining", False, None, _gap_to_small, ("data",),
         COSTS["data"], reason="a quarter of D_r in place of all",
+    ),
+    Rule(
+        "proxy_model", "AvgGap to a smaller network, retrained", False, None, _gap_to_other,
+        ("model",), COSTS["model"], reason="a smaller network in place of the large one",
     ),
     Rule(
         "twin", "Best on the twin", False, False, _twin, ("twin",), COSTS["twin"],

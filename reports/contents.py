@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from reports.analysis.summaries import compares
 from reports.charts import maps, results, search
+from reports.charts.choice import choice as choice_figure
 from reports.charts.figure import Figure
 from reports.load import RecordedStudy
 from reports.tables import choice, points, uncertainty
@@ -49,6 +50,7 @@ FIGURES: tuple[Callable[[RecordedStudy], Figure | None], ...] = (
     results.recoveries,
     results.over_forgetting,
     maps.transfer_matrix,
+    choice_figure,
     maps.taken_for,
     search.progress,
     search.expected_best,

@@ -59,7 +59,7 @@ def without_oracle(raw: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-KEPT_OF_SEARCH = ("start_from", "max_utility_loss", "early_stop")
+KEPT_OF_SEARCH = ("start", "start_from", "max_utility_loss", "early_stop")
 """Keys of the search that mean something to a menu."""
 
 

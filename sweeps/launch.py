@@ -23,7 +23,7 @@ from sweeps.flow.sweep import Locations, Sweep
 from sweeps.plan import Plan
 from sweeps.plan.outline import Outline
 from sweeps.plan.study_line import versions
-from sweeps.search.earlier import first_knobs
+from sweeps.search.earlier import first_knobs, say_start
 from sweeps.state import code, credentials, results
 from sweeps.state.credentials import hide
 from sweeps.state.results import Results
@@ -174,7 +174,10 @@ def run(plan: Plan, options: Options, console: Console, again: str) -> Finished:
                 count = len(study_results.records)
                 say(console, f"{plan.study.name}: nothing to do, all {count} trials are there")
             else:
-                if line := say_exempt(plan.study.search, plan.study.methods):
+                lines = [say_exempt(plan.study.search, plan.study.methods)]
+                for line in filter(
+                    None, [*lines, *say_start(plan.study.search.start, plan.study.methods)]
+                ):
                     say(console, f"{plan.study.name}: {line}")
                 _sweep(sweep, options, open_store(), console, ending)
                 _notify(plan.study, study_results, "finished")

@@ -111,6 +111,11 @@ def check_model(study: Study, data: Dataset, where: str) -> nn.Sequential:
     """
     problem = study.problem(data, next(iter(study.forget)), study.seeds.report[0])
     model = check_network(problem, where)
+    if study.choose is not None and study.choose.proxy_model is not None:
+        check_network(
+            replace(problem, model=study.choose.proxy_model, supplied={}),
+            f"{where}: choose: proxy_model",
+        )
     for (role, _, _), checkpoint in {c: (k, c) for k, c in study.supplied.items()}.values():
         try:
             checkpoints.fit(checkpoints.read(checkpoint.path), model[-1], str(checkpoint.path))

@@ -109,7 +109,8 @@ DRIFTING: dict[str, str] = {
 def search_space(name: str) -> dict[str, dict[str, Any]]:
     """Return the ranges of a method's YAML, by knob."""
     path = Path(search_spaces.__file__).parent / f"{name}.yaml"
-    return (yaml.safe_load(path.read_text()) or {}) if path.is_file() else {}
+    content = (yaml.safe_load(path.read_text()) or {}) if path.is_file() else {}
+    return {knob: section for knob, section in content.items() if knob != "portfolio"}
 
 
 def shorten(knob: Knob, value: Any) -> Any:

@@ -20,7 +20,7 @@ LAYERS = (
     ("sweeps.plan",),
     ("sweeps.search", "sweeps.workers", "sweeps.tracking"),
     ("sweeps.flow", "sweeps.preflight", "sweeps.estimate"),
-    ("sweeps.unlearned", "sweeps.choosing"),
+    ("sweeps.unlearned", "sweeps.choosing", "sweeps.portfolio"),
     ("sweeps.api", "sweeps.launch"),
     ("sweeps.catalogue", "sweeps.first_study"),
     ("sweeps.commands",),

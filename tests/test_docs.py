@@ -100,7 +100,7 @@ def test_the_page_of_keys_has_all_that_a_study_may_hold() -> None:
     }
     assert keys["search"] == [
         "trials", "sampler", "objective", "mean_gap", "early_stop", "choose", "max_utility_loss",
-        "finalists", "start_from",
+        "finalists", "start", "start_from",
     ]  # fmt: skip
     assert {"class", "kind"} < set(keys["forget"]) and "target" not in keys["forget"]
     held = study.parse(studies.tiny(), "study.yaml").definition

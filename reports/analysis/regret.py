@@ -13,17 +13,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
 from scipy.stats import kendalltau
 
 from mu.menu import JUDGED, MenuRecords, menu_records
 from mu.metrics import AVG_GAP_NATMU
-from mu.problem_names import COSTS, stand_in_name
+from mu.problem_names import COSTS, kind_of, stand_in_name
 from mu.relative import mean_of
 from mu.rules import EVERYTHING, RULE, Scores, average_gap, chosen, eligible, scores
 from mu.selection import Rule
 from reports.load import RecordedStudy
-from reports.statistics.intervals import RESAMPLES, Estimate, leave_one_out, resamples
+from reports.statistics.intervals import Estimate, leave_one_out, nested_mean
 
 Cell = tuple[str, str]
 
@@ -123,10 +122,10 @@ def judged(recorded: MenuRecords, forget: str, method: str, seed: int) -> Truth 
         views = [recorded.trials[forget, method, s][number].metrics[JUDGED] for s in others]
         gaps[number] = average_gap(mean_of(views), reference, whole)
     gaps = {number: gap for number, gap in gaps.items() if math.isfinite(gap)}
-    return Truth(gaps, _noise(list(retrained.values()), reference, whole)) if gaps else None
+    return Truth(gaps, noise_floor(list(retrained.values()), reference, whole)) if gaps else None
 
 
-def _noise(
+def noise_floor(
     models: Sequence[Mapping[str, float]], reference: Mapping[str, float], whole: bool
 ) -> float:
     """Return the noise floor of AvgGap: the mean over its metrics of the distance of each model to the others."""
@@ -210,6 +209,21 @@ def _seconds(recorded: MenuRecords, rule: Rule, cell: Cell, seed: int, source: s
     return spent
 
 
+def retrainings(study: RecordedStudy, rule: Rule) -> float:
+    """Return what a rule cost beyond the trials of the menu, in retrainings; of a smaller network, by the seconds of its training."""
+    if math.isnan(rule.retrainings):
+        return float(study.definition.get("seeds", {}).get("retrain") or len(study.report_seeds))
+    seconds: dict[bool, list[float]] = {False: [], True: []}
+    for record in study.records if "model" in rule.needs else ():
+        if (record.phase, record.method) == ("reference", "retrain") and record.time_unlearn:
+            kind = kind_of(record.forget)
+            if kind in ("", "model"):
+                seconds[kind == "model"].append(record.time_unlearn)
+    if all(seconds.values()):
+        return statistics.fmean(seconds[True]) / statistics.fmean(seconds[False])
+    return rule.retrainings
+
+
 def mean_regret(
     found: Iterable[Regret], value: str = "points", minus: Iterable[Regret] = ()
 ) -> Estimate | None:
@@ -224,20 +238,8 @@ def mean_regret(
     if others:
         cells = {cell: cells[cell] - others[cell] for cell in cells if cell in others}
     requests = list(dict.fromkeys(forget for forget, _ in cells))
-    if not requests:
-        return None
     listed = [[cells[cell] for cell in cells if cell[0] == forget] for forget in requests]
-    value_ = statistics.fmean(map(statistics.fmean, listed))
-    if len(requests) == 1:  # then over methods
-        values = np.array(listed[0])
-        weights = resamples(len(values), "methods", *requests)
-        return Estimate(value_, weights @ values / len(values), len(values))
-    drawn = np.zeros((RESAMPLES, len(requests)))
-    for place, (forget, row) in enumerate(zip(requests, listed)):
-        weights = resamples(len(row), "methods", forget)
-        drawn[:, place] = weights @ np.array(row) / len(row)
-    weights = resamples(len(requests), "requests", *requests)
-    return Estimate(value_, (weights * drawn).sum(1) / len(requests), len(requests))
+    return nested_mean(dict(zip(requests, listed)))
 
 
 def by_cell(found: Iterable[Regret], value: str) -> dict[Cell, float]:

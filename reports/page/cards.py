@@ -45,7 +45,7 @@ def cards(study: RecordedStudy) -> tuple[list[Card], list[str]]:
     first = [
         *filter(None, [unmeasured(study)]),
         *sorted(leaders, key=lambda card: card.head.endswith("methods"))[:2],
-        *filter(None, [equal(study), slower(study), robustness(study), without_oracle(study)]),
+        *filter(None, [without_oracle(study), equal(study), slower(study), robustness(study)]),
     ]
     if not leaders and len(first) == 0:
         first = [Card("No result yet", "No method has a gap to retraining yet.")]

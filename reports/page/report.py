@@ -33,7 +33,7 @@ SECTIONS: tuple[tuple[str, str, tuple[str, ...], tuple[str, ...]], ...] = (
     (
         *("transfer", "Knobs of others"),
         ("transfer", "transfer_matrix", "robustness", "choice", "choice_cells", "rules"),
-        ("transfer_matrix",),
+        ("transfer_matrix", "choice"),
     ),
     ("certainty", "How sure", ("noise_floor", "comparison"), ()),
     (

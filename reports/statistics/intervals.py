@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -103,6 +103,28 @@ def mean_estimate(estimates: Sequence[Estimate]) -> Estimate | None:
     value = math.fsum(e.value for e in estimates) / len(estimates)
     replicas = np.mean([e.replicas for e in estimates], axis=0)
     return Estimate(value, replicas, min(e.n for e in estimates))
+
+
+def nested_mean(groups: Mapping[str, Sequence[float]]) -> Estimate | None:
+    """Return the mean over groups of the mean within each, with bootstrap samples of groups and of values within them.
+
+    Of a single group only the values are resampled. None without any value.
+
+    Args:
+        groups: Name of each group, such as a request, to its values, such as one for each method.
+    """
+    names = [name for name, values in groups.items() if values]
+    if not names:
+        return None
+    mean = statistics.fmean(statistics.fmean(groups[name]) for name in names)
+    drawn = np.zeros((RESAMPLES, len(names)))
+    for place, name in enumerate(names):
+        values = np.array(groups[name])
+        drawn[:, place] = resamples(len(values), "methods", name) @ values / len(values)
+    if len(names) == 1:
+        return Estimate(mean, drawn[:, 0], len(groups[names[0]]))
+    weights = resamples(len(names), "requests", *names)
+    return Estimate(mean, (weights * drawn).sum(1) / len(names), len(names))
 
 
 def student(value: float, error: float, n: int) -> Interval:

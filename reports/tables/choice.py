@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -136,12 +135,10 @@ def _row(
     points = regret.mean_regret(found)
     within = regret.mean_regret(found, "within")
     spent = statistics.median(regret.by_cell(found, "seconds").values())
-    models = study.definition.get("seeds", {}).get("retrain") or len(study.report_seeds)
-    cost = models if math.isnan(rule.retrainings) else rule.retrainings
     return {
         "Rule": rule.name,
         "What it does": rule.label,
-        "Retrainings": TableCell(number=cost, form="{:.2g}".format),
+        "Retrainings": TableCell(number=regret.retrainings(study, rule), form="{:.2g}".format),
         "Cells": cells.counted(len(regret.by_cell(found, "points"))),
         "Regret": cells.difference(points.value, points.interval) if points else None,
         "Units": _mean(regret.mean_regret(found, "noise")),

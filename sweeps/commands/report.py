@@ -1,12 +1,13 @@
-"""``musweep report`` and ``musweep compare``: write pages from records."""
+"""What is made of finished studies: report, compare, portfolio."""
 
 from __future__ import annotations
 
 import argparse
 from typing import Any
 
-from sweeps.commands.common import DONE, path
+from sweeps.commands.common import DONE, path, wide_console
 from sweeps.errors import errors_at
+from sweeps.study import yaml_file
 
 
 def add(commands: Any) -> None:
@@ -25,6 +26,19 @@ def add(commands: Any) -> None:
     )
     compare.set_defaults(command=_compare)
 
+    portfolio = commands.add_parser(
+        "portfolio",
+        help="choose a few configurations of each method that were good in several studies",
+    )
+    portfolio.add_argument("folders", type=path, metavar="STUDY_DIR", nargs="+")
+    portfolio.add_argument("--size", type=int, default=5, help="most configurations (5)")
+    portfolio.add_argument(
+        "--out", type=path, metavar="FOLDER",
+        help="write them into the search spaces in this folder, which are made where they are missing",
+    )  # fmt: skip
+    portfolio.add_argument("--methods-path", type=path, help="folder with methods of your own")
+    portfolio.set_defaults(command=_portfolio)
+
 
 def _report(options: argparse.Namespace) -> int:
     from reports import page
@@ -39,4 +53,12 @@ def _compare(options: argparse.Namespace) -> int:
 
     with errors_at():
         print(compare.build(options.folders, options.out))
+    return DONE
+
+
+def _portfolio(options: argparse.Namespace) -> int:
+    from sweeps import portfolio
+
+    methods = yaml_file.method_folders(options.methods_path)
+    portfolio.conclude(options.folders, options.size, methods, options.out, wide_console())
     return DONE

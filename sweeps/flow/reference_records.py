@@ -12,7 +12,7 @@ from mu.problem import Role
 from mu.problem_names import kind_of
 from mu.record import TrialRecord
 from mu.relative import mean_of
-from mu.stand_ins import samples_trained_on
+from mu.stand_ins import Twin, samples_trained_on
 from sweeps.flow.ledger import Ledger
 from sweeps.plan import Plan
 from sweeps.workers.scored import Scored
@@ -40,6 +40,7 @@ class ReferenceRecorder:
 
     Attributes:
         seconds: Key of a reference's weights to the seconds that its training took, whenever it was.
+        samples: The same for the samples that it saw, where these do not follow from the recipe.
         billed: The same for the time on a slot that this run spent on it and no record has yet.
         billed_scoring: The same for the scoring of both references of a problem.
     """
@@ -48,6 +49,7 @@ class ReferenceRecorder:
         self.plan, self.study = plan, plan.study
         self.ledger = ledger
         self.seconds: dict[str, float] = {}
+        self.samples: dict[str, int] = {}
         self.billed: dict[str, float] = {}
         self.billed_scoring: dict[ProblemName, float] = {}
 
@@ -116,7 +118,7 @@ class ReferenceRecorder:
         if method in supplied:
             environment = {**environment, "checkpoint": str(supplied[method])}
         elif method == ("original" if kind_of(forget) == "twin" else "retrain"):
-            seen = samples_trained_on(problem)
+            seen = self.samples.get(weights) or samples_trained_on(problem)
             cost = {"time_unlearn": self.seconds[weights], "samples_seen": seen}
         took, ended = self.billed.pop(weights, 0.0), time.time()
         if method == self.plan.roles(*name)[-1]:
@@ -130,6 +132,7 @@ class ReferenceRecorder:
             seed=seed,
             status="finished",
             role=role,
+            origin=problem.made if isinstance(problem, Twin) and method == "original" else "",
             problem=problem.key,
             cell=self.plan.reference_cell(role, seed),
             metrics=complete(one.facts.metrics, one.forget, reference),

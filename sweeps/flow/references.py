@@ -15,7 +15,7 @@ from mu.keys import content_key
 from mu.problem import Problem, Role, Weights
 from mu.problem_names import kind_of, request_of, stand_in_name
 from mu.record import TrialRecord
-from mu.stand_ins import rewind_epoch, rewind_key
+from mu.stand_ins import TunedTwin, rewind_epoch, rewind_key
 from sweeps.errors import StudyError, SweepError
 from sweeps.flow.ledger import Ledger
 from sweeps.flow.reference_records import ROLES, ProblemName, ReferenceRecorder
@@ -105,8 +105,10 @@ class References:
     def _publish(self, key: str, arrays: Weights, billed: float) -> None:
         """Let workers read the weights of a reference."""
         self.recorder.seconds[key] = float(arrays["seconds"])
+        if "samples" in arrays:
+            self.recorder.samples[key] = int(arrays["samples"])
         self.recorder.billed[key] = billed
-        self._weights[key] = self.put(without_seconds(arrays))
+        self._weights[key] = self.put(without_facts(arrays))
 
     def _to_score(self) -> dict[ProblemName, Job]:
         """Read the scores that the store has, and return the jobs that make the others."""
@@ -157,7 +159,7 @@ class References:
         """Return the next job that can start."""
         if self._waiting and (not self._checking or self._waiting[0].key in self._checking):
             return self._waiting.popleft()
-        for job in self._twins:
+        for job in self._twins if not self._checking else ():
             if self._original_of(job) in self._weights:
                 self._twins.remove(job)
                 return job
@@ -178,6 +180,8 @@ class References:
             roles: Sequence[Role] = job.roles if job.work == "score" else ()
             rewind = self._rewinds.get(self._original_of(job)) if kind_of(job.forget) else None
             models = {str(role): self._weights[problem.reference_key(role)] for role in roles}
+            if job.work == "train" and isinstance(problem, TunedTwin):
+                models["original"] = self._weights[self._original_of(job)]
             return models if rewind is None else {**models, "rewind": rewind}
         scores_there = self._compared[job.role, job.forget, job.seed]
         there = self.plan.roles(job.forget, job.seed)
@@ -260,9 +264,9 @@ class References:
                 self.recorder.record_further(forget, models, original)
 
 
-def without_seconds(arrays: Weights) -> Weights:
+def without_facts(arrays: Weights) -> Weights:
     """Return the weights among what a training has put out."""
-    return {name: weight for name, weight in arrays.items() if name != "seconds"}
+    return {name: weight for name, weight in arrays.items() if name not in ("seconds", "samples")}
 
 
 def training_job(problem: Problem, forget: str, role: Role) -> Job:

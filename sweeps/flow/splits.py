@@ -17,7 +17,7 @@ from mu.problem import Problem
 from mu.ranking import ranking_key
 from mu.record import TrialRecord
 from sweeps.errors import StudyError, SweepError
-from sweeps.flow.references import failure, load_reference, training_job, without_seconds
+from sweeps.flow.references import failure, load_reference, training_job, without_facts
 from sweeps.plan import Job, Plan
 from sweeps.state.store import Store, write_atomically
 from sweeps.state.unbilled import Unbilled
@@ -98,7 +98,7 @@ class Ranking:
         return Job(key, "reference", name, "ranking", problem.seed, knobs={}, work="rank")
 
     def _publish(self, key: str, arrays: Mapping[str, NDArray[Any]]) -> None:
-        self._weights[key] = self.put(without_seconds(arrays))
+        self._weights[key] = self.put(without_facts(arrays))
 
     def _queue_attacks(self) -> None:
         """Queue the rankings whose original models are there; new ones serve as references as well."""

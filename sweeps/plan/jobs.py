@@ -244,7 +244,9 @@ class Plan(Outline):
         name = [method, config.alias_of] if config.alias_of else method
         parts: list[Any] = [phase, name, self.counts_as[method], dict(config.fixed), asked]
         if PHASES[phase].role != "report":
-            draws = search.sampler, search.start_from
+            draws: tuple[Any, ...] = search.sampler, search.start_from
+            if search.start == "portfolio" and config.portfolio is not None:
+                draws += (config.portfolio.configurations,)
             how = draws, search.objective, search.mean_gap, search.early_stop
             ranges = [range_.plain for range_ in config.ranges]
             names = [range_.knob for range_ in config.ranges]

@@ -1,4 +1,4 @@
-"""The knobs that earlier studies chose, as the first trials of a search (``search.start_from``)."""
+"""The knobs that earlier studies chose, as the first trials of a search (``search.start``, ``search.start_from``)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from mu.choice import choice_of
 from mu.current import read_current
+from mu.record import PORTFOLIO
 from sweeps.errors import StudyError
 from sweeps.phases import Cell, Knobs
 from sweeps.plan import FirstKnobs
@@ -18,17 +19,21 @@ from sweeps.study.study import Study
 def first_knobs(study: Study, where: str) -> dict[Cell, list[FirstKnobs]]:
     """Return what the search of each cell tries after the authors' defaults.
 
-    A cell takes what an earlier study chose for the method of the same name, on the request of the same name or else on each of
-    its requests.
+    With `start: portfolio` that is first the portfolio of the method. Then a cell takes what an earlier study chose for the method
+    of the same name, on the request of the same name or else on each of its requests.
 
     Args:
         where: File of the study, for messages.
 
     Raises:
         StudyError: An earlier study is missing, holds nothing to start from, or has other knobs than the method has
-            here.
+            here; or a portfolio has knobs out of their ranges here.
     """
     first: dict[Cell, list[FirstKnobs]] = {}
+    for config in study.methods if study.search.start == PORTFOLIO else ():
+        known = _portfolio(config)
+        for forget in config.forget:
+            _add(first.setdefault((forget, config.name), []), known, PORTFOLIO)
     for folder in study.search.start_from:
         here = f"{where}: search: start_from: {folder}"
         chosen = _chosen(Path(folder).expanduser(), here)
@@ -49,6 +54,28 @@ def first_knobs(study: Study, where: str) -> dict[Cell, list[FirstKnobs]]:
                 same = [there[forget]] if forget in there else list(there.values())
                 _add(first.setdefault((forget, config.name), []), same, folder)
     return first
+
+
+def say_start(start: str, methods: Iterable[MethodConfig]) -> list[str]:
+    """Return lines on the methods without a portfolio, or with one of other settings; none unless `start` is `portfolio`."""
+    said, missing = [], []
+    for config in methods if start == PORTFOLIO else ():
+        if config.portfolio is None and config.ranges:
+            missing.append(config.name)
+        elif config.portfolio is not None:
+            searched = {span.knob for span in config.ranges}
+            fixed = {n: value for n, value in config.fixed.items() if n not in searched}
+            other = config.portfolio.other_settings(fixed, config.method.check({}))
+            named = ", ".join(f"{name} {value}" for name, value in other.items())
+            said += [f"the portfolio of {config.name} was chosen with {named}"] if other else []
+    if missing:
+        said.append(f"no portfolio in the search space of {', '.join(missing)}")
+    return said
+
+
+def _portfolio(config: MethodConfig) -> list[dict[str, Any]]:
+    known = config.portfolio
+    return known.searched(config.fixed, config.ranges) if known is not None else []
 
 
 def _add(first: list[FirstKnobs], more: Iterable[Knobs], origin: str) -> None:

@@ -14,7 +14,8 @@ from mu.forget import ForgetRequest
 from mu.methods import Method
 from mu.record import REFERENCE_ROLES
 from sweeps.errors import StudyError, errors_at
-from sweeps.study import space
+from sweeps.study import portfolio, space
+from sweeps.study.portfolio import Portfolio
 from sweeps.study.schema import Filled, Name, Section
 from sweeps.study.space import Range, RangeSection
 
@@ -47,6 +48,7 @@ class MethodConfig:
         fixed: Every knob with the value it has where no range applies.
         ranges: What the search may change.
         forget: Names of the forget requests it is used on.
+        portfolio: Configurations that were good in earlier studies; None where its file has none.
     """
 
     name: str
@@ -54,6 +56,7 @@ class MethodConfig:
     fixed: Mapping[str, Any]
     ranges: tuple[Range, ...]
     forget: tuple[str, ...]
+    portfolio: Portfolio | None = None
 
     @property
     def alias_of(self) -> str:
@@ -99,7 +102,8 @@ def resolve_methods(
             raise StudyError(f"{here}: is listed twice; `as` gives it a name of its own")
         used = _requests(entry, method, requests, here)
         fixed, ranges = _knobs(entry, method, here, folders)
-        configs.append(MethodConfig(name, method, fixed, ranges, used))
+        known = portfolio.shipped(method, folders)
+        configs.append(MethodConfig(name, method, fixed, ranges, used, known))
     return tuple(configs)
 
 

@@ -136,6 +136,9 @@ class Search(Section):
     finalists: Count = 3
     """How many of the best configurations of a cell run again on two further search seeds before one is chosen; 1 leaves
     it out, as do supplied models and `selection: paper`. Without this key it is at most the number of trials."""
+    start: Literal["defaults", "portfolio"] = "defaults"
+    """What is tried first: `defaults`, the authors' knobs; `portfolio`, these and then the configurations in the
+    `portfolio` of a method's search space, which were good in earlier studies and count as trials."""
     start_from: Items[str] = ()
     """Results folders of earlier studies, such as `results/earlier`: the knobs that they chose for a method of the same name, on
     the request of the same name or else on each request, are the first trials after the authors' defaults, and count as
@@ -168,10 +171,9 @@ class Search(Section):
             raise ValueError("sampler cmaes minimises one objective, but there are several")
         if self.sampler == "nsga2" and len(self.objective) == 1:
             raise ValueError("sampler nsga2 needs several objectives, but there is one")
-        if self.sampler == "grid" and self.start_from:
-            raise ValueError(
-                "sampler grid tries its own points, so that `start_from` has no trials"
-            )
+        if self.sampler == "grid" and (self.start_from or self.start != "defaults"):
+            key = "start_from" if self.start_from else "start"
+            raise ValueError(f"sampler grid tries its own points, so that `{key}` has no trials")
         if self.choose is not None:
             self.choose.check(self.objective, self.mean_gap)
         if self.sampler != "grid":  # whose trials are not known yet

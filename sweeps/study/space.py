@@ -13,6 +13,7 @@ from pydantic import Field, TypeAdapter
 
 from mu.knobs import Knob
 from mu.methods import Method
+from mu.record import PORTFOLIO
 from sweeps.errors import StudyError, errors_at
 from sweeps.study import yaml_file
 from sweeps.study.schema import Filled, Section, checked
@@ -134,17 +135,32 @@ def ends(low: float, high: float, log: bool, step: float | None) -> tuple[float,
 def shipped(method: Method, folders: Sequence[Path] = ()) -> tuple[dict[str, Any], str]:
     """Return the ranges that come with a method, as YAML says them, and the name of their file for messages.
 
-    Those of another package's method lie beside its module.
+    The file may also have a portfolio, which is none of them: see ``sweeps.study.portfolio``.
+    """
+    content, name = shipped_content(method, folders)
+    return {knob: section for knob, section in content.items() if knob != PORTFOLIO}, name
+
+
+def shipped_content(method: Method, folders: Sequence[Path] = ()) -> tuple[dict[str, Any], str]:
+    """Return the content of the file of a method's ranges, and its name for messages; empty where there is none."""
+    path, name = shipped_file(method, folders)
+    return (_content(path) if path is not None else {}), name
+
+
+def shipped_file(method: Method, folders: Sequence[Path] = ()) -> tuple[Path | None, str]:
+    """Return the file of a method's ranges, None where there is none, and its name for messages.
+
+    That of another package's method lies beside its module.
     """
     if method.file is not None and method.package != "mu.methods":
         beside = method.file.with_suffix(".yaml")
-        return (_content(beside) if beside.is_file() else {}), str(beside)
+        return (beside if beside.is_file() else None), str(beside)
     places = [*folders, Path(str(resources.files("search_spaces")))]
     for folder in places:
         path = folder / f"{method.name}.yaml"
         if path.is_file():
-            return _content(path), f"search_spaces/{path.name}"
-    return {}, f"search_spaces/{method.name}.yaml"
+            return path, f"search_spaces/{path.name}"
+    return None, f"search_spaces/{method.name}.yaml"
 
 
 def _content(path: Path) -> dict[str, Any]:

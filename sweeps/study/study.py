@@ -93,7 +93,8 @@ class Study(StudyFile):
 
     def stand_in(self, problem: Problem, name: str) -> Problem:
         """Return the stand-in of that name of one of the study's problems."""
-        return stand_in(problem, self.stand_ins[name][1])
+        network = self.choose.proxy_model if self.choose is not None else None
+        return stand_in(problem, self.stand_ins[name][1], network or "")
 
     def trials(self, method: str) -> int:
         """Return the number of configurations of a method's cells: one where nothing is searched."""

@@ -155,20 +155,23 @@ class MenuOfKnobs(Section):
         ),
     ] = tuple(rule.name for rule in MENU_RULES if not rule.needs)
     """Rules that are compared, or `all` that fit the study; without this key those of them that need no model beside those
-    of the study. `twin` needs held-out data (`data.twin`) and doubles the trials."""
+    of the study. `twin` needs held-out data (`data.twin`) and doubles the trials; `expected_model` and `proxy_model` need
+    the key `proxy_model`."""
+    proxy_model: Annotated[str, OneOf(tuple(MODELS))] | None = None
+    """A smaller network that is retrained in place of the study's, such as `small_cnn`."""
     menu: Annotated[int, Field(ge=SMALLEST_MENU)] = 24
     """Configurations of each method that are drawn from its ranges; the authors' knobs are one more."""
     oracle: bool = True
     """Whether models are retrained, so that the best of the menu is known. `musweep choose --no-oracle` sets it to false."""
 
 
-def unfit(rule: Rule, whole_class: Sequence[bool], earlier: bool, oracle: bool) -> str:
+def unfit(rule: Rule, whole_class: Sequence[bool], earlier: bool, asked: MenuOfKnobs) -> str:
     """Return why a rule fits nothing in a study; empty where it does.
 
     Args:
         whole_class: Of each request, whether whole classes go.
         earlier: Whether the search starts from earlier studies.
-        oracle: Whether the study retrains models.
+        asked: What the study asks for.
     """
     if not any(map(rule.applies, whole_class)):
         which = "whole classes" if rule.whole_class else "samples of classes that stay"
@@ -177,9 +180,11 @@ def unfit(rule: Rule, whole_class: Sequence[bool], earlier: bool, oracle: bool) 
         return "takes knobs from another request of the study, and there is none"
     if "start_from" in rule.needs and not earlier:
         return "takes knobs from an earlier study, and search.start_from names none"
-    if rule.oracle and not oracle:
+    if "model" in rule.needs and asked.proxy_model is None:
+        return "reads a smaller network, and choose.proxy_model names none"
+    if rule.oracle and not asked.oracle:
         return "reads retrained models, and without an oracle there are none"
-    if not oracle and rule.retrainings and rule.needs != ("twin",):
+    if not asked.oracle and rule.retrainings and rule.needs != ("twin",):
         return "reads a model that is retrained, if in part, and without an oracle there is none"
     return ""
 
@@ -296,7 +301,7 @@ class StudyFile(RunSettings):
             return asked
         whole = [request.whole_class for request in info.data["forget"].values()]
         earlier = bool(info.data["search"].start_from)
-        reasons = {name: unfit(RULE[name], whole, earlier, asked.oracle) for name in asked.rules}
+        reasons = {name: unfit(RULE[name], whole, earlier, asked) for name in asked.rules}
         named = "rules" in asked.model_fields_set and set(asked.rules) != set(RULE)
         if named and any(reasons.values()):
             name, reason = next(item for item in reasons.items() if item[1])

@@ -14,7 +14,7 @@ from mu.metrics.closeness import class_means
 from mu.problem import Problem, Role, weights_of
 from mu.ranking import rank
 from mu.snapshot import Snapshot
-from mu.stand_ins import Twin, state_after
+from mu.stand_ins import TunedTwin, Twin, state_after
 from sweeps.plan import Job
 from sweeps.workers.result import RunningTrial, environment
 from sweeps.workers.scored import Scored, describe, to_arrays
@@ -39,16 +39,20 @@ def reference_steps(
 def _train(
     job: Job, problem: Problem, get: Get, running: RunningTrial, device: str
 ) -> Iterator[RunningTrial]:
-    """Train one reference; the outputs are its weights, the `seconds` that it took, and the state that twins go back to."""
+    """Train one reference; the outputs are its weights, the `seconds` that it took, and the state that twins go back to.
+
+    Of one that trains until it is good enough, they also have the number of `samples` that it saw.
+    """
     result, role = running.result, job.roles[0]
     started = time.perf_counter() - result.time_unlearn  # of what was done before a checkpoint
     state = None
-    if isinstance(problem, Twin) and not running.snapshot.pending:
+    tuned = isinstance(problem, TunedTwin)
+    if isinstance(problem, Twin) and not tuned and not running.snapshot.pending:
         state = get("rewind")
         if state is None:
             state = np.frombuffer(state_after(problem.real, device), np.uint8)
         running.snapshot = Snapshot(state.tobytes())
-    model = place(problem.build(), device)
+    model = place(problem.load(get("original")) if tuned else problem.build(), device)
     for _ in running.snapshot.follow(problem.train(role, model, device)):
         result.time_unlearn = time.perf_counter() - started
         if running.snapshot.epochs == job.rewind:
@@ -56,6 +60,9 @@ def _train(
         yield running
     seconds = time.perf_counter() - started
     result.outputs = {**weights_of(model), "seconds": np.array(seconds)}
+    if isinstance(problem, TunedTwin):
+        epochs = running.snapshot.epochs - 1  # the last one that began has trained on nothing
+        result.outputs["samples"] = np.array(epochs * problem.samples_an_epoch)
     if state is not None:
         result.outputs["rewind"] = state
 

@@ -213,3 +213,11 @@ def test_every_rule_is_on_the_page_with_its_requests_and_its_cost() -> None:
         ]
         for rule in MENU_RULES
     }
+
+
+def test_rules_of_a_smaller_network_read_that_network_alone() -> None:
+    there = References({}, SHORT, SHORT)
+    with_model = replace(KNOWN, on={"model": there})
+    assert taken("proxy_model", known=with_model) == taken("proxy_epochs")
+    assert taken("expected_model", known=with_model) == taken("expected_epochs")
+    assert taken("proxy_model") == taken("expected_model") == ()

@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import toy
+from numpy.typing import NDArray
+from torch import nn
 
+from mu import stand_ins
+from mu.data import Examples
+from mu.evaluate import outputs
 from mu.forget import ForgetRequest
 from mu.problem import Problem, weights_of
 from mu.snapshot import Snapshot
-from mu.stand_ins import Twin, check_twin, rewind_epoch, samples_trained_on, stand_in, state_after
+from mu.stand_ins import (
+    TunedTwin,
+    Twin,
+    check_twin,
+    rewind_epoch,
+    samples_trained_on,
+    stand_in,
+    state_after,
+)
 
 REQUEST = ForgetRequest("random", fraction=0.1)
 
@@ -78,6 +92,78 @@ def test_a_twin_costs_the_last_third_of_a_training() -> None:
     assert samples_trained_on(stand_in(real, "epochs")) == 3 * (train - gone)
 
 
+def tuned_of(digest: str = "abc", **changes: Any) -> TunedTwin:
+    twin = stand_in(replace(problem(**changes), supplied={"original": digest}), "twin")
+    assert isinstance(twin, TunedTwin)
+    return twin
+
+
+@pytest.fixture(scope="module")
+def given() -> dict[str, NDArray[Any]]:
+    """The weights of an original that somebody trained."""
+    model = problem(epochs=8).build()
+    list(problem(epochs=8).train("original", model))
+    return weights_of(model)
+
+
+def mean_loss(model: nn.Module, examples: Examples) -> float:
+    return float(outputs(model, examples).losses.mean())
+
+
+def test_the_reference_of_the_twin_of_a_supplied_original_is_that_original() -> None:
+    twin = tuned_of()
+    assert twin.reference_key("retrain") == twin.real.reference_key("original")
+    assert twin.made == "fine-tuned" and twin_of(problem()).made == "rewound"
+    assert np.array_equal(twin.forget_index, twin_of(problem()).forget_index)
+    keys = [tuned_of(), tuned_of("abd"), tuned_of(seed=2), tuned_of(epochs=4)]
+    keys += [tuned_of(request=replace(REQUEST, draw=1))]
+    assert len({each.reference_key("original") for each in keys}) == 5
+    here = twin.spec.on(toy.toy_data(), "toy_cnn")
+    assert isinstance(here, TunedTwin) and here.key == twin.key
+
+
+def test_the_original_is_tuned_until_it_knows_the_twin_as_well_as_what_it_is_to_forget(
+    given: dict[str, NDArray[Any]],
+) -> None:
+    twin = tuned_of()
+    model, split = twin.load(given), twin.split()
+    target = mean_loss(model, twin.real.split().forget)
+    before = mean_loss(model, split.forget)
+    losses = []
+    for _ in twin.train("original", model):
+        losses.append(mean_loss(model, split.forget))
+    assert before > target
+    assert losses[-1] <= target
+    assert all(loss > target for loss in losses[:-1])
+
+
+def test_a_tuned_twin_goes_on_after_any_epoch_to_the_same_weights(
+    given: dict[str, NDArray[Any]],
+) -> None:
+    twin = tuned_of()
+    model, snapshot = twin.load(given), Snapshot()
+    saved = [snapshot.save() for _ in snapshot.follow(twin.train("original", model))]
+    assert snapshot.epochs == len(saved) + 1
+    for state in (saved[0], saved[-1]):
+        again, resumed = twin.load(given), Snapshot(state)
+        list(resumed.follow(twin.train("original", again)))
+        assert resumed.epochs == len(saved) + 1
+        for name, value in weights_of(again).items():
+            assert np.array_equal(value, weights_of(model)[name]), name
+
+
+def test_a_twin_that_does_not_learn_its_samples_fails_and_says_so(
+    given: dict[str, NDArray[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stand_ins, "MOST_EPOCHS", 1)
+    monkeypatch.setattr(stand_ins, "SLOWER", 1e9)
+    twin = tuned_of()
+    with pytest.raises(
+        ValueError, match=r"does not learn its samples in 1 epochs: .* leave out the rules"
+    ):
+        list(twin.train("original", twin.load(given)))
+
+
 def test_another_request_recipe_or_draw_makes_another_twin() -> None:
     keys = {
         twin_of(each).reference_key("original")
@@ -98,7 +184,10 @@ def test_another_request_recipe_or_draw_makes_another_twin() -> None:
         (problem(toy.REQUESTS["full_class"]), "a whole class has no twin"),
         (problem(toy.REQUESTS["sub_class"]), "a whole class has no twin"),
         (problem(replace(REQUEST, fraction=0.6)), "the twin needs .* but data.twin holds out 8"),
-        (replace(problem(), supplied={"original": "abc"}), "this original is supplied"),
+        (
+            replace(problem(toy.REQUESTS["full_class"]), supplied={"original": "abc"}),
+            "a whole class has no twin",
+        ),
         (problem(epochs=1), "has one epoch"),
     ],
 )
@@ -127,9 +216,17 @@ def test_a_small_retraining_has_a_quarter_of_what_is_retained_of_each_class() ->
     assert np.abs(few * 4 - all_).max() <= 1
 
 
-@pytest.mark.parametrize("kind", ["twin", "epochs", "data"])
+def test_a_smaller_network_is_retrained_on_the_same_split() -> None:
+    real = replace(problem(), model="small_cnn")
+    small = stand_in(real, "model", "toy_cnn")
+    assert np.array_equal(small.retain_index, real.retain_index)
+    assert small.reference_key("retrain") == problem().reference_key("retrain")
+    assert small.key != real.key
+
+
+@pytest.mark.parametrize("kind", ["twin", "epochs", "data", "model"])
 def test_a_worker_builds_the_same_stand_in(kind: str) -> None:
-    there = stand_in(problem(), kind)
+    there = stand_in(problem(), kind, "small_cnn")
     here = there.spec.on(toy.toy_data(), "toy_cnn")
     assert type(here) is type(there)
     assert here.key == there.key

@@ -9,8 +9,11 @@ import pytest
 
 from mu.menu import menu_records
 from mu.record import TrialRecord
+from mu.rules import MENU_RULES
 from reports import load
 from reports.analysis import regret
+from reports.charts.choice import choice as choice_figure
+from reports.charts.choice import needs_of
 from reports.tables import choice
 
 GAPS = (0.30, 0.06, 0.00, 0.12, 0.18)
@@ -168,3 +171,36 @@ def test_requests_for_whole_classes_have_a_sentence_of_their_own() -> None:
     text = choice.sentence(mixed)
     assert text.startswith("Without a retrained model, choose knobs by losses ")
     assert "class_gone" not in text  # which needs accuracies that these records have not
+
+
+def test_the_figure_has_a_panel_for_each_group_of_requests() -> None:
+    of = study("defaults", "losses", "oracle_one", forgets=("some", "other"))
+    kinds = {"some": "random", "other": "hardest"}
+    of = replace(of, requests=tuple(replace(one, kind=kinds[one.name]) for one in of.requests))
+    figure = choice_figure(of)
+    assert figure is not None
+    assert figure.panels == {"random": "Random requests: some", "others": "Other requests: other"}
+    means = figure.data["choice"].set_index(["kind", "rule"])
+    assert means.loc[("others", "losses"), "regret"] == pytest.approx(
+        100 * (0.06 + 0.05 + 0.05) / 9
+    )
+    assert means.loc[("random", "oracle_one"), "needs"] == "whole"
+    assert means.loc[("random", "losses"), "needs"] == "none"
+    assert len(figure.data["choice_cells"]) == 6
+    for panel in figure.panels:
+        figure.draw(panel).to_dict()  # which Altair checks against the schema of Vega-Lite
+    drawn = figure.whole()["concat"]
+    assert [panel["title"] for panel in drawn] == list(figure.panels.values())
+    bare = load.assemble({"study": "toy", "definition": {"forget": {"some": {}}}}, records(), {})
+    assert choice_figure(bare) is None
+
+
+def test_what_must_be_retrained_for_a_rule() -> None:
+    needs = {rule.name: needs_of(rule) for rule in MENU_RULES}
+    assert [name for name, part in needs.items() if part == "in part"] == [
+        "expected_epochs", "expected_data", "expected_model", "proxy_epochs", "proxy_data",
+        "proxy_model", "ranks_epochs",
+    ]  # fmt: skip
+    assert [name for name, part in needs.items() if part == "whole"] == [
+        "transfer", "oracle_one", "oracle_all",
+    ]  # fmt: skip

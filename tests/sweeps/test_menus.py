@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import studies
+import torch
 import whole_study
 from rich.console import Console
 
 from mu.problem import Problem
 from mu.record import TrialRecord
+from mu.rules import RULE
 from mu.stand_ins import rewind_key
 from reports import load
 from reports.analysis import regret
@@ -245,6 +247,74 @@ def test_without_an_oracle_no_model_is_retrained(tmp_path: Path) -> None:
             assert not compared & set(record.metrics["val"])
 
 
+def test_a_smaller_network_is_retrained_and_what_it_costs_is_measured(tmp_path: Path) -> None:
+    rules = ["defaults", "expected_model", "proxy_model", "oracle_all"]
+    raw = asked(choose={"rules": rules, "menu": 5, "proxy_model": "slim_vgg"})
+    plan = plan_of(study.parse(raw, "study.yaml"))
+    assert plan.study.stand_ins == {"some/model": ("some", "model")}
+    assert plan.problem("some/model", 1).model == "slim_vgg"
+    whole_study.run(raw, tmp_path / "results", tmp_path / "storage")
+    recorded = load.read(tmp_path / "results" / "tiny")
+    assert {one.rule for one in regret.regrets(recorded)} == set(rules)
+    of = {(r.forget, r.method, r.seed): r.time_unlearn for r in recorded.records}
+    small = sum(of["some/model", "retrain", seed] for seed in (1, 2))
+    large = sum(of["some", "retrain", seed] for seed in (1, 2))
+    cost = regret.retrainings(recorded, RULE["proxy_model"])
+    assert cost == pytest.approx(small / large)
+    assert "proxy_model" not in parsed(choose={"rules": "all"}).choose.rules  # type: ignore[union-attr]
+
+
+@pytest.fixture(scope="module")
+def supplied(ran: whole_study.Ran, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A study without an oracle whose originals are supplied: those that another study trained."""
+    folder = tmp_path_factory.mktemp("originals")
+    store = Store(str(ran.folder.parent.parent / "storage"))
+    for seed in (1, 2):
+        problem = plan_of(parsed()).problem("some", seed)
+        arrays = dict(store.get(problem.reference_key("original")) or {})
+        del arrays["seconds"]
+        torch.save(problem.load(arrays)[-1].state_dict(), folder / f"{seed}.pt")  # type: ignore[index]
+    choose = {"rules": ["losses", "twin"], "menu": 5, "oracle": False}
+    return asked(choose=choose, original=str(folder / "{seed}.pt"))
+
+
+def test_the_twin_of_a_supplied_original_is_tuned_and_its_reference_is_that_original(
+    supplied: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = whole_study.run(supplied, tmp_path / "results", tmp_path / "storage")
+    trained = [(job.forget, job.method, job.seed) for job in whole.done if job.work == "train"]
+    assert trained == [("some/twin", "original", 1), ("some/twin", "original", 2)]
+    recorded = studies.records(whole.folder).values()
+    of = {(r.forget, r.method, r.seed): r for r in recorded if r.phase == "reference"}
+    for seed in (1, 2):
+        twin = of["some/twin", "original", seed]
+        assert twin.origin == "fine-tuned" and twin.samples_seen > 0 and twin.time_unlearn > 0
+        assert (
+            twin.samples_seen % (2 * len(plan_of(parsed()).problem("some", seed).forget_index)) == 0
+        )
+        reference = of["some/twin", "retrain", seed].metrics["val"]
+        original = of["some", "original", seed].metrics["val"]
+        assert reference["acc_test"] == original["acc_test"]
+        assert reference["acc_retain"] != twin.metrics["val"]["acc_forget"]
+    assert Counter(r.forget for r in recorded if r.phase == "menu") == {"some": 12, "some/twin": 12}
+    monkeypatch.setattr(whole_study, "OneSlot", Stopping)
+    for most in (3, 4):  # before the first twin, and after it
+        monkeypatch.setattr(Stopping, "most", most)
+        results, storage = tmp_path / f"results{most}", tmp_path / f"storage{most}"
+        with pytest.raises(KeyboardInterrupt):
+            whole_study.run(supplied, results, storage)
+        monkeypatch.setattr(Stopping, "most", -1)
+        whole_study.run(supplied, results, storage)
+        assert numbers(results / "tiny") == numbers(whole.folder)
+
+
+def test_a_twin_made_by_training_says_so_too(ran: whole_study.Ran) -> None:
+    recorded = studies.records(ran.folder).values()
+    origins = {(r.forget, r.method): r.origin for r in recorded if r.phase == "reference"}
+    assert origins["some/twin", "original"] == "rewound"
+    assert {origin for name, origin in origins.items() if name != ("some/twin", "original")} == {""}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -260,6 +330,18 @@ def test_without_an_oracle_no_model_is_retrained(tmp_path: Path) -> None:
             "choose: rules: losses is for requests that forget samples of classes that stay",
         ),
         ({"choose": {"rules": ["transfer"]}}, "rules: transfer takes knobs from another request"),
+        (
+            {"choose": {"rules": ["proxy_model"]}},
+            "rules: proxy_model reads a smaller network, and choose.proxy_model names none",
+        ),
+        (
+            {"choose": {"proxy_model": "mypkg:net"}},
+            "choose: proxy_model: must be one of small_cnn, ",
+        ),
+        (
+            {"choose": {"rules": ["expected_model"], "proxy_model": "small_cnn", "oracle": False}},
+            "rules: expected_model reads a model that is retrained, if in part",
+        ),
         ({"choose": {"rules": ["start_from"]}}, "rules: start_from takes knobs from an earlier"),
         (
             {"choose": {"rules": ["oracle_one"], "oracle": False}},

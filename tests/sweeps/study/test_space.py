@@ -12,6 +12,7 @@ from method_settings import search_space
 
 import search_spaces
 from mu.methods import load, names
+from sweeps.study import portfolio
 
 FOLDER = Path(search_spaces.__file__).parent
 RANGES = [(name, knob) for name in names() for knob in search_space(name)]
@@ -27,6 +28,14 @@ def test_file_is_a_mapping_that_says_where_its_ranges_come_from(path: Path) -> N
     content = yaml.safe_load(path.read_text())
     assert isinstance(content, dict) or (content is None and not load(path.stem).knobs)
     assert path.read_text().lstrip().startswith("#")
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_portfolio_is_of_the_ranges_in_its_file(name: str) -> None:
+    known = portfolio.shipped(load(name))
+    assert known is None or all(
+        set(knobs) <= set(search_space(name)) for knobs in known.configurations
+    )
 
 
 @each_range

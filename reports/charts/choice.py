@@ -1,0 +1,129 @@
+"""Chart of what each rule gives up that chooses knobs from a menu, most of them without a retrained model."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import altair as alt
+import pandas as pd
+
+from mu.rules import MENU_RULES
+from mu.selection import Rule
+from reports.analysis import regret
+from reports.analysis.regret import Regret
+from reports.charts.figure import CHOSEN, HEIGHT, Chart, Figure, rows, tip
+from reports.load import RecordedRequest, RecordedStudy
+
+KINDS = {
+    "random": "Random requests",
+    "others": "Other requests",
+    "classes": "Whole classes",
+}
+"""Group of requests to its title. Rules differ most between those whose samples are like any others and those that are not."""
+COSTS = {"none": "#0072B2", "in part": "#E69F00", "whole": "#888888"}
+"""How much must be retrained for a rule, and its colour."""
+
+
+def choice(study: RecordedStudy) -> Figure | None:
+    """Draw the regret of every rule, a panel for each group of requests, with the cells of which it is the mean."""
+    found = regret.regrets(study)
+    if not found:
+        return None
+    groups = {request.name: kind_of(request) for request in study.requests}
+    by_kind = {
+        kind: [one for one in found if groups[one.forget] == kind]
+        for kind in KINDS
+        if any(groups[one.forget] == kind for one in found)
+    }
+    means = pd.DataFrame(row for kind, of in by_kind.items() for row in _means(kind, of))
+    cells = pd.DataFrame(row for kind, of in by_kind.items() for row in _cells(kind, of))
+    most = means.groupby("kind")["rule"].count().max()
+
+    def draw(panel: str | None) -> Chart:
+        shown = means[means["kind"] == panel]
+        names = [rule.name for rule in MENU_RULES if rule.name in set(shown["rule"])]
+        end = 1.15 * max(shown["regret"].max(), 0.1)
+        x = alt.X("regret:Q", title="Regret (points of AvgGap)").scale(domain=[0, end], clamp=True)
+        y = alt.Y("rule:N", title=None, sort=names)
+        tint = alt.Color("needs:N", legend=alt.Legend(title=None)).scale(
+            domain=list(COSTS), range=list(COSTS.values())
+        )
+        mean = rows("choice", panel, "kind")
+        tips = [alt.Tooltip("rule:N"), alt.Tooltip("label:N")]
+        tips += [tip(name, ".2f") for name in ("regret", "low", "high")]
+        tips += [tip("share"), alt.Tooltip("cells:Q")]
+        ends = mean.mark_rule(strokeWidth=1.5, clip=True).encode(x=x, y=y, color=tint)
+        cell = rows("choice_cells", panel, "kind").transform_filter(CHOSEN)
+        where = [alt.Tooltip(f"{name}:N") for name in ("rule", "method", "forget")]
+        return alt.layer(
+            cell.mark_tick(thickness=1.2, opacity=0.5, size=9).encode(
+                x=x, y=y, color=tint, tooltip=[*where, tip("regret", ".2f")]
+            ),
+            ends.encode(x2="low:Q"),
+            ends.encode(x2="high:Q"),
+            mean.mark_point(filled=True, size=70, opacity=1).encode(
+                x=x, y=y, color=tint, tooltip=tips
+            ),
+        )
+
+    return Figure(
+        "choice",
+        "What each rule gives up",
+        "AvgGap of the configuration that a rule chooses above that of the best of the menu, in percent points: the mean over "
+        "methods and requests, and its 95 % interval over requests (of one request over methods); a tick is one method on one "
+        "request. The further left, the better; what is beyond the right end is drawn there. Colour: whether no model, a part of one or a whole one must be retrained.",
+        draw,
+        {kind: f"{KINDS[kind]}: {', '.join(_names(of))}" for kind, of in by_kind.items()},
+        {"choice": means, "choice_cells": cells},
+        alike=False,
+        field="kind",
+        height=max(HEIGHT, 15 * int(most)),
+    )
+
+
+def kind_of(request: RecordedRequest) -> str:
+    """Return the group of a request, one of ``KINDS``."""
+    if request.whole_class:
+        return "classes"
+    return "random" if request.kind == "random" else "others"
+
+
+def needs_of(rule: Rule) -> str:
+    """Return how much must be retrained for a rule, one of ``COSTS``."""
+    if rule.oracle or "transfer" in rule.needs:
+        return "whole"
+    return "in part" if rule.retrainings and rule.needs != ("twin",) else "none"
+
+
+def _names(found: Sequence[Regret]) -> list[str]:
+    return list(dict.fromkeys(one.forget for one in found))
+
+
+def _means(kind: str, found: Sequence[Regret]) -> Iterator[dict[str, Any]]:
+    """Yield the mean regret of each rule on a group of requests, in percent points."""
+    for rule in MENU_RULES:
+        of = [one for one in found if one.rule == rule.name]
+        mean = regret.mean_regret(of)
+        if mean is None:
+            continue
+        ends = mean.interval
+        shares = regret.by_cell(of, "share").values()
+        yield {
+            **{"kind": kind, "rule": rule.name, "label": rule.label, "needs": needs_of(rule)},
+            "regret": 100 * mean.value,
+            "low": None if ends is None else 100 * max(ends.low, 0.0),
+            "high": None if ends is None else 100 * ends.high,
+            "share": 100 * statistics.median(shares) if shares else None,
+            "cells": len(regret.by_cell(of, "points")),
+        }
+
+
+def _cells(kind: str, found: Sequence[Regret]) -> Iterator[dict[str, Any]]:
+    """Yield the regret of each rule in each cell, in percent points."""
+    for rule in MENU_RULES:
+        values = regret.by_cell([one for one in found if one.rule == rule.name], "points")
+        for (forget, method), value in values.items():
+            row = {"kind": kind, "rule": rule.name, "method": method, "forget": forget}
+            yield {**row, "needs": needs_of(rule), "regret": 100 * value}
