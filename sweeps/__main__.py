@@ -68,13 +68,20 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--version", action=_ShowVersion, nargs=0, help="show version and digest of the source"
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    parser.set_defaults(command=lambda _: _show_commands(parser))
+    commands = parser.add_subparsers(metavar="COMMAND")
     run.add(commands)
     models.add(commands)
     report.add(commands)
     catalogue.add(commands)
     watch.add(commands)
     return parser
+
+
+def _show_commands(parser: argparse.ArgumentParser) -> int:
+    """Show what there is to somebody who asks for nothing."""
+    parser.print_help(sys.stderr)
+    return WRONG
 
 
 if __name__ == "__main__":

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 
 class StudyError(ValueError):
@@ -69,7 +71,18 @@ def page_for(message: str) -> str | None:
     for part in parts:
         word = part.partition(" ")[0].partition(".")[0]
         if word in PAGES:
-            return f"docs/{PAGES[word]}.md"
+            return page(PAGES[word])
     if len(parts) == 3 and parts[0].endswith((".yaml", ".yml")):
-        return f"docs/{STUDY_PAGE}.md"
+        return page(STUDY_PAGE)
     return None
+
+
+def page(name: str) -> str:
+    """Return where a page of `docs/` is: under that name in a checkout, elsewhere where pip has put it."""
+    here = Path(__file__).parents[1]
+    if not (here / "docs" / f"{name}.md").is_file():
+        for folder in (Path(sysconfig.get_path("data")), here):
+            installed = folder / "share/doc/musweep" / f"{name}.md"
+            if installed.is_file():
+                return str(installed)
+    return f"docs/{name}.md"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import shlex
 import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +12,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 
@@ -17,7 +20,7 @@ from mu.data import LOADERS, Dataset, DataSpec, load
 from mu.data.decode import Source, open_source
 from mu.models import checkpoints
 from mu.models.architectures import MODELS, TOKEN_MODELS
-from sweeps.errors import StudyError, errors_at
+from sweeps.errors import StudyError, errors_at, page
 
 MARKS = {
     "cifar-10-batches-py": "cifar10",
@@ -36,11 +39,12 @@ LOOKED_AT = 50
 """Images whose size is read."""
 METHODS = ("finetune", "amnesiac", "natmu", "salun", "ssd", "ugradsl_plus")
 """Methods for images that work on every request, among them one of each family."""
+VAL_SAMPLES = 2
+"""Held-out samples of a class that a first run in small should have, at least; also of the class that is forgotten."""
 TEXT_METHODS = ("finetune", "amnesiac", "salun", "ssd", "ugradsl_plus")
 TEMPLATE = """\
-# Written by `musweep init`; docs/study.md has every key. Check it: musweep run {file} --dry-run
-# See that all of it works, in minutes: musweep run {file} --sample 0.05
-study: {name}
+# Written by `musweep init`; {study_page} has every key. Check it: musweep run {file} --dry-run
+{first_run}study: {name}
 data: {data}
 # The network{model_note}.
 model: {model}
@@ -78,11 +82,24 @@ class Place:
     data: dict[str, Any]
 
 
-def text_for(place: str, file: str) -> str:
-    """Return the text of a study for a folder or .zip of data, or for a data set by name.
+@dataclass(frozen=True)
+class Draft:
+    """The study that `musweep init` writes.
 
     Args:
-        file: The study file, for its comments.
+        text: Of its file.
+        command: What to run first.
+    """
+
+    text: str
+    command: str
+
+
+def draft(place: str, file: str) -> Draft:
+    """Return a study for a folder or .zip of data, or for a data set by name.
+
+    Args:
+        file: The study file, for its comments and the command.
 
     Raises:
         StudyError: No data set is there, or its files cannot be read.
@@ -94,12 +111,18 @@ def text_for(place: str, file: str) -> str:
         raise StudyError(f"{place}: {error}") from error
     image = data.images
     model, note, original = _model(looked, data)
-    first = data.classes[0]
+    held_out = np.bincount(data.parts["val"].labels, minlength=len(data.classes))
+    first = data.classes[np.argmax(held_out >= min(VAL_SAMPLES, held_out.max()))]
     plain = first.replace("-", "").replace("_", "").isalnum() and first.isascii()
     colour = image and data.input_shape[0] == 3
     gpu = torch.cuda.is_available()
-    return TEMPLATE.format(
+    command, share = f"musweep run {shlex.quote(file)}", _sample_share(int(held_out.min()))
+    small = f"{command} --sample {share:g}" if share else command
+    seen = f"# See that all of it works, in minutes: {small}\n" if share else ""
+    text = TEMPLATE.format(
         file=file,
+        first_run=seen,
+        study_page=page("study"),
         name=_name(place),
         data=_flow(looked.data),
         model=model,
@@ -112,6 +135,17 @@ def text_for(place: str, file: str) -> str:
         methods=", ".join(METHODS if image else TEXT_METHODS),
         gpus=", gpus: 0.5" if gpu else "",
     )
+    return Draft(text, small)
+
+
+def _sample_share(held_out: int) -> float | None:
+    """Return the share of the training images for a first run in small; None where only more than half would do.
+
+    Args:
+        held_out: `val` samples of the class that has the fewest.
+    """
+    share = math.ceil(20 * VAL_SAMPLES / max(held_out, 1)) / 20
+    return share if share <= 0.5 else None
 
 
 def _look(place: str) -> Place:
@@ -134,7 +168,7 @@ def _look(place: str) -> Place:
     if len(classes) < 2:
         raise StudyError(
             f"{place}: has no images below folders of at least two classes; the layout must be "
-            "{train,test}/<class>/<image> or <class>/<image>, or that of a data set: see docs/data.md"
+            f"{{train,test}}/<class>/<image> or <class>/<image>, or that of a data set: see {page('data')}"
         )
     parts = {part for name in source.names for part in Path(name).parts[:-2]}
     sizes = {"size": size} if (size := _common_side(source)) else {}
@@ -169,7 +203,7 @@ def _model(place: Place, data: Dataset) -> tuple[str, str, str]:
                 f"original: {_flow(_shown(path))}\n"
             )
             return fitting, f", which {path.name} fits", line
-        line = f"# {path.name} fits no network by name; for one of your own see docs/models.md.\n"
+        line = f"# {path.name} fits no network by name; for one of your own see {page('models')}.\n"
         return network, note, line
     return network, note, ""
 

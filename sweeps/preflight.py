@@ -19,6 +19,7 @@ from torch import nn
 from mu import forget
 from mu.data import Dataset, load
 from mu.data.decode import DataMissing
+from mu.metrics import MEAN_GAPS
 from mu.models import checkpoints
 from mu.problem import Problem
 from mu.problem_names import stand_in_name
@@ -51,6 +52,7 @@ def load_data(study: Study, where: str, cache: Path | None = None) -> Dataset:
             stand_ins[name] = _problem(study, data, name, forget.stand_in(request, data))
             if request.kind == "hardest":
                 early_epochs(stand_ins[name])
+            _check_held_out(study, stand_ins[name])
             if stand_in_name(name, "twin") in study.stand_ins and not request.ranked:
                 _check_twin(study, stand_ins[name], name)
         except ValueError as error:
@@ -75,6 +77,24 @@ def load_data(study: Study, where: str, cache: Path | None = None) -> Dataset:
 
 def _problem(study: Study, data: Dataset, name: str, chosen: NDArray[np.int64]) -> Problem:
     return Problem(data, study.model, study.training, study.forget[name], 0, chosen)
+
+
+def _check_held_out(study: Study, problem: Problem) -> None:
+    """Raise ValueError where the objective needs held-out samples of a forgotten class, or of others, and there are none."""
+    view = study.search_view
+    forgotten = problem.held_out(view)[1]
+    if not study.oracle or forgotten is None:
+        return
+    lacking = {"acc_test_forget": not forgotten.any(), "acc_test_retain": bool(forgotten.all())}
+    for objective in study.search.objective:
+        needed = {"mean_gap": study.search.mean_gap, **MEAN_GAPS[True]}.get(objective, (objective,))
+        for name in needed:
+            if lacking.get(name, False):
+                whose = "the class to forget" if name == "acc_test_forget" else "another class"
+                raise ValueError(
+                    f"none of the {len(forgotten)} {view} samples is of {whose}, so that {objective} cannot be "
+                    "measured; raise data.val, data.subset or --sample"
+                )
 
 
 def _check_twin(study: Study, problem: Problem, name: str) -> None:

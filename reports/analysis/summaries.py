@@ -368,6 +368,4 @@ def _reason(
     if phase == "sufficient" and not (listed is not None and listed.has_epochs):
         return UNEXTENDABLE
     searched = method not in REFERENCE_ROLES and phase != "default"
-    if searched and study.searched(tuned_on, method):
-        return "not run" if study.candidates.get((tuned_on, method)) else "no finished search trial"
-    return "not run"
+    return (study.why_unchosen(tuned_on, method) if searched else "") or "not run"

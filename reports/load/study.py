@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from typing import Any, TypeVar
 from mu.choice import Decision
 from mu.metrics import AVG_GAP_NATMU
 from mu.record import TrialRecord
-from mu.selection import Candidate, References
+from mu.selection import Candidate, References, objective_value
 
 T = TypeVar("T")
 EPOCHS = "epochs"
@@ -196,6 +197,18 @@ class RecordedStudy:
     def searched(self, forget: str, method: str) -> Sequence[TrialRecord]:
         """Every search trial of a cell."""
         return self.once("searched", self._searches).get((forget, method), ())
+
+    def why_unchosen(self, forget: str, method: str) -> str:
+        """Return why a cell has no chosen knobs; empty where its search has something to choose from."""
+        tried = self.searched(forget, method)
+        if not tried:
+            return "not run"
+        if self.candidates.get((forget, method)):
+            return ""
+        view = "test" if self.oracle else "val"
+        values = [objective_value(r, self.objective, view) for r in tried if r.finished]
+        unmeasured = any(not math.isfinite(value) for value in values)
+        return "objective not measured" if unmeasured else "no finished search trial"
 
     def _searches(self) -> dict[tuple[str, str], list[TrialRecord]]:
         trials: dict[tuple[str, str], list[TrialRecord]] = defaultdict(list)

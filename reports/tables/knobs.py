@@ -76,8 +76,7 @@ def _knob_row(study: RecordedStudy, request: RecordedRequest, method: RecordedMe
     heads = ("Trial", "Candidates", "Last quarter", "To next", "Tuned enough?")
     name = label(study.objective)
     if chosen is None or check is None:
-        tried = study.searched(request.name, method.name)
-        why = "no finished search trial" if tried else "not run"
+        why = study.why_unchosen(request.name, method.name) or "not run"
         why = why if method.used_on(request.name) else "not asked for"
         row: dict[str, TableCell | str | None] = dict.fromkeys(("Method", "Knobs", name, *heads))
         reason = TableCell(why, words=True)

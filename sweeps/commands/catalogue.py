@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -48,22 +47,24 @@ def _complete_methods(prefix: str, **_: Any) -> list[str]:
 
 
 def _init(options: argparse.Namespace) -> int:
-    from sweeps import first_study, launch
-
     out: Path = options.out
     if out.exists():
         raise StudyError(f"{out}: is there already; say another --out")
-    text = first_study.text_for(options.place, str(out))
-    draft = out.with_name(f".{out.name}.draft.yaml")
+    if not out.parent.is_dir():
+        raise StudyError(f"{out}: cannot be written: there is no folder {out.parent}")
+    from sweeps import first_study, launch
+
+    draft = first_study.draft(options.place, str(out))
+    unchecked = out.with_name(f".{out.name}.draft.yaml")
     try:
-        draft.write_text(text, encoding="utf-8")
-        launch.dry_run(str(draft), launch.Options(), Console())
-        draft.rename(out)
+        unchecked.write_text(draft.text, encoding="utf-8")
+        launch.dry_run(str(unchecked), launch.Options(), Console())
+        unchecked.rename(out)
     except OSError as error:
         raise StudyError(f"{out}: cannot be written: {error.strerror}") from error
     finally:
-        draft.unlink(missing_ok=True)
-    print(f"{out} is written; next: musweep run {shlex.quote(str(out))} --sample 0.05")
+        unchecked.unlink(missing_ok=True)
+    print(f"{out} is written; next: {draft.command}")
     return DONE
 
 

@@ -105,4 +105,6 @@ def _run(options: argparse.Namespace) -> int:
         ended = launch.run(plan, asked, console, again)
     except KeyboardInterrupt:
         return INTERRUPTED
+    if options.sample is not None and not ended.failed:
+        print(f"It works. Figures of so few samples and epochs mean nothing; next: {again}")
     return SOME_FAILED if ended.failed else DONE

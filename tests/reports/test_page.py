@@ -226,6 +226,17 @@ def test_cells_without_a_run_say_why(study):
     }
 
 
+def test_a_cell_whose_objective_was_not_measured_says_so(lines):
+    def unmeasured(record):
+        if record.phase != "search" or record.method != "alpha":
+            return record if (record.forget, record.method) != ("random10", "alpha") else None
+        return dataclasses.replace(record, metrics={"val": {"acc_retain": 0.5}})
+
+    lacking = remade(lines, unmeasured)
+    cells = set(column(result_tables.main(lacking), "random10", "alpha").values())
+    assert cells == {"objective not measured"}
+
+
 def best_of(table: Table, group: int) -> dict[str, list[str]]:
     """Row label to the columns that are marked as the best."""
     rows = table.groups[group].rows

@@ -148,3 +148,11 @@ def test_the_command_line_shows_the_page(
 ) -> None:
     assert main(["run", "demo", "-o", "search.trials=-1"]) == WRONG
     assert capsys.readouterr().err.rstrip().endswith("but got -1 (see docs/study.md)")
+
+
+def test_a_command_line_without_a_command_shows_them_all(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main([]) == WRONG
+    said = capsys.readouterr().err
+    assert "run a study, or continue it" in said and "write a study for your data" in said

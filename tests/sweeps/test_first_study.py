@@ -66,6 +66,27 @@ def test_a_data_set_by_name(tmp_path: Path) -> None:
     assert init("digits", tmp_path / "s.yaml").data.name == "digits"
 
 
+def test_the_first_run_in_small_holds_images_of_every_class(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    init("digits", tmp_path / "s.yaml")
+    said = capsys.readouterr().out
+    assert said.rstrip().endswith(f"next: musweep run {tmp_path / 's.yaml'} --sample 0.15")
+    assert f"{tmp_path / 's.yaml'} --sample 0.15\n" in (tmp_path / "s.yaml").read_text(
+        encoding="utf-8"
+    )
+    small = launch.make_plan(str(tmp_path / "s.yaml"), launch.Options(sample=0.15)).data
+    assert np.bincount(small.parts["val"].labels, minlength=10).min() >= 1
+
+
+def test_few_images_are_not_run_in_smaller(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    init(write_images(tmp_path / "pets"), tmp_path / "s.yaml")
+    assert capsys.readouterr().out.rstrip().endswith(f"next: musweep run {tmp_path / 's.yaml'}")
+    assert "--sample" not in (tmp_path / "s.yaml").read_text(encoding="utf-8")
+
+
 def test_a_checkpoint_beside_the_images_is_what_methods_start_from(tmp_path: Path) -> None:
     folder = write_images(tmp_path / "pets")
     torch.save(MODELS["slim_vgg"]((3, 16, 16), 2).state_dict(), folder / "best.pt")

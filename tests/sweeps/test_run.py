@@ -354,6 +354,9 @@ def test_the_wheel_carries_spaces_and_studies(installed: Path, tmp_path: Path) -
     planned = run_installed(installed, tmp_path, command, "run", "demo", "--dry-run")
     assert planned.returncode == 0, planned.stderr
     assert "natmu" in planned.stdout
+    wrong = run_installed(installed, tmp_path, command, "run", "demo", "-o", "search.trials=-1")
+    page = Path(wrong.stderr.rstrip().rpartition("(see ")[2].removesuffix(")"))
+    assert page.is_absolute() and page.name == "study.md" and page.is_file()
 
 
 @pytest.mark.fault

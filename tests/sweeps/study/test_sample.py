@@ -11,6 +11,7 @@ import pytest
 import studies
 import yaml
 
+from sweeps import launch
 from sweeps.errors import StudyError
 from sweeps.study import study, yaml_file
 from sweeps.study.sample import sampled
@@ -45,6 +46,19 @@ def test_a_study_of_all_images_keeps_a_share_of_them() -> None:
     assert small(raw, 0.25).data.subset == 0.25
     raw["data"] = {"name": "digits", "subset": 0.5}
     assert small(raw, 0.25).data.subset == 0.125
+
+
+def test_a_sample_without_held_out_images_of_the_class_is_refused(tmp_path: Path) -> None:
+    """The objective could not be measured, and nothing would be chosen."""
+    path = studies.write(tmp_path, studies.tiny(forget__three={"kind": "full_class", "class": 1}))
+    message = (
+        "forget: three: none of the . val samples is of the class to forget, so that avg_gap_natmu"
+    )
+    with pytest.raises(StudyError, match=message):
+        launch.make_plan(str(path), launch.Options(sample=0.1))
+    launch.make_plan(str(path), launch.Options(sample=0.5))
+    other = launch.Options(sample=0.1, overrides=["search.objective=samples_seen"])
+    launch.make_plan(str(path), other)
 
 
 def test_a_menu_is_as_small_as_menus_are() -> None:
