@@ -35,7 +35,9 @@ function update(parts = "all") {
   $("#clear").hidden = !chosen.length && !state.request && !state.brush;
   if (parts === "all") {
     hide();
+    stops();
     views.forEach(view => view.signal("chosen", chosen).runAsync());
+    $$("[data-drawn]").forEach(fill);
   }
   list();
 }
@@ -90,22 +92,29 @@ async function embed(element, spec, data, height, params = []) {
   return view;
 }
 
-async function draw(figure) {
+function draw(figure) {
   const name = figure.dataset.figure, one = DATA.figures[name], box = $(".panels", figure);
   figure.dataset.drawn = "yes";
-  const data = Object.fromEntries(one.data.map(key => [key, dataset(key)]));
   const filtered = { forget: "data-f", method: "data-m" }[one.field] ?? "data-panel";
   const panels = one.panels.map(([panel, title]) => make("div", { class: "panel", [filtered]: panel }, make("h4", {}, title), make("div")));
   box.replaceChildren(...panels);  // all of them first: they share the width
+  hide();
+  fill(figure);
+}
+
+/** Draw the panels of a figure that are shown and not drawn yet: what is hidden has no width to draw in. */
+async function fill(figure) {
+  const name = figure.dataset.figure, one = DATA.figures[name], panels = $$(".panel", figure);
+  const data = Object.fromEntries(one.data.map(key => [key, dataset(key)]));
   for (const [place, [panel]] of one.panels.entries()) {
-    const element = panels[place].lastChild;
-    const view = await embed(element, one.specs[one.alike ? 0 : place], data, one.height, [{ name: "panel", value: panel }]);
+    if (panels[place].dataset.begun || getComputedStyle(panels[place]).display === "none") continue;
+    panels[place].dataset.begun = "yes";
+    const view = await embed(panels[place].lastChild, one.specs[one.alike ? 0 : place], data, one.height, [{ name: "panel", value: panel }]);
     if (name === "tradeoff") view.addSignalListener("brush", (_, brush) => {
       state.brush = brush.time ? { forget: panel, ...brush } : null;
       update("trials");
     });
   }
-  hide();
 }
 
 const watcher = new IntersectionObserver(seen => seen.forEach(entry => {
@@ -147,7 +156,7 @@ function table(trials, sortable = false) {
   const heads = COLUMNS.map(([key, title]) => make("th", { scope: "col", tabindex: sortable ? 0 : null,
     "aria-sort": sortable && state.sort[0] === key ? (state.sort[1] > 0 ? "ascending" : "descending") : null,
     on: sortable ? { click: () => { state.sort = [key, state.sort[0] === key ? -state.sort[1] : 1]; list(); } } : {} }, title));
-  const lines = trials.map(trial => make("tr", { tabindex: 0, on: { click: () => detail(trial, trials), keydown: event => event.key === "Enter" && detail(trial, trials) } },
+  const lines = trials.map(trial => make("tr", { tabindex: 0, on: { click: () => detail(trial, trials) } },
     ...COLUMNS.map(([key]) => make("td", { class: `${["objective", "recovery", "seconds", "number", "seed"].includes(key) ? "" : "text"} ${key === "status" ? trial.status : ""} ${key === "knobs" ? "wrap" : ""}` }, String(show(trial, key))))));
   return make("table", { class: sortable ? "sortable" : "" }, make("thead", {}, make("tr", {}, ...heads)), make("tbody", {}, ...lines));
 }
@@ -208,15 +217,43 @@ document.addEventListener("click", event => {
   if (chip) return pick(chip.dataset.pick);
   const head = target.closest("main section .sortable thead th");
   if (head && !target.closest("#trial-list")) return sort(head);
-  const data = target.closest("td");
-  if (!data || target.closest("#trial-list, dialog")) return;
-  const column = $$("thead th", data.closest("table"))[data.cellIndex]?.dataset.col;
-  const method = column ?? data.closest("[data-m]")?.dataset.m;
+  const data = target.closest("td"), method = data && methodOf(data);
   if (method) cell(method, data.closest("[data-f]")?.dataset.f);
 });
 document.addEventListener("keydown", event => {
-  if (event.key === "Enter" && event.target.matches("thead th")) event.target.click();
+  if (event.key === "Enter" && event.target.matches("thead th, td, tbody tr")) {
+    event.preventDefault();  // else the same key presses the button of the dialog that opens
+    event.target.click();
+  }
+  if (event.key.startsWith("Arrow") && event.target.matches("main td")) move(event);
 });
+
+/** The method whose trials a cell of a table opens; none of other cells. */
+function methodOf(data) {
+  if (data.closest("#trial-list, dialog")) return null;
+  return $$("thead th", data.closest("table"))[data.cellIndex]?.dataset.col ?? data.closest("[data-m]")?.dataset.m;
+}
+
+/** Whether a cell opens trials, and no filter hides it. */
+const opens = data => methodOf(data) && [data, data.parentElement, data.closest("tbody")].every(part => getComputedStyle(part).display !== "none");
+
+/** Let the Tab key stop once at each table, on its first cell that opens trials: arrow keys go on from there. */
+function stops() {
+  $$("main td[tabindex]").forEach(data => data.removeAttribute("tabindex"));
+  $$("main table").forEach(whole => $$("tbody td", whole).find(opens)?.setAttribute("tabindex", 0));
+}
+
+function move(event) {
+  const from = event.target, forward = ["ArrowRight", "ArrowDown"].includes(event.key), sideways = ["ArrowLeft", "ArrowRight"].includes(event.key);
+  const line = sideways ? [...from.parentElement.cells] : [...from.closest("table").rows].map(row => row.cells[from.cellIndex]);
+  const place = line.indexOf(from), ahead = forward ? line.slice(place + 1) : line.slice(0, place).reverse();
+  const next = ahead.find(data => data?.matches("td") && opens(data));
+  if (!next) return;
+  event.preventDefault();  // the window scrolls only as far as the cell needs
+  from.removeAttribute("tabindex");
+  next.setAttribute("tabindex", 0);
+  next.focus();
+}
 
 function theme(name) {
   document.documentElement.dataset.theme = name;

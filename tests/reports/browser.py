@@ -100,6 +100,9 @@ class Browser:
 
     def open(self, page: Path, width: int = 1280, theme: str = "light") -> None:
         """Open a page in a window of a width, as a reader who prefers a theme."""
+        self.call(
+            "Page.navigate", url="about:blank"
+        )  # of the page before, nothing is told any more
         self.trouble.clear()
         self.call(
             "Emulation.setDeviceMetricsOverride",
@@ -114,6 +117,21 @@ class Browser:
         self.wait(
             "document.readyState === 'complete' && !!document.querySelector('#trial-list tr')"
         )
+
+    def press(self, key: str) -> None:
+        """Press a key by its name, such as `Enter` or `ArrowDown`, and let it go."""
+        codes = {
+            "Enter": 13,
+            "Escape": 27,
+            "ArrowLeft": 37,
+            "ArrowUp": 38,
+            "ArrowRight": 39,
+            "ArrowDown": 40,
+        }
+        sent = {"key": key, "code": key, "windowsVirtualKeyCode": codes[key]}
+        text = {"text": "\r"} if key == "Enter" else {}
+        self.call("Input.dispatchKeyEvent", type="keyDown", **sent, **text)
+        self.call("Input.dispatchKeyEvent", type="keyUp", **sent)
 
     def drag(self, start: tuple[float, float], end: tuple[float, float]) -> None:
         """Press the mouse in one place and let go in another; a click where both are the same."""

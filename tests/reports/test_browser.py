@@ -125,6 +125,17 @@ def test_a_method_that_is_picked_filters_tables_charts_and_trials(
     assert "alpha" in shown(browser, "#table-main thead th")
 
 
+def test_charts_that_a_filter_hid_are_drawn_when_it_is_gone(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    browser.run(f"document.querySelector('.chip[data-pick=beta]').click(); {UNFOLD}")
+    browser.run("document.querySelector('#figure-transfer_matrix').scrollIntoView()")
+    browser.wait("document.querySelector('#figure-transfer_matrix').dataset.drawn === 'yes'")
+    browser.run("document.querySelector('#clear').click()")
+    browser.wait(
+        "document.querySelector('#figure-transfer_matrix [data-m=alpha] svg.marks')?.clientWidth > 50"
+    )
+
+
 def test_a_request_that_is_picked_filters_panels_and_rows(browser: Browser, page: Path) -> None:
     browser.open(page)
     browser.run(
@@ -181,6 +192,47 @@ def test_a_cell_opens_its_trials_and_a_trial_what_it_left(browser: Browser, page
     )
     assert len(shown(browser, "dialog tbody tr")) > 1
     assert browser.trouble == []
+
+
+def test_keys_reach_every_cell_and_open_its_trials(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    browser.run(UNFOLD)
+    summary = "document.querySelector('#summary')"
+    assert browser.run(f"{summary}.querySelectorAll('td[tabindex]').length") == 1, (
+        "one stop a table"
+    )
+    browser.run(f"{summary}.querySelector('td[tabindex]').focus()")
+    place = "(({cellIndex, parentElement: {rowIndex}}) => [rowIndex, cellIndex])(document.activeElement)"
+    row, column = browser.run(place)
+    for key, moved in (("ArrowRight", [row, column + 1]), ("ArrowLeft", [row, column])):
+        browser.press(key)
+        assert browser.run(place) == moved
+    browser.press("ArrowDown")
+    assert browser.run(place) == [row + 1, column]
+    method = browser.run("document.activeElement.closest('[data-m]').dataset.m")
+    browser.press("Enter")
+    assert shown(browser, "dialog h2")[0].startswith(f"{method} on random10: ")
+    browser.run("document.querySelector('dialog tbody tr').focus()")
+    browser.press("Enter")
+    assert shown(browser, "dialog dl"), "so does a line of the list with what its trial left"
+    browser.press("Escape")
+    assert not shown(browser, "dialog h2")
+    assert browser.run(place) == [row + 1, column], "closing leads back to the cell"
+
+
+def test_keys_pass_over_what_a_filter_hides(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    browser.run(f"{UNFOLD}; document.querySelector('.chip[data-pick=beta]').click()")
+    method = "document.activeElement.closest('[data-m]').dataset.m"
+    for key in ("", *["ArrowDown"] * 4):
+        if key:
+            browser.press(key)
+        else:
+            browser.run("document.querySelector('#summary td[tabindex]').focus()")
+        assert browser.run(method) == "beta"
+    browser.run("document.querySelector('#table-main td[tabindex]').focus()")
+    browser.press("Enter")
+    assert shown(browser, "dialog h2")[0].startswith("beta on ")
 
 
 def test_names_are_text_wherever_they_stand(browser: Browser, tmp_path: Path) -> None:
