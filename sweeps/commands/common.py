@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,14 @@ PIPE_WIDTH = 240
 def path(text: str) -> Path:
     """Return a path of this machine, also where a shell did not expand its `~`."""
     return Path(text).expanduser()
+
+
+def add_storage(command: argparse.ArgumentParser) -> None:
+    """Add the option that says where models are."""
+    command.add_argument(
+        "--storage", default=os.environ.get("MUSWEEP_STORAGE", "storage"), metavar="DIR_OR_URL",
+        help="folder or URL of models ($MUSWEEP_STORAGE, or storage)",
+    )  # fmt: skip
 
 
 def wide_console() -> Console:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
 import sys
 from typing import Any
 
 from rich.console import Console
 
-from sweeps.commands.common import DONE, INTERRUPTED, path
+from sweeps.commands.common import DONE, INTERRUPTED, add_storage, path
 from sweeps.study import yaml_file
 
 
@@ -27,10 +26,7 @@ def _add_export(commands: Any) -> None:
     export.add_argument("--method", required=True, help="method, as the study calls it")
     export.add_argument("--seed", type=int, help="report seed (the first that has finished)")
     _add_out(export)
-    export.add_argument(
-        "--storage", default=os.environ.get("MUSWEEP_STORAGE", "storage"), metavar="DIR_OR_URL",
-        help="folder or URL of models ($MUSWEEP_STORAGE, or storage)",
-    )  # fmt: skip
+    add_storage(export)
     export.set_defaults(command=_export)
 
 

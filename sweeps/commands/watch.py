@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
-from sweeps.commands.common import DONE, path, read_study
+from sweeps.commands.common import DONE, add_storage, path, read_study
 from sweeps.errors import StudyError, SweepError
 from sweeps.state import results
 from sweeps.state.credentials import hide
@@ -51,6 +51,12 @@ def add(commands: Any) -> None:
         "--tracking-uri", default=os.environ.get("MLFLOW_TRACKING_URI"), metavar="URI",
         help="MLflow ($MLFLOW_TRACKING_URI, or mlflow.db in STUDY_DIR)",
     )  # fmt: skip
+    sync.add_argument(
+        "--models",
+        action="store_true",
+        help="also the models that the study kept, with their cards",
+    )
+    add_storage(sync)
     sync.set_defaults(command=_sync)
 
 
@@ -83,9 +89,9 @@ def _ui(options: argparse.Namespace) -> int:
     uri = uri or local_uri(folder)
     host = "127.0.0.1" if options.host == "0.0.0.0" else options.host
     address = uri.rstrip("/") if serves_itself else f"http://{host}:{options.port}"
+    pages = _study_pages(folder, uri)
     if not serves_itself:
         print(f"MLflow UI on {address} (Ctrl-C ends it)")
-    pages = _study_pages(folder, uri)
     for name, page in pages.items():
         print(f"{name:6}  {hide(address)}/{page}", flush=True)
     if options.open:
@@ -131,10 +137,21 @@ def _sync(options: argparse.Namespace) -> int:
         tracker.facts = describe(line)
         sent = tracker.sync(records)
         failed = write_results(tracker, options.folder) or write_files(tracker, options.folder)
+        models = _send_models(tracker, options) if options.models else None
         tracker.close()
+    except StudyError:
+        raise
     except Exception as error:
         raise StudyError(f"{uri}: MLflow cannot be written to: {error}") from error
     print(f"{line['study']}: sent {sent} of {len(records)} records, the others were there")
+    if models is not None:
+        print(f"{line['study']}: sent {models} models")
     if failed:
         raise SweepError(f"{uri}: MLflow did not take all of the results: {failed}")
     return DONE
+
+
+def _send_models(tracker: Any, options: argparse.Namespace) -> int:
+    from sweeps.unlearned import to_mlflow
+
+    return to_mlflow.send(tracker, options.folder, options.storage)

@@ -159,6 +159,16 @@ class Tracker:
         for path, folder in files:
             self.client.log_artifact(self._group(WHOLE), str(path), folder or None)
 
+    def has_file(self, key: str, folder: str, name: str) -> bool:
+        """Return whether the run of a trial has a file among its artifacts."""
+        listed = self.client.list_artifacts(self._trials[key], folder)
+        return f"{folder}/{name}" in [each.path for each in listed]
+
+    def write_trial_files(self, key: str, folder: str, files: Iterable[Path]) -> None:
+        """Store files as artifacts of a trial's run, the first of them last: whoever sees it sees all."""
+        for path in reversed(list(files)):
+            self.client.log_artifact(self._trials[key], str(path), folder)
+
     def _write(self, group: Group, content: RunContent) -> None:
         """Write the content of a run. One that has shown something else is replaced, and what is nested in it moved.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import studies
 import torch
+from mlflow.tracking import MlflowClient
 from studies import here
 from whole_study import Ran, run
 
@@ -19,10 +21,12 @@ import sweeps
 from mu.data import DataSpec, load
 from mu.models.architectures import MODELS
 from reports import load as recorded
+from sweeps.__main__ import DONE, WRONG, main
 from sweeps.errors import StudyError
 from sweeps.state import kept
 from sweeps.state.store import Store
 from sweeps.study import study
+from sweeps.tracking.mlflow import local_uri
 from sweeps.unlearned import export
 from sweeps.workers import trial
 
@@ -141,6 +145,33 @@ def test_the_card_says_what_the_model_is_and_how_good(
     assert "torch" in card["versions"] and card["forget"]["count"] == len(
         card["forget"]["positions"]
     )
+
+
+@pytest.mark.usefixtures("positions")
+def test_kept_models_are_sent_to_mlflow_once(
+    ran: Ran, storage: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = shutil.copytree(ran.folder, tmp_path / "results")
+    asked = ["sync", str(folder), "--models", "--storage", str(storage)]
+    for number in (8, 0):  # two methods on two requests, on two seeds
+        assert main(asked) == DONE
+        assert capsys.readouterr().out.splitlines()[-1] == f"tiny: sent {number} models"
+    record = confirmed(folder)[0]
+    client = MlflowClient(local_uri(folder))
+    (run_of,) = client.search_runs(["1"], f"tags.`musweep.key` = '{record.key}'")
+    place = Path(client.download_artifacts(run_of.info.run_id, "model", str(tmp_path)))
+    card = json.loads((place / "model.json").read_text(encoding="utf-8"))
+    digest = hashlib.sha256((place / "model.pt").read_bytes()).hexdigest()
+    assert (card["study"]["trial"], card["file"]["sha256"]) == (record.key, digest)
+    assert main([*asked[:-1], str(tmp_path / "elsewhere")]) == DONE, "MLflow lacks none"
+
+
+def test_a_study_without_models_has_none_to_send(
+    storage: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = run(small("none"), tmp_path / "results", storage).folder
+    assert main(["sync", str(folder), "--models", "--storage", str(storage)]) == WRONG
+    assert "keeps no models; add `keep: {models: all}`" in capsys.readouterr().err
 
 
 def test_only_what_is_asked_for_is_kept(storage: Path, tmp_path: Path) -> None:
