@@ -21,7 +21,8 @@ import sweeps
 from mu.data import DataSpec, load
 from mu.models.architectures import MODELS
 from reports import load as recorded
-from sweeps.__main__ import DONE, WRONG, main
+from sweeps.__main__ import main
+from sweeps.commands.common import DONE, WRONG
 from sweeps.errors import StudyError
 from sweeps.state import kept
 from sweeps.state.store import Store
