@@ -91,7 +91,7 @@ def join(address: str | None, resources: Resources) -> Iterator[Cluster]:
 
     Raises:
         StudyError: The cluster cannot be joined.
-        SweepError: A Ray that was started here can be reached from other machines.
+        SweepError: Ray cannot be started here, or one that was started here can be reached from other machines.
     """
     local = address is None
     with nullcontext() if local and ray.is_initialized() else _connected(address):
@@ -135,9 +135,12 @@ def _connected(address: str | None) -> Iterator[None]:
                 **options,
             )
         except Exception as error:  # such as of a cluster of another version of Ray or Python
-            if local:
-                raise
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            if local:  # such as on a machine that is too busy to start it in time
+                raise SweepError(
+                    f"Ray could not be started on this machine: {reason}; "
+                    "when it is less busy, the same command starts or goes on"
+                ) from error
             raise StudyError(f"--address {address}: cannot be joined: {reason}") from error
     if threading.current_thread() is threading.main_thread():
         # Ray sets a handler of its own, which exits on the spot.

@@ -13,7 +13,7 @@ import pytest
 import studies
 from servers import LOOPBACK, free_port
 
-from sweeps.errors import StudyError
+from sweeps.errors import StudyError, SweepError
 from sweeps.study.resources import Resources
 from sweeps.tracking import remote
 from sweeps.workers import address as addresses
@@ -92,6 +92,21 @@ def test_a_cluster_that_cannot_be_joined_is_one_line(monkeypatch: pytest.MonkeyP
         clusters.join("a:1", Resources()),
     ):
         raise AssertionError("it was joined")
+
+
+def test_a_ray_that_does_not_start_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**options: object) -> None:
+        raise RuntimeError("The current node timed out during startup.\nMore of it.")
+
+    monkeypatch.setattr(clusters.ray, "init", init)
+    monkeypatch.setattr(clusters.ray, "is_initialized", lambda: False)
+    with (
+        pytest.raises(
+            SweepError, match=r"^Ray could not be .* timed out during startup\.; when it"
+        ),
+        clusters.join(None, Resources()),
+    ):
+        raise AssertionError("it was started")
 
 
 def test_status_from_a_dashboard_that_never_answers_ends(silent: int, tmp_path: Path) -> None:
