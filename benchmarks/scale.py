@@ -1,4 +1,4 @@
-"""What a trial costs beside its own work: ``python benchmarks/scale.py [--trials N] [--seconds S] [--nodes N]``.
+"""What a trial costs beside its own work: ``python benchmarks/scale.py [--trials N] [--seconds S] [--nodes N] [--save]``.
 
 A whole study runs through Ray Tune, Optuna, the results file and MLflow, with trials that do nothing but hand back
 made-up numbers (or sleep). Everything else is what a real sweep does: 40 cells on the digits, references trained,
@@ -31,6 +31,9 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks import figures
+from benchmarks.figures import Figure
+from benchmarks.machine import processor
 from mu import record as records
 from mu.keys import derive_seed
 from mu.metrics import METRICS
@@ -172,6 +175,7 @@ def main() -> None:
     parser.add_argument(
         "--nodes", type=int, default=0, help="simulated nodes, one in six for trials"
     )
+    parser.add_argument("--save", action="store_true", help="put the figures into results.csv")
     given = parser.parse_args()
     NoWork.seconds = given.seconds
     tuning.StudyActor = NoWork  # type: ignore[misc]
@@ -223,6 +227,19 @@ def main() -> None:
     print(f"efficiency {summary['efficiency']:.3f}")
     print(f"status {status:.2f} s, report {report:.1f} s, whole command {total:.1f} s")
     print(f"driver memory at most {memory:.2f} GiB")
+    if given.save and not given.seconds and not given.nodes:
+        of = f"of {len(ended):,} trials without work"
+        measured = [
+            Figure(
+                "scale",
+                f"a trial {of}",
+                f"{1000 * search / len(ended):.1f} ms",
+                target="at most 20",
+            ),
+            Figure("scale", f"driver memory {of}", f"{memory:.2f} GiB", target="at most 1.3"),
+            Figure("scale", f"status {of}", f"{status:.2f} s", target="at most 2"),
+        ]
+        figures.save(measured, processor())
 
 
 if __name__ == "__main__":
