@@ -25,8 +25,8 @@ class Figure:
         name: What was measured; with the benchmark it names the figure.
         value: Its value with its unit.
         ratio: How many times better or worse than `against` it is; empty where nothing is compared.
-        against: What it is compared with.
-        target: `at least X` or `at most X`, of the ratio where there is one, else of the value; empty without one.
+        against: What `ratio` says: `faster`, or `the data`, whose multiple it is.
+        target: `at least X` or `at most X`, maybe with a unit, of the ratio where there is one, else of the value; empty without one.
         date, machine: When and where it was measured.
     """
 
@@ -41,12 +41,14 @@ class Figure:
 
     @property
     def met(self) -> str:
-        """`yes` or `no`; empty without a target."""
-        if not self.target:
+        """`yes` or `no`; empty without a target, or before it is measured."""
+        if not self.target or not self.date:
             return ""
-        kind, _, limit = self.target.rpartition(" ")
-        measured = float((self.ratio or self.value).split()[0].replace(",", ""))
-        reached = measured >= float(limit) if kind == "at least" else measured <= float(limit)
+        measured, limit = (
+            float(text.replace(",", ""))
+            for text in ((self.ratio or self.value).split()[0], self.target.split()[2])
+        )
+        reached = measured >= limit if self.target.startswith("at least") else measured <= limit
         return "yes" if reached else "no"
 
 
