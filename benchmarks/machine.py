@@ -82,6 +82,10 @@ def measure(
 ) -> tuple[float, float]:
     """Run a command to its end; return the seconds of the clock and of the processor, of all its descendants.
 
+    Args:
+        environment: All environment variables of the command.
+        log: File for what it prints.
+
     Raises:
         SystemExit: It failed; the message is the end of what it printed.
     """
@@ -89,7 +93,7 @@ def measure(
     clock.start()
     with log.open("w") as file:
         ended = subprocess.run(
-            command, env={**os.environ, **environment}, stdout=file, stderr=file, check=False
+            command, env=dict(environment), stdout=file, stderr=file, check=False
         )
     seconds = time.perf_counter() - began
     spent = clock.end()

@@ -20,7 +20,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -47,16 +46,12 @@ class Work:
             part, the order in which D_r is attacked, and `weights.NAME` of the original model.
         settings: Epochs and batch size, whether images are cropped and flipped, the seed of the draws, image files by part, the
             retrained model's metrics, ranges to search, and the knobs of every trial.
+        images: Images in [0, 1] of the training and the validation part, float [N, C, H, W], for trials in memory.
     """
 
     arrays: dict[str, Any]
     settings: dict[str, Any]
-
-    @cached_property
-    def images(self) -> dict[str, Any]:
-        """Images in [0, 1] of the training and the validation part, float [N, C, H, W]."""
-        parts = ("train", "val")
-        return {part: torch.tensor(self.arrays[f"{part}_inputs"]).float() / 255 for part in parts}
+    images: dict[str, Any]
 
     def model(self) -> torch.nn.Module:
         """Build the original model."""
@@ -86,10 +81,12 @@ class Work:
         return retain[places.astype(int)]
 
 
-def read(folder: Path) -> Work:
-    """Read the work of a folder."""
-    with np.load(folder / "work.npz") as arrays:
-        return Work(dict(arrays), json.loads((folder / "work.json").read_text()))
+def read(folder: Path, parts: tuple[str, ...] = ()) -> Work:
+    """Read the work of a folder, with the images of some parts as tensors."""
+    with np.load(folder / "work.npz") as loaded:
+        arrays = dict(loaded)
+    images = {part: torch.tensor(arrays[f"{part}_inputs"]).float() / 255 for part in parts}
+    return Work(arrays, json.loads((folder / "work.json").read_text()), images)
 
 
 def values_of(work: Work, final: list[tuple[Any, Any]]) -> dict[str, float]:
@@ -293,7 +290,7 @@ def with_optuna(folder: Path) -> None:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    work, outcomes = read(folder), []
+    work, outcomes = read(folder, ("train", "val")), []
     ranges = work.settings["ranges"]
 
     def objective(trial: optuna.Trial) -> float:
@@ -324,7 +321,7 @@ def with_tune(folder: Path) -> None:
     from ray.air.integrations.mlflow import MLflowLoggerCallback
     from ray.tune.search.optuna import OptunaSearch
 
-    work = read(folder)
+    work = read(folder, ("train", "val"))
     trials, ranges = work.settings["trials"], work.settings["ranges"]
     space = {
         name: (tune.loguniform if log else tune.uniform)(low, high)
@@ -334,9 +331,9 @@ def with_tune(folder: Path) -> None:
     tuner = tune.Tuner(
         tune.with_parameters(trainable, work=work),
         tune_config=tune.TuneConfig(
-            metric="avg_gap_natmu",
-            mode="min",
-            search_alg=OptunaSearch(space, points_to_evaluate=trials),
+            search_alg=OptunaSearch(
+                space, metric="avg_gap_natmu", mode="min", points_to_evaluate=trials
+            ),
             num_samples=len(trials),
             max_concurrent_trials=2,
         ),

@@ -27,6 +27,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+PLAIN = dict(os.environ)
+"""The environment of other ways: imports of ``sweeps`` change that of this process."""
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -62,6 +64,7 @@ class Size:
         training: Recipe of the references.
         augment: Whether the method crops and flips.
         targets: What ours should be faster by than a way.
+        threads: Threads of Optuna's process; it runs once with each number.
     """
 
     trials: int
@@ -70,6 +73,7 @@ class Size:
     training: dict[str, Any]
     augment: bool
     targets: dict[str, float]
+    threads: tuple[int, ...] = (1, 2)
 
 
 SCRIPT = "a process a trial"
@@ -126,7 +130,7 @@ def main() -> None:
     for name in [name for name in names if given.only in (None, name)]:
         size = SIZES[name]
         if given.quick:
-            size = Size(3, 2, 1, {**size.training, "epochs": 3}, False, {})
+            size = Size(3, 2, 1, {**size.training, "epochs": 3}, False, {}, (1,))
         with tempfile.TemporaryDirectory() as folder:
             measured += compare(name, size, given.cifar, Path(folder))
     if given.save:
@@ -141,12 +145,11 @@ def compare(name: str, size: Size, cifar: str | None, folder: Path) -> list[Figu
     records = search_records(folder, name)
     ours = Ran(clock, spent, *lasted(records))
     prepare(file, folder, size, records)
-    others = {
-        SCRIPT: run_scripts(folder, size),
-        "Optuna, 1 thread": run_other("optuna", folder, {"OMP_NUM_THREADS": "1"}),
-        "Optuna, 2 threads": run_other("optuna", folder, {"OMP_NUM_THREADS": "2"}),
-        "Ray Tune": run_other("tune", folder, {}),
-    }
+    others = {SCRIPT: run_scripts(folder, size)}
+    for threads in size.threads:
+        way = f"Optuna, {threads} thread{'s' if threads > 1 else ''}"
+        others[way] = run_other("optuna", folder, {**PLAIN, "OMP_NUM_THREADS": str(threads)})
+    others["Ray Tune"] = run_other("tune", folder, PLAIN)
     attacks = check_attacks(folder)
     apart = {
         way: distance(ours, ran, size.augment and way == SCRIPT) for way, ran in others.items()
@@ -227,7 +230,7 @@ def run_study(file: Path, folder: Path, results: str, more: list[str]) -> tuple[
     """Run the study into a results folder; return seconds of the clock and of the processor."""
     places = ["--results", str(folder / results), "--storage", str(folder / "storage")]
     command = [sys.executable, "-m", "sweeps", "run", str(file), *places, *more]
-    return measure(command, {"PYTHONPATH": str(ROOT)}, folder / "log")
+    return measure(command, {**PLAIN, "PYTHONPATH": str(ROOT)}, folder / "log")
 
 
 def search_records(folder: Path, name: str) -> list[TrialRecord]:
@@ -329,7 +332,7 @@ def run_scripts(folder: Path, size: Size) -> Ran:
 
     def one(number: int) -> None:
         command = [sys.executable, str(OTHERS), "script", str(folder), str(number)]
-        subprocess.run(command, check=True)
+        subprocess.run(command, env={**PLAIN, "OMP_NUM_THREADS": "1"}, check=True)
 
     processor_time, began = ProcessorTime(), time.perf_counter()
     processor_time.start()
