@@ -27,9 +27,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-PLAIN = dict(os.environ)
-"""The environment of other ways: imports of ``sweeps`` change that of this process."""
-os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
@@ -43,6 +40,8 @@ if TYPE_CHECKING:
     from mu.data import Dataset
     from mu.record import TrialRecord
 
+PLAIN = dict(os.environ)
+"""The environment of other ways: imports of ``sweeps`` change that of this process."""
 ROOT, OTHERS = Path(__file__).parents[1], Path(__file__).with_name("other_ways.py")
 METHOD, REQUEST = "amnesiac", "random10"
 ATTACKED = [
