@@ -82,7 +82,7 @@ SIZES = {
     "digits": Size(48, 12, 5, {"batch_size": 64}, False, {SCRIPT: 8.0, **PEERS}),
     "cifar10_small": Size(8, 4, 3, AUGMENTED, True, {SCRIPT: 4.0, **PEERS}),
 }
-LIMITS = {"same draws": 0.06, "own draws": 0.10}
+LIMITS = {"same draws": 0.03, "own draws": 0.10}
 """How far a value may be from ours in one trial. Ways that draw the same differ by rounding, which training amplifies: a few samples of D_f or
 validation. A ``DataLoader`` that crops and flips draws anew for each image, so its trials are other trials with the same knobs: the mean over trials
 is compared."""
