@@ -20,14 +20,13 @@ SHORT = {
     "attacks": ("attacks", "--repeats", "10"),
     "packing": ("packing",),
     "report": ("report", "--repeat", "1"),
-    "cpu": ("cpu", "--models", "small_cnn"),
     "peers": ("peers",),
     "sweep": ("memory", "sweep"),
     "memory": ("memory", "data", "--gib", "0.25"),
     "scale": ("scale", "--trials", "25"),
 }
 """Name to script and arguments."""
-WITH_CIFAR = ("cpu", "peers")
+WITH_CIFAR = ("peers",)
 
 
 def main() -> int:

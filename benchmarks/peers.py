@@ -158,11 +158,26 @@ def compare(name: str, size: Size, cifar: str | None, folder: Path) -> list[Figu
     print(f"\nThe same outputs, attacked by both: largest difference {attacks:.0e}")
     inside = sum(record.time_unlearn for record in records)
     share = 100 * inside / sum(record.time_total for record in records)
-    print(f"Share of a trial of ours that is the method's steps: {share:.0f} %\n", flush=True)
+    print(f"Share of a trial of ours that is the method's steps: {share:.0f} %")
+    bound = limits(name, cifar)
     too_far = [way for way, (far, limit) in apart.items() if far > limit]
     if too_far or attacks > ATTACKS_LIMIT:
         raise SystemExit(f"{name}: values are not equal: {', '.join(too_far) or 'attacks'}")
-    return summary(name, ours, others, share, size)
+    return [*summary(name, ours, others, share, size), *bound]
+
+
+def limits(name: str, cifar: str | None) -> list[Figure]:
+    """Measure a training step beside the matrix-product peak; print and return its figures."""
+    from benchmarks import cpu
+
+    cpu.prepare(cpus=1, gpus=0)
+    measured = cpu.summary(
+        name, "small_cnn", *cpu.beside_peak(cpu.problem_of(name, cifar), "small_cnn")
+    )
+    for figure in measured:
+        print(f"{figure.name}: {figure.value}")
+    print(flush=True)
+    return measured
 
 
 def table(ours: Ran, others: dict[str, Ran], apart: dict[str, tuple[float, float]]) -> str:
