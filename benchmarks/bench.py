@@ -22,7 +22,7 @@ SHORT = {
     "report": ("report", "--repeat", "1"),
     "peers": ("peers",),
     "sweep": ("memory", "sweep"),
-    "memory": ("memory", "data", "--gib", "0.25"),
+    "memory": ("memory", "data", "--gib", "0.5"),
     "scale": ("scale", "--trials", "25"),
 }
 """Name to script and arguments."""
