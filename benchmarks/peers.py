@@ -269,8 +269,8 @@ def lasted(records: list[TrialRecord]) -> tuple[float, list[dict[str, float]]]:
 def prepare(file: Path, folder: Path, size: Size, records: list[TrialRecord]) -> None:
     """Write what the other ways start from: data, original model, seed, and the knobs of ours."""
     from mu.keys import derive_seed
+    from sweeps.flow.references import load_reference
     from sweeps.launch import Options, make_plan
-    from sweeps.references import load_reference
     from sweeps.state.store import Store
 
     plan = make_plan(str(file), Options())
