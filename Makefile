@@ -1,11 +1,12 @@
-# `make demo`, `make test`, `make test-all` and `make lint` set up .venv from requirements.lock when it is not there yet.
+# `make demo`, `make test`, `make test-all`, `make bench` and `make lint` set up .venv from requirements.lock when it is not there yet.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 FAULTS ?= fault
+CIFAR ?=
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-faults test-all lint dist clean
+.PHONY: demo test test-faults test-all bench lint dist clean
 
 demo: $(READY)
 	$(BIN)/musweep run demo
@@ -17,6 +18,10 @@ test-faults: $(READY)
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "$(FAULTS)"
 
 test-all: test test-faults
+
+# Needs a quiet machine; `make bench CIFAR=cifar10.zip` measures on CIFAR-10 too.
+bench: $(READY)
+	$(BIN)/python benchmarks/bench.py $(if $(CIFAR),--cifar $(CIFAR))
 
 lint: $(READY)
 	$(BIN)/ruff check .

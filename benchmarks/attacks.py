@@ -1,4 +1,4 @@
-"""How long membership attacks take, ours and scikit-learn's: ``python benchmarks/attacks.py``.
+"""How long membership attacks take, ours and scikit-learn's: ``python benchmarks/attacks.py [--save]``.
 
 Both fit the same scores in the same run, in turns, in one thread. The logistic attack of scikit-learn is timed as the
 papers call it (lbfgs, default tolerance); coefficients are compared with its Newton solver run to 1e-12. The support
@@ -25,6 +25,9 @@ from threadpoolctl import threadpool_limits
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks import figures
+from benchmarks.figures import Figure
+from benchmarks.machine import processor
 from mu.metrics.attacks import svc_features, svc_members
 from mu.metrics.logistic import Threshold, fit_logistic
 
@@ -55,6 +58,7 @@ def main() -> None:
     parser.add_argument("--members", type=int, default=50_000)
     parser.add_argument("--nonmembers", type=int, default=10_000)
     parser.add_argument("--repeats", type=int, default=30)
+    parser.add_argument("--save", action="store_true", help="put the figures into results.csv")
     options = parser.parse_args()
 
     print(
@@ -65,10 +69,13 @@ def main() -> None:
         "| scores | ours, ms (min / median) | scikit-learn, ms (min / median) | ratio (min / median) | difference |"
     )
     print("|---|---|---|---|---|")
+    measured: list[Figure] = []
     with threadpool_limits(1):
         for kind in ("entropy", "overlap", "separable", "constant"):
             inside, outside = scores(kind, options.members, options.nonmembers)
-            print(row(kind, inside, outside, options.repeats))
+            line, figure = row(kind, inside, outside, options.repeats)
+            print(line)
+            measured.append(figure)
         print(
             "\n| members, others | samples are | ours, s | scikit-learn, s | ratio | equal |\n"
             "|---|---|---|---|---|---|"
@@ -76,6 +83,8 @@ def main() -> None:
         for counts in ((4_000, 10_000), (6_000, 6_000)):
             for feature in ("correctness", "conf", "prob"):
                 print(machines(counts, feature), flush=True)
+    if options.save:
+        figures.save(measured, processor())
 
 
 def machines(counts: tuple[int, int], kind: str) -> str:
@@ -106,7 +115,8 @@ def machines(counts: tuple[int, int], kind: str) -> str:
     )
 
 
-def row(kind: str, inside: Array, outside: Array, repeats: int) -> str:
+def row(kind: str, inside: Array, outside: Array, repeats: int) -> tuple[str, Figure]:
+    """Time the logistic attack; return a line of the table, and the figure of the fastest runs."""
     samples = np.concatenate([inside, outside])[:, None]
     labels = np.repeat([1, 0], [len(inside), len(outside)])
 
@@ -128,7 +138,14 @@ def row(kind: str, inside: Array, outside: Array, repeats: int) -> str:
         f"{1e3 * min(t):.2f} / {1e3 * statistics.median(t):.2f}" for t in (ours, other)
     )
     ratio = f"{min(other) / min(ours):.0f} / {middle[1] / middle[0]:.0f}"
-    return f"| {kind} | {times} | {ratio} | {difference:.0e} |"
+    figure = Figure(
+        "attacks",
+        f"logistic attack on {len(samples):,} scores, {kind}",
+        f"{1e3 * min(ours):.2f} ms",
+        f"{min(other) / min(ours):.0f}",
+        "faster than scikit-learn",
+    )
+    return f"| {kind} | {times} | {ratio} | {difference:.0e} |", figure
 
 
 def distance(fitted: Threshold, exact: LogisticRegression) -> float:

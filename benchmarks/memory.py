@@ -1,20 +1,27 @@
-"""Host memory of a whole run beside the size of its decoded data: ``python benchmarks/memory.py``.
+"""Host memory of a whole run: ``python benchmarks/memory.py [data|sweep] [--gib GIB] [--save]``.
 
-A made-up data set is decoded into the cache as a real one would be, and a study of two methods runs on it with two
+A made-up data set is decoded into the cache as a real one would be, and a study runs on it with two
 slots. Meanwhile the memory of the driver, of Ray's processes and of its object store is sampled: what is private to a
 process, and shared memory once. Clean pages of the decoded files belong to the system, which takes them back when it
-needs them. The same study on a tiny data set says what the processes need without any data.
+needs them.
+
+* ``data``: a small study on much data, beside the same study on a tiny data set, which says what the processes need without any.
+* ``sweep``: five requests on five seeds, of a network with as many weights as ResNet18: 30 references. Counted is what is held beside
+  the data and one copy of each reference, and how many logits the driver holds when all work is done.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import platform
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +32,9 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks import figures
+from benchmarks.figures import Figure
+from benchmarks.machine import descendants, processor
 from mu.data.loaders import LOADERS
 from mu.data.spec import DataSpec, Loader, Raw
 from mu.models.architectures import MODELS
@@ -32,11 +42,24 @@ from mu.models.architectures import MODELS
 CLASSES = 10
 SIDE = 128
 GIB = 2**30
+REQUESTS, SEEDS = 5, 5
+SWEEP_IMAGES = 200
+"""Training images of a study whose data shall not count."""
+SAMPLE_SECONDS = 0.3
+"""How often memory is read, which takes the system some milliseconds for each process."""
+PARTS = ("driver", "workers", "Ray", "shared")
 
 
 def pooled(shape: Any, num_classes: int) -> nn.Module:
     """A network that costs next to nothing on images of any size."""
     return nn.Sequential(nn.AvgPool2d(32), nn.Flatten(), nn.Linear(shape[0] * 16, num_classes))
+
+
+def wide(shape: Any, num_classes: int) -> nn.Module:
+    """A network with the weights of a ResNet18 that costs little: three linear layers on a pooled image."""
+    first, second = nn.Linear(shape[0] * 16, 3300), nn.Linear(3300, 3300)
+    head = nn.Linear(3300, num_classes)
+    return nn.Sequential(nn.AvgPool2d(32), nn.Flatten(), first, nn.ReLU(), second, nn.ReLU(), head)
 
 
 def made_up(spec: DataSpec, cache: Path) -> Raw:
@@ -68,7 +91,7 @@ class Sampler(threading.Thread):
         self.peak, self.parts, self.ended = 0.0, {}, threading.Event()
 
     def run(self) -> None:
-        while not self.ended.wait(0.1):
+        while not self.ended.wait(SAMPLE_SECONDS):
             parts = measure()
             if sum(parts.values()) > self.peak:
                 self.peak, self.parts = sum(parts.values()), parts
@@ -76,7 +99,7 @@ class Sampler(threading.Thread):
 
 def measure() -> dict[str, float]:
     """Bytes by who holds them: this process, Ray's workers, the rest of Ray, and what they share."""
-    parts = dict.fromkeys(("driver", "workers", "Ray", "shared"), 0.0)
+    parts = dict.fromkeys(PARTS, 0.0)
     for pid, command in {os.getpid(): "driver", **descendants(os.getpid())}.items():
         name = (
             "workers" if command.startswith("ray::") else command if command == "driver" else "Ray"
@@ -84,25 +107,6 @@ def measure() -> dict[str, float]:
         parts[name] += held(pid, "Anonymous")
         parts["shared"] += held(pid, "Pss_Shmem")
     return parts
-
-
-def descendants(root: int) -> dict[int, str]:
-    """Command of every process below one, by id."""
-    parents, commands = {}, {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            parents[int(folder.name)] = int(
-                (folder / "stat").read_text().rpartition(")")[2].split()[1]
-            )
-            commands[int(folder.name)] = (folder / "cmdline").read_text()
-        except OSError:
-            continue
-    found = {root}
-    while True:
-        more = {pid for pid, parent in parents.items() if parent in found} - found
-        if not more:
-            return {pid: commands.get(pid, "") for pid in found - {root}}
-        found |= more
 
 
 def held(pid: int, kind: str) -> float:
@@ -116,11 +120,9 @@ def held(pid: int, kind: str) -> float:
     )
 
 
-def run(count: int, folder: Path) -> tuple[float, dict[str, float]]:
-    """Peak bytes of a study on `count` training images."""
-    from sweeps.__main__ import main
-
-    study = {
+def small_study(count: int) -> dict[str, Any]:
+    """Return a study of two methods on `count` training images."""
+    return {
         "study": f"memory-{count}",
         "data": {"name": "made_up", "size": count},
         "model": "pooled",
@@ -134,6 +136,27 @@ def run(count: int, folder: Path) -> tuple[float, dict[str, float]]:
         "search": {"trials": 1},
         "experiments": {"defaults": False},
     }
+
+
+def sweep_study() -> dict[str, Any]:
+    """Return a study of large models: five requests on five seeds, one of them for the search."""
+    requests = {f"draw{n}": {"kind": "random", "fraction": 0.1, "draw": n} for n in range(REQUESTS)}
+    return {
+        **small_study(SWEEP_IMAGES),
+        "study": "sweep",
+        "model": "wide",
+        "forget": requests,
+        "methods": [{"name": "amnesiac", "fix": {"epochs": 1}}],
+        "seeds": {"search": [0], "report": [1, 2, 3, 4], "retrain": 4},
+        "search": {"trials": 1, "early_stop": "none"},
+        "metrics": {"costly": []},
+    }
+
+
+def run(study: dict[str, Any], folder: Path) -> tuple[float, dict[str, float]]:
+    """Run a study; return the bytes that were held at most, and who held them."""
+    from sweeps.__main__ import main
+
     path = folder / "study.yaml"
     path.write_text(yaml.safe_dump(study))
     sampler = Sampler()
@@ -148,39 +171,120 @@ def run(count: int, folder: Path) -> tuple[float, dict[str, float]]:
     return sampler.peak, sampler.parts
 
 
+@contextmanager
+def counted_logits() -> Iterator[list[int]]:
+    """Count the bytes of logits that the driver holds when all work of a study is done."""
+    from sweeps.workers import tuning
+
+    counts: list[int] = []
+    plain = tuning.Workers.run
+
+    def run(*arguments: Any) -> None:
+        plain(*arguments)
+        counts.append(logits_held())
+
+    tuning.Workers.run = run  # type: ignore[method-assign]
+    try:
+        yield counts
+    finally:
+        tuning.Workers.run = plain  # type: ignore[method-assign]
+
+
+def logits_held() -> int:
+    """Return the bytes of logits in objects of this process."""
+    from mu.evaluate import Outputs
+    from sweeps.workers.scored import Scored
+    from sweeps.workers.scores import ReferenceScores
+
+    arrays: dict[int, int] = {}
+    for each in gc.get_objects():
+        given: tuple[Any, ...] = ()
+        if type(each) is Outputs:
+            given = (each.logits,)
+        elif type(each) is Scored:
+            given = (each.untrained, each.held_out)
+        elif type(each) is ReferenceScores:
+            given = (each.retrain_logits, each.untrained_logits)
+        arrays |= {id(array): array.nbytes for array in given if array is not None}
+    return sum(arrays.values())
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("what", choices=("data", "sweep"), nargs="?", default="data")
     parser.add_argument(
         "--gib", type=float, default=1.0, help="size of the decoded training images"
     )
-    options = parser.parse_args()
-    MODELS["pooled"] = pooled
+    parser.add_argument("--save", action="store_true", help="put the figures into results.csv")
+    given = parser.parse_args()
+    MODELS["pooled"], MODELS["wide"] = pooled, wide
     LOADERS["made_up"] = Loader(made_up, ("size",))
-    count = int(options.gib * GIB / (3 * SIDE * SIDE))
     with tempfile.TemporaryDirectory() as folder:
         os.environ["MUSWEEP_CACHE"] = folder
-        made_up(DataSpec("made_up", size=count), Path(folder))
-        rows = []
-        for images in (200, count):
-            began = time.time()
-            peak, parts = run(images, Path(folder))
-            rows.append((images, peak, parts, time.time() - began))
+        measured = (
+            of_sweep(Path(folder)) if given.what == "sweep" else of_data(Path(folder), given.gib)
+        )
+    if given.save:
+        figures.save(measured, processor())
+
+
+def of_data(folder: Path, gib: float) -> list[Figure]:
+    """Measure what a study takes for its data; print it, and return the figures."""
+    count, rows = int(gib * GIB / (3 * SIDE * SIDE)), []
+    made_up(DataSpec("made_up", size=count), folder)
+    for images in (SWEEP_IMAGES, count):
+        began = time.time()
+        rows.append((f"{images:,} images", *run(small_study(images), folder), time.time() - began))
+    show(rows)
     data = 1.1 * count * 3 * SIDE * SIDE
+    extra = rows[1][1] - rows[0][1]
+    times = extra / data
     print(
-        f"\nPython {platform.python_version()}, torch {torch.__version__}, {os.cpu_count()} cores\n\n"
-        "| training images | peak, GiB | driver | workers | rest of Ray | shared memory | s |\n"
+        f"\ndecoded data {data / GIB:.2f} GiB; memory that they take {extra / GIB:.2f} GiB, {times:.2f} times as much"
+    )
+    name = f"memory that {data / GIB:.2f} GiB of decoded data take"
+    return [
+        Figure("memory", name, f"{extra / GIB:.2f} GiB", f"{times:.2f}", "the data", "at most 2"),
+        Figure("memory", "the same study with hardly any data", f"{rows[0][1] / GIB:.2f} GiB"),
+    ]
+
+
+def of_sweep(folder: Path) -> list[Figure]:
+    """Measure what a sweep of large models holds; print it, and return the figures."""
+    began = time.time()
+    with counted_logits() as logits:
+        peak, parts = run(sweep_study(), folder)
+    show([("sweep", peak, parts, time.time() - began)])
+    weights = sum(weight.nelement() for weight in wide((3, SIDE, SIDE), CLASSES).parameters())
+    copies = REQUESTS * SEEDS + SEEDS  # a retrained model of each problem, an original of each seed
+    references, data = 4 * weights * copies, int(1.1 * SWEEP_IMAGES) * 3 * SIDE * SIDE
+    beside = (peak - references - data) / GIB
+    print(
+        f"\n{copies} references of {weights / 1e6:.1f} M weights, {references / GIB:.2f} GiB; data {data / GIB:.2f} GiB; "
+        f"beside them {beside:.2f} GiB; logits in the driver {max(logits) / 2**20:.3f} MiB"
+    )
+    name = f"sweep of {copies} references of {weights / 1e6:.1f} M weights: memory beside them and the data"
+    return [
+        Figure("memory", name, f"{beside:.2f} GiB", target="at most 2"),
+        Figure(
+            "memory",
+            "the same sweep: logits that the driver holds",
+            f"{max(logits)} bytes",
+            target="at most 0",
+        ),
+    ]
+
+
+def show(rows: list[tuple[str, float, dict[str, float], float]]) -> None:
+    """Print what each run held at most, and who held it."""
+    print(
+        f"\nPython {platform.python_version()}, torch {torch.__version__}, {processor()}\n\n"
+        "| run | peak, GiB | driver | workers | rest of Ray | shared memory | s |\n"
         "|---|---|---|---|---|---|---|"
     )
-    for images, peak, parts, seconds in rows:
-        found = " | ".join(
-            f"{parts[name] / GIB:.2f}" for name in ("driver", "workers", "Ray", "shared")
-        )
-        print(f"| {images} | {peak / GIB:.2f} | {found} | {seconds:.0f} |")
-    extra = rows[1][1] - rows[0][1]
-    print(
-        f"\ndecoded data {data / GIB:.2f} GiB; memory that they take {extra / GIB:.2f} GiB, "
-        f"{extra / data:.2f} times as much"
-    )
+    for name, peak, parts, seconds in rows:
+        held_by = " | ".join(f"{parts[part] / GIB:.2f}" for part in PARTS)
+        print(f"| {name} | {peak / GIB:.2f} | {held_by} | {seconds:.0f} |")
 
 
 if __name__ == "__main__":

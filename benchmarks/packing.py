@@ -1,4 +1,4 @@
-"""How full the slots are: ``python benchmarks/packing.py [--slots 16]``.
+"""How full the slots are: ``python benchmarks/packing.py [--slots 16] [--save]``.
 
 A study of eight cells of very unequal length runs on a simulated cluster, in a loop over events: jobs come from the
 driver's own source, and each takes a time that is made up for its method. Compared with the ideal packing, all work
@@ -21,6 +21,9 @@ from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks import figures
+from benchmarks.figures import Figure
+from benchmarks.machine import processor
 from mu.keys import derive_seed
 from mu.record import TrialRecord
 from sweeps import preflight
@@ -174,10 +177,17 @@ def simulate(slots: int, barriers: bool, **changes: Any) -> tuple[float, float, 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--slots", type=int, default=16, help="slots of the simulated cluster")
-    slots = parser.parse_args().slots
+    parser.add_argument("--save", action="store_true", help="put the figures into results.csv")
+    given = parser.parse_args()
+    slots, measured = given.slots, []
     for name, barriers in (("with barriers", True), ("as it is", False)):
         length, ideal, _ = simulate(slots, barriers)
         print(f"{name}: {length:.0f} s on {slots} slots, ideal {ideal:.0f} s: {length / ideal:.3f}")
+        figure = f"eight cells on {slots} slots, {name}: length"
+        times = f"{length / ideal:.2f}"
+        measured.append(Figure("packing", figure, f"{length:.0f} s", times, "the ideal length"))
+    if given.save:
+        figures.save(measured, processor())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How long the report of a study takes: ``python benchmarks/report.py [--methods N] [--keep DIR]``.
+"""How long the report of a study takes: ``python benchmarks/report.py [--methods N] [--keep DIR] [--save]``.
 
 The study is made up, with about 2,000 records by default, and its numbers are of the sizes that real ones have:
 each method has a best learning rate, sits at some distance from retraining there, and goes wrong away from it;
@@ -27,6 +27,9 @@ import vl_convert
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks import figures as all_figures
+from benchmarks.figures import Figure as Measured
+from benchmarks.machine import processor
 from mu.keys import derive_seed
 from mu.metrics import AVG_GAP_NATMU, METRICS, mean_gap
 from mu.record import TrialRecord, to_line, trial_line, write
@@ -288,6 +291,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=24, help="search trials of a cell")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--keep", type=Path, help="write the study and its report here")
+    parser.add_argument("--save", action="store_true", help="put the figures into results.csv")
     given = parser.parse_args()
     steps: Steps = {}
     with tempfile.TemporaryDirectory() as scratch:
@@ -306,6 +310,11 @@ def main() -> None:
     for step, seconds in steps.items():
         wall, busy = (min(values) for values in zip(*seconds))
         print(f"{step:16}{wall:7.2f} s{busy:7.2f} s CPU")
+    if given.save:
+        whole = min(wall for wall, _ in steps["whole report"])
+        name = f"report of {given.methods} methods and {records:,} records"
+        limit = "at most 12" if records < 2500 else "at most 30"
+        all_figures.save([Measured("report", name, f"{whole:.1f} s", target=limit)], processor())
 
 
 def _measure(folder: Path, steps: Steps) -> None:

@@ -1,4 +1,4 @@
-"""What a trial costs beside its own work: ``python benchmarks/scale.py [--trials N] [--seconds S] [--nodes N]``.
+"""What a trial costs beside its own work: ``python benchmarks/scale.py [--trials N] [--seconds S] [--nodes N] [--save]``.
 
 A whole study runs through Ray Tune, Optuna, the results file and MLflow, with trials that do nothing but hand back
 made-up numbers (or sleep). Everything else is what a real sweep does: 40 cells on the digits, references trained,
@@ -31,6 +31,9 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks import figures
+from benchmarks.figures import Figure
+from benchmarks.machine import processor
 from mu import record as records
 from mu.keys import derive_seed
 from mu.metrics import METRICS
@@ -172,6 +175,7 @@ def main() -> None:
     parser.add_argument(
         "--nodes", type=int, default=0, help="simulated nodes, one in six for trials"
     )
+    parser.add_argument("--save", action="store_true", help="put the figures into results.csv")
     given = parser.parse_args()
     NoWork.seconds = given.seconds
     tuning.StudyActor = NoWork  # type: ignore[misc]
@@ -207,22 +211,50 @@ def main() -> None:
         where = placed(NoWork.nodes) if NoWork.nodes is not None else ""
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     search = max(ended) - began_search
+    show(sorted(ended), search, worked, spent, given.seconds, summary["slots"])
+    if where:
+        print(where)
+    print(f"efficiency {summary['efficiency']:.3f}")
+    print(f"status {status:.2f} s, report {report:.1f} s, whole command {total:.1f} s")
+    print(f"driver memory at most {memory:.2f} GiB")
+    if given.save and not given.seconds and not given.nodes:
+        of = f"of {len(ended):,} trials without work"
+        each = f"{1000 * search / len(ended):.1f} ms"
+        measured = [
+            Figure("scale", f"a trial {of}", each, target="at most 20"),
+            Figure("scale", f"driver memory {of}", f"{memory:.2f} GiB", target="at most 1.3"),
+            Figure("scale", f"status {of}", f"{status:.2f} s", target="at most 2"),
+        ]
+        figures.save(measured, processor())
+
+
+def show(
+    ended: list[float],
+    search: float,
+    worked: float,
+    spent: dict[str, float],
+    asleep: float,
+    slots: int,
+) -> None:
+    """Print what a trial cost.
+
+    Args:
+        ended: When each search trial ended, in order.
+        search, worked: Seconds of the search by the clock, and of the driver's processor.
+        spent: Seconds in each part of the driver.
+        asleep: Seconds that each trial slept.
+    """
     versions = f"Ray {ray.__version__}, Optuna {optuna.__version__}, MLflow {mlflow.__version__}"
-    print(f"\n{len(ended):,} search trials in 40 cells, {summary['slots']} slots, {versions}")
-    print(f"Python {platform.python_version()}; trials of {given.seconds:g} s\n")
+    print(f"\n{len(ended):,} search trials in 40 cells, {slots} slots, {versions}")
+    print(f"Python {platform.python_version()}; trials of {asleep:g} s\n")
     print(f"search {search:.1f} s: {1000 * search / len(ended):.2f} ms a trial by the clock")
-    for count, each in windows(sorted(ended)):
+    for count, each in windows(ended):
         print(f"  {each:7.2f} ms a trial up to trial {count:,}")
     for name, seconds in spent.items():
         print(f"  {1000 * seconds / len(ended):7.2f} ms a trial {name}")
     print(
         f"  {1000 * worked / len(ended):7.2f} ms a trial of the processor, in the driver, report included"
     )
-    if where:
-        print(where)
-    print(f"efficiency {summary['efficiency']:.3f}")
-    print(f"status {status:.2f} s, report {report:.1f} s, whole command {total:.1f} s")
-    print(f"driver memory at most {memory:.2f} GiB")
 
 
 if __name__ == "__main__":
