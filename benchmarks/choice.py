@@ -129,6 +129,7 @@ def write_csv(path: Path, study: RecordedStudy) -> None:
     by_rule: dict[str, list[Regret]] = {}
     for one in regret.regrets(study):
         by_rule.setdefault(one.rule, []).append(one)
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="") as out:
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(["rule", "request", "method", "seeds", "retrainings", *NUMBERS])

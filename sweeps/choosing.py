@@ -144,7 +144,9 @@ def measured() -> dict[str, Any]:
 
 
 def deciding(rules: Sequence[Rule], whole_class: bool, evidence: Mapping[str, Any]) -> Rule:
-    """Return the rule that decides: the one with the smallest measured share of (median - best), else one by ``FALLBACK``.
+    """Return the rule that decides: the one with the smallest measured mean regret, else one by ``FALLBACK``.
+
+    The mean counts the cells where a rule fails badly, which a median share would not.
 
     Raises:
         StudyError: None of the rules puts configurations in an order.
@@ -153,7 +155,7 @@ def deciding(rules: Sequence[Rule], whole_class: bool, evidence: Mapping[str, An
     able = [rule for rule in rules if rule.ranks and rule.applies(whole_class)]
     known = [rule for rule in able if kind in evidence.get("rules", {}).get(rule.name, {})]
     if known:
-        return min(known, key=lambda rule: evidence["rules"][rule.name][kind]["share"])
+        return min(known, key=lambda rule: evidence["rules"][rule.name][kind]["regret"])
     for name in FALLBACK[whole_class]:
         if name in [rule.name for rule in able]:
             return RULE[name]
@@ -169,8 +171,8 @@ def say_reliability(rule: Rule, whole_class: bool, evidence: Mapping[str, Any]) 
     if numbers is None:
         return "how reliable it is has not been measured yet"
     return (
-        f"measured on {numbers['cells']} cells ({evidence['from']}): it gave up {numbers['regret']:.2f} points of AvgGap, "
-        f"{numbers['share']:.0%} of (median - best)"
+        f"measured on {numbers['cells']} cells ({evidence['from']}): it gave up {numbers['regret']:.2f} points of AvgGap "
+        f"in the mean, and in the median cell {numbers['share']:.0%} of (median - best)"
     )
 
 
