@@ -30,8 +30,14 @@ Row = Mapping[str, Any]
 
 
 def summary(study: RecordedStudy) -> tuple[list[dict[str, str]], list[dict[str, Any]]]:
-    """Return the heads of the table, and its rows by request; a column without any number is left out."""
+    """Return the heads of the table, and its rows by request; a column without any number is left out.
+
+    A study of menus alone has nothing to say of a method here, only of doing nothing and of retraining.
+    """
     frame = frames.methods(study)
+    of_methods = frame["role"] == "method"
+    if study.definition.get("choose") and frame.loc[of_methods, "avg_gap"].isna().all():
+        frame = frame[~of_methods]
     there = [name for name in RECOVERIES if name == "recovery_tuned" or frame[name].notna().any()]
     heads = [
         {"name": "Method", "hint": ""},

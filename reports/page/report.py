@@ -49,6 +49,8 @@ SECTIONS: tuple[tuple[str, str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("glossary", "Glossary", (), ()),
 )
 """Anchor, title, tables and figures (or how their names begin) of each section; what is named nowhere is in the results."""
+FIRST = ("tradeoff", "choice")
+"""Figures for the place beside the first table, the first that there is: a study of menus alone has no tuned methods."""
 OPEN = ("main", "robustness")
 """Tables that are unfolded at first."""
 
@@ -110,6 +112,7 @@ def page_html(
         saved: Names of the figures that are files, too.
     """
     shown, rest = cards.cards(study)
+    first = next((figure for name in FIRST for figure in figures if figure.name == name), None)
     heads, groups = methods.summary(study)
     return _template("page.html").render(
         title=f"{study.name}: machine unlearning report",
@@ -125,9 +128,9 @@ def page_html(
         signs=", ".join(f"{sign} {word}" for word, sign in SIGNS.items()),
         margin=words.margin(study),
         oracle=study.oracle,
-        tradeoff=next((figure for figure in figures if figure.name == "tradeoff"), None),
+        first=first,
         saved=saved,
-        sections=_sections(study, tables, [f for f in figures if f.name != "tradeoff"]),
+        sections=_sections(study, tables, [f for f in figures if f is not first]),
         open=OPEN,
         data=embedded.embedded(study, figures),
         vega=_vega(),

@@ -170,7 +170,7 @@ class Table:
         marks = [f"{mark} {meaning}" for mark, meaning in MARKS.items() if mark in used]
         if any(cell.verdict for cell in cells):
             signs = "; ".join(f"{sign} {word}" for word, sign in SIGNS.items())
-            marks.insert(0, f"against the retrained models, by equivalence tests: {signs}")
+            marks.insert(0, f"Signs, by equivalence tests against the retrained models: {signs}")
         return [*marks, *self.remarks]
 
 

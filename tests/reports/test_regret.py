@@ -10,10 +10,11 @@ import pytest
 from mu.menu import menu_records
 from mu.record import TrialRecord
 from mu.rules import MENU_RULES
-from reports import load
+from reports import contents, load
 from reports.analysis import regret
 from reports.charts.choice import choice as choice_figure
 from reports.charts.choice import needs_of
+from reports.page import methods, report
 from reports.tables import choice
 
 GAPS = (0.30, 0.06, 0.00, 0.12, 0.18)
@@ -204,3 +205,13 @@ def test_what_must_be_retrained_for_a_rule() -> None:
     assert [name for name, part in needs.items() if part == "whole"] == [
         "transfer", "oracle_one", "oracle_all",
     ]  # fmt: skip
+
+
+def test_the_first_screen_of_a_study_of_menus_has_the_rules_and_no_empty_rows() -> None:
+    of = study("defaults", "losses", forgets=("some", "other"))
+    _, groups = methods.summary(of)
+    assert {row["role"] for group in groups for row in group["rows"]} == {"original", "retrain"}
+    page = report.page_html(of, (), contents.all_figures(of), set())
+    beside_the_table = page.partition('<div class="first">')[2].partition("<h2>")[0]
+    assert 'id="figure-choice"' in beside_the_table
+    assert page.count('id="figure-choice"') == 1
