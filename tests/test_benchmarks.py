@@ -73,6 +73,8 @@ def test_a_command_that_fails_ends_a_benchmark_with_what_it_printed(tmp_path: Pa
 
 
 @pytest.mark.slow
+@pytest.mark.fault
+@pytest.mark.soak
 def test_all_ways_of_running_the_same_trials_give_the_same_values() -> None:
     command = [sys.executable, str(ROOT / "benchmarks" / "peers.py"), "--quick"]
     ended = subprocess.run(

@@ -158,6 +158,8 @@ def test_an_interrupted_run_goes_on(
             env=studies.environment() | {"OMP_NUM_THREADS": "1"},
             stdout=file,
             stderr=file,
+            # Where the tests run in the background, a shell has SIGINT ignored, which a child inherits.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         until = time.monotonic() + studies.LIMIT_SECONDS
         while "epoch 4:" not in log.read_text() and time.monotonic() < until:

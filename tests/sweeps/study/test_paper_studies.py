@@ -72,7 +72,9 @@ def small(name: str, root_of: Roots) -> list[str]:
     """Overrides that make a study fit the small files."""
     wanted = study.read(yaml_file.find_study(name))
     changes = [f"data.root={root_of(wanted.data.name)}"]
-    if wanted.data.twin:
+    if not wanted.data.twin:
+        changes.append("data.val=0.4")  # so that each class has some
+    else:
         changes.append("data.twin=0.3")
     for key, request in wanted.forget.items():
         if request.count is not None:
