@@ -160,7 +160,11 @@ def compare(name: str, size: Size, cifar: str | None, folder: Path) -> list[Figu
     share = 100 * inside / sum(record.time_total for record in records)
     print(f"Share of a trial of ours that is the method's steps: {share:.0f} %")
     bound = limits(name, cifar)
-    too_far = [way for way, (far, limit) in apart.items() if far > limit]
+    too_far = [
+        f"{way} ({furthest(ours, others[way])})"
+        for way, (far, limit) in apart.items()
+        if far > limit
+    ]
     if too_far or attacks > ATTACKS_LIMIT:
         raise SystemExit(f"{name}: values are not equal: {', '.join(too_far) or 'attacks'}")
     return [*summary(name, ours, others, share, size), *bound]
@@ -391,6 +395,18 @@ def distance(ours: Ran, theirs: Ran, own_draws: bool) -> tuple[float, float]:
     if own_draws:
         return float(np.abs(far.mean(0)).max()), LIMITS["own draws"]
     return float(np.abs(far).max()), LIMITS["same draws"]
+
+
+def furthest(ours: Ran, theirs: Ran) -> str:
+    """Return the trial and the value that differ most, as a message."""
+    apart = {
+        (number, name): abs(there[name] - here[name])
+        for number, (here, there) in enumerate(zip(ours.values, theirs.values))
+        for name in VALUES
+    }
+    number, name = max(apart, key=lambda each: apart[each])
+    values = ours.values[number][name], theirs.values[number][name]
+    return f"{name} of trial {number}: {values[0]:.3f} and {values[1]:.3f}"
 
 
 if __name__ == "__main__":
