@@ -48,6 +48,10 @@ ATTACKED = [
     f"mia_svc_{name}_nonmember" for name in ("correctness", "conf", "entropy", "m_entropy", "prob")
 ]
 VALUES = ("acc_retain", "acc_forget", "acc_test", "mia_lr_entropy", "avg_gap_natmu", *ATTACKED)
+STEPS = ("mia_svc_correctness_nonmember",)
+"""Values that a single sample can turn from 0 to 1: the attack on correctness calls all correct samples the same. They are compared on the
+same outputs alone."""
+COMPARED = tuple(name for name in VALUES if name not in STEPS)
 SLOTS = 2
 """Trials at once, of all ways that run some beside each other."""
 
@@ -391,7 +395,7 @@ def check_attacks(folder: Path) -> float:
 def distance(ours: Ran, theirs: Ran, own_draws: bool) -> tuple[float, float]:
     """Return how far the values of a way are from ours, and how far they may be (see ``LIMITS``)."""
     pairs = list(zip(ours.values, theirs.values))
-    far = np.array([[there[name] - here[name] for name in VALUES] for here, there in pairs])
+    far = np.array([[there[name] - here[name] for name in COMPARED] for here, there in pairs])
     if own_draws:
         return float(np.abs(far.mean(0)).max()), LIMITS["own draws"]
     return float(np.abs(far).max()), LIMITS["same draws"]
@@ -402,7 +406,7 @@ def furthest(ours: Ran, theirs: Ran) -> str:
     apart = {
         (number, name): abs(there[name] - here[name])
         for number, (here, there) in enumerate(zip(ours.values, theirs.values))
-        for name in VALUES
+        for name in COMPARED
     }
     number, name = max(apart, key=lambda each: apart[each])
     values = ours.values[number][name], theirs.values[number][name]
