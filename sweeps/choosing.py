@@ -209,7 +209,8 @@ def conclude(
             soft_wrap=True,
         )
         searched = {config.name: [s.knob for s in config.ranges] for config in study.methods}
-        console.print(_table(best[:SHOWN], [one.name for one in fitting], searched))
+        order = [rule.name, *(one.name for one in fitting if one.name != rule.name)]
+        console.print(_table(best[:SHOWN], order, searched))
         command = _write(plan, forget, best[0], store, folder)
         console.print(
             f"Unlearn with it:\n  {command}", markup=False, highlight=False, soft_wrap=True
@@ -219,13 +220,13 @@ def conclude(
 def _table(
     best: Sequence[Configuration], rules: Sequence[str], searched: Mapping[str, Sequence[str]]
 ) -> Table:
-    """Return the first configurations, their place by each rule, and their searched knobs."""
-    table = Table("method", *rules, "knobs", box=None, padding=(0, 2, 0, 0))
+    """Return the first configurations, their searched knobs, and their place by each rule."""
+    table = Table("method", "knobs", "place by rule", box=None, padding=(0, 2, 0, 0))
     for one in best:
-        places = [f"{one.places[rule]:g}" if rule in one.places else "-" for rule in rules]
         values = one.candidate.knobs
         knobs = ", ".join(f"{name} {_short(values[name])}" for name in searched[one.method])
-        table.add_row(one.method, *places, knobs)
+        places = [f"{rule} {one.places[rule]:g}" for rule in rules if rule in one.places]
+        table.add_row(one.method, knobs, ", ".join(places))
     return table
 
 
