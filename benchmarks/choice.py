@@ -20,7 +20,7 @@ from mu.rules import EVERYTHING, MENU_RULES, RULE
 from reports import load
 from reports.analysis import regret
 from reports.analysis.regret import Regret
-from reports.charts.choice import kind_of
+from reports.charts.choice import group_of
 from reports.load import RecordedStudy
 
 SHARES = {"random": 0.10, "others": 0.25}
@@ -63,7 +63,7 @@ class Check:
 
 def check(study: RecordedStudy, random: str, others: str) -> Check | None:
     """Return how a rule for random requests and one for the others do; None where either has chosen nowhere."""
-    kinds = {request.name: kind_of(request) for request in study.requests}
+    kinds = {request.name: group_of(request) for request in study.requests}
     wanted = {"random": random, "others": others}
     every = [one for one in regret.regrets(study) if kinds[one.forget] in wanted]
     found = [one for one in every if one.rule == wanted[kinds[one.forget]]]

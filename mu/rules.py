@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from mu.metrics import AVG_GAP_NATMU, MEAN_GAPS
 from mu.problem_names import COSTS
@@ -128,29 +129,9 @@ def _gap_on(name: str, candidate: Candidate, known: References) -> tuple[float, 
     return (average_gap(candidate.on.get(name, {}), there.retrain, there.whole_class),)
 
 
-def _transfer(candidate: Candidate, known: References) -> tuple[float, ...]:
-    return _gap_on("transfer", candidate, known)
-
-
-def _twin(candidate: Candidate, known: References) -> tuple[float, ...]:
-    return _gap_on("twin", candidate, known)
-
-
-def _gap_to_short(candidate: Candidate, known: References) -> tuple[float, ...]:
-    """Return AvgGap to a model retrained for a tenth of the epochs."""
-    proxy = known.on.get("epochs", References()).retrain
-    return (average_gap(candidate.metrics, proxy, known.whole_class),)
-
-
-def _gap_to_other(candidate: Candidate, known: References) -> tuple[float, ...]:
-    """Return AvgGap to a smaller network that was retrained."""
-    proxy = known.on.get("model", References()).retrain
-    return (average_gap(candidate.metrics, proxy, known.whole_class),)
-
-
-def _gap_to_small(candidate: Candidate, known: References) -> tuple[float, ...]:
-    """Return AvgGap to a model retrained on a quarter of D_r."""
-    proxy = known.on.get("data", References()).retrain
+def _gap_to_cheap(name: str, candidate: Candidate, known: References) -> tuple[float, ...]:
+    """Return AvgGap to a cheap retrained model."""
+    proxy = known.on.get(name, References()).retrain
     return (average_gap(candidate.metrics, proxy, known.whole_class),)
 
 
@@ -194,18 +175,6 @@ def _expected_by(name: str, candidate: Candidate, known: References) -> tuple[fl
     return (average_gap(candidate.metrics, expected_retrain(known, accuracy, rate)),)
 
 
-def _expected_by_short(candidate: Candidate, known: References) -> tuple[float, ...]:
-    return _expected_by("epochs", candidate, known)
-
-
-def _expected_by_small(candidate: Candidate, known: References) -> tuple[float, ...]:
-    return _expected_by("data", candidate, known)
-
-
-def _expected_by_other(candidate: Candidate, known: References) -> tuple[float, ...]:
-    return _expected_by("model", candidate, known)
-
-
 def _gap_to_one(candidate: Candidate, known: References) -> tuple[float, ...]:
     return (average_gap(candidate.metrics, known.one, known.whole_class),)
 
@@ -232,7 +201,7 @@ _SINGLE = (
         reason="knobs of other data or another model", ranks=False,
     ),
     Rule(
-        "transfer", "Best on another request", False, None, _transfer, ("transfer",), 1.0,
+        "transfer", "Best on another request", False, None, partial(_gap_on, "transfer"), ("transfer",), 1.0,
         reason="one retraining serves all later requests",
     ),
     *(_PLAIN[name] for name in ("held_out", "losses", "attack", "rf_jsd", "class_gone")),
@@ -247,33 +216,33 @@ _SINGLE = (
     ),
     Rule(
         "expected_epochs", "the same, D_f as easy as for a short retraining", False, None,
-        _expected_by_short, ("epochs",), COSTS["epochs"],
+        partial(_expected_by, "epochs"), ("epochs",), COSTS["epochs"],
         reason="a model that never saw D_f says whether it is easy, long before it is good",
     ),
     Rule(
         "expected_data", "the same, D_f as easy as for a small retraining", False, None,
-        _expected_by_small, ("data",), COSTS["data"],
+        partial(_expected_by, "data"), ("data",), COSTS["data"],
         reason="a model that never saw D_f says whether it is easy, on a quarter of the data",
     ),
     Rule(
         "expected_model", "the same, D_f as easy as for a smaller network", False, None,
-        _expected_by_other, ("model",), COSTS["model"],
+        partial(_expected_by, "model"), ("model",), COSTS["model"],
         reason="a smaller network that never saw D_f says whether it is easy",
     ),
     Rule(
-        "proxy_epochs", "AvgGap to a short retraining", False, None, _gap_to_short, ("epochs",),
+        "proxy_epochs", "AvgGap to a short retraining", False, None, partial(_gap_to_cheap, "epochs"), ("epochs",),
         COSTS["epochs"], reason="a tenth of the epochs in place of all",
     ),
     Rule(
-        "proxy_data", "AvgGap to a small retraining", False, None, _gap_to_small, ("data",),
+        "proxy_data", "AvgGap to a small retraining", False, None, partial(_gap_to_cheap, "data"), ("data",),
         COSTS["data"], reason="a quarter of D_r in place of all",
     ),
     Rule(
-        "proxy_model", "AvgGap to a smaller network, retrained", False, None, _gap_to_other,
+        "proxy_model", "AvgGap to a smaller network, retrained", False, None, partial(_gap_to_cheap, "model"),
         ("model",), COSTS["model"], reason="a smaller network in place of the large one",
     ),
     Rule(
-        "twin", "Best on the twin", False, False, _twin, ("twin",), COSTS["twin"],
+        "twin", "Best on the twin", False, False, partial(_gap_on, "twin"), ("twin",), COSTS["twin"],
         reason="held-out samples that the model has learned stand for D_f; the original never saw them",
     ),
     Rule(

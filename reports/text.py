@@ -85,8 +85,8 @@ def knob_text(values: object) -> str:
     return ", ".join(f"{name} = {knob_value(value)}" for name, value in pairs)
 
 
-def knob_value(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def knob_value(value: object, digits: int = 4) -> str:
+    return f"{value:.{digits}g}" if isinstance(value, float) else str(value)
 
 
 def p_value(value: float) -> str:

@@ -221,17 +221,15 @@ def _table(
     best: Sequence[Configuration], rules: Sequence[str], searched: Mapping[str, Sequence[str]]
 ) -> Table:
     """Return the first configurations, their searched knobs, and their place by each rule."""
+    from reports.text import knob_value  # which imports what a run does not need to begin
+
     table = Table("method", "knobs", "place by rule", box=None, padding=(0, 2, 0, 0))
     for one in best:
         values = one.candidate.knobs
-        knobs = ", ".join(f"{name} {_short(values[name])}" for name in searched[one.method])
+        knobs = ", ".join(f"{name} {knob_value(values[name], 3)}" for name in searched[one.method])
         places = [f"{rule} {one.places[rule]:g}" for rule in rules if rule in one.places]
         table.add_row(one.method, knobs, ", ".join(places))
     return table
-
-
-def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _write(plan: Plan, forget: str, best: Configuration, store: Store, folder: Path) -> str:

@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 
 from mu.data import LOADERS, Dataset, DataSpec, load
 from mu.data.decode import Source, open_source
 from mu.models import checkpoints
 from mu.models.architectures import MODELS, TOKEN_MODELS
 from sweeps.errors import StudyError, errors_at, page
+from sweeps.study import yaml_file
 
 MARKS = {
     "cifar-10-batches-py": "cifar10",
@@ -124,14 +124,14 @@ def draft(place: str, file: str) -> Draft:
         first_run=seen,
         study_page=page("study"),
         name=_name(place),
-        data=_flow(looked.data),
+        data=yaml_file.one_line(looked.data),
         model=model,
         model_note=note,
         original=original,
         batch=64 if len(data.parts["train"]) < 10_000 else 256,
         augment="crop_flip" if colour else "none",
         first_class=f"class_{first}" if plain else "first_class",
-        class_name=_flow(first),
+        class_name=yaml_file.one_line(first),
         methods=", ".join(METHODS if image else TEXT_METHODS),
         gpus=", gpus: 0.5" if gpu else "",
     )
@@ -200,7 +200,7 @@ def _model(place: Place, data: Dataset) -> tuple[str, str, str]:
         if fitting:
             line = (
                 f"# A trained model: it is what methods start from, and should not have seen `val` and test images.\n"
-                f"original: {_flow(_shown(path))}\n"
+                f"original: {yaml_file.one_line(_shown(path))}\n"
             )
             return fitting, f", which {path.name} fits", line
         line = f"# {path.name} fits no network by name; for one of your own see {page('models')}.\n"
@@ -244,9 +244,3 @@ def _name(place: str) -> str:
     stem = Path(os.path.abspath(os.path.expanduser(place))).name.removesuffix(".zip")
     kept = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in stem)
     return kept.strip("._-") or "study"
-
-
-def _flow(value: Any) -> str:
-    """Return a value as YAML on one line."""
-    text = yaml.safe_dump(value, default_flow_style=True, width=10_000, sort_keys=False)
-    return text.removesuffix("\n...\n").strip()

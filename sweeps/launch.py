@@ -174,10 +174,9 @@ def run(plan: Plan, options: Options, console: Console, again: str) -> Finished:
                 count = len(study_results.records)
                 say(console, f"{plan.study.name}: nothing to do, all {count} trials are there")
             else:
-                lines = [say_exempt(plan.study.search, plan.study.methods)]
-                for line in filter(
-                    None, [*lines, *say_start(plan.study.search.start, plan.study.methods)]
-                ):
+                search, methods = plan.study.search, plan.study.methods
+                lines = [say_exempt(search, methods), *say_start(search.start, methods)]
+                for line in filter(None, lines):
                     say(console, f"{plan.study.name}: {line}")
                 _sweep(sweep, options, open_store(), console, ending)
                 _notify(plan.study, study_results, "finished")

@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 from rich.table import Table
 
@@ -24,9 +23,10 @@ from reports.analysis import portfolio
 from reports.analysis.landscapes import Landscape, Point, landscapes
 from reports.analysis.portfolio import LEFT_OUT, Chosen, Worth
 from reports.statistics.intervals import Estimate
+from reports.text import knob_value
 from sweeps.errors import StudyError, errors_at
 from sweeps.state.store import write_atomically
-from sweeps.study import space
+from sweeps.study import space, yaml_file
 
 DIGITS = 4
 """Significant digits of numbers that are written."""
@@ -111,7 +111,7 @@ def _print(name: str, chosen: Chosen, cells: Sequence[Landscape], console: Conso
         return
     table = Table("", "mean regret", "tried", "knobs", box=None, padding=(0, 2, 0, 0))
     for place, (point, regret) in enumerate(zip(chosen.points, chosen.regret), start=1):
-        knobs = ", ".join(f"{knob} {_short(value)}" for knob, value in point)
+        knobs = ", ".join(f"{knob} {knob_value(value, 3)}" for knob, value in point)
         tried = sum(point in cell.gaps for cell in cells)
         table.add_row(str(place), f"{regret:.2f}", str(tried), knobs or "none")
     console.print(table)
@@ -198,8 +198,11 @@ def block(
     lines = [f"{PORTFOLIO}:", "  configurations:"]
     for point in chosen.points:
         knobs = {name: _rounded(value, spans[name]) for name, value in point}
-        lines.append(f"    - {_flow(knobs)}")
-    lines += [f"  regret: {_flow([round(regret, 3) for regret in chosen.regret])}", "  sources:"]
+        lines.append(f"    - {yaml_file.one_line(knobs)}")
+    lines += [
+        f"  regret: {yaml_file.one_line([round(regret, 3) for regret in chosen.regret])}",
+        "  sources:",
+    ]
     authors = method.check({})
     for study in dict.fromkeys((cell.study, cell.uuid) for cell in cells):
         listed = [cell for cell in cells if (cell.study, cell.uuid) == study]
@@ -215,7 +218,7 @@ def block(
             "phase": first.phase,
             "fixed": fixed,
         }
-        lines.append(f"    - {_flow(source)}")
+        lines.append(f"    - {yaml_file.one_line(source)}")
     return "\n".join(lines) + "\n"
 
 
@@ -225,12 +228,3 @@ def _rounded(value: Any, span: space.Range) -> Any:
         return value
     short = float(f"{value:.{DIGITS}g}")
     return short if short in span else value
-
-
-def _flow(content: Any) -> str:
-    text: str = yaml.safe_dump(content, default_flow_style=True, sort_keys=False, width=10**6)
-    return text.strip()
-
-
-def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

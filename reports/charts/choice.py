@@ -31,7 +31,7 @@ def choice(study: RecordedStudy) -> Figure | None:
     found = regret.regrets(study)
     if not found:
         return None
-    groups = {request.name: kind_of(request) for request in study.requests}
+    groups = {request.name: group_of(request) for request in study.requests}
     by_kind = {
         kind: [one for one in found if groups[one.forget] == kind]
         for kind in KINDS
@@ -83,7 +83,7 @@ def choice(study: RecordedStudy) -> Figure | None:
     )
 
 
-def kind_of(request: RecordedRequest) -> str:
+def group_of(request: RecordedRequest) -> str:
     """Return the group of a request, one of ``KINDS``."""
     if request.whole_class:
         return "classes"

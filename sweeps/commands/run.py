@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from sweeps.commands.common import DONE, INTERRUPTED, SOME_FAILED, path
+from sweeps.commands.common import DONE, INTERRUPTED, SOME_FAILED, add_storage, path
 from sweeps.study import yaml_file
 
 
@@ -38,10 +38,7 @@ def _add_options(run: Any) -> None:
         "--results", default=given("MUSWEEP_RESULTS", "results"), type=path,
         help="folder of all results ($MUSWEEP_RESULTS, or results)",
     )  # fmt: skip
-    run.add_argument(
-        "--storage", default=given("MUSWEEP_STORAGE", "storage"), metavar="DIR_OR_URL",
-        help="folder or URL of models ($MUSWEEP_STORAGE, or storage)",
-    )  # fmt: skip
+    add_storage(run)
     run.add_argument(
         "--tracking-uri", default=given("MLFLOW_TRACKING_URI"), metavar="URI",
         help="MLflow ($MLFLOW_TRACKING_URI, or mlflow.db in the study's results)",

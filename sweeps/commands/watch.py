@@ -30,8 +30,7 @@ def add(commands: Any) -> None:
     ui = commands.add_parser("ui", help="serve the MLflow UI of a study")
     ui.add_argument("folder", type=path, metavar="STUDY_DIR", nargs="?")
     ui.add_argument("--tracking-uri", help="MLflow store (mlflow.db in STUDY_DIR)")
-    ui.add_argument("--host", default="127.0.0.1")
-    ui.add_argument("--port", type=int, default=5000)
+    _add_server(ui, port=5000)
     ui.add_argument("--open", action="store_true", help="open the study's runs in a browser")
     ui.set_defaults(command=_ui)
 
@@ -41,8 +40,7 @@ def add(commands: Any) -> None:
         "--optuna-storage", default=os.environ.get("MUSWEEP_OPTUNA_STORAGE"), metavar="URL",
         help="Optuna's database ($MUSWEEP_OPTUNA_STORAGE, or the journal in STUDY_DIR)",
     )  # fmt: skip
-    dashboard.add_argument("--host", default="127.0.0.1")
-    dashboard.add_argument("--port", type=int, default=8080)
+    _add_server(dashboard, port=8080)
     dashboard.set_defaults(command=_dashboard)
 
     sync = commands.add_parser("sync", help="send MLflow what it lacks: trials, results, report")
@@ -58,6 +56,11 @@ def add(commands: Any) -> None:
     )
     add_storage(sync)
     sync.set_defaults(command=_sync)
+
+
+def _add_server(command: argparse.ArgumentParser, port: int) -> None:
+    command.add_argument("--host", default="127.0.0.1")
+    command.add_argument("--port", type=int, default=port)
 
 
 def _status(options: argparse.Namespace) -> int:

@@ -183,3 +183,9 @@ def first_comment(path: Path) -> str:
             if not line.startswith(EDITOR_LINE):
                 return line.removeprefix("#").strip()
     return ""
+
+
+def one_line(value: Any) -> str:
+    """Return a value as YAML on one line."""
+    text = yaml.safe_dump(value, default_flow_style=True, width=10**6, sort_keys=False)
+    return text.removesuffix("\n...\n").strip()

@@ -12,6 +12,7 @@ from mu.record import TrialRecord
 from reports import frames
 from reports.analysis.summaries import VIEW, cell_summary
 from reports.load import RecordedStudy
+from reports.text import knob_value
 from sweeps.state.costs import used
 from sweeps.tracking.description import cell_description, study_description
 from sweeps.tracking.run_content import Cell, Points, RunContent
@@ -149,11 +150,7 @@ def _searched(study: RecordedStudy, method: str, knobs: Mapping[str, Any]) -> st
     """The searched knobs in one line, such as ``lr=0.0026 delta=-0.24``."""
     listed = next((one for one in study.methods if one.name == method), None)
     names = [name for name in knobs if listed is not None and name in listed.space]
-    return " ".join(f"{name}={_short(knobs[name])}" for name in names)
-
-
-def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    return " ".join(f"{name}={knob_value(knobs[name], 3)}" for name in names)
 
 
 def _finite(metrics: Mapping[str, Any]) -> dict[str, float]:

@@ -117,7 +117,8 @@ def test_the_profile_of_a_node_names_variables_that_the_command_line_reads(
     for command in read(name)["setup_commands"][-2:]:
         subprocess.run(["bash", "-c", command], env={"HOME": str(tmp_path)}, check=True)
     profile = (tmp_path / ".musweep/profile").read_text()
-    source = (studies.ROOT / "sweeps/commands/run.py").read_text()
+    commands = studies.ROOT / "sweeps/commands"
+    source = "".join((commands / name).read_text() for name in ("run.py", "common.py"))
     for variable in ("MUSWEEP_RESULTS", "MUSWEEP_STORAGE", "MLFLOW_TRACKING_URI"):
         assert f"{variable}=" in profile and f'"{variable}"' in source
     assert ". ~/.musweep/profile" in (tmp_path / ".bashrc").read_text()
