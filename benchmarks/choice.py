@@ -172,6 +172,30 @@ def print_checks(study: RecordedStudy, found: Iterable[Check]) -> list[str]:
     return [one.name for one in found if not one.fails]
 
 
+def print_regrets(study: RecordedStudy) -> None:
+    """Print the mean regret of every rule, in points, with the median share of (median - best) in brackets, in percent."""
+    random = [request.name for request in study.requests if group_of(request) == "random"]
+    others = [request.name for request in study.requests if request.name not in random]
+    columns = {"random requests": random, **{f"`{name}`": [name] for name in others}}
+    print("\n| rule | retrainings |", " | ".join(columns), "| all | near | tau on these |")
+    print("|---" * (len(columns) + 5) + "|")
+    for rule in MENU_RULES:
+        found = [one for one in regret.regrets(study) if one.rule == rule.name]
+        if not found:
+            continue
+        points, shares, tau = (regret.by_cell(found, name) for name in ("points", "share", "tau"))
+        near = statistics.fmean(value <= 1 for value in regret.by_cell(found, "noise").values())
+        cells = [f"`{rule.name}`", f"{regret.retrainings(study, rule):.2g}"]
+        for requests in columns.values():
+            lost = statistics.fmean(points[cell] for cell in points if cell[0] in requests)
+            share = statistics.median(shares[cell] for cell in shares if cell[0] in requests)
+            cells.append(f"{100 * lost:.1f} ({100 * share:.0f})")
+        ordered = [[tau[cell] for cell in tau if cell[0] in names] for names in columns.values()]
+        taus = [f"{statistics.fmean(each):.2f}" for each in ordered if each]
+        cells += [f"{100 * statistics.fmean(points.values()):.1f}", f"{near:.0%}", ", ".join(taus)]
+        print(f"| {' | '.join(cells)} |")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folders", nargs="+", type=Path, metavar="STUDY_DIR")
@@ -179,7 +203,10 @@ def main() -> None:
     parser.add_argument("--reliability", type=Path, metavar="FILE", help="write it there")
     asked = parser.parse_args()
     studies = [load.read(folder) for folder in asked.folders]
-    passed = [set(print_checks(study, checks(study))) for study in studies]
+    passed = []
+    for study in studies:
+        passed.append(set(print_checks(study, checks(study))))
+        print_regrets(study)
     everywhere = sorted(set.intersection(*passed))
     print(f"\nPasses in every study: {', '.join(everywhere) or 'none'}")
     for study in studies if asked.csv else ():
