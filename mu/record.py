@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +119,8 @@ class TrialRecord:
         return self.time_total * self.resources.get(resource, 0.0)
 
 
+FIELDS = tuple(f.name for f in fields(TrialRecord))
+"""What the line of a trial says, in this order."""
 REQUIRED = tuple(f.name for f in fields(TrialRecord) if f.default is f.default_factory is MISSING)
 """What every trial's line must say."""
 
@@ -126,12 +128,15 @@ REQUIRED = tuple(f.name for f in fields(TrialRecord) if f.default is f.default_f
 def to_line(kind: str, content: dict[str, Any]) -> str:
     """Return one line of a results file, without the newline; numbers that are not finite become null."""
     line = {"kind": kind, "schema": SCHEMA, **content}
-    return json.dumps(_finite(line), separators=(",", ":"), allow_nan=False)
+    try:
+        return json.dumps(line, separators=(",", ":"), allow_nan=False)
+    except ValueError:  # some number is not finite, which is rare
+        return json.dumps(_finite(line), separators=(",", ":"), allow_nan=False)
 
 
 def trial_line(record: TrialRecord) -> str:
     """Return the line of a trial, without the newline."""
-    return to_line("trial", asdict(record))
+    return to_line("trial", {name: getattr(record, name) for name in FIELDS})
 
 
 def read(path: Path) -> tuple[dict[str, Any], list[TrialRecord]]:
@@ -178,7 +183,7 @@ def read(path: Path) -> tuple[dict[str, Any], list[TrialRecord]]:
 
 def from_content(content: dict[str, Any]) -> TrialRecord:
     """Return a record from a parsed line; null metrics become NaN."""
-    names = {f.name for f in fields(TrialRecord)}
+    names = frozenset(FIELDS)
     record = TrialRecord(**{name: value for name, value in content.items() if name in names})
     for values in (*record.metrics.values(), *record.curve):
         for name, value in values.items():

@@ -73,8 +73,8 @@ class TwoSlots:
     def load(self, job: Job) -> float:
         return 1.0 if job.work == "trial" else self.size
 
-    def note_left(self, left: int) -> None:
-        self.known_left = left
+    def note_left(self, left: Callable[[], int]) -> None:
+        self.known_left = left()
 
     def placement(self, job: Job) -> dict[str, Any]:
         return {"strategy": "PACK"}

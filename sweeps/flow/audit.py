@@ -83,7 +83,7 @@ def _audit_cell(
     retrained: dict[int, Answers] = {}
     for seed, record in confirmed.items():
         ours = store.get(record.key)
-        theirs = references.scored[one.forget, seed]["retrain"]
+        theirs = references.scores((one.forget, seed))["retrain"]
         if ours is not None and theirs.held_out is not None:
             unlearned[seed] = Answers(**ours)
             retrained[seed] = Answers(theirs.forget.logits, theirs.held_out)

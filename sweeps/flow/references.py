@@ -39,7 +39,7 @@ class References:
         put: Makes weights and scores available to workers.
 
     Attributes:
-        scored: Forget request and seed to the scores of both references.
+        scored: Forget request and seed to the key under which the store has the scores of both references.
         count: Number of jobs that were to be done when the run began.
     """
 
@@ -50,7 +50,7 @@ class References:
         self.put = put
         self.recorder = ReferenceRecorder(plan, ledger)
         self._weights: dict[str, Any] = {}
-        self.scored: dict[ProblemName, dict[Role, Scored]] = {}
+        self.scored: dict[ProblemName, str] = {}
         self._compared: dict[tuple[str, str, int], Any] = {}
         self._ready: set[tuple[str, str]] = set()
         self._complete: set[str] = set()
@@ -111,15 +111,14 @@ class References:
         self._weights[key] = self.put(without_facts(arrays))
 
     def _to_score(self) -> dict[ProblemName, Job]:
-        """Read the scores that the store has, and return the jobs that make the others."""
+        """Note the scores that the store has, and return the jobs that make the others."""
         jobs: dict[ProblemName, Job] = {}
         for name in self.plan.problem_names:
             job = self._scoring_job(name, self.plan.roles(*name))
-            arrays = self.store.get(job.key)
-            if arrays is None:
+            if self.store.get(job.key) is None:  # absent, or damaged
                 jobs[name] = job
             else:
-                self.scored[name] = scores.from_arrays(arrays)
+                self.scored[name] = job.key
         return jobs
 
     def _scoring_job(
@@ -213,7 +212,7 @@ class References:
             self._check(job, scores.from_arrays(outputs)[job.roles[0]])
         else:
             self.store.put(job.key, outputs)
-            self.scored[job.forget, job.seed] = scores.from_arrays(outputs)
+            self.scored[job.forget, job.seed] = job.key
             self.recorder.billed_scoring[job.forget, job.seed] = record.time_total
             self._compare()
 
@@ -223,6 +222,20 @@ class References:
             if self._has_weights(name):
                 place = self._waiting.append if self._checking else self._waiting.appendleft
                 place(self._unscored.pop(name))
+
+    def scores(self, name: ProblemName) -> dict[Role, Scored]:
+        """Read the scores of the references of a problem. Their outputs are in the store alone: the driver keeps none.
+
+        Raises:
+            SweepError: The store has lost them.
+        """
+        arrays = self.store.get(self.scored[name])
+        if arrays is None:
+            raise SweepError(
+                f"{self.store.location}: has lost the scores of {name[0]} on seed {name[1]}; "
+                "the same command makes them again"
+            )
+        return scores.from_arrays(arrays)
 
     def _check(self, job: Job, one: Scored) -> None:
         role = job.roles[0]
@@ -252,15 +265,15 @@ class References:
             if (role, forget, seeds[0]) in self._compared:
                 continue
             if all((forget, seed) in self.scored for seed in seeds):
-                group = {seed: self.scored[forget, seed] for seed in seeds}
+                group = {seed: self.scores((forget, seed)) for seed in seeds}
                 for seed, reference in self.recorder.compare(role, forget, group).items():
                     self._compared[role, forget, seed] = self.put(reference)
         for forget in self.study.forget if self.study.oracle else ():
             names = [(forget, seed) for seed in self.plan.reported]
             if forget not in self._complete and all(name in self.scored for name in names):
                 self._complete.add(forget)
-                models = {name[1]: self.scored[name]["retrain"] for name in names}
-                original = self.scored[names[0]]["original"]
+                models = {name[1]: self.scores(name)["retrain"] for name in names}
+                original = self.scores(names[0])["original"]
                 self.recorder.record_further(forget, models, original)
 
 

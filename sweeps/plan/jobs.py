@@ -85,6 +85,10 @@ class Job:
         """The role of its seed: `search`, `finalist` or `report`."""
         return PHASES[self.phase].role
 
+    def __deepcopy__(self, memo: Any) -> Job:
+        """Return the job itself, which nothing changes: Tune copies the configuration of a trial three times."""
+        return self
+
     @property
     def checkpoint_key(self) -> str:
         """Names its checkpoint, which another code of its method does not continue."""

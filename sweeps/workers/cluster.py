@@ -10,7 +10,7 @@ import math
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -56,10 +56,10 @@ class Cluster:
         fit = max(1, self.slots.now)
         return fit if self.local else math.ceil(AHEAD * fit)
 
-    def note_left(self, left: int) -> None:
+    def note_left(self, left: Callable[[], int]) -> None:
         """Ask the autoscaler for room for the jobs that are left."""
         if self.demand is not None:
-            self.demand.update(left)
+            self.demand.update(left())
 
     def slot(self, job: Job) -> Slot:
         """Return what a job occupies."""

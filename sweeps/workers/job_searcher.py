@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter, deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -69,8 +69,8 @@ class Room(Protocol):
     def load(self, job: Job) -> float:
         """Return the number of trials that would fit in the place of a job."""
 
-    def note_left(self, left: int) -> None:
-        """Take notice of how many jobs run or are left."""
+    def note_left(self, left: Callable[[], int]) -> None:
+        """Take notice of how many jobs run or are left; `left` counts them, which takes a while with many cells."""
 
     def placement(self, job: Job) -> Mapping[str, Any]:
         """Return the options of a job's placement group, beside its size."""
@@ -143,7 +143,7 @@ class JobSearcher(Searcher):
 
     def suggest(self, trial_id: str) -> Any:
         """Return a job and what it needs; None when enough run, and FINISHED when there are no more."""
-        self.room.note_left(len(self.running) + self.jobs.left())
+        self.room.note_left(lambda: len(self.running) + self.jobs.left())
         if sum(running.load for running in self.running.values()) >= self.room.wanted():
             return None
         job = self._next()

@@ -84,9 +84,15 @@ class Workers:
         specs = {name: problem.spec for name, problem in problems.items()}
         inputs = replace(self.inputs, problems=specs)
 
+        factories: dict[str, tune.PlacementGroupFactory] = {}
+
         def resources(config: Mapping[str, Any]) -> tune.PlacementGroupFactory:
+            """Return the same object for the same request: Tune looks it up often, and slowly where it must compare two."""
             bundle = ray_resources(inputs.setup(config["job"]).slot)
-            return tune.PlacementGroupFactory([bundle], **config["placement"])
+            asked = repr((bundle, config["placement"]))
+            if asked not in factories:
+                factories[asked] = tune.PlacementGroupFactory([bundle], **config["placement"])
+            return factories[asked]
 
         trainable = tune.with_resources(tune.with_parameters(StudyActor, inputs=inputs), resources)
         timeout = self.plan.study.trial_timeout
