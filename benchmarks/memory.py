@@ -1,4 +1,4 @@
-"""Host memory of a whole run: ``python benchmarks/memory.py [data|sweep] [--gib GIB] [--save]``.
+"""Host memory of a whole run: ``python benchmarks/memory.py [data|sweep] [--gib GIB] [--requests N] [--seeds N] [--save]``.
 
 A made-up data set is decoded into the cache as a real one would be, and a study runs on it with two
 slots. Meanwhile the memory of the driver, of Ray's processes and of its object store is sampled: what is private to a
@@ -7,7 +7,8 @@ needs them.
 
 * ``data``: a small study on much data, beside the same study on a tiny data set, which says what the processes need without any.
 * ``sweep``: five requests on five seeds, of a network with as many weights as ResNet18: 30 references. Counted is what is held beside
-  the data and one copy of each reference, and how many logits the driver holds when all work is done.
+  the data and one copy of each reference, and how many logits the driver holds when all work is done. ``--requests 1 --seeds 2``
+  tries it in small.
 """
 
 from __future__ import annotations
@@ -138,16 +139,16 @@ def small_study(count: int) -> dict[str, Any]:
     }
 
 
-def sweep_study() -> dict[str, Any]:
-    """Return a study of large models: five requests on five seeds, one of them for the search."""
-    requests = {f"draw{n}": {"kind": "random", "fraction": 0.1, "draw": n} for n in range(REQUESTS)}
+def sweep_study(requests: int, seeds: int) -> dict[str, Any]:
+    """Return a study of large models: requests on two seeds or more, one of them for the search."""
+    draws = {f"draw{n}": {"kind": "random", "fraction": 0.1, "draw": n} for n in range(requests)}
     return {
         **small_study(SWEEP_IMAGES),
         "study": "sweep",
         "model": "wide",
-        "forget": requests,
+        "forget": draws,
         "methods": [{"name": "amnesiac", "fix": {"epochs": 1}}],
-        "seeds": {"search": [0], "report": [1, 2, 3, 4], "retrain": 4},
+        "seeds": {"search": [0], "report": [*range(1, seeds)], "retrain": seeds - 1},
         "search": {"trials": 1, "early_stop": "none"},
         "metrics": {"costly": []},
     }
@@ -215,6 +216,8 @@ def main() -> None:
     parser.add_argument(
         "--gib", type=float, default=1.0, help="size of the decoded training images"
     )
+    parser.add_argument("--requests", type=int, default=REQUESTS, help="forget requests of a sweep")
+    parser.add_argument("--seeds", type=int, default=SEEDS, help="seeds of a sweep, two or more")
     parser.add_argument("--save", action="store_true", help="put the figures into results.csv")
     given = parser.parse_args()
     MODELS["pooled"], MODELS["wide"] = pooled, wide
@@ -222,7 +225,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["MUSWEEP_CACHE"] = folder
         measured = (
-            of_sweep(Path(folder)) if given.what == "sweep" else of_data(Path(folder), given.gib)
+            of_sweep(Path(folder), given.requests, given.seeds)
+            if given.what == "sweep"
+            else of_data(Path(folder), given.gib)
         )
     if given.save:
         figures.save(measured, processor())
@@ -249,14 +254,14 @@ def of_data(folder: Path, gib: float) -> list[Figure]:
     ]
 
 
-def of_sweep(folder: Path) -> list[Figure]:
+def of_sweep(folder: Path, requests: int, seeds: int) -> list[Figure]:
     """Measure what a sweep of large models holds; print it, and return the figures."""
     began = time.time()
     with counted_logits() as logits:
-        peak, parts = run(sweep_study(), folder)
+        peak, parts = run(sweep_study(requests, seeds), folder)
     show([("sweep", peak, parts, time.time() - began)])
     weights = sum(weight.nelement() for weight in wide((3, SIDE, SIDE), CLASSES).parameters())
-    copies = REQUESTS * SEEDS + SEEDS  # a retrained model of each problem, an original of each seed
+    copies = requests * seeds + seeds  # a retrained model of each problem, an original of each seed
     references, data = 4 * weights * copies, int(1.1 * SWEEP_IMAGES) * 3 * SIDE * SIDE
     beside = (peak - references - data) / GIB
     print(

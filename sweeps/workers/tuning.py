@@ -84,23 +84,32 @@ class Workers:
         specs = {name: problem.spec for name, problem in problems.items()}
         inputs = replace(self.inputs, problems=specs)
 
-        factories: dict[str, tune.PlacementGroupFactory] = {}
-
-        def resources(config: Mapping[str, Any]) -> tune.PlacementGroupFactory:
-            """Return the same object for the same request: Tune looks it up often, and slowly where it must compare two."""
-            bundle = ray_resources(inputs.setup(config["job"]).slot)
-            asked = repr((bundle, config["placement"]))
-            if asked not in factories:
-                factories[asked] = tune.PlacementGroupFactory([bundle], **config["placement"])
-            return factories[asked]
-
-        trainable = tune.with_resources(tune.with_parameters(StudyActor, inputs=inputs), resources)
+        trainable = tune.with_resources(
+            tune.with_parameters(StudyActor, inputs=inputs), resources_of(inputs)
+        )
         timeout = self.plan.study.trial_timeout
         searcher = JobSearcher(jobs, self.cluster, timeout)
         try:
             supervise(lambda: _fit(trainable, searcher), searcher)
         finally:
             searcher.note_running(now=True)
+
+
+def resources_of(inputs: WorkInputs) -> Callable[[Mapping[str, Any]], tune.PlacementGroupFactory]:
+    """Return what gives the resources of a trial from its configuration, by Ray's names.
+
+    Equal ones are one object: Tune finds its trials and actors by them, and compares two objects slowly.
+    """
+    factories: dict[str, tune.PlacementGroupFactory] = {}
+
+    def resources(config: Mapping[str, Any]) -> tune.PlacementGroupFactory:
+        bundle, options = ray_resources(inputs.setup(config["job"]).slot), config["placement"]
+        name = repr((bundle, options))
+        if name not in factories:
+            factories[name] = tune.PlacementGroupFactory([bundle], **options)
+        return factories[name]
+
+    return resources
 
 
 @contextmanager

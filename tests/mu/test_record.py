@@ -76,6 +76,13 @@ def test_line_is_strict_json_on_one_line_with_null_for_nan() -> None:
     assert content["knobs"]["clip_norm"] is None
 
 
+def test_records_share_the_strings_that_they_have_in_common(path: Path) -> None:
+    write(path, [trial_line(RECORD), trial_line(replace(RECORD, key="another"))])
+    one, other = read(path)[1]
+    for of in (lambda r: r.forget, lambda r: min(r.metrics["val"]), lambda r: min(r.curve[0])):
+        assert of(one) is of(other)
+
+
 def test_null_metric_is_nan_and_null_knob_is_none(path: Path) -> None:
     record = from_content(json.loads(trial_line(RECORD)))
     assert math.isnan(record.metrics["val"]["mia_lr_entropy"])

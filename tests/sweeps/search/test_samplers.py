@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -41,9 +42,7 @@ class Landscape(Driver):
     def record(self, job: Job, status: str = "finished", value: float | None = None) -> TrialRecord:
         away = (math.log10(job.knobs["lr"]) + 2) ** 2 / 6 + (job.knobs["momentum"] - 0.6) ** 2
         record = super().record(job, status, away if value is None else value)
-        return TrialRecord(
-            **{**vars(record), "time_unlearn": 1 + job.knobs["momentum"]},
-        )
+        return replace(record, time_unlearn=1 + job.knobs["momentum"])
 
 
 def landscape(folder: Path, sampler: str, trials: int, **changes: Any) -> Landscape:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import copy
+import gc
+import inspect
+import weakref
 from collections.abc import Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from job_source import Source, report
 from ray.exceptions import NodeDiedError, OutOfMemoryError, RayError, RayTaskError
+from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import trial
 from ray.tune.search import Searcher
 
-from sweeps.workers import tuning
+from sweeps.study.resources import Slot
+from sweeps.workers import hooks, tuning
 from sweeps.workers.job_searcher import RETRIES, JobSearcher
 from sweeps.workers.tuning import supervise
 
@@ -176,3 +183,47 @@ def test_tune_fetches_a_trainable_once_for_all_trials(monkeypatch: pytest.Monkey
         kept = [trial.Trial.get_trainable_cls(one) for _ in range(3)]  # type: ignore[arg-type]
     assert fetched == ["Work"] and len(set(kept)) == 1
     assert trial.get_trainable_cls is fetch
+
+
+def controller(*statuses: str) -> SimpleNamespace:
+    """Tune's controller as far as it holds trials, of which those at the end have ended."""
+    trials = [trial.Trial("x", stub=True, trial_id=f"t{number}") for number in range(len(statuses))]
+    for one, status in zip(trials, statuses, strict=True):
+        one.set_status(status)
+    sets: dict[str, Any] = {
+        name: {t for t in trials if t.is_finished()} for name in hooks.ENDED_TRIALS
+    }
+    return SimpleNamespace(get_trials=lambda: trials, **sets)
+
+
+def test_tune_forgets_the_trials_that_have_ended(searcher: JobSearcher) -> None:
+    tune = controller("TERMINATED", "RUNNING", "ERROR", "PENDING")
+    trials = tune.get_trials()
+    ended = weakref.WeakSet(t for t in trials if t.is_finished())
+    hooks.EarlyStopScheduler(searcher).on_trial_complete(tune, trials[1], {})
+    assert [t.trial_id for t in trials] == ["t1", "t3"]
+    gc.collect()
+    assert not ended
+
+
+def test_tune_holds_ended_trials_where_they_are_taken_from() -> None:
+    made = inspect.getsource(TuneController.__init__)
+    assert all(f"self.{name}: Set[Trial] = set()" in made for name in hooks.ENDED_TRIALS)
+
+
+def test_a_job_is_not_copied(source: Source) -> None:
+    job = source.next()
+    assert copy.deepcopy({"job": job})["job"] is job
+
+
+def test_equal_resources_of_trials_are_one_object(source: Source) -> None:
+    slots = {"trial": Slot(cpus=1), "train": Slot(cpus=2)}
+    inputs: Any = SimpleNamespace(setup=lambda job: SimpleNamespace(slot=slots[job.work]))
+    resources, job = tuning.resources_of(inputs), source.next()
+    assert job is not None
+    here, elsewhere = {"strategy": "PACK"}, {"strategy": "SPREAD"}
+    one = resources({"job": job, "placement": here})
+    assert resources({"job": job, "placement": dict(here)}) is one
+    assert resources({"job": job, "placement": elsewhere}) != one
+    training = resources({"job": replace(job, work="train"), "placement": here})
+    assert [one.bundles, training.bundles] == [[{"CPU": 1.0}], [{"CPU": 2.0}]]
