@@ -11,6 +11,9 @@ READY := $(VENV)/.ready
 demo: $(READY)
 	$(BIN)/musweep run demo
 
+# Dozens of processes that tests start share the compiled sources, and the next run has them.
+test test-faults: export PYTHONDONTWRITEBYTECODE :=
+
 test: $(READY)
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not fault"
 

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import failures
 import pytest
-import studies
-import torch
 from filelock import FileLock
 from servers import postgres as postgres
 from servers import s3 as s3
-from toy import toy_data, toy_problem, toy_reference
 
-from mu.data import Dataset
-from mu.problem import Problem, Weights
-from mu.split import Split
+# What pytest-xdist's first process reads too, which runs no test: torch and Optuna are imported where they are used.
+if TYPE_CHECKING:
+    import torch
 
-torch.set_num_threads(1)
+    from mu.data import Dataset
+    from mu.problem import Problem, Weights
+    from mu.split import Split
+
 # Ray's workers give way to all else by default. Here they do the work that tests wait for.
 os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
 
@@ -30,6 +30,25 @@ os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
 def pytest_runtest_setup() -> None:
     """Begin to note what studies print."""
     failures.begin()
+
+
+def uses_ray(item: pytest.Item | None) -> bool:
+    """Return whether a test works with the Ray of this process."""
+    return isinstance(item, pytest.Function) and "ray_here" in item.fixturenames
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put tests that use Ray first and together: one process starts it, once, and ends it when they are over."""
+    items.sort(key=lambda item: not uses_ray(item))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """End the Ray of this process with the last test that uses it; idle, it would go on to need the CPU."""
+    if uses_ray(item) and not uses_ray(nextitem):
+        import ray
+
+        ray.shutdown()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -47,6 +66,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     All processes of the test run share the run, and each has a copy of the folder.
     """
+    import studies
+
     own = tmp_path_factory.getbasetemp()
     shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
     folder = shared / "finished"
@@ -60,16 +81,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Path(shutil.copytree(folder, own / "copy_of_finished"))
 
 
-@pytest.fixture(scope="session")
-def _leave_ray() -> Iterator[None]:
-    import ray
-
-    yield
-    ray.shutdown()
-
-
 @pytest.fixture
-def ray_here(_leave_ray: None) -> None:
+def ray_here() -> None:
     """A Ray of this process, which studies that run in this process use one after the other."""
     import ray
 
@@ -89,20 +102,33 @@ def no_ray_here() -> None:
     ray.shutdown()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def data() -> Dataset:
+    from toy import toy_data
+
     return toy_data()
 
 
 @pytest.fixture(scope="session")
 def problem() -> Problem:
     """The toy problem with a whole class to forget."""
+    from toy import toy_problem
+
     return toy_problem("full_class")
 
 
 @pytest.fixture(scope="session")
 def original() -> Weights:
     """Weights of the toy problem's original model, which every request shares."""
+    from toy import toy_reference
+
     return toy_reference("original")
 
 
