@@ -6,6 +6,7 @@ name such as `momentum` serves every method that has it.
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,15 +37,18 @@ CONDITIONS: dict[str, dict[str, Any]] = {
     "beta": {"adaptive": True},
     "distance": {"adaptive": True, "beta": 0.01},  # about their median both distances order alike
     "adaptive_sign": {"adaptive": True},
-    "activation_prune.reset_mask": {
-        "prune_epochs": 1
-    },  # masks are lifted in epochs that do not prune
+    "activation_prune.*": {"epochs": 2},  # every second epoch prunes
+    "activation_prune.reset_mask": {"prune_epochs": 1},  # lifted in epochs that do not prune
+    "gradient_surgery.*": {"epochs": 2},  # its rate falls after each epoch
+    "mu_mis.*": {"epochs": 2},  # of one epoch it judges nothing
     "mu_mis.recovery": {"epochs": 30, "lr": 0.01},  # the sensitivity falls before it rises
     "mu_mis.collapse": {
         "epochs": 12,
         "lr": 0.003,
     },  # 128 samples are seen before anything is judged
     "pabi.undecayed": {"shrink": 0.0},
+    "salun.redraw": {"epochs": 2},  # labels are drawn anew in the second epoch
+    "scrub.max_epochs": {"epochs": 2},
     "scrub.decay": {"epochs": 4},  # the first milestone is the end of epoch 3
     "ssd.batches": {"alpha": 1.0},  # so that weights are selected however D is cut
     # Most of its knobs decide which samples are hard, and show where that is decided for many on both sides.
@@ -106,6 +110,7 @@ DRIFTING: dict[str, str] = {
 """By method: why its outputs on the forgotten data move away from the original's, but not to a higher loss."""
 
 
+@cache
 def search_space(name: str) -> dict[str, dict[str, Any]]:
     """Return the ranges of a method's YAML, by knob."""
     path = Path(search_spaces.__file__).parent / f"{name}.yaml"
@@ -157,7 +162,7 @@ def values_to_tell_apart(method: Method, name: str) -> list[Any]:
 def conditions(method: Method, name: str) -> dict[str, Any]:
     """Return what must be set for a knob to matter, of the knobs that the method has."""
     when: dict[str, Any] = dict(search_space(method.name).get(name, {}).get("when", {}))
-    needed: dict[str, Any] = {}
+    needed: dict[str, Any] = {"epochs": 1}  # which shows what most knobs change
     for key in (name, f"{method.name}.*", f"{method.name}.{name}"):
         needed |= CONDITIONS.get(key, {})
     return {**when, **{other: v for other, v in needed.items() if other in method.knobs}}

@@ -42,7 +42,8 @@ from mu.split import Split
 from mu.training import count_samples
 
 pytestmark = pytest.mark.filterwarnings("ignore:SSD selected no weight")
-each_method = pytest.mark.parametrize("name", names())
+# Module scope keeps a method's tests together, so that one process does its runs and shares them.
+each_method = pytest.mark.parametrize("name", names(), scope="module")
 Weights = dict[str, NDArray[Any]]
 
 
@@ -192,18 +193,26 @@ def test_the_mode_a_model_arrives_in_does_not_matter(name: str) -> None:
 
 
 @each_method
-def test_evaluation_between_yields_does_not_change_the_result(name: str) -> None:
+def test_evaluation_between_yields_changes_neither_the_result_nor_the_data(name: str) -> None:
     method = load(name)
     kind = request_kind(method)
     problem = toy_problem(kind)
     split = problem.split()
+    own = {
+        part: Examples(examples.inputs.clone(), examples.labels.clone())
+        for part, examples in split.parts.items()
+    }
     watched = run(
         method,
         kind,
         short_knobs(method),
+        split=replace(problem.split(), parts=own),
         at_yield=lambda model: problem.evaluate(model, split, ("val",)),
     )
     assert same(watched.weights, usual(method).weights)
+    for part, examples in split.parts.items():
+        assert torch.equal(own[part].inputs, examples.inputs), part
+        assert torch.equal(own[part].labels, examples.labels), part
 
 
 @each_method
@@ -217,20 +226,6 @@ def test_may_be_stopped_at_its_first_yield(name: str) -> None:
     next(steps)
     steps.close()
     assert np.isfinite(predict(model, problem.split().forget)).all()
-
-
-@each_method
-def test_leaves_the_data_alone(name: str) -> None:
-    method = load(name)
-    split = toy_problem(request_kind(method)).split()
-    own = {
-        part: Examples(examples.inputs.clone(), examples.labels.clone())
-        for part, examples in split.parts.items()
-    }
-    run(method, request_kind(method), short_knobs(method), split=replace(split, parts=own))
-    for part, examples in split.parts.items():
-        assert torch.equal(own[part].inputs, examples.inputs), part
-        assert torch.equal(own[part].labels, examples.labels), part
 
 
 @each_method
