@@ -11,8 +11,9 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import failures
 import optuna
@@ -20,6 +21,9 @@ import yaml
 
 from mu.current import read_current
 from mu.record import TrialRecord
+
+if TYPE_CHECKING:
+    from sweeps.study.study import Study
 
 ROOT = Path(__file__).parent.parent
 LIMIT_SECONDS = 1200.0
@@ -69,6 +73,14 @@ def tiny(**changes: Any) -> dict[str, Any]:
             target = target[part]
         target[last] = value
     return study
+
+
+@cache
+def shipped(name: str) -> Study:
+    """A study that musweep brings, read once; tests do not change it."""
+    from sweeps.study import study, yaml_file
+
+    return study.read(yaml_file.find_study(name))
 
 
 def write(folder: Path, study: dict[str, Any]) -> Path:

@@ -79,7 +79,7 @@ def test_an_unknown_method_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert "unknown method 'nat'" in capsys.readouterr().err
 
 
-def test_studies_say_what_they_take_and_lack(
+def test_studies_say_what_they_are_take_and_lack(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -88,6 +88,8 @@ def test_studies_say_what_they_take_and_lack(
     out = capsys.readouterr().out
     lines = {line.split()[0]: line for line in out.splitlines()[1:] if line}
     assert set(yaml_file.shipped_studies()) <= set(lines)
+    assert not any(name.startswith("_") for name in lines), "a base is no study"
+    assert "Six methods on real handwritten digits" in lines["demo"]
     assert "(missing)" not in lines["demo"]
     assert "cifar10 (missing)" in lines["papers/natmu_table3_cifar10"]
     assert "(missing)" not in lines["papers/natmu_table1_cifar100"]

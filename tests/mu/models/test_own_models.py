@@ -13,6 +13,7 @@ import own_code
 import pytest
 import studies
 import torch
+from ray import cloudpickle
 from toy import toy_problem
 
 from mu.models import Model, ModelSpec, build, own_models, resolve
@@ -92,19 +93,17 @@ def test_the_key_of_a_reference_follows_its_source(package: str, tmp_path: Path)
     assert key() != before
 
 
-def test_it_reaches_a_process_that_cannot_import_it(package: str, tmp_path: Path) -> None:
+def test_it_reaches_a_process_that_cannot_import_it(package: str) -> None:
     """What Ray does: modules that are not installed travel inside the model."""
-    script = f"""
-        import sys
-        sys.path.insert(0, {str(tmp_path)!r})
-        from ray import cloudpickle
-        from mu.models import resolve
-        model = resolve("{package}.nets:build")
-        for name in model.modules:
-            cloudpickle.register_pickle_by_value(sys.modules[name])
-        sys.stdout.buffer.write(cloudpickle.dumps(model))
-    """
-    sent = _python(script)
+    model = resolve(f"{package}.nets:build")
+    travelling = [sys.modules[name] for name in model.modules]
+    for module in travelling:
+        cloudpickle.register_pickle_by_value(module)
+    try:
+        sent = cloudpickle.dumps(model)
+    finally:
+        for module in travelling:
+            cloudpickle.unregister_pickle_by_value(module)
     script = """
         import sys, torch
         from ray import cloudpickle
@@ -113,19 +112,15 @@ def test_it_reaches_a_process_that_cannot_import_it(package: str, tmp_path: Path
         network = build(model, (1, 8, 8), 5, (0.5,), (0.5,), seed=0)
         print(tuple(network(torch.rand(2, 1, 8, 8)).shape), type(network[1].body[0]).__name__)
     """
-    assert _python(script, sent).split() == [b"(2,", b"5)", b"Block"]
-
-
-def _python(script: str, given: bytes = b"") -> bytes:
     done = subprocess.run(
         [sys.executable, "-c", dedent(script)],
-        input=given,
+        input=sent,
         capture_output=True,
         env=studies.environment(),
         timeout=300,
     )
     assert done.returncode == 0, done.stderr.decode()
-    return done.stdout
+    assert done.stdout.split() == [b"(2,", b"5)", b"Block"]
 
 
 WRONG = {

@@ -70,7 +70,7 @@ def _no_measuring(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
 
 def small(name: str, root_of: Roots) -> list[str]:
     """Overrides that make a study fit the small files."""
-    wanted = study.read(yaml_file.find_study(name))
+    wanted = studies.shipped(name)
     changes = [f"data.root={root_of(wanted.data.name)}"]
     if not wanted.data.twin:
         changes.append("data.val=0.4")  # so that each class has some
@@ -124,7 +124,7 @@ def test_the_cost_of_a_large_network_is_measured_on_few_samples(
 
 @pytest.mark.parametrize("name", NAMES)
 def test_its_published_numbers_are_attached(name: str) -> None:
-    wanted = study.read(yaml_file.find_study(name))
+    wanted = studies.shipped(name)
     assert bool(wanted.published) == (name not in FIGURES)
     used = {tuned.name for tuned in wanted.methods}
     printed = {row.ours for row in wanted.published} - {None, "original", "retrain"}
@@ -141,7 +141,7 @@ def test_its_published_numbers_are_attached(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in FIGURES])
 def test_every_row_of_a_grid_is_searched(name: str) -> None:
     """What a table prints over its knobs is on the grid, so that no row stays without ours."""
-    wanted = study.read(yaml_file.find_study(name))
+    wanted = studies.shipped(name)
     if wanted.search.sampler != "grid":
         assert not any(row.knobs for row in wanted.published)
         return

@@ -68,8 +68,9 @@ def test_a_menu_is_as_small_as_menus_are() -> None:
 
 
 @pytest.mark.parametrize("name", yaml_file.shipped_studies())
-def test_every_shipped_study_can_be_sampled(name: str) -> None:
-    whole = study.read(yaml_file.find_study(name))
+def test_every_shipped_study_is_valid_and_can_be_sampled(name: str) -> None:
+    whole = studies.shipped(name)
+    assert whole.name == name.rpartition("/")[2]
     study.parse(sampled(whole.definition, 0.05, name), name)
 
 

@@ -543,11 +543,6 @@ def test_tiny_study_is_valid_and_its_definition_reads_back_the_same(tmp_path: Pa
     assert again.method("jit") == first.method("jit")
 
 
-def test_every_shipped_study_is_valid() -> None:
-    for name, path in yaml_file.shipped_studies().items():
-        assert study.read(path).name == name.rpartition("/")[2]
-
-
 def test_overrides_replace_parts_and_are_checked(tmp_path: Path) -> None:
     path = studies.write(tmp_path, studies.tiny())
     changed = study.read(path, ["search.trials=7", "training.lr=1e-2", "seeds.report=[5]"])
@@ -606,14 +601,6 @@ def test_missing_study_file_names_the_shipped_ones(capsys: pytest.CaptureFixture
     assert main(["run", "nothing.yaml"]) == 2
     assert "no such study file; musweep ships" in capsys.readouterr().err
     assert yaml_file.find_study("demo").name == "demo.yaml"
-
-
-def test_shipped_studies_are_listed_with_what_they_are(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["studies"]) == 0
-    shown = capsys.readouterr().out
-    assert "demo" in shown
-    assert "Six methods on real handwritten digits" in shown
-    assert not any(line.strip().startswith("_") for line in shown.splitlines())
 
 
 def test_a_study_lies_over_its_base(tmp_path: Path) -> None:
