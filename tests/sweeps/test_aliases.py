@@ -27,6 +27,7 @@ LONG = {"name": "finetune", "as": "finetune_long", "fix": {"epochs": 2}}
 def small(*listed: Any, **changes: Any) -> dict[str, Any]:
     """One request, one configuration a cell and one report seed."""
     raw = studies.tiny(
+        model="toy_cnn",
         forget={"some": {"kind": "random", "fraction": 0.1}},
         methods=list(listed),
         seeds={"search": [0], "report": [1], "retrain": 1},

@@ -25,6 +25,7 @@ from sweeps.study import study
 def small(retrain: int | None, **changes: Any) -> dict[str, Any]:
     """A study of one request and two report seeds."""
     return studies.tiny(
+        model="toy_cnn",
         forget={"some": {"kind": "random", "fraction": 0.1}},
         methods=[{"name": "finetune", "fix": {"epochs": 1}}],
         seeds={"search": [0], "report": [1, 2], "retrain": retrain},

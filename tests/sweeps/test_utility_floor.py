@@ -42,6 +42,7 @@ def asked(choices: list[bool], **search: Any) -> dict[str, Any]:
         "finalists": 1,
     }
     return studies.tiny(
+        model="toy_cnn",
         forget={"three": {"kind": "full_class", "class": 3}},
         methods=[{"name": "own", "space": {"wreck": {"choices": choices}}}],
         experiments={"defaults": False},
