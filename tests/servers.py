@@ -49,6 +49,30 @@ def parents() -> dict[int, int]:
     return parent_of
 
 
+def with_descendants(pid: int) -> set[int]:
+    """Return a process and all that it has started, those that were started by these too."""
+    parent_of, family = parents(), {pid}
+    while more := {child for child, parent in parent_of.items() if parent in family} - family:
+        family |= more
+    return family
+
+
+def listening(pids: set[int]) -> set[str]:
+    """Return the addresses, as /proc writes them, on which these processes listen."""
+    inodes = set()
+    for pid in pids:
+        for handle in Path(f"/proc/{pid}/fd").glob("*"):
+            with suppress(OSError):  # it has just been closed
+                inodes.add(os.readlink(handle))
+    addresses = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and f"socket:[{fields[9]}]" in inodes:
+                addresses.add(fields[1].partition(":")[0])
+    return addresses
+
+
 def command_line(pid: int) -> str:
     """Return a process's name and arguments; empty when it has ended, also where nobody has asked for its end yet."""
     try:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import textwrap
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +16,6 @@ import studies
 import torch
 from imports import imported_by
 from nbclient import NotebookClient
-from rich.console import Console
 
 import sweeps
 from sweeps.errors import StudyError
@@ -57,53 +53,6 @@ def test_a_study_is_read_from_a_file_or_a_dict(tmp_path: Path) -> None:
         sweeps.load_study(studies.tiny(methods=["gaa"]))
     with pytest.raises(StudyError, match=r"trials\.jsonl: there is no such file"):
         sweeps.Result(tmp_path).summary()
-
-
-def small() -> dict[str, Any]:
-    return studies.tiny(
-        model="toy_cnn",
-        methods=[{"name": "finetune", "fix": {"epochs": 1}}],
-        experiments={"defaults": False},
-        metrics={"costly": []},
-        keep={"models": "all"},
-        search__trials=2,
-    )
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("ray_here")
-def test_a_study_runs_in_a_thread(tmp_path: Path) -> None:
-    import toy
-
-    assert "toy_cnn" in toy.MODELS
-    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    results: list[Any] = []
-    shown = io.StringIO()
-
-    def work() -> None:
-        try:
-            study = sweeps.load_study(small() | {"model": "small_cnn"})
-            places = {"results": tmp_path / "results", "storage": tmp_path / "storage"}
-            results.append(sweeps.run(study, console=Console(file=shown), **places))
-        except BaseException as error:
-            results.append(error)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join(studies.LIMIT_SECONDS)
-    (result,) = results
-    assert isinstance(result, sweeps.Result), result
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
-    assert result.failed == 0 and "Report:" in shown.getvalue()
-    assert result.report() == tmp_path / "results" / "tiny" / "report" / "index.html"
-    model = result.unlearned("some", "finetune")
-    assert model(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
-    again = sweeps.run(
-        sweeps.load_study(small() | {"model": "small_cnn"}),
-        sweeps.Options(results=tmp_path / "results", storage=str(tmp_path / "storage")),
-        console=Console(file=shown),
-    )
-    assert "nothing to do" in shown.getvalue() and again.folder == result.folder
 
 
 @pytest.mark.slow

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +17,14 @@ from typing import Any
 import numpy as np
 import pytest
 import studies
+import torch
 from job_source import OneTraining
 from mlflow.tracking import MlflowClient
+from rich.console import Console
+from servers import listening, with_descendants
 from studies import counts, numbers, records
 
+import sweeps
 from mu import record
 from reports import load
 from sweeps.flow.ledger import in_one_line
@@ -151,22 +157,49 @@ def test_status_and_report_work_from_the_records_alone(finished: Path, tmp_path:
 
 
 @pytest.mark.usefixtures("ray_here")
-def test_references_are_shared_by_studies(finished: Path) -> None:
-    """A second study over the same problems trains nothing, and audits the models it has."""
+def test_a_second_study_runs_in_a_thread_and_shares_the_references(finished: Path) -> None:
+    """A study over the same problems trains no reference, and audits the models it has."""
     other = studies.tiny(
-        study="other", methods=[studies.JIT], experiments={"defaults": False}, search__trials=1
+        study="other",
+        methods=[studies.JIT],
+        experiments={"defaults": False},
+        keep={"models": "all"},
+        search__trials=1,
     )
     other["audit"] = {"models": 2}
-    (finished / "other.yaml").write_text(json.dumps(other))
+    places = {"results": finished / "results", "storage": finished / "storage"}
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     there = set((finished / "storage").rglob("*.npz"))
-    done = studies.here(finished, "run", "other.yaml")
-    assert done.returncode == 0, done.stderr
+    results: list[Any] = []
+    shown = io.StringIO()
+
+    def work() -> None:
+        try:
+            results.append(
+                sweeps.run(sweeps.load_study(other), console=Console(file=shown), **places)
+            )
+        except BaseException as error:
+            results.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join(studies.LIMIT_SECONDS)
+    (result,) = results
+    assert isinstance(result, sweeps.Result), result
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+    assert result.failed == 0 and "Report:" in shown.getvalue()
+    assert result.report() == finished / "results" / "other" / "report" / "index.html"
+    model = result.unlearned("some", "jit")
+    assert model(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
     store = Store(str(finished / "storage"))
     added = [store.get(path.stem) for path in {*(finished / "storage").rglob("*.npz")} - there]
     assert added and not any("seconds" in (arrays or {}) for arrays in added), "a new model"
     audits = [r for r in records(finished / "results/other").values() if r.phase == "audit"]
     assert len(audits) == 2 * 2
     assert all(0 <= r.metrics["test"]["rmia_auc"] <= 1 for r in audits)
+    options = sweeps.Options(results=places["results"], storage=str(places["storage"]))
+    again = sweeps.run(sweeps.load_study(other), options, console=Console(file=shown))
+    assert "nothing to do" in shown.getvalue() and again.folder == result.folder
 
 
 @pytest.mark.soak
@@ -249,12 +282,21 @@ def test_a_killed_driver_continues_without_loss_or_repetition(
     assert numbers(records(tmp_path / "results/tiny")) == numbers(undisturbed)
 
 
+LOOPBACK_ADDRESSES = {
+    "0100007F",
+    "0000000000000000FFFF00000100007F",
+    "00000000000000000000000001000000",
+}
+"""127.0.0.1, the same in IPv6, and ::1, as /proc writes them."""
+
+
 @pytest.mark.parametrize(
     "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.fault)]
 )
-def test_ctrl_c_ends_cleanly_and_says_how_to_continue(
+def test_a_run_listens_on_loopback_alone_and_ctrl_c_ends_it_cleanly(
     finished: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
+    """Ray's processes and its workers, MLflow's and the driver itself, while trials run; then it says how to continue."""
     studies.write(tmp_path, studies.tiny(search__trials=50))
     trained = ["--storage", str(finished / "storage")]
     driver = subprocess.Popen(
@@ -273,8 +315,13 @@ def test_ctrl_c_ends_cleanly_and_says_how_to_continue(
         if path.exists() and path.read_text().count('"phase":"search"') >= 3:
             break
         time.sleep(0.05)
+    ours = with_descendants(driver.pid)
+    addresses = listening(ours) if sys.platform == "linux" else set()
     driver.send_signal(number)
     shown, _ = driver.communicate(timeout=studies.LIMIT_SECONDS)
+    if sys.platform == "linux":  # elsewhere there is no /proc
+        assert len(ours) > 4, ours
+        assert addresses and addresses <= LOOPBACK_ADDRESSES, addresses
     assert driver.returncode == 130, shown
     assert "Continue with the same command" in shown
     assert "Traceback" not in shown
@@ -326,7 +373,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ["git", "clone", "--quiet", str(studies.ROOT), str(source)], check=True, timeout=300
     )
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, "wheel", "--no-deps", "-w", str(wheels), str(source)], check=True)
+    built = [*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", str(wheels), str(source)]
+    subprocess.run(built, check=True)
     (wheel,) = wheels.glob("musweep-*.whl")
     subprocess.run([*pip, "install", "--no-deps", "--target", str(site), str(wheel)], check=True)
     return site
