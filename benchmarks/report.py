@@ -3,7 +3,8 @@
 The study is made up, with about 2,000 records by default, and its numbers are of the sizes that real ones have:
 each method has a best learning rate, sits at some distance from retraining there, and goes wrong away from it;
 methods differ in how much they over-forget and in how well their knobs transfer. Printed are the seconds of each
-step, best of the repetitions, by the clock and of the processor: on cores that others use, the first is longer.
+step, best of the repetitions, by the clock and of the processor: on cores that others use, the first is longer. Where
+there is a Chromium, so are the size of the page, and when its first screen and its first chart stand.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from mu.record import TrialRecord, to_line, trial_line, write
 from reports import contents, load
 from reports.charts.figure import Figure
 from reports.page.report import build, page_html
+from tests.reports.browser import CHROMIUM, Browser
 
 T = TypeVar("T")
 Steps = dict[str, list[tuple[float, float]]]
@@ -294,6 +296,7 @@ def main() -> None:
     parser.add_argument("--save", action="store_true", help="put the figures into results.csv")
     given = parser.parse_args()
     steps: Steps = {}
+    opened: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as scratch:
         folder = given.keep or Path(scratch) / "made-up"
         folder.mkdir(parents=True, exist_ok=True)
@@ -301,6 +304,8 @@ def main() -> None:
         records = len(load.read(folder).records)
         for _ in range(given.repeat):
             _measure(folder, steps)
+            opened += [_opened(folder / "report" / "index.html", Path(scratch))] if CHROMIUM else []
+        size = (folder / "report" / "index.html").stat().st_size / 1e6
     requests, cores = len(REQUESTS), os.cpu_count()
     print(f"{records:,} records, {given.methods} methods, {requests} requests, {cores} cores")
     modules = ", ".join(
@@ -310,6 +315,9 @@ def main() -> None:
     for step, seconds in steps.items():
         wall, busy = (min(values) for values in zip(*seconds))
         print(f"{step:16}{wall:7.2f} s{busy:7.2f} s CPU")
+    print(f"page: {size:.2f} MB")
+    for what in opened[0] if opened else ():
+        print(f"{what:16}{min(times[what] for times in opened):7.2f} s")
     if given.save:
         whole = min(wall for wall, _ in steps["whole report"])
         name = f"report of {given.methods} methods and {records:,} records"
@@ -324,9 +332,20 @@ def _measure(folder: Path, steps: Steps) -> None:
     figures = _timed(steps, "figures", lambda: contents.all_figures(study))
     with tempfile.TemporaryDirectory() as scratch:
         _timed(steps, "figures, saved", lambda: _save(figures, Path(scratch)))
-    text = _timed(steps, "page", lambda: page_html(study, tables, figures, set()))
+    _timed(steps, "page", lambda: page_html(study, tables, figures, set()))
     _timed(steps, "whole report", lambda: build(folder))
-    print(f"page: {len(text.encode()) / 2**20:.2f} MiB")
+
+
+def _opened(page: Path, scratch: Path) -> dict[str, float]:
+    """Return the seconds from opening a page to its first screen, and to its first chart."""
+    with Browser(Path(tempfile.mkdtemp(dir=scratch))) as browser:
+        browser.open(page)
+        browser.wait("performance.getEntriesByName('chart').length > 0")
+        marks = {"first screen": "first-contentful-paint", "first chart": "chart"}
+        return {
+            what: browser.run(f"performance.getEntriesByName('{mark}')[0].startTime") / 1000
+            for what, mark in marks.items()
+        }
 
 
 def _save(figures: Iterable[Figure], folder: Path) -> None:

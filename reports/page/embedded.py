@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -16,7 +16,7 @@ from reports.text import knob_value, label
 
 CURVES = ("acc_retain", "acc_forget", "acc_test")
 """Metrics of a trial's curve that the page draws; in thousandths."""
-DIGITS = 5
+DIGITS = 4
 
 
 def embedded(study: RecordedStudy, figures: Iterable[Figure]) -> str:
@@ -58,30 +58,30 @@ def _column(values: list[Any]) -> Any:
 
 
 def _number(value: Any) -> Any:
-    if isinstance(value, float):
+    """Return a number with few digits, a whole one in full; truth as 0 or 1, which Vega tells apart alike."""
+    if isinstance(value, float) and not value.is_integer():
         return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
-    return value
+    return int(value) if isinstance(value, (bool, float)) else value
 
 
 def _trials(study: RecordedStudy) -> dict[str, Any]:
     frame = frames.trials(study).drop(columns=["knobs"])
     frame = frame if _link(study) else frame.drop(columns=["key"])
-    seconds = [r.time_total for r in study.records]
+    frame["total"] = [r.time_total for r in study.records]
     frame["names"] = [" ".join(r.knobs) for r in study.records]
     frame["values"] = [[knob_value(v) for v in r.knobs.values()] for r in study.records]
-    frame["curve"] = [_curve(r.curve) for r in study.records]
-    return columns(frame.assign(total=seconds))
+    frame["epochs"] = [" ".join(f"{p['epoch']:g}" for p in r.curve) for r in study.records]
+    for metric in CURVES:
+        frame[metric] = [_curve(r.curve, metric) for r in study.records]
+    return columns(frame)
 
 
-def _curve(points: Sequence[dict[str, float]]) -> list[list[Any]]:
-    """Return epochs, then each metric in thousandths."""
-    rows = [[point.get("epoch") for point in points]] if points else []
-    for name in CURVES if points else ():
-        values = (point.get(name, math.nan) for point in points)
-        rows.append(
-            [round(1000 * v) if v is not None and math.isfinite(v) else None for v in values]
-        )
-    return rows
+def _curve(points: Sequence[Mapping[str, float]], metric: str) -> list[int | None] | None:
+    """Return a metric over a curve, in thousandths; None where no point has it."""
+    values = [point.get(metric, math.nan) for point in points]
+    if not any(map(math.isfinite, values)):
+        return None
+    return [round(1000 * value) if math.isfinite(value) else None for value in values]
 
 
 def _link(study: RecordedStudy) -> str:

@@ -89,6 +89,7 @@ async function embed(element, spec, data, height, params = []) {
   view.addEventListener("click", (_, item) => item && item.datum && pick(item.datum.method));
   views.get(element)?.finalize();
   views.set(element, view);
+  performance.mark("chart");
   return view;
 }
 
@@ -182,7 +183,7 @@ function detail(trial, others) {
   const chart = make("div"), back = make("button", { type: "button", on: { click: () => open(make("h2", {}, "Trials"), make("div", { class: "scroll" }, table(others.slice(0, 500)))) } }, "Back to the list");
   const link = trial.key && DATA.runs ? make("p", {}, make("a", { href: DATA.runs + encodeURIComponent(`tags."musweep.key" = '${trial.key}'`), target: "_blank", rel: "noopener" }, "Its run in MLflow")) : "";
   open(make("h2", {}, `${trial.method} on ${trial.forget}, ${DATA.phases[trial.phase]}`), others.length > 1 ? back : "", list, link, trial.reason ? make("pre", {}, trial.reason) : "", chart);
-  const points = trial.curve.length ? trial.curve[0].flatMap((epoch, i) => DATA.curves.map((metric, j) => ({ epoch, metric, value: trial.curve[j + 1][i] == null ? null : trial.curve[j + 1][i] / 10 }))) : [];
+  const points = trial.epochs.split(" ").flatMap((epoch, i) => DATA.curves.map(metric => ({ epoch: Number(epoch), metric, value: trial[metric]?.[i] == null ? null : trial[metric][i] / 10 })));
   const line = { data: { name: "curve" }, mark: { type: "line", point: true }, encoding: { x: { field: "epoch", type: "quantitative", title: "Epoch", axis: { tickMinStep: 1 } },
     y: { field: "value", type: "quantitative", title: "Accuracy (%), validation view", scale: { zero: false } }, color: { field: "metric", type: "nominal", title: null, scale: { range: ["#0072B2", "#D55E00", "#009E73"] } } } };
   if (points.length > DATA.curves.length) embed(chart, line, { curve: points }, 180);

@@ -682,6 +682,25 @@ def test_page_holds_what_its_charts_need(built):
     assert "key" not in data["trials"], "keys are of use only with a server's address"
 
 
+def test_page_holds_no_more_of_a_number_than_a_reader_sees(built):
+    data, records = read_page(built / "index.html").data, read(DATA / "trials.jsonl")[1]
+    numbers = data["trials"]["objective"]["n"]
+    assert all(value is None or float(f"{value:.4g}") == value for value in numbers)
+    assert [n for n in data["trials"]["number"]["n"] if n is not None] == [
+        r.number for r in records if r.number is not None
+    ]
+    assert set(data["data"]["cells"]["front"]["n"]) == {0, 1}
+    assert {type(front) for front in data["data"]["cells"]["front"]["n"]} == {int}
+    words, places = data["trials"]["epochs"]
+    at, record = next((at, r) for at, r in enumerate(records) if r.curve)
+    assert words[places[at]].split() == [str(point["epoch"]) for point in record.curve]
+    assert data["trials"]["acc_forget"]["n"][at] == [
+        round(1000 * point["acc_forget"]) for point in record.curve
+    ]
+    bare = next(at for at, r in enumerate(records) if not r.curve)
+    assert data["trials"]["acc_forget"]["n"][bare] is None
+
+
 def test_specifications_are_valid(study):
     """Altair checks them against the schema of Vega-Lite, which a report leaves out to save time."""
     for figure in contents.all_figures(study):
