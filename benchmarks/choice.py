@@ -19,7 +19,6 @@ from typing import Any
 from mu.rules import EVERYTHING, MENU_RULES, RULE
 from reports import load
 from reports.analysis import regret
-from reports.analysis.regret import Regret
 from reports.charts.choice import group_of
 from reports.load import RecordedStudy
 
@@ -29,7 +28,6 @@ NEAR, COST = 0.80, 0.2
 """Least share of cells within a noise floor of the best; most retrainings beyond the menu."""
 BASES = ("defaults", "held_out")
 """Rules that must be worse."""
-NUMBERS = ("points", "noise", "share", "within", "tau", "seconds")
 
 
 @dataclass(frozen=True)
@@ -65,15 +63,17 @@ def check(study: RecordedStudy, random: str, others: str) -> Check | None:
     """Return how a rule for random requests and one for the others do; None where either has chosen nowhere."""
     kinds = {request.name: group_of(request) for request in study.requests}
     wanted = {"random": random, "others": others}
-    every = [one for one in regret.regrets(study) if kinds[one.forget] in wanted]
-    found = [one for one in every if one.rule == wanted[kinds[one.forget]]]
-    if {kinds[one.forget] for one in found} != {kinds[one.forget] for one in every} or not found:
+    every = regret.cells(study)
+    every = every.assign(kind=every["forget"].map(kinds))
+    every = every[every["kind"].isin(list(wanted))]
+    found = every[every["rule"] == every["kind"].map(wanted)]
+    if set(found["kind"]) != set(every["kind"]) or found.empty:
         return None
     shares = regret.by_cell(found, "share")
-    noise = regret.by_cell(found, "noise").values()
+    noise = regret.by_cell(found, "noise").tolist()
     below = {}
     for base in BASES:
-        less = regret.mean_regret(found, minus=[one for one in every if one.rule == base])
+        less = regret.mean_regret(found, minus=every[every["rule"] == base])
         if less is not None and less.interval is not None:
             below[base] = (-100 * less.value, -100 * less.interval.high)
     return Check(
@@ -83,7 +83,7 @@ def check(study: RecordedStudy, random: str, others: str) -> Check | None:
                 value for (forget, _), value in shares.items() if kinds[forget] == kind
             )
             for kind in wanted
-            if any(kinds[forget] == kind for forget, _ in shares)
+            if any(kinds[forget] == kind for forget, _ in shares.index)
         },
         statistics.fmean(value <= 1 for value in noise) if noise else float("nan"),
         max(regret.retrainings(study, RULE[name]) for name in (random, others)),
@@ -108,13 +108,10 @@ def reliability(studies: Sequence[RecordedStudy]) -> dict[str, Any]:
             points, shares = [], []
             for study in studies:
                 asked = {request.name for request in study.requests if request.whole_class is whole}
-                found = [
-                    one
-                    for one in regret.regrets(study)
-                    if one.rule == rule.name and one.forget in asked
-                ]
-                points += regret.by_cell(found, "points").values()
-                shares += regret.by_cell(found, "share").values()
+                found = regret.cells(study)
+                found = found[(found["rule"] == rule.name) & found["forget"].isin(asked)]
+                points += regret.by_cell(found, "points").tolist()
+                shares += regret.by_cell(found, "share").tolist()
             if points and shares:
                 rules.setdefault(rule.name, {})[kind] = {
                     "cells": len(points),
@@ -126,25 +123,21 @@ def reliability(studies: Sequence[RecordedStudy]) -> dict[str, Any]:
 
 def write_csv(path: Path, study: RecordedStudy) -> None:
     """Write a row for each rule in each cell: means over the seeds on which it chose; AvgGap as a fraction."""
-    by_rule: dict[str, list[Regret]] = {}
-    for one in regret.regrets(study):
-        by_rule.setdefault(one.rule, []).append(one)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="") as out:
         writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(["rule", "request", "method", "seeds", "retrainings", *NUMBERS])
-        for rule in MENU_RULES:
-            found = by_rule.get(rule.name, [])
-            means = {number: regret.by_cell(found, number) for number in NUMBERS}
-            for cell in means["points"]:
-                seeds = {one.seed for one in found if (one.forget, one.method) == cell}
-                values = [means[number].get(cell) for number in NUMBERS]
+        writer.writerow(["rule", "request", "method", "seeds", "retrainings", *regret.NUMBERS])
+        seeds = regret.regrets(study).groupby(["rule", "forget", "method"])["seed"].nunique()
+        for rule, found in regret.by_rule(regret.cells(study)).items():
+            means = {number: regret.by_cell(found, number) for number in regret.NUMBERS}
+            for cell in means["points"].index:
+                values = [means[number].get(cell) for number in regret.NUMBERS]
                 rounded = ["" if value is None else f"{value:.5g}" for value in values]
                 writer.writerow(
                     [
                         rule.name,
                         *cell,
-                        len(seeds),
+                        seeds[rule.name, *cell],
                         f"{regret.retrainings(study, rule):.3g}",
                         *rounded,
                     ]

@@ -9,22 +9,27 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
+import pandas as pd
 from scipy.stats import kendalltau
 
 from mu.menu import JUDGED, MenuRecords, menu_records
 from mu.metrics import AVG_GAP_NATMU
 from mu.problem_names import COSTS, kind_of, stand_in_name
 from mu.relative import mean_of
-from mu.rules import EVERYTHING, RULE, Scores, average_gap, chosen, eligible, scores
+from mu.rules import EVERYTHING, MENU_RULES, RULE, Scores, average_gap, chosen, eligible, scores
 from mu.selection import Rule
 from reports.load import RecordedStudy
 from reports.statistics.intervals import Estimate, leave_one_out, nested_mean
 
-Cell = tuple[str, str]
+Cell = tuple[str, str, int]
+"""Request, method and seed."""
+CELL = ["rule", "forget", "method"]
+NUMBERS = ("points", "noise", "share", "within", "tau", "seconds")
 
 
 @dataclass(frozen=True)
@@ -50,11 +55,10 @@ class Truth:
         return statistics.median(self.gaps.values()) - self.best
 
 
-@dataclass(frozen=True)
-class Regret:
-    """What one choice cost.
+def regrets(study: RecordedStudy) -> pd.DataFrame:
+    """Return what the choice of every rule of a study's menu cost, in every cell, on every seed; no row without a menu.
 
-    Args:
+    Columns:
         rule, forget, method, seed: Who chose where; the seed is the one that the rule saw.
         source: The request from which knobs were transferred; empty for other rules.
         points: AvgGap of the choice above the best of the menu, a fraction.
@@ -64,43 +68,35 @@ class Regret:
         tau: Kendall's tau-b of the rule's order with the truth; NaN where a rule gives no order.
         seconds: Slot-seconds of what the rule read: trials, and the training of stand-ins.
     """
-
-    rule: str
-    forget: str
-    method: str
-    seed: int
-    source: str
-    points: float
-    noise: float
-    share: float
-    within: float
-    tau: float
-    seconds: float
+    return study.once(
+        "regrets",
+        lambda: pd.DataFrame(
+            _regrets(study), columns=["rule", "forget", "method", "seed", "source", *NUMBERS]
+        ),
+    )
 
 
-def regrets(study: RecordedStudy) -> list[Regret]:
-    """Return the regret of every rule of a study's menu, in every cell, on every seed; empty without a menu."""
-    return study.once("regrets", lambda: _regrets(study))
+def cells(study: RecordedStudy) -> pd.DataFrame:
+    """Return the means of the regrets of each rule in each cell, over seeds and sources."""
+    return study.once(
+        "regret cells",
+        lambda: regrets(study).groupby(CELL, sort=False)[list(NUMBERS)].mean().reset_index(),
+    )
 
 
-def _regrets(study: RecordedStudy) -> list[Regret]:
+def _regrets(study: RecordedStudy) -> Iterator[tuple[Any, ...]]:
     asked = study.definition.get("choose") or {}
     rules = [RULE[name] for name in asked.get("rules", ()) if name in RULE]
     whole = {request.name: request.whole_class for request in study.requests}
     recorded = menu_records(study.records, whole)
-    limit = study.max_utility_loss
-    found: list[Regret] = []
     for request in study.requests if rules else ():
         for method in study.methods:
             for seed in recorded.seeds(request.name, method.name):
                 truth = judged(recorded, request.name, method.name, seed)
-                if truth is None:
-                    continue
-                cell = (request.name, method.name)
-                for rule in rules:
+                for rule in rules if truth else ():
                     if rule.applies(request.whole_class):
-                        found += _of_rule(recorded, rule, cell, seed, truth, limit)
-    return found
+                        cell = (request.name, method.name, seed)
+                        yield from _of_rule(recorded, rule, cell, truth, study.max_utility_loss)
 
 
 def judged(recorded: MenuRecords, forget: str, method: str, seed: int) -> Truth | None:
@@ -138,51 +134,36 @@ def noise_floor(
 
 
 def _of_rule(
-    recorded: MenuRecords, rule: Rule, cell: Cell, seed: int, truth: Truth, limit: float | None
-) -> list[Regret]:
-    """Return the regrets of one rule: one, or of `transfer` one for each other request."""
-    forget, method = cell
+    recorded: MenuRecords, rule: Rule, cell: Cell, truth: Truth, limit: float | None
+) -> Iterator[tuple[Any, ...]]:
+    """Yield the regrets of one rule: one, or of `transfer` one for each other request."""
+    forget, method, seed = cell
     sources: list[str | None] = [None]
     if "transfer" in rule.needs:
-        sources = [f for f in recorded.whole_class if (f, method, seed) in recorded.trials]
         kind = recorded.whole_class[forget]
-        sources = [f for f in sources if f != forget and recorded.whole_class[f or ""] == kind]
-    found = []
+        others = [
+            name for name, of in recorded.whole_class.items() if of == kind and name != forget
+        ]
+        sources = [name for name in others if (name, method, seed) in recorded.trials]
     for source in sources:
         tried, known = recorded.situation(forget, method, seed, source)
         tried = [one for one in tried if one.number in truth.gaps]
         if rule.name not in EVERYTHING and limit is not None:
             tried = eligible(tried, known, limit)
-        order = scores(rule, tried, known)
-        if order:
-            spent = _seconds(recorded, rule, cell, seed, source)
-            found.append(_regret(rule, (*cell, seed, source or ""), order, truth, spent))
-    return found
+        if order := scores(rule, tried, known):
+            spent = _seconds(recorded, rule, cell, source)
+            yield rule.name, *cell, source or "", *_numbers(rule, order, truth), spent
 
 
-def _regret(
-    rule: Rule, where: tuple[str, str, int, str], order: Scores, truth: Truth, seconds: float
-) -> Regret:
-    """Return the regret of what a rule chose, given what it makes least."""
+def _numbers(rule: Rule, order: Scores, truth: Truth) -> tuple[float, ...]:
+    """Return `points`, `noise`, `share`, `within` and `tau` of what a rule chose, given what it makes least."""
     gaps = [truth.gaps[number] for number in chosen(order)]
     points = statistics.fmean(gaps) - truth.best
     noise = truth.noise if truth.noise > 0 else math.nan
-    forget, method, seed, source = where
-    return Regret(
-        rule.name,
-        forget,
-        method,
-        seed,
-        source,
-        points,
-        points / noise,
-        points / truth.spread if truth.spread > 0 else math.nan,
-        statistics.fmean(gap <= truth.best + noise for gap in gaps)
-        if math.isfinite(noise)
-        else math.nan,
-        _tau(order, truth) if rule.ranks else math.nan,
-        seconds,
-    )
+    share = points / truth.spread if truth.spread > 0 else math.nan
+    near = statistics.fmean(gap <= truth.best + noise for gap in gaps)
+    within = near if math.isfinite(noise) else math.nan
+    return points, points / noise, share, within, _tau(order, truth) if rule.ranks else math.nan
 
 
 def _tau(order: Scores, truth: Truth) -> float:
@@ -194,9 +175,9 @@ def _tau(order: Scores, truth: Truth) -> float:
     return float(kendalltau(ranks, [truth.gaps[number] for number in order]).statistic)
 
 
-def _seconds(recorded: MenuRecords, rule: Rule, cell: Cell, seed: int, source: str | None) -> float:
+def _seconds(recorded: MenuRecords, rule: Rule, cell: Cell, source: str | None) -> float:
     """Return the slot-seconds of all that a rule read: the menu on the seed, and the stand-ins with theirs."""
-    forget, method = cell
+    forget, method, seed = cell
     at = [forget, *(stand_in_name(forget, kind) for kind in COSTS if kind in rule.needs)]
     spent = 0.0
     for name in [*at, *([source] if source else [])]:
@@ -224,29 +205,28 @@ def retrainings(study: RecordedStudy, rule: Rule) -> float:
     return rule.retrainings
 
 
+def by_rule(found: pd.DataFrame) -> dict[Rule, pd.DataFrame]:
+    """Return every rule that has chosen to its rows, in the order of the rules."""
+    named = dict(iter(found.groupby("rule", sort=False)))
+    return {rule: named[rule.name] for rule in MENU_RULES if rule.name in named}
+
+
 def mean_regret(
-    found: Iterable[Regret], value: str = "points", minus: Iterable[Regret] = ()
+    found: pd.DataFrame, value: str = "points", minus: pd.DataFrame | None = None
 ) -> Estimate | None:
-    """Return the mean over requests of the mean over methods of the mean over seeds, with bootstrap samples of requests.
+    """Return the mean over requests of the mean over methods, with bootstrap samples of requests.
 
     Args:
-        found: Regrets of one rule.
+        found: Rows of ``cells`` of one rule.
         value: Which number of a regret.
         minus: Those of another rule, whose number is subtracted cell by cell where both have one.
     """
-    cells, others = by_cell(found, value), by_cell(minus, value)
-    if others:
-        cells = {cell: cells[cell] - others[cell] for cell in cells if cell in others}
-    requests = list(dict.fromkeys(forget for forget, _ in cells))
-    listed = [[cells[cell] for cell in cells if cell[0] == forget] for forget in requests]
-    return nested_mean(dict(zip(requests, listed)))
+    numbers = by_cell(found, value)
+    if minus is not None:
+        numbers = (numbers - by_cell(minus, value).reindex(numbers.index)).dropna()
+    return nested_mean({str(name): list(of) for name, of in numbers.groupby("forget", sort=False)})
 
 
-def by_cell(found: Iterable[Regret], value: str) -> dict[Cell, float]:
-    """Return cell to the mean of a number of its regrets, over seeds and sources; cells without a finite one are left out."""
-    values: dict[Cell, list[float]] = {}
-    for regret in found:
-        number = float(getattr(regret, value))
-        if math.isfinite(number):
-            values.setdefault((regret.forget, regret.method), []).append(number)
-    return {cell: statistics.fmean(each) for cell, each in values.items()}
+def by_cell(found: pd.DataFrame, value: str) -> pd.Series:
+    """Return (forget, method) to a number of the rows of one rule, where there is one."""
+    return found.set_index(["forget", "method"])[value].dropna()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import altair as alt
@@ -12,15 +12,10 @@ import pandas as pd
 from mu.rules import MENU_RULES
 from mu.selection import Rule
 from reports.analysis import regret
-from reports.analysis.regret import Regret
 from reports.charts.figure import CHOSEN, HEIGHT, Chart, Figure, rows, tip
 from reports.load import RecordedRequest, RecordedStudy
 
-KINDS = {
-    "random": "Random requests",
-    "others": "Other requests",
-    "classes": "Whole classes",
-}
+KINDS = {"random": "Random requests", "others": "Other requests", "classes": "Whole classes"}
 """Group of requests to its title. Rules differ most between those whose samples are like any others and those that are not."""
 COSTS = {"none": "#0072B2", "in part": "#E69F00", "whole": "#888888"}
 """How much must be retrained for a rule, and its colour."""
@@ -28,15 +23,12 @@ COSTS = {"none": "#0072B2", "in part": "#E69F00", "whole": "#888888"}
 
 def choice(study: RecordedStudy) -> Figure | None:
     """Draw the regret of every rule, a panel for each group of requests, with the cells of which it is the mean."""
-    found = regret.regrets(study)
-    if not found:
+    found = regret.cells(study)
+    if found.empty:
         return None
     groups = {request.name: group_of(request) for request in study.requests}
-    by_kind = {
-        kind: [one for one in found if groups[one.forget] == kind]
-        for kind in KINDS
-        if any(groups[one.forget] == kind for one in found)
-    }
+    found = found.assign(kind=found["forget"].map(groups))
+    by_kind = {kind: found[found["kind"] == kind] for kind in KINDS if kind in set(found["kind"])}
     means = pd.DataFrame(row for kind, of in by_kind.items() for row in _means(kind, of))
     cells = pd.DataFrame(row for kind, of in by_kind.items() for row in _cells(kind, of))
     most = means.groupby("kind")["rule"].count().max()
@@ -75,7 +67,10 @@ def choice(study: RecordedStudy) -> Figure | None:
         "methods and requests, and its 95 % interval over requests (of one request over methods); a tick is one method on one "
         "request. The further left, the better; what is beyond the right end is drawn there. Colour: whether no model, a part of one or a whole one must be retrained.",
         draw,
-        {kind: f"{KINDS[kind]}: {', '.join(_names(of))}" for kind, of in by_kind.items()},
+        {
+            kind: f"{KINDS[kind]}: {', '.join(of['forget'].unique())}"
+            for kind, of in by_kind.items()
+        },
         {"choice": means, "choice_cells": cells},
         alike=False,
         field="kind",
@@ -97,33 +92,24 @@ def needs_of(rule: Rule) -> str:
     return "in part" if rule.retrainings and rule.needs != ("twin",) else "none"
 
 
-def _names(found: Sequence[Regret]) -> list[str]:
-    return list(dict.fromkeys(one.forget for one in found))
-
-
-def _means(kind: str, found: Sequence[Regret]) -> Iterator[dict[str, Any]]:
+def _means(kind: str, found: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """Yield the mean regret of each rule on a group of requests, in percent points."""
-    for rule in MENU_RULES:
-        of = [one for one in found if one.rule == rule.name]
-        mean = regret.mean_regret(of)
-        if mean is None:
-            continue
-        ends = mean.interval
-        shares = regret.by_cell(of, "share").values()
-        yield {
-            **{"kind": kind, "rule": rule.name, "label": rule.label, "needs": needs_of(rule)},
-            "regret": 100 * mean.value,
-            "low": None if ends is None else 100 * max(ends.low, 0.0),
-            "high": None if ends is None else 100 * ends.high,
-            "share": 100 * statistics.median(shares) if shares else None,
-            "cells": len(regret.by_cell(of, "points")),
-        }
+    for rule, of in regret.by_rule(found).items():
+        if mean := regret.mean_regret(of):
+            ends, shares = mean.interval, regret.by_cell(of, "share").tolist()
+            yield {
+                **{"kind": kind, "rule": rule.name, "label": rule.label, "needs": needs_of(rule)},
+                "regret": 100 * mean.value,
+                "low": None if ends is None else 100 * max(ends.low, 0.0),
+                "high": None if ends is None else 100 * ends.high,
+                "share": 100 * statistics.median(shares) if shares else None,
+                "cells": len(regret.by_cell(of, "points")),
+            }
 
 
-def _cells(kind: str, found: Sequence[Regret]) -> Iterator[dict[str, Any]]:
+def _cells(kind: str, found: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """Yield the regret of each rule in each cell, in percent points."""
-    for rule in MENU_RULES:
-        values = regret.by_cell([one for one in found if one.rule == rule.name], "points")
-        for (forget, method), value in values.items():
+    for rule, of in regret.by_rule(found).items():
+        for (forget, method), value in regret.by_cell(of, "points").items():
             row = {"kind": kind, "rule": rule.name, "method": method, "forget": forget}
             yield {**row, "needs": needs_of(rule), "regret": 100 * value}
