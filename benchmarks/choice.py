@@ -172,20 +172,19 @@ def print_regrets(study: RecordedStudy) -> None:
     columns = {"random requests": random, **{f"`{name}`": [name] for name in others}}
     print("\n| rule | retrainings |", " | ".join(columns), "| all | near | tau on these |")
     print("|---" * (len(columns) + 5) + "|")
-    for rule in MENU_RULES:
-        found = [one for one in regret.regrets(study) if one.rule == rule.name]
-        if not found:
-            continue
+    for rule, found in regret.by_rule(regret.cells(study)).items():
         points, shares, tau = (regret.by_cell(found, name) for name in ("points", "share", "tau"))
-        near = statistics.fmean(value <= 1 for value in regret.by_cell(found, "noise").values())
+        near = statistics.fmean(value <= 1 for value in regret.by_cell(found, "noise"))
         cells = [f"`{rule.name}`", f"{regret.retrainings(study, rule):.2g}"]
         for requests in columns.values():
-            lost = statistics.fmean(points[cell] for cell in points if cell[0] in requests)
-            share = statistics.median(shares[cell] for cell in shares if cell[0] in requests)
+            lost = statistics.fmean(value for cell, value in points.items() if cell[0] in requests)
+            share = statistics.median(
+                value for cell, value in shares.items() if cell[0] in requests
+            )
             cells.append(f"{100 * lost:.1f} ({100 * share:.0f})")
-        ordered = [[tau[cell] for cell in tau if cell[0] in names] for names in columns.values()]
+        ordered = [[v for cell, v in tau.items() if cell[0] in names] for names in columns.values()]
         taus = [f"{statistics.fmean(each):.2f}" for each in ordered if each]
-        cells += [f"{100 * statistics.fmean(points.values()):.1f}", f"{near:.0%}", ", ".join(taus)]
+        cells += [f"{100 * statistics.fmean(points):.1f}", f"{near:.0%}", ", ".join(taus)]
         print(f"| {' | '.join(cells)} |")
 
 
