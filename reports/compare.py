@@ -5,8 +5,6 @@
 from __future__ import annotations
 
 import itertools
-import shutil
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,18 +44,12 @@ def build(folders: Sequence[Path], out: Path) -> Path:
     studies = read(folders)
     tables = all_tables(studies)
     out = out.resolve()
-    report.check_replaceable(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    draft = out.parent / f".{out.name}-{uuid.uuid4().hex}"
-    try:
+    with report.draft_of(out) as draft:
         (draft / "tables").mkdir(parents=True)
         files.write_tables(draft / "tables", tables)
         files.to_csv(draft / "tables" / "recoveries.csv", recoveries(studies))
         page = report.comparison_html(list(studies), tables)
         (draft / "index.html").write_text(page, encoding="utf-8")
-        report.replace(out, draft)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     return out / "index.html"
 
 
@@ -171,17 +163,13 @@ def _recovery_rows(studies: Studies, of: Mapping[str, Mapping[str, Estimate]]) -
 
 def _rank_rows(studies: Studies, of: Mapping[str, Mapping[str, Estimate]]) -> Iterator[Values]:
     for first, second in itertools.combinations(studies, 2):
-        pairs = [
-            (e[first].value, e[second].value) for e in of.values() if first in e and second in e
-        ]
-        tau = kendall(*zip(*pairs)) if len(pairs) > 1 else None
-        if pairs:
-            kept = None if tau is None else TableCell(number=tau, form=_tau)
-            yield {"First": first, "Second": second, "Kendall's τ": kept, "Methods": cells.counted(len(pairs))}  # fmt: skip
-
-
-def _tau(value: float) -> str:
-    return f"{value:.2f}".replace("-", "−")
+        both = [(e[first].value, e[second].value) for e in of.values() if {first, second} <= set(e)]
+        if both:
+            tau = kendall(*zip(*both)) if len(both) > 1 else None
+            yield {
+                **{"First": first, "Second": second, "Kendall's τ": cells.correlation(tau)},
+                "Methods": cells.counted(len(both)),
+            }
 
 
 def _lists(study: RecordedStudy) -> str:

@@ -6,16 +6,13 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from reports.load import RecordedStudy
+from reports.load import RecordedStudy, mapping
 from reports.text import count, objective, searched_view
 
 
 def rule(study: RecordedStudy) -> str:
     """Return what `search.choose` says; empty where the lowest first objective is chosen."""
-    search = study.definition.get("search")
-    choose = search.get("choose") if isinstance(search, dict) else None
-    if not choose:
-        return ""
+    choose = mapping(mapping(study.definition.get("search")).get("choose"))
     return "; ".join(f"{key} {_plain(value)}" for key, value in choose.items() if value)
 
 
@@ -34,15 +31,6 @@ def floor(study: RecordedStudy) -> str:
         f"a configuration that loses more than {100 * limit:g} points of held-out accuracy on what is kept, against the "
         "original, is no candidate unless all of its cell do"
     )
-
-
-def below_floor(study: RecordedStudy) -> list[str]:
-    """Return the cells whose chosen configuration loses more utility than the study allows, because all do."""
-    return [
-        f"{method} on {forget}"
-        for (forget, method), decision in study.decisions.items()
-        if decision.lossy
-    ]
 
 
 def sentence(study: RecordedStudy) -> str:
@@ -80,22 +68,14 @@ def trial(study: RecordedStudy, forget: str, method: str) -> str:
     if decision.lossy:
         text += "; below the utility floor, as all are"
     elif out:
-        text += (
-            f"; {out} others below the utility floor"
-            if out > 1
-            else "; 1 other below the utility floor"
-        )
+        text += f"; {count(out, 'other')} below the utility floor"
     return text
 
 
 def started_from(study: RecordedStudy) -> str:
     """Return how many search trials had the knobs of which earlier study."""
     trials = {
-        (r.forget, r.method, r.number): r.origin
-        for r in study.records
-        if r.phase == "search" and r.origin not in ("", "defaults")
+        (r.forget, r.method, r.number): r.origin for r in study.records if r.phase == "search"
     }
-    return ", ".join(
-        f"{count(number, 'trial')} with knobs of {origin}"
-        for origin, number in Counter(trials.values()).items()
-    )
+    origins = Counter(origin for origin in trials.values() if origin not in ("", "defaults"))
+    return ", ".join(f"{count(n, 'trial')} with knobs of {name}" for name, n in origins.items())

@@ -13,13 +13,12 @@ import pandas as pd
 
 from mu.failing import failing_cells, say_failing
 from reports import frames
-from reports.analysis import choosing, tuning_check
+from reports.analysis import tuning_check
 from reports.analysis.comparison import NOTHING, pairs
 from reports.analysis.robustness import robustness as of_method
 from reports.analysis.summaries import TOLERANCE, cell_summary, retrained, scale
 from reports.load import RecordedRequest, RecordedStudy
 from reports.statistics.equivalence import DIFFERENT, SAME
-from reports.statistics.intervals import Estimate
 from reports.tables import choice
 from reports.text import count, percent, share
 
@@ -41,11 +40,13 @@ class Card(NamedTuple):
 
 def cards(study: RecordedStudy) -> tuple[list[Card], list[str]]:
     """Return the cards of the first screen, and the sentences for which they have no room."""
+    rule = choice.sentence(study)
     leaders = [closest(study, request) for request in study.requests if _measured(study, request)]
     first = [
         *filter(None, [unmeasured(study)]),
         *sorted(leaders, key=lambda card: card.head.endswith("methods"))[:2],
-        *filter(None, [without_oracle(study), equal(study), slower(study), robustness(study)]),
+        *([Card("Without an oracle", rule)] if rule else []),
+        *filter(None, [equal(study), slower(study), robustness(study)]),
     ]
     if not leaders and len(first) == 0:
         first = [Card("No result yet", "No method has a gap to retraining yet.")]
@@ -64,12 +65,6 @@ def sentences(study: RecordedStudy) -> list[str]:
     return [*(card.text for card in shown), *rest]
 
 
-def without_oracle(study: RecordedStudy) -> Card | None:
-    """Return by which rule to choose knobs without a retrained model; None without a menu."""
-    text = choice.sentence(study)
-    return Card("Without an oracle", text) if text else None
-
-
 def closest(study: RecordedStudy, request: RecordedRequest) -> Card:
     """Return which method recovers most of a request, at which cost, or which cannot be told apart."""
     rows = _rows(study, request).sort_values("recovery_tuned", ascending=False, kind="stable")
@@ -77,11 +72,8 @@ def closest(study: RecordedStudy, request: RecordedRequest) -> Card:
     on, value = f"on {request.name}", best["recovery_tuned"]
     if value <= TOLERANCE:
         return Card("0 %", f"No method is closer to retraining than doing nothing {on}.")
-    low = best["recovery_tuned_low"]
     rivals = rows.iloc[1:]
-    meets = rivals["recovery_tuned_high"].isna() | (rivals["recovery_tuned_high"] >= low)
-    equals = rivals[meets | pd.isna(low)]
-    least = equals.iloc[-1]["recovery_tuned"] if len(equals) else value
+    equals = rivals[~(rivals["recovery_tuned_high"] < best["recovery_tuned_low"])]
     ceiling = scale(study, request).ceiling
     above = (
         "; with fewer than two retrained models, what chance does is unknown"
@@ -90,7 +82,7 @@ def closest(study: RecordedStudy, request: RecordedRequest) -> Card:
     )
     if len(equals):
         names = _listed([best["method"], *equals["method"]], LISTED)
-        span = f"{_percent(least)} to {_percent(value)} %"
+        span = f"{_percent(equals.iloc[-1]['recovery_tuned'])} to {_percent(value)} %"
         text = (
             f"{names} cannot be told apart {on}: they get {span} of the way to retraining{above}."
         )
@@ -124,24 +116,22 @@ def unmeasured(study: RecordedStudy) -> Card | None:
 
 def equal(study: RecordedStudy) -> Card | None:
     """Return where most methods are the same as retraining, by an equivalence test of every metric."""
-    best: tuple[int, str, pd.DataFrame] | None = None
-    for request in study.requests:
-        rows = _rows(study, request)
-        rows = rows[rows["verdict"] != ""] if len(rows) else rows
-        same = int((rows["verdict"] == SAME).sum()) if len(rows) else 0
-        if len(rows) and (best is None or same > best[0]):
-            best = same, request.name, rows
-    if best is None:
+    frame = frames.methods(study).dropna(subset=["recovery_tuned"])
+    tested = frame[(frame["role"] == "method") & (frame["verdict"] != "")]
+    if tested.empty:
         return None
-    same, name, rows = best
+    name = (tested["verdict"] == SAME).groupby(tested["forget"], sort=False).sum().idxmax()
+    rows = tested[tested["forget"] == name]
+    same = rows.loc[rows["verdict"] == SAME, "method"]
     differ = int((rows["verdict"] == DIFFERENT).sum())
-    rest = f"{differ} differ{'s' if differ == 1 else ''}, {len(rows) - same - differ} {_are(len(rows) - same - differ)} undecided"
-    if not same:
+    left = len(rows) - len(same) - differ
+    rest = f"{differ} differ{'s' if differ == 1 else ''}, {left} {_are(left)} undecided"
+    head = f"{len(same)} of {len(rows)}"
+    if same.empty:
         text = f"No method is shown to be the same as retraining on any request; on {name}, {rest}."
-        return Card(f"0 of {len(rows)}", text)
-    names = _listed(rows.loc[rows["verdict"] == SAME, "method"], LISTED)
-    text = f"On {name}, {names} {_are(same)} the same as retraining by every metric; {rest}."
-    return Card(f"{same} of {len(rows)}", text)
+        return Card(head, text)
+    text = f"On {name}, {_listed(same, LISTED)} {_are(same)} the same as retraining by every metric; {rest}."
+    return Card(head, text)
 
 
 def slower(study: RecordedStudy) -> Card | None:
@@ -176,30 +166,31 @@ def robustness(study: RecordedStudy) -> Card | None:
     text = (
         f"With knobs that were not tuned on the request itself, {ordered[0]} recovers most "
         f"({share(best.value)} %) and {ordered[-1]} least ({share(worst.value)} %)"
-        f"{'' if _sure(_apart(best, worst)) else LEFT_OPEN}."
     )
+    apart = best.minus(worst).interval
+    text += "." if apart and apart.low > TOLERANCE else f"{LEFT_OPEN}."
     return Card(f"{_percent(worst.value)} to {_percent(best.value)} %", text)
 
 
 def over_forgetting(study: RecordedStudy) -> str:
     """Return whose forget accuracy falls below the retrained models' by more than the noise floor."""
     drops: list[tuple[float, str]] = []
-    tried, floors = False, True
+    floors: list[float | None] = []
     for request in study.requests:
         reference = retrained(study, request)
         level, floor = (v.get("acc_forget") for v in (reference.means, reference.floors))
-        for method in study.methods:
+        for method in study.methods if level is not None else ():
             longer = cell_summary(study, request, method.name, "sufficient")
-            value = longer.spreads.get("acc_forget")
-            if value is None or level is None:
-                continue
-            tried, floors, drop = True, floors and floor is not None, level - value.mean
-            if drop > (floor or 0.0) + TOLERANCE:
-                drops.append((drop, f"{method.name} on {request.name} ({percent(drop)} points)"))
-    if not tried:
+            if value := longer.spreads.get("acc_forget"):
+                floors.append(floor)
+                drop = level - value.mean
+                if drop > (floor or 0.0) + TOLERANCE:
+                    where = f"{method.name} on {request.name} ({percent(drop)} points)"
+                    drops.append((drop, where))
+    if not floors:
         return ""
     start = f"With {study.sufficient_epochs} epochs"
-    measure = "by more than the noise floor" if floors else "(the noise floor is unknown)"
+    measure = "(the noise floor is unknown)" if None in floors else "by more than the noise floor"
     if not drops:
         return f"{start}, no method's forget accuracy falls below that of retraining {measure}."
     named = [text for _, text in sorted(drops, reverse=True)]
@@ -237,7 +228,8 @@ def tuned_enough(study: RecordedStudy) -> str:
 
 def below_floor(study: RecordedStudy) -> str:
     """Return in which cells no configuration keeps as much utility as the study asks for."""
-    cells, limit = choosing.below_floor(study), study.max_utility_loss
+    limit = study.max_utility_loss
+    cells = [f"{method} on {forget}" for (forget, method), d in study.decisions.items() if d.lossy]
     if not cells or limit is None:
         return ""
     return (
@@ -293,18 +285,6 @@ def _percent(value: float) -> str:
 
 def _are(items: Any) -> str:
     return "is" if (items if isinstance(items, int) else len(items)) == 1 else "are"
-
-
-def _apart(better: Estimate, worse: Estimate) -> Estimate:
-    """Return the difference of two estimates that share their bootstrap samples."""
-    n = min(worse.n, better.n)
-    return Estimate(better.value - worse.value, better.replicas - worse.replicas, n)
-
-
-def _sure(difference: Estimate) -> bool:
-    """Return whether the interval of a difference leaves out 0; without an interval nothing is sure."""
-    interval = difference.interval
-    return interval is not None and interval.low > TOLERANCE
 
 
 def _listed(items: Iterable[str], most: int) -> str:

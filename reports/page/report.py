@@ -6,7 +6,8 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Sequence, Set
+from collections.abc import Iterator, Sequence, Set
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -78,14 +79,8 @@ def build(
     """
     study = load.read(study_dir) if study is None else study
     out = (study_dir / "report" if out is None else out).resolve()
-    check_replaceable(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    draft = out.parent / f".{out.name}-{uuid.uuid4().hex}"
-    try:
+    with draft_of(out) as draft:
         write(study, draft, figures)
-        replace(out, draft)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     return out / "index.html"
 
 
@@ -147,28 +142,25 @@ def comparison_html(names: Sequence[str], tables: Sequence[Table]) -> str:
 
 def notes(study: RecordedStudy) -> list[str]:
     """Return what a reader must know before any number."""
-    made = []
     left, ended = cards.to_run(study), len(study.records)
     state = study.summary.get("state")
-    if state == "running" or (state is None and left):
-        made.append(
-            f"This study is not complete: {ended:,} trials have ended, {left:,} have not run yet."
-        )
-    if not any(r.finished for r in study.records if r.phase != "reference"):
-        made.append("No trial of a method has finished yet.")
-    if len(study.report_seeds) == 1:
-        made.append("There is a single report seed, so no number has an interval.")
-    if bare := [
+    alone = ", ".join(
         r.name for r in study.requests if not study.cell("reference", r.name, "retrain").finished
-    ]:
-        made.append(
-            f"There is no retrained model of {', '.join(bare)}: no gap and no recovery there."
-        )
-    if study.oracle:
-        made.append(ORACLE)
-    elif contents.compared(study):
-        made.append(contents.COMPARED)
-    return made
+    )
+    said = {
+        f"This study is not complete: {ended:,} trials have ended, {left:,} have not run yet.": (
+            state == "running" or (state is None and left)
+        ),
+        "No trial of a method has finished yet.": not any(
+            r.finished for r in study.records if r.phase != "reference"
+        ),
+        "There is a single report seed, so no number has an interval.": len(study.report_seeds)
+        == 1,
+        f"There is no retrained model of {alone}: no gap and no recovery there.": alone,
+        ORACLE: study.oracle,
+        contents.COMPARED: not study.oracle and contents.compared(study),
+    }
+    return [text for text, holds in said.items() if holds]
 
 
 def _sections(
@@ -177,36 +169,33 @@ def _sections(
     """Return the sections below the first screen that have something to show."""
     placed = {name for _, _, names, _ in SECTIONS for name in names}
     by_name = {table.name: table for table in tables}
+    by_method = {f.method: [g for g in figures if g.method == f.method] for f in figures}
+    by_method.pop("", None)
+    run = {"facts": words.setting(study), "listings": words.listings(study)}
+    extra: dict[str, dict[str, Any]] = {
+        "search": {"by_method": by_method},
+        "trials": {},
+        "run": {**run, "reasons": words.unfinished(study)},
+        "glossary": {"listings": [words.glossary(), words.concordance()]},
+    }
+    nothing: dict[str, Any] = {"facts": (), "listings": (), "reasons": None, "by_method": {}}
     sections = []
     for anchor, title, names, starts in SECTIONS:
         more = [name for name in by_name if name not in placed] if anchor == "results" else []
-        section: dict[str, Any] = {
-            **{"anchor": anchor, "title": title, "facts": (), "listings": (), "reasons": None},
+        section = {
+            **{"anchor": anchor, "title": title, **nothing, **extra.get(anchor, {})},
             "tables": [by_name[name] for name in (*names, *more) if name in by_name],
             "figures": [f for start in starts for f in figures if f.name.startswith(start)],
-            "by_method": {},
         }
-        if anchor == "search":
-            of = {f.method: [g for g in figures if g.method == f.method] for f in figures}
-            section["by_method"] = {name: of[name] for name in of if name}
-        if anchor == "run":
-            reasons = words.unfinished(study)
-            listings = words.listings(study)
-            section |= {"facts": words.setting(study), "listings": listings, "reasons": reasons}
-        if anchor == "glossary":
-            section |= {"listings": [words.glossary(), words.concordance()]}
         if section["tables"] or section["figures"] or anchor in ("trials", "run", "glossary"):
             sections.append(section)
     return sections
 
 
 def _template(name: str) -> jinja2.Template:
-    loader = jinja2.FileSystemLoader(HERE / "templates")
     environment = jinja2.Environment(
-        loader=loader,
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
+        **{"autoescape": True, "trim_blocks": True, "lstrip_blocks": True},
+        loader=jinja2.FileSystemLoader(HERE / "templates"),
         undefined=jinja2.StrictUndefined,
     )
     environment.globals["hint"] = _hint
@@ -227,28 +216,34 @@ def _vega() -> str:
     return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
 
 
-def check_replaceable(out: Path) -> None:
-    """Raise ValueError unless a folder is new, empty or a report."""
-    if out.is_dir():
-        others = sorted(entry.name for entry in out.iterdir() if entry.name not in OURS)
-        if others:
-            raise ValueError(
-                f"{out}: is not replaced by a report, as it holds {others[0]!r}; give a folder that is "
-                "new, empty or a report"
-            )
-    elif out.exists():
+@contextmanager
+def draft_of(out: Path) -> Iterator[Path]:
+    """Have a report written into a draft, which takes the place of an earlier report once it is complete.
+
+    Raises:
+        ValueError: `out` is neither new, nor empty, nor a report.
+    """
+    if out.exists() and not out.is_dir():
         raise ValueError(f"{out}: is a file; a report is a folder")
-
-
-def replace(out: Path, draft: Path) -> None:
-    """Put a finished draft in the place of an earlier report."""
+    others = sorted(e.name for e in out.iterdir() if e.name not in OURS) if out.exists() else []
+    if others:
+        raise ValueError(
+            f"{out}: is not replaced by a report, as it holds {others[0]!r}; give a folder that is "
+            "new, empty or a report"
+        )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    draft = out.parent / f".{out.name}-{uuid.uuid4().hex}"
     earlier = draft.with_name(draft.name + "-earlier")
-    if out.exists():
-        os.replace(out, earlier)
     try:
-        os.replace(draft, out)
-    except OSError:
-        if earlier.exists():
-            os.replace(earlier, out)
-        raise
-    shutil.rmtree(earlier, ignore_errors=True)
+        yield draft
+        if out.exists():
+            os.replace(out, earlier)
+        try:
+            os.replace(draft, out)
+        except OSError:
+            if earlier.exists():
+                os.replace(earlier, out)
+            raise
+        shutil.rmtree(earlier, ignore_errors=True)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)

@@ -17,6 +17,7 @@ from reports.analysis import choosing
 from reports.analysis.spaces import spans
 from reports.analysis.summaries import retrained
 from reports.load import RecordedStudy
+from reports.load import mapping as _mapping
 from reports.text import ORACLE, knob_text, label, objective
 from reports.text import count as counted
 
@@ -43,26 +44,25 @@ class Reason(NamedTuple):
 
 
 def byline(study: RecordedStudy, written: str) -> str:
-    """Return the study on one line."""
-    data = _mapping(study.line.get("data")).get("name")
-    what = _join([data, _mapping(study.definition.get("model")).get("name")])
-    numbers = {
-        "method": len(study.methods),
-        "forget request": len(study.requests),
-        "report seed": len(study.report_seeds),
-        "trial": len(study.records),
-    }
-    scale = _join(counted(n, noun) for noun, n in numbers.items())
-    return f"{what + '; ' if what else ''}{scale}; written {written}{_unfinished(study)}."
-
-
-def _unfinished(study: RecordedStudy) -> str:
-    """Words for a study that had not ended when it was read; empty for one that had."""
-    if study.summary.get("state") != "running":
-        return ""
-    planned = sum(study.planned(phase) or 0 for phase in study.phases)
-    of = f" of {planned:,}" if planned else ""
-    return f", before the study had ended: {len(study.records) + study.audits:,}{of} trials"
+    """Return the study on one line; of one that had not ended when it was read, how far it was."""
+    data, model = (_mapping(part.get(name)).get("name") for part, name in (
+        (study.line, "data"), (study.definition, "model")
+    ))  # fmt: skip
+    what = _join([data, model])
+    scale = _join(
+        [
+            counted(len(study.methods), "method"),
+            counted(len(study.requests), "forget request"),
+            counted(len(study.report_seeds), "report seed"),
+            counted(len(study.records), "trial"),
+        ]
+    )
+    text = f"{what + '; ' if what else ''}{scale}; written {written}"
+    if study.summary.get("state") == "running":
+        planned = sum(study.planned(phase) or 0 for phase in study.phases)
+        of = f" of {planned:,}" if planned else ""
+        text += f", before the study had ended: {len(study.records) + study.audits:,}{of} trials"
+    return f"{text}."
 
 
 def margin(study: RecordedStudy) -> str:
@@ -75,12 +75,7 @@ def margin(study: RecordedStudy) -> str:
 def listings(study: RecordedStudy) -> list[Listing]:
     """Return the requests, the methods, how trials ended, and what methods warned of."""
     requests = [
-        (
-            r.name,
-            r.kind.replace("_", " "),
-            *map(_count, (r.forget, r.retain)),
-            _pairs({k: v for k, v in r.details.items() if k != "kind"}),
-        )
+        (r.name, r.kind.replace("_", " "), _count(r.forget), _count(r.retain), _pairs({**r.details, "kind": None}))
         for r in study.requests
     ]
     phases = [
@@ -88,22 +83,18 @@ def listings(study: RecordedStudy) -> list[Listing]:
         for phase, ended in study.counts().items()
         if ended or study.planned(phase)
     ]
+    warnings = Counter((r.method, r.forget, text) for r in study.records for text in r.warnings)
+    warned = [(*cell, str(number)) for cell, number in sorted(warnings.items())]
     statuses = [status.capitalize() for status in STATUSES]
-    made = [
-        Listing(
-            "Forget requests", ("Request", "Kind", "Forgotten", "Retained", "Details"), requests
-        ),
-        Listing("Methods", ("Method", "What it does", "Uses", "Knobs searched"), _methods(study)),
-        Listing("Trials by phase", ("Phase", "Planned", *statuses), phases),
-    ]
-    warned = _warnings(study)
-    heads = ("Method", "Request", "Warning", "Trials")
-    return [*made, *([Listing(f"Warnings ({len(warned)})", heads, warned)] if warned else [])]
-
-
-def _warnings(study: RecordedStudy) -> list[tuple[str, ...]]:
-    counts = Counter((r.method, r.forget, text) for r in study.records for text in r.warnings)
-    return [(*cell, str(number)) for cell, number in sorted(counts.items())]
+    heads = {
+        "Forget requests": ("Request", "Kind", "Forgotten", "Retained", "Details"),
+        "Methods": ("Method", "What it does", "Uses", "Knobs searched"),
+        "Trials by phase": ("Phase", "Planned", *statuses),
+        f"Warnings ({len(warned)})": ("Method", "Request", "Warning", "Trials"),
+    }
+    rows = (requests, _methods(study), phases, warned)
+    made = [Listing(title, head, of) for (title, head), of in zip(heads.items(), rows)]
+    return made if warned else made[:-1]
 
 
 def unfinished(study: RecordedStudy) -> list[Reason]:
@@ -179,6 +170,9 @@ def setting(study: RecordedStudy) -> Pairs:
     data, search = _mapping(line.get("data")), _mapping(definition.get("search"))
     objectives = search.get("objective") or [study.objective]
     objectives = [objectives] if isinstance(objectives, str) else list(objectives)
+    seeds = study.further_seeds
+    again = f"the best {study.finalists} again on search seeds {_join(seeds)}" if seeds else ""
+    longer = f"{study.sufficient_epochs} epochs" if study.sufficient_epochs else ""
     shape = "×".join(str(size) for size in data.get("input_shape") or [])
     classes = f"{data['classes']} classes" if "classes" in data else ""
     parts, versions = _mapping(data.get("parts")), _mapping(line.get("versions"))
@@ -195,15 +189,12 @@ def setting(study: RecordedStudy) -> Pairs:
         ("Further objectives", _join(label(name) for name in objectives[1:])),
         ("Choice", choosing.rule(study)),
         ("Utility floor", choosing.floor(study)),
-        ("Finalists", _finalists(study)),
+        ("Finalists", again),
         ("Selection", ORACLE if study.oracle else ""),
         ("Earlier code", _earlier_code(study)),
         ("Seeds", f"search {_join(study.search_seeds)}; report {_join(study.report_seeds)}"),
         ("Retrained models", _join(f"{r.name}: {retrained(study, r).n}" for r in study.requests)),
-        (
-            "Sufficient training",
-            f"{study.sufficient_epochs} epochs" if study.sufficient_epochs else "",
-        ),
+        ("Sufficient training", longer),
         ("Transfer", _join(f"{source} → {target}" for source, target in study.transfers)),
         *_resources(_mapping(definition.get("resources"))),
         ("Limits", _limits(study)),
@@ -212,11 +203,6 @@ def setting(study: RecordedStudy) -> Pairs:
         ("Versions", _join(f"{name} {version}" for name, version in versions.items())),
         *_clock(study),
     ]
-
-
-def _finalists(study: RecordedStudy) -> str:
-    seeds = study.further_seeds
-    return f"the best {study.finalists} again on search seeds {_join(seeds)}" if seeds else ""
 
 
 def _earlier_code(study: RecordedStudy) -> str:
@@ -273,8 +259,7 @@ def _machines(study: RecordedStudy, versions: Mapping[str, Any]) -> Pairs:
 
 def _clock(study: RecordedStudy) -> Pairs:
     """Return when it started, and from the summary how long it took and how busy the slots were."""
-    summary = {key: value for key, value in study.summary.items() if _is_number(value)}
-    started = study.line.get("started", math.nan)
+    started = study.line.get("started")
     day = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(started)) if _is_number(started) else ""
     texts = {
         "wall_seconds": lambda value: f"{duration(value)} wall",
@@ -282,23 +267,20 @@ def _clock(study: RecordedStudy) -> Pairs:
         "slots": lambda value: f"{value:g} slots",
         "efficiency": lambda value: f"efficiency {100 * value:.1f} % (compute / (wall × slots))",
     }
-    last = _join(text(summary[key]) for key, text in texts.items() if key in summary)
+    known = {key: study.summary.get(key) for key in texts}
+    last = _join(texts[key](value) for key, value in known.items() if _is_number(value))
     return [("Last start", day), ("Last run", last)]
 
 
 def _methods(study: RecordedStudy) -> Sequence[tuple[str, ...]]:
     rows = []
     for method in study.methods:
-        ranges = [f"{span.knob} {span.text}" for span in spans(study, method)]
         fixed = knob_text(method.fixed)
-        rows.append(
-            (
-                f"{method.name} ({method.alias_of})" if method.alias_of else method.name,
-                method.summary,
-                "zero-shot" if method.zero_shot else "retained data",
-                "; ".join([*ranges, *([f"fixed: {fixed}"] if fixed else [])]) or "–",
-            )
-        )
+        ranges = [f"{span.knob} {span.text}" for span in spans(study, method)]
+        ranges += [f"fixed: {fixed}"] if fixed else []
+        name = f"{method.name} ({method.alias_of})" if method.alias_of else method.name
+        uses = "zero-shot" if method.zero_shot else "retained data"
+        rows.append((name, method.summary, uses, "; ".join(ranges) or "–"))
     return rows
 
 
@@ -317,6 +299,3 @@ def _count(n: int | None) -> str:
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and math.isfinite(value)
 
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}

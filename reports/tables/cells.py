@@ -285,3 +285,10 @@ def possible(name: str, interval: Interval | None) -> Interval | None:
 def counted(n: float | None) -> TableCell:
     """Return a cell with a number of things; a dash for None."""
     return BLANK if n is None else TableCell(number=n, form="{:,.0f}".format)
+
+
+def correlation(tau: float | None, head: str = "") -> TableCell:
+    """Return a cell with Kendall's tau-b; a dash for None."""
+    if tau is None:
+        return BLANK
+    return TableCell(number=tau, form=lambda value: f"{head}{value:.2f}".replace("-", "−"))

@@ -208,12 +208,10 @@ def _matrix_rows(study: RecordedStudy, source: str, target: str) -> Iterator[Val
         }
     if names:
         tau, n = ranking_kept(study, source, target)
-        kept = TableCell(number=tau, form=lambda value: f"τ = {value:.2f}".replace("-", "−"))
-        blanks = dict.fromkeys(("Own knobs", "Own rank", "Transferred"))
         yield {
             "Method": f"Ranking kept ({count(n, 'method')})",
-            **blanks,
-            "Rank": BLANK if tau is None else kept,
+            **dict.fromkeys(("Own knobs", "Own rank", "Transferred")),
+            "Rank": cells.correlation(tau, "τ = "),
             **dict.fromkeys(("Regret", "AvgChange")),
         }
 
