@@ -42,6 +42,17 @@ class Span:
             return float(value) if value > 0 or not self.log else math.nan
         return math.nan
 
+    def share(self, value: Any) -> float:
+        """How far along its range a value lies, from 0 to 1, by decades where it was searched so; NaN where it has no place."""
+        low, high, at = self.low, self.high, self.place(value)
+        if self.choices:
+            low, high = 0.0, len(self.choices) - 1.0
+        elif self.log:
+            low, high, at = (math.log(end) if end > 0 else math.nan for end in (low, high, at))
+        if math.isnan(at) or low == high:
+            return at if math.isnan(at) else 0.5
+        return (at - low) / (high - low)
+
 
 def spans(study: RecordedStudy, method: RecordedMethod) -> tuple[Span, ...]:
     """Every knob that the search varied, in the order of the study."""

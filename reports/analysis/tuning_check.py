@@ -114,14 +114,10 @@ def at_edge(study: RecordedStudy, forget: str, method: str) -> tuple[str, ...]:
     chosen, listed = study.chosen(forget, method), {m.name: m for m in study.methods}
     if chosen is None or method not in listed or not listed[method].space:
         return ()  # of a study that records no ranges, they are guessed from the trials
-    near = []
-    for span in spans(study, listed[method]):
-        value = span.place(chosen.knobs.get(span.knob))
-        if span.choices or not math.isfinite(value) or span.high <= span.low:
-            continue
-        low, high, at = (
-            math.log(number) if span.log else number for number in (span.low, span.high, value)
-        )
-        if min(at - low, high - at) <= EDGE * (high - low) + 1e-12:
-            near.append(span.knob)
-    return tuple(near)
+    return tuple(
+        span.knob
+        for span in spans(study, listed[method])
+        if not span.choices and span.high > span.low
+        for share in [span.share(chosen.knobs.get(span.knob))]
+        if min(share, 1 - share) <= EDGE + 1e-12
+    )

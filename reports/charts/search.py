@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from itertools import accumulate
 from typing import Any
 
 import altair as alt
 import pandas as pd
 
-from mu.selection import Candidate
 from reports.analysis import tuning_check
 from reports.analysis.importance import mean_shares
 from reports.analysis.spaces import Span, spans
@@ -229,21 +229,14 @@ def _scale(study: RecordedStudy) -> float:
 def _progress(study: RecordedStudy) -> Iterator[dict[str, Any]]:
     factor = _scale(study)
     for (forget, method), tried in study.candidates.items():
-        if not tried:
-            continue
+        head = {"forget": forget, "method": method}
         best = list(accumulate((factor * candidate.value for candidate in tried), min))
-        first = best.index(best[-1])
-        last = max(r.number or 0 for r in study.searched(forget, method))
         for place, (candidate, value) in enumerate(zip(tried, best)):
-            head = {"forget": forget, "method": method, "number": candidate.number}
-            yield {**head, "best": value, "chosen": place == first}
-        yield {
-            "forget": forget,
-            "method": method,
-            "number": last,
-            "best": best[-1],
-            "chosen": False,
-        }
+            chosen = place == best.index(best[-1])
+            yield {**head, "number": candidate.number, "best": value, "chosen": chosen}
+        if tried:
+            last = max(r.number or 0 for r in study.searched(forget, method))
+            yield {**head, "number": last, "best": best[-1], "chosen": False}
 
 
 def _expected(study: RecordedStudy) -> Iterator[dict[str, Any]]:
@@ -252,13 +245,9 @@ def _expected(study: RecordedStudy) -> Iterator[dict[str, Any]]:
         for method in study.methods:
             values = tuning_check.values_of(study, request.name, method.name)
             for trials in range(1, len(values) + 1) if len(values) > 1 else ():
-                best = tuning_check.best_of(values, trials)
-                yield {
-                    **{"forget": request.name, "method": method.name, "trials": trials},
-                    "expected": factor * best.expected,
-                    "low": factor * best.low,
-                    "high": factor * best.high,
-                }
+                best = asdict(tuning_check.best_of(values, trials))
+                head = {"forget": request.name, "method": method.name, "trials": trials}
+                yield head | {name: factor * value for name, value in best.items()}
 
 
 def _trials(
@@ -280,37 +269,15 @@ def _trials(
             }
             for at, one in enumerate(ordered):
                 if one.knob in candidate.knobs:
-                    yield {**trial, **_place(one, candidate), "at": at}
-
-
-def _place(one: Span, candidate: Candidate) -> Mapping[str, Any]:
-    value = candidate.knobs[one.knob]
-    where = one.place(value)
-    number = None if one.choices or not math.isfinite(where) else where
-    return {
-        **{"knob": one.knob, "value": knob_value(value), "at_value": number},
-        "place": _share(one, where),
-    }
-
-
-def _share(one: Span, where: float) -> float | None:
-    """Return how far along its range a value lies, from 0 to 1; by decades where it was searched so."""
-    if not math.isfinite(where):
-        return None
-    low, high = (0.0, len(one.choices) - 1.0) if one.choices else (one.low, one.high)
-    if one.log and not one.choices:
-        low, high, where = (
-            math.log(number) if number > 0 else math.nan for number in (low, high, where)
-        )
-    share = (where - low) / (high - low) if high > low else 0.5
-    return share if math.isfinite(share) else None
+                    value = candidate.knobs[one.knob]
+                    place = {"knob": one.knob, "value": knob_value(value), "at": at}
+                    number = math.nan if one.choices else one.place(value)
+                    yield {**trial, **place, "at_value": number, "place": one.share(value)}
 
 
 def _ticks(one: Span) -> Iterator[tuple[float, str]]:
     """Yield places on an axis of the parallel coordinates and what stands there."""
     if one.choices:
-        for at, choice in enumerate(one.choices):
-            yield at / max(1, len(one.choices) - 1), knob_value(choice)
+        yield from ((one.share(choice), knob_value(choice)) for choice in one.choices)
     else:
-        yield 0.0, f"{one.low:.3g}"
-        yield 1.0, f"{one.high:.3g}"
+        yield from ((0.0, f"{one.low:.3g}"), (1.0, f"{one.high:.3g}"))

@@ -75,7 +75,13 @@ def margin(study: RecordedStudy) -> str:
 def listings(study: RecordedStudy) -> list[Listing]:
     """Return the requests, the methods, how trials ended, and what methods warned of."""
     requests = [
-        (r.name, r.kind.replace("_", " "), _count(r.forget), _count(r.retain), _pairs({**r.details, "kind": None}))
+        (
+            r.name,
+            r.kind.replace("_", " "),
+            _count(r.forget),
+            _count(r.retain),
+            _pairs({**r.details, "kind": None}),
+        )
         for r in study.requests
     ]
     phases = [
@@ -298,4 +304,3 @@ def _count(n: int | None) -> str:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and math.isfinite(value)
-

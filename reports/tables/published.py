@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import math
+import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -26,10 +28,10 @@ Entry = Mapping[str, Any]
 def published(study: RecordedStudy) -> Table | None:
     """Return the printed tables that the study repeats; None when it names none."""
     entries: Sequence[Entry] = study.line.get("published") or []
-    tables: dict[tuple[str, ...], list[Entry]] = {}
+    tables: dict[tuple[str, ...], list[Entry]] = defaultdict(list)
     for entry in entries:
         names = ("paper", "table", "phase", "source", "forget")
-        tables.setdefault(tuple(str(entry[name] or "") for name in names), []).append(entry)
+        tables[tuple(str(entry[name] or "") for name in names)].append(entry)
     caption = (
         "Mean ± standard deviation over runs, as printed and as found here on the test view, in percent (times "
         "in seconds, distances as they are); difference is ours minus theirs. Within ± says whose standard "
@@ -69,16 +71,9 @@ def _only_ours(study: RecordedStudy, entries: Sequence[Entry]) -> list[Entry]:
     metrics = dict.fromkeys((entry["metric"], entry["name"]) for entry in entries)
     if first["phase"] == "search" or printed <= set(REFERENCE_ROLES):
         return []
-    bare: Entry = {"knobs": {}, "mean": None, "std": None, "note": ""}
+    bare: Entry = {**first, "knobs": {}, "mean": None, "std": None, "note": ""}
     return [
-        {
-            **first,
-            **bare,
-            "method": method.name,
-            "ours": method.name,
-            "metric": metric,
-            "name": name,
-        }
+        {**bare, "method": method.name, "ours": method.name, "metric": metric, "name": name}
         for method in study.methods
         if method.name not in printed
         and (first["forget"] == EVERY or method.used_on(first["forget"]))
@@ -92,25 +87,20 @@ def _row(study: RecordedStudy, entry: Entry) -> Values:
     knobs = "".join(f", {knob} {value}" for knob, value in entry["knobs"].items())
     known = entry["ours"] or entry["method"]
     method = known if _same(known, entry["method"]) else f"{known} ({entry['method']})"
-    printed, found, difference, within = _cell(name, theirs), BLANK, BLANK, BLANK
-    if entry["note"]:
-        printed = replace(printed, marks=cells.DOUBTFUL)
-    if isinstance(ours, str):
-        found = TableCell(ours, words=True)
-    elif ours is not None:
-        if entry.get("deviation") == "population" and ours.std is not None:
-            ours = replace(ours, std=ours.std * math.sqrt((ours.n - 1) / ours.n))
-        found = _cell(name, ours)
-        if theirs is not None:
-            difference, within = _difference(name, ours, theirs)
-    return {
+    row: dict[str, TableCell | str | None] = {
         "Method": method + knobs,
         "Metric": _metric_label(name, entry["metric"]),
-        "Published": printed,
-        "Ours": found,
-        "Difference": difference,
-        "Within ±": within,
+        "Published": replace(_cell(name, theirs), marks=cells.DOUBTFUL * bool(entry["note"])),
+        "Ours": TableCell(ours, words=True) if isinstance(ours, str) else None,
+        **dict.fromkeys(("Difference", "Within ±")),
     }
+    if isinstance(ours, Spread):
+        if entry.get("deviation") == "population" and ours.std is not None:
+            ours = replace(ours, std=ours.std * math.sqrt((ours.n - 1) / ours.n))
+        row["Ours"] = _cell(name, ours)
+        if theirs is not None:
+            row["Difference"], row["Within ±"] = _difference(name, ours, theirs)
+    return row
 
 
 def beside(study: RecordedStudy, entry: Entry) -> Spread | str | None:
@@ -157,11 +147,10 @@ def _mean_over(
     study: RecordedStudy, requests: Sequence[RecordedRequest], method: str, phase: str, name: str
 ) -> Spread | None:
     """The mean over requests, formed for each seed that has run on all of them."""
-    by_seed: dict[int, list[float]] = {}
+    by_seed: dict[int, list[float]] = defaultdict(list)
     for request in requests:
         for record in study.cell(phase, request.name, method).finished:
-            value = record.metrics.get(VIEW, {}).get(name, math.nan)
-            by_seed.setdefault(record.seed, []).append(value)
+            by_seed[record.seed].append(record.metrics.get(VIEW, {}).get(name, math.nan))
     complete = [v for v in by_seed.values() if len(v) == len(requests)]
     return spread(math.fsum(values) / len(values) for values in complete)
 
@@ -170,7 +159,7 @@ def _searched(
     study: RecordedStudy, requests: Sequence[RecordedRequest], entry: Entry
 ) -> Spread | str | None:
     """The search trials with the knobs of the row, over the search seeds."""
-    view = "test" if study.oracle else "val"
+    view, name = "test" if study.oracle else "val", entry["name"]
     trials = [
         record
         for request in requests
@@ -180,9 +169,9 @@ def _searched(
     finished = [record for record in trials if record.finished]
     if not finished:
         return trials[0].status if trials else "not run"
-    if entry["name"] == "time_unlearn":
+    if name == "time_unlearn":
         return spread(record.time_unlearn for record in finished)
-    return spread(record.metrics.get(view, {}).get(entry["name"], math.nan) for record in finished)
+    return spread(record.metrics.get(view, {}).get(name, math.nan) for record in finished)
 
 
 def _difference(name: str, ours: Spread, theirs: Spread) -> list[TableCell]:
@@ -193,7 +182,7 @@ def _difference(name: str, ours: Spread, theirs: Spread) -> list[TableCell]:
         if std is not None and abs(difference) <= std + 1e-9
     ]
     known = theirs.std is not None and ours.std is not None
-    within = TableCell("both" if len(holds) == 2 else holds[0] if holds else "neither")
+    within = TableCell("both" if len(holds) == 2 else "".join(holds) or "neither")
 
     def with_sign(value: float) -> str:
         return signed(value) if form is percent else ("−" if value < 0 else "+") + form(abs(value))
@@ -223,25 +212,20 @@ def _metric_label(name: str | None, printed: str) -> str:
 
 def _remarks(entries: Iterable[Entry]) -> tuple[str, ...]:
     """Every doubt with the cells it is about, or their number where they are many."""
-    doubts: dict[str, list[str]] = {}
+    doubts: dict[str, list[str]] = defaultdict(list)
     for entry in entries:
-        if entry["note"]:
-            doubts.setdefault(entry["note"], []).append(
-                f"{entry['table']} {entry['forget']} {entry['method']} {entry['metric']}"
-            )
+        place = " ".join(str(entry[part]) for part in ("table", "forget", "method", "metric"))
+        doubts[entry["note"]].append(place)
     return tuple(
         f"{cells.DOUBTFUL} {', '.join(names) if len(names) <= 3 else f'{len(names)} cells'}: {note}"
         for note, names in doubts.items()
+        if note
     )
 
 
-def _same(one: str, other: str) -> bool:
-    """Whether two names differ in letter case and punctuation only."""
-    return _letters(one) == _letters(other)
-
-
-def _letters(name: str) -> str:
-    return "".join(character for character in name.casefold() if character.isalnum())
+def _same(*names: str) -> bool:
+    """Whether names differ in letter case and punctuation only."""
+    return len({re.sub(r"[\W_]", "", name.casefold()) for name in names}) == 1
 
 
 def _equal(value: Any, wanted: Any) -> bool:

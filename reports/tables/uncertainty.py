@@ -55,19 +55,17 @@ def comparison(study: RecordedStudy) -> Table | None:
         "with its interval: requests are resampled, then seeds. With a single request it is of the seeds alone, and "
         f"says nothing of other requests. {test}"
     )
-    rows: list[Values] = []
-    for pair in every:
-        p = None if pair.p is None else TableCell(number=pair.p, form=p_value)
-        rows.append(
-            {
-                "First": pair.first,
-                "Second": pair.second,
-                "Difference [95 % interval]": cells.recovery_cell(pair.difference, BESIDE),
-                "Requests": cells.counted(pair.requests),
-                **({"p (Holm)": p} if tested else {}),
-                "Closer to retraining": pair.closer or "cannot be told",
-            }
-        )
+    rows: list[Values] = [
+        {
+            "First": pair.first,
+            "Second": pair.second,
+            "Difference [95 % interval]": cells.recovery_cell(pair.difference, BESIDE),
+            "Requests": cells.counted(pair.requests),
+            **({"p (Holm)": _p_cell(pair.p)} if tested else {}),
+            "Closer to retraining": pair.closer or "cannot be told",
+        }
+        for pair in every
+    ]
     head = ("comparison", "Methods in pairs", caption, "Requests")
     return cells.table_of(head, [("all", "All requests", rows)], texts=2)
 
@@ -98,14 +96,9 @@ def _cells(study: RecordedStudy) -> Iterator[dict[str, Any]]:
             if view != VIEW or not tested or result.per_run is None or result.average is None:
                 continue
             n, floor = result.per_run.n, reference.average
-            gap_row = _gap(result.average, result.average_interval, floor)
-            yield {
-                **head,
-                "metric": f"{GAP}_of_means",
-                "n": n,
-                "verdict": result.verdict,
-                **gap_row,
-            }
+            of_means = _gap(result.average, result.average_interval, floor)
+            word = {"metric": f"{GAP}_of_means", "n": n, "verdict": result.verdict}
+            yield {**head, **word, **of_means}
             mean, ends = result.per_run.mean, cells.possible(GAP, result.per_run.interval)
             row = _spread(GAP, result.per_run) | _gap(mean, ends, floor)
             yield {**head, **row, "metric": f"{GAP}_per_run"}
@@ -124,6 +117,10 @@ def _spread(name: str, value: Spread) -> dict[str, Any]:
 def _gap(gap: float | None, interval: Interval | None, floor: float | None) -> dict[str, Any]:
     low, high = interval or (None, None)
     return {"gap": gap, "gap_low": low, "gap_high": high, "floor": floor}
+
+
+def _p_cell(p: float | None) -> TableCell | None:
+    return None if p is None else TableCell(number=p, form=p_value)
 
 
 def _floor_rows(study: RecordedStudy, request: RecordedRequest) -> Iterator[Values]:
