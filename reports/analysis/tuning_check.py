@@ -114,10 +114,8 @@ def at_edge(study: RecordedStudy, forget: str, method: str) -> tuple[str, ...]:
     chosen, listed = study.chosen(forget, method), {m.name: m for m in study.methods}
     if chosen is None or method not in listed or not listed[method].space:
         return ()  # of a study that records no ranges, they are guessed from the trials
-    return tuple(
-        span.knob
-        for span in spans(study, listed[method])
-        if not span.choices and span.high > span.low
-        for share in [span.share(chosen.knobs.get(span.knob))]
-        if min(share, 1 - share) <= EDGE + 1e-12
-    )
+    ranges = [
+        span for span in spans(study, listed[method]) if not span.choices and span.high > span.low
+    ]
+    shares = {span.knob: span.share(chosen.knobs.get(span.knob)) for span in ranges}
+    return tuple(knob for knob, share in shares.items() if min(share, 1 - share) <= EDGE + 1e-12)

@@ -145,21 +145,19 @@ def _matrix(study: RecordedStudy) -> Iterator[dict[str, Any]]:
     targets = dict.fromkeys(target for _, target in study.transfers)
     sources = dict.fromkeys(name for pair in study.transfers for name in pair)
     for method in study.methods:
-        cells, foreign = [], False
+        cells = []
         for target in targets:
             request = study.request(target)
-            own = cell_summary(study, request, method.name)
+            own = cell_summary(study, request, method.name).average
             for source in sources:
-                moved = cell_summary(study, request, method.name, "transfer", source)
-                used = own if source == target else moved
-                if used.average is None:
-                    continue
-                regret = None
-                if source != target and own.average is not None:
-                    regret, foreign = 100 * (used.average - own.average), True
-                place = {"method": method.name, "source": source, "target": target}
-                cells.append({**place, "gap": 100 * used.average, "regret": regret})
-        yield from cells if foreign else ()
+                moved = cell_summary(study, request, method.name, "transfer", source).average
+                gap = own if source == target else moved
+                if gap is not None:
+                    compared = source != target and own is not None
+                    regret = 100 * (gap - (own or 0.0)) if compared else None
+                    place = {"method": method.name, "source": source, "target": target}
+                    cells.append({**place, "gap": 100 * gap, "regret": regret})
+        yield from cells if any(cell["regret"] is not None for cell in cells) else ()
 
 
 def _taken(study: RecordedStudy, request: RecordedRequest) -> Iterator[dict[str, Any]]:
@@ -169,13 +167,12 @@ def _taken(study: RecordedStudy, request: RecordedRequest) -> Iterator[dict[str,
     known = study.line.get("data", {}).get("classes") or 0
     classes = max([int(known), *(1 + max(cell[:2]) for cell in cells)], default=0)
     shares: dict[str, np.ndarray] = {}
-    for name in ("retrain", "original", *(method.name for method in study.methods)):
-        if name in runs:
-            counts = np.zeros((len(runs[name]), classes))
-            for row, record in zip(counts, runs[name]):
-                for _, predicted, samples in record.confusions["forget"]:
-                    row[predicted] += samples
-            shares[name] = 100 * (counts / counts.sum(axis=1, keepdims=True)).mean(axis=0)
+    for name in sorted(runs, key=lambda name: name != "retrain"):
+        counts = np.zeros((len(runs[name]), classes))
+        for row, record in zip(counts, runs[name]):
+            for _, predicted, samples in record.confusions["forget"]:
+                row[predicted] += samples
+        shares[name] = 100 * (counts / counts.sum(axis=1, keepdims=True)).mean(axis=0)
     if not shares or not math.isfinite(sum(share.sum() for share in shares.values())):
         return
     most = np.max(list(shares.values()), axis=0)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
@@ -117,15 +119,12 @@ def recoveries(study: RecordedStudy) -> Figure | None:
     """Draw recovery with tuned, transferred, default knobs and with more epochs, of each method."""
     frame, panels = frames.methods(study), measured(study)
     frame = frame[frame["role"] == "method"]
+    ends = ("", "_low", "_high")
     parts = [
-        pd.DataFrame(
-            {
-                **{"forget": frame["forget"], "method": frame["method"], "knobs": name},
-                "recovery": 100 * frame[column].astype(float),
-                "low": 100 * frame[f"{column}_low"].astype(float),
-                "high": 100 * frame[f"{column}_high"].astype(float),
-            }
-        )
+        frame[["forget", "method"]]
+        .assign(knobs=name)
+        .join(100 * frame[[column + end for end in ends]].astype(float))
+        .set_axis(["forget", "method", "knobs", "recovery", "low", "high"], axis=1)
         for column, name in KNOBS.items()
     ]
     data = pd.concat(parts).dropna(subset=["recovery"])
@@ -251,25 +250,17 @@ def _references(here: alt.Chart, time: alt.X, recovery: alt.Y) -> list[Chart]:
 
 def _forgetting(study: RecordedStudy) -> Iterator[dict[str, Any]]:
     """Yield mean and spread of the forget accuracy at each epoch of the longest runs, in percent."""
-    for request in study.requests:
-        for method in study.methods:
-            longest = study.cell("sufficient", request.name, method.name).finished
-            longest = longest or study.cell("confirm", request.name, method.name).finished
-            values: dict[float, list[float]] = {}
-            for record in longest:
-                for point in record.curve:
-                    epoch = point.get("epoch", math.nan)
-                    values.setdefault(epoch, []).append(point.get("acc_forget", math.nan))
-            chosen = study.chosen(request.name, method.name)
-            tuned = chosen.knobs.get(EPOCHS) if chosen else None
-            last = max(values, default=0)
-            for epoch, found in sorted(values.items()):
-                if not math.isfinite(epoch) or (s := spread(found)) is None:
-                    continue
-                yield {
-                    **{"forget": request.name, "method": method.name, "epoch": epoch},
-                    "mean": 100 * s.mean,
-                    "low": max(0.0, 100 * (s.mean - (s.std or 0))),
-                    "high": min(100.0, 100 * (s.mean + (s.std or 0))),
-                    "tuned": epoch == tuned != last,
-                }
+    for request, method in itertools.product(study.requests, study.methods):
+        longest = study.cell("sufficient", request.name, method.name).finished
+        longest = longest or study.cell("confirm", request.name, method.name).finished
+        values: dict[float, list[float]] = defaultdict(list)
+        for point in (point for record in longest for point in record.curve):
+            values[point.get("epoch", math.nan)].append(point.get("acc_forget", math.nan))
+        chosen = study.chosen(request.name, method.name)
+        tuned, last = chosen and chosen.knobs.get(EPOCHS), max(values, default=0)
+        for epoch, found in sorted(values.items()):
+            if math.isfinite(epoch) and (s := spread(found)):
+                mean, std = 100 * s.mean, 100 * (s.std or 0)
+                head = {"forget": request.name, "method": method.name, "epoch": epoch, "mean": mean}
+                ends = {"low": max(0.0, mean - std), "high": min(100.0, mean + std)}
+                yield {**head, **ends, "tuned": epoch == tuned != last}

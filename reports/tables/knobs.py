@@ -73,27 +73,26 @@ def importances(study: RecordedStudy) -> Table | None:
 def _knob_row(study: RecordedStudy, request: RecordedRequest, method: RecordedMethod) -> Values:
     chosen = study.chosen(request.name, method.name)
     check = tuning_check.check_tuning(study, request.name, method.name)
-    heads = ("Trial", "Candidates", "Last quarter", "To next", "Tuned enough?")
     name = label(study.objective)
+    row: dict[str, TableCell | str | None] = dict.fromkeys(
+        ("Method", "Knobs", name, "Trial", "Candidates", "Last quarter", "To next", "Tuned enough?")
+    )
+    row |= {"Method": method.name, "Candidates": cells.counted(check.trials if check else 0)}
     if chosen is None or check is None:
         why = study.why_unchosen(request.name, method.name) or "not run"
         why = why if method.used_on(request.name) else "not asked for"
-        row: dict[str, TableCell | str | None] = dict.fromkeys(("Method", "Knobs", name, *heads))
-        reason = TableCell(why, words=True)
-        return {**row, "Method": method.name, "Knobs": reason, "Candidates": cells.counted(0)}
-    known = check.enough is not None
-    values = (
-        choosing.trial(study, request.name, method.name),
-        cells.counted(check.trials),
-        cells.value_of(study.objective, check.gain if known else None),
-        cells.value_of(study.objective, check.margin),
-        _verdict(check) if spans(study, method) else TableCell("nothing to search", words=True),
-    )
+        return {**row, "Knobs": TableCell(why, words=True)}
+    gain = None if check.enough is None else check.gain
     return {
-        "Method": method.name,
+        **row,
         "Knobs": knob_text(chosen.knobs),
         name: cells.value_of(study.objective, chosen.value),
-        **dict(zip(heads, values)),
+        "Trial": choosing.trial(study, request.name, method.name),
+        "Last quarter": cells.value_of(study.objective, gain),
+        "To next": cells.value_of(study.objective, check.margin),
+        "Tuned enough?": _verdict(check)
+        if spans(study, method)
+        else cells.missing_because("nothing to search"),
     }
 
 

@@ -233,21 +233,13 @@ def _metric_rows(study: RecordedStudy, request: RecordedRequest) -> list[Row]:
 def _named(study: RecordedStudy, request: RecordedRequest, name: str, view: str) -> Row:
     """Return a row of every recorded metric: under its label alone, and with the reason where it is missing."""
     _, *row = _metric_row(study, request, name, "confirm", view)
-    head = TableCell(label(name) + ("" if view == VIEW else f" [{view} view]"))
-    methods = ("original", "retrain", "", *(method.name for method in study.methods))
-    return (head, *(
-        TableCell(why, words=True)
-        if cell == BLANK and (why := _unavailable(study, request, method, f"{view}/{name}"))
-        else cell
-        for cell, method in zip(row, methods)
-    ))  # fmt: skip
-
-
-def _unavailable(study: RecordedStudy, request: RecordedRequest, method: str, key: str) -> str:
-    """Return why a metric is not among those of a cell's runs; empty when nothing is said."""
-    phase = "reference" if method in REFERENCE_ROLES else "confirm"
-    runs = study.cell(phase, request.name, method).finished
-    return next(filter(None, (r.unavailable.get(key, "") for r in runs)), "")
+    for place, method in enumerate(("original", "retrain", "", *(m.name for m in study.methods))):
+        phase = "reference" if method in REFERENCE_ROLES else "confirm"
+        runs = study.cell(phase, request.name, method).finished if row[place] == BLANK else ()
+        said = (run.unavailable.get(f"{view}/{name}", "") for run in runs)
+        if why := next(filter(None, said), ""):
+            row[place] = TableCell(why, words=True)
+    return (TableCell(label(name) + ("" if view == VIEW else f" [{view} view]")), *row)
 
 
 def _transfer_rows(study: RecordedStudy, request: RecordedRequest, source: str) -> Iterator[Row]:
@@ -261,16 +253,13 @@ def _transfer_rows(study: RecordedStudy, request: RecordedRequest, source: str) 
         row = []
         for result, (by_metric, _) in zip(moved, compared):
             cell = measured(name, result.spreads.get(name), seeds)
-            if not cell.words:
-                change = by_metric.get(name, math.nan)
-                cell = dataclasses.replace(cell, std=None, distance=change)
-            row.append(shown(result, cell))
+            change = None if cell.words else by_metric.get(name, math.nan)
+            row.append(shown(result, dataclasses.replace(cell, std=None, distance=change)))
         known = (reference.means.get(name), reference.floors.get(name))
         head = TableCell(label(name, request.whole_class))
         yield (head, *(cells.value_of(name, value) for value in known), *row)
     averages = [cells.value_of(GAP, average) for _, average in compared]
-    row = [shown(result, cell) for result, cell in zip(moved, averages)]
-    yield (TableCell("AvgChange"), BLANK, BLANK, *row)
+    yield (TableCell("AvgChange"), BLANK, BLANK, *map(shown, moved, averages))
     floor = cells.value_of(GAP, reference.average)
     for text, either in (("AvgGap, own knobs", own), ("AvgGap, transferred knobs", moved)):
         row = [shown(result, average_cell(result, seeds)) for result in either]
@@ -287,7 +276,7 @@ def _cost_rows(study: RecordedStudy, request: RecordedRequest, on_gpus: bool) ->
         ended = Counter(trial.status for trial in trials)
         taken, times = result.seconds, "{:.3g}×".format
         faster = TableCell(number=retraining / taken, form=times) if retraining and taken else BLANK
-        searched = sum(trial.time_total for trial in trials)
+        searched, on_gpu = sum(t.time_total for t in trials), sum(t.cost("gpus") for t in trials)
         yield {
             "Method": method.name,
             "Unlearning (s)": shown(result, cells.value_of("time_unlearn", taken)),
@@ -296,15 +285,7 @@ def _cost_rows(study: RecordedStudy, request: RecordedRequest, on_gpus: bool) ->
             "Samples seen": shown(result, cells.counted(result.samples)),
             **{f"Search {status}": cells.counted(ended[status]) for status in STATUSES},
             "Search time (s)": TableCell(number=searched, form=seconds),
-            **(
-                {
-                    "Search GPU time (s)": TableCell(
-                        number=sum(t.cost("gpus") for t in trials), form=seconds
-                    )
-                }
-                if on_gpus
-                else {}
-            ),
+            **({"Search GPU time (s)": TableCell(number=on_gpu, form=seconds)} if on_gpus else {}),
         }
 
 

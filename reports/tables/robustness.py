@@ -34,6 +34,10 @@ from reports.tables.cells import BESIDE, BLANK, NO_EPOCHS, NONE, Table, TableCel
 from reports.tables.results import average_cell, shown
 from reports.text import count, share
 
+SLOPES = (
+    *("Tuned", "Sufficient", "Retrain", "Sufficient − retrain"),
+    *("Slope [95 % interval]", "Reading"),
+)
 HEADS = dict(zip(PARTS, ("Transferred", "Defaults", "More epochs")))
 
 
@@ -90,29 +94,30 @@ def transfer_matrix(study: RecordedStudy) -> Table | None:
 
 def _robustness_rows(study: RecordedStudy) -> Iterator[Values]:
     """Yield a row for each method, and that of doing nothing; only what lacks nothing may be the best."""
-    every = [of_method(study, method) for method in study.methods]
+    every = {method.name: of_method(study, method) for method in study.methods}
     nothing = TableCell(number=0.0, form=share, ends=Interval(0.0, 0.0), place=BESIDE)
-    totals = [_total_cell(study, *pair) for pair in zip(study.methods, every)]
-    whole = [at for at, robust in enumerate(every) if robust.whole and robust.total]
-    intervals = [robust.total.interval for robust in every if robust.whole and robust.total]
+    totals = {m.name: _total_cell(study, m, every[m.name]) for m in study.methods}
+    whole = {name: robust.total for name, robust in every.items() if robust.whole and robust.total}
     first, *best = cells.marked_best(
-        [nothing, *(totals[at] for at in whole)], [Interval(0.0, 0.0), *intervals], highest=True
+        [nothing, *(totals[name] for name in whole)],
+        [nothing.ends, *(total.interval for total in whole.values())],
+        highest=True,
     )
-    for at, cell in zip(whole, best):
-        totals[at] = cell
-    for method, robust, total in zip(study.methods, every, totals):
+    totals |= zip(whole, best)
+    for method in study.methods:
+        robust = every[method.name]
         mean, largest = _regret_cells(robust)
         yield {
             "Method": method.name,
-            "Untuned recovery [95 % interval]": total,
+            "Untuned recovery [95 % interval]": totals[method.name],
             **{HEADS[part]: _part_cell(study, method, robust, part) for part in PARTS},
             "Tuned": cells.recovery_cell(robust.tuned, BESIDE),
             "Mean regret": mean,
             "Largest regret": largest,
         }
-    zeros = [nothing if part in asked_parts(study) else None for part in PARTS]
-    columns = ("Method", "total", *HEADS.values(), "Tuned", "mean", "largest")
-    yield dict(zip(columns, (f"{NOTHING} (doing nothing)", first, *zeros, nothing, None, None)))
+    zeros = {HEADS[part]: nothing if part in asked_parts(study) else None for part in PARTS}
+    row = {"Method": f"{NOTHING} (doing nothing)", "total": first, **zeros, "Tuned": nothing}
+    yield {**row, **dict.fromkeys(("mean", "largest"))}
 
 
 def _total_cell(study: RecordedStudy, method: RecordedMethod, robust: Robustness) -> TableCell:
@@ -153,29 +158,23 @@ def _regret_cells(robust: Robustness) -> tuple[TableCell, TableCell]:
 
 def _slope_row(study: RecordedStudy, request: RecordedRequest, method: RecordedMethod) -> Values:
     slopes, seeds = slope(study, request, method), len(study.report_seeds)
-    row: dict[str, TableCell | str | None] = dict.fromkeys(
-        (
-            *("Method", "Epochs", "Tuned", "Sufficient", "Retrain", "Sufficient − retrain"),
-            *("Slope [95 % interval]", "Reading"),
-        )
-    )
-    row["Method"] = method.name
     if slopes is None:
         longer = cell_summary(study, request, method.name, SUFFICIENT)
-        return {**row, "Epochs": shown(longer, TableCell("no shorter run", words=True))}
+        why = shown(longer, TableCell("no shorter run", words=True))
+        return {"Method": method.name, "Epochs": why, **dict.fromkeys(SLOPES)}
     change, ends = slopes.per_epoch.mean, slopes.per_epoch.interval
     below = None if slopes.level is None else slopes.after.mean - slopes.level
     floor = retrained(study, request).floors.get("acc_forget")
-    return {
-        **row,
-        "Epochs": f"{slopes.start} → {slopes.end}",
-        "Tuned": cells.measured("acc_forget", slopes.before, seeds),
-        "Sufficient": cells.measured("acc_forget", slopes.after, seeds),
-        "Retrain": cells.value_of("acc_forget", slopes.level),
-        "Sufficient − retrain": cells.difference(below),
-        "Slope [95 % interval]": cells.difference(change, ends),
-        "Reading": _reading(below, floor, change, ends),
-    }
+    values = (
+        cells.measured("acc_forget", slopes.before, seeds),
+        cells.measured("acc_forget", slopes.after, seeds),
+        cells.value_of("acc_forget", slopes.level),
+        cells.difference(below),
+        cells.difference(change, ends),
+        _reading(below, floor, change, ends),
+    )
+    epochs = f"{slopes.start} → {slopes.end}"
+    return {"Method": method.name, "Epochs": epochs, **dict(zip(SLOPES, values))}
 
 
 def _reading(below: float | None, floor: float | None, change: float, ends: Interval | None) -> str:
