@@ -93,8 +93,8 @@ def _regrets(study: RecordedStudy) -> Iterator[tuple[Any, ...]]:
         for method in study.methods:
             for seed in recorded.seeds(request.name, method.name):
                 truth = judged(recorded, request.name, method.name, seed)
-                for rule in rules if truth else ():
-                    if rule.applies(request.whole_class):
+                for rule in rules:
+                    if truth and rule.applies(request.whole_class):
                         cell = (request.name, method.name, seed)
                         yield from _of_rule(recorded, rule, cell, truth, study.max_utility_loss)
 

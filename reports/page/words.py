@@ -45,10 +45,8 @@ class Reason(NamedTuple):
 
 def byline(study: RecordedStudy, written: str) -> str:
     """Return the study on one line; of one that had not ended when it was read, how far it was."""
-    data, model = (_mapping(part.get(name)).get("name") for part, name in (
-        (study.line, "data"), (study.definition, "model")
-    ))  # fmt: skip
-    what = _join([data, model])
+    data = _mapping(study.line.get("data")).get("name")
+    what = _join([data, _mapping(study.definition.get("model")).get("name")])
     scale = _join(
         [
             counted(len(study.methods), "method"),
@@ -98,7 +96,7 @@ def listings(study: RecordedStudy) -> list[Listing]:
         "Trials by phase": ("Phase", "Planned", *statuses),
         f"Warnings ({len(warned)})": ("Method", "Request", "Warning", "Trials"),
     }
-    rows = (requests, _methods(study), phases, warned)
+    rows: list[Sequence[tuple[str, ...]]] = [requests, _methods(study), phases, warned]
     made = [Listing(title, head, of) for (title, head), of in zip(heads.items(), rows)]
     return made if warned else made[:-1]
 

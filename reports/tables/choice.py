@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import pandas as pd
 
@@ -36,6 +36,7 @@ def choice(study: RecordedStudy) -> Table | None:
         "the menu; seconds: slot time for one method of all that it reads. Even the truth of a menu has noise, so that an "
         "oracle has regret as well."
     )
+    groups: list[tuple[str, str, Iterable[Values]]]
     groups = [("all", "All requests", _rows(study, found))]
     if len(study.requests) > 1:
         groups += cells.each_request(

@@ -97,8 +97,8 @@ def _cells(study: RecordedStudy) -> Iterator[dict[str, Any]]:
                 continue
             n, floor = result.per_run.n, reference.average
             of_means = _gap(result.average, result.average_interval, floor)
-            word = {"metric": f"{GAP}_of_means", "n": n, "verdict": result.verdict}
-            yield {**head, **word, **of_means}
+            tested_at_once = {"metric": f"{GAP}_of_means", "n": n, "verdict": result.verdict}
+            yield {**head, **tested_at_once, **of_means}
             mean, ends = result.per_run.mean, cells.possible(GAP, result.per_run.interval)
             row = _spread(GAP, result.per_run) | _gap(mean, ends, floor)
             yield {**head, **row, "metric": f"{GAP}_per_run"}
