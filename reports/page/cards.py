@@ -179,9 +179,10 @@ def over_forgetting(study: RecordedStudy) -> str:
     for request in study.requests:
         reference = retrained(study, request)
         level, floor = (v.get("acc_forget") for v in (reference.means, reference.floors))
-        for method in study.methods if level is not None else ():
+        for method in study.methods:
             longer = cell_summary(study, request, method.name, "sufficient")
-            if value := longer.spreads.get("acc_forget"):
+            value = longer.spreads.get("acc_forget")
+            if value is not None and level is not None:
                 floors.append(floor)
                 drop = level - value.mean
                 if drop > (floor or 0.0) + TOLERANCE:

@@ -194,7 +194,9 @@ def _sections(
 
 def _template(name: str) -> jinja2.Template:
     environment = jinja2.Environment(
-        **{"autoescape": True, "trim_blocks": True, "lstrip_blocks": True},
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
         loader=jinja2.FileSystemLoader(HERE / "templates"),
         undefined=jinja2.StrictUndefined,
     )
