@@ -175,20 +175,6 @@ def _expected_by(name: str, candidate: Candidate, known: References) -> tuple[fl
     return (average_gap(candidate.metrics, expected_retrain(known, accuracy, rate)),)
 
 
-def _expected_by_epochs(candidate: Candidate, known: References) -> tuple[float, ...]:
-    """Return AvgGap to the expected retrained model, whose accuracy on D_f and on held-out data is in the ratio of a short retraining's.
-
-    A difference would do less: a short retraining recognises little, so that it cannot be far below that on D_f. Its attack
-    is not read: it is unsure of what a retrained model is surest to get wrong.
-    """
-    if known.whole_class:
-        return _expected_by("epochs", candidate, known)
-    short = known.on.get("epochs", References()).retrain
-    kept, held_out = known.original.get("acc_test", math.nan), short.get("acc_test", math.nan)
-    ratio = short.get("acc_forget", math.nan) / held_out if held_out else math.nan
-    return (average_gap(candidate.metrics, expected_retrain(known, kept * (ratio - 1))),)
-
-
 def _gap_to_one(candidate: Candidate, known: References) -> tuple[float, ...]:
     return (average_gap(candidate.metrics, known.one, known.whole_class),)
 
@@ -230,7 +216,7 @@ _SINGLE = (
     ),
     Rule(
         "expected_epochs", "the same, D_f as easy as for a short retraining", False, None,
-        _expected_by_epochs, ("epochs",), COSTS["epochs"],
+        partial(_expected_by, "epochs"), ("epochs",), COSTS["epochs"],
         reason="a model that never saw D_f says whether it is easy, long before it is good",
     ),
     Rule(
