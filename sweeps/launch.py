@@ -289,7 +289,6 @@ def _sweep(
 
     # The process of MLflow starts beside Ray.
     with cluster.join(options.address, sweep.plan.study.resources) as joined:
-        tuning.preload(joined)
         try:
             tracking.wait()
         except OSError as error:

@@ -98,10 +98,6 @@ class WorkInputs:
         return self.trial if job.work == "trial" else self.reference
 
 
-def ready() -> None:
-    """Do nothing: a worker that is to run this has imported this module, and with it PyTorch and all that jobs use."""
-
-
 class StudyActor(tune.Trainable):
     """A job as a Tune trainable. Tune gives its actor the next job when one has ended."""
 

@@ -19,7 +19,7 @@ from ray.tune.experiment import trial as tune_trial
 from mu.problem import Problem
 from sweeps.plan import Plan
 from sweeps.state import code
-from sweeps.workers.actor import ProblemName, StudyActor, WorkerSetup, WorkInputs, ready
+from sweeps.workers.actor import ProblemName, StudyActor, WorkerSetup, WorkInputs
 from sweeps.workers.cluster import Cluster
 from sweeps.workers.curve import objective_of
 from sweeps.workers.hooks import EarlyStopScheduler, SourceErrorStopper, TrialCallback
@@ -93,16 +93,6 @@ class Workers:
             supervise(lambda: _fit(trainable, searcher), searcher)
         finally:
             searcher.note_running(now=True)
-
-
-def preload(cluster: Cluster) -> None:
-    """Have the processes of a Ray on this machine that will be actors import what they need, while the driver goes on."""
-    if cluster.local:
-        amounts = ray_resources(cluster.resources.trial)
-        cpus, gpus = amounts.pop("CPU", 0), amounts.pop("GPU", 0)
-        task = ray.remote(num_cpus=cpus, num_gpus=gpus, resources=amounts)(ready)
-        for _ in range(cluster.slots.now):
-            task.remote()
 
 
 def resources_of(inputs: WorkInputs) -> Callable[[Mapping[str, Any]], tune.PlacementGroupFactory]:
