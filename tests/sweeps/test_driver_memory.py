@@ -58,6 +58,8 @@ def test_the_driver_holds_no_outputs_while_a_study_runs(
     before = outputs_held()
     study = tiny(
         forget={"some": {"kind": "random", "fraction": 0.1}},
+        model="toy_cnn",
+        metrics={"costly": []},
         experiments={"defaults": False},
         search__trials=1,
     )
