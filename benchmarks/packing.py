@@ -13,7 +13,6 @@ import io
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +52,6 @@ STUDY: dict[str, Any] = {
     "search": {"sampler": "random"},
     "experiments": {"sufficient": {"epochs": 20}, "transfer": "all"},
 }
-Seconds = Callable[[Job], float]
 
 
 def seconds(job: Job) -> float:

@@ -6,7 +6,6 @@ import contextlib
 import os
 import re
 import resource
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -50,18 +49,6 @@ def advice(error: BaseException, device: str) -> str:
     count = int(total / needed)
     fits = f"at most {count} like it fit at once" if count else "not even one like it fits"
     return f"out of memory: needed {needed:,.1f} of the machine's {total:,.1f} GiB; {fits}\n"
-
-
-@contextlib.contextmanager
-def advised(device: str) -> Iterator[None]:
-    """Run work other than trials. When it runs out of memory, the MemoryError says how many like it fit."""
-    watch(device)
-    try:
-        yield
-    except Exception as error:
-        if ran_out(error):
-            raise MemoryError(advice(error, device).strip()) from error
-        raise
 
 
 def _asked(text: str) -> float:

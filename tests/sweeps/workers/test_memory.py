@@ -46,15 +46,3 @@ def test_how_many_fit_follows_from_peak_and_machine(monkeypatch: pytest.MonkeyPa
 def test_other_errors_are_no_lack_of_memory() -> None:
     assert not memory.ran_out(ValueError("out of memory of names"))
     assert not memory.ran_out(RuntimeError("shapes do not fit"))
-
-
-@pytest.mark.parametrize(
-    "error", [MemoryError("Unable to allocate 1.00 GiB for an array"), KeyError("x")]
-)
-def test_work_beside_the_trials_says_it_too(
-    error: Exception, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(memory, "host_memory", lambda: 2**20)
-    with pytest.raises(type(error)) as raised, memory.advised("cpu"):
-        raise error
-    assert ("like it fit at once" in str(raised.value)) is isinstance(error, MemoryError)
