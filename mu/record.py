@@ -184,9 +184,7 @@ def read(path: Path) -> tuple[dict[str, Any], list[TrialRecord]]:
 
 def from_content(content: dict[str, Any]) -> TrialRecord:
     """Return a record from a parsed line; null metrics become NaN."""
-    names = frozenset(FIELDS)
-    known = {name: _shared(value) for name, value in content.items() if name in names}
-    record = TrialRecord(**known)
+    record = TrialRecord(**{name: _shared(content[name]) for name in FIELDS if name in content})
     record.curve[:] = map(_shared, record.curve)
     for values in (*record.metrics.values(), *record.curve):
         for name, value in values.items():
