@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mu import optimizers
 from mu.checks import not_finite
 from mu.data import Examples, as_float, batches
 from mu.data.augment import Augment, Policy
@@ -164,8 +165,8 @@ def make_optimizer(
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     options: dict[str, Any] = {"lr": lr, "weight_decay": weight_decay, "fused": True}
     if name == "sgd":
-        return torch.optim.SGD(weights, momentum=momentum, **options)
-    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[name](weights, **options)
+        return optimizers.SGD(weights, momentum=momentum, **options)
+    return {"adam": optimizers.Adam, "adamw": optimizers.AdamW}[name](weights, **options)
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:

@@ -19,6 +19,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from mu import optimizers
 from mu.data import batches
 from mu.device import upload
 from mu.knobs import Count, Positive
@@ -72,7 +73,7 @@ def unlearn(
         torch.tensor(values, device=split.device).view(1, -1, 1, 1)
         for values in (split.input_mean, split.input_std)
     )
-    optimizer = torch.optim.SGD(model.parameters(), lr=lr or lr_per_sigma * sigma)
+    optimizer = optimizers.SGD(model.parameters(), lr=lr or lr_per_sigma * sigma)
     optimizer.zero_grad()
     for index in batches(len(split.forget), batch_size, device=split.device):
         inputs = split.forget.batch(index)[0]

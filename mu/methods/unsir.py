@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mu import optimizers
 from mu.data import Examples, batches
 from mu.device import upload
 from mu.knobs import Count, CountOrZero, NonNegative, Positive
@@ -165,7 +166,7 @@ def error_noise(
         labels: int64 [B].
     """
     noise = start.clone().requires_grad_()
-    optimizer = torch.optim.Adam([noise], lr=settings.lr)
+    optimizer = optimizers.Adam([noise], lr=settings.lr)
     with eval_mode(model):
         for _ in range(settings.steps):
             logits = model(to_pixels(noise, split))

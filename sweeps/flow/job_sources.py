@@ -137,7 +137,8 @@ class StudySource:
             if left and (job.forget, job.method) not in self._failing:
                 self._finals[job.key] = job
         if len(self._settled) == len(self.plan.cells):
-            self.ledger.progress.expect("final", len(self._finals))
+            running = self._handed_out - recorded.keys()
+            self.ledger.progress.expect("final", len(self._finals) + len(running))
 
     def left(self) -> int:
         """Return how many jobs are to be handed out, as far as this is known."""

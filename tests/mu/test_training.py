@@ -13,6 +13,7 @@ import torch
 from golden_files import golden
 from torch import Tensor, nn
 
+from mu import optimizers
 from mu.data import Examples, as_float, batches
 from mu.data.augment import Augment, policy
 from mu.models import frozen_copy
@@ -119,13 +120,13 @@ def test_schedules_of_few_steps_are_finite(schedule: str, total: int) -> None:
 
 def test_fit_follows_its_schedule_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
     rates: list[float] = []
-    step = torch.optim.SGD.step
+    step = optimizers.SGD.step
 
     def spy(self: torch.optim.SGD, *args: Any) -> Any:
         rates.append(self.param_groups[0]["lr"])
         return step(self, *args)
 
-    monkeypatch.setattr(torch.optim.SGD, "step", spy)
+    monkeypatch.setattr(optimizers.SGD, "step", spy)
     examples = toy_examples(21)
     for _ in fit(
         Recorder(16, 3),

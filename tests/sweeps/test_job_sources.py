@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from benchmarks import packing
+from sweeps.flow.ledger import Ledger
 
 
 def test_slots_are_nearly_always_full_without_barriers() -> None:
@@ -14,9 +17,23 @@ def test_slots_are_nearly_always_full_without_barriers() -> None:
     assert length < 1.03 * ideal < before
 
 
-def test_every_configuration_is_chosen_after_its_search_and_finalists() -> None:
+def test_every_configuration_is_chosen_after_its_search_and_finalists(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[Ledger] = []
+
+    class Noted(Ledger):
+        def __init__(self, *parts: object) -> None:
+            super().__init__(*parts)  # type: ignore[arg-type]
+            made.append(self)
+
+    monkeypatch.setattr(packing, "Ledger", Noted)
     counts = packing.simulate(16, barriers=False, search={"trials": 4, "sampler": "random"})[2]
     cells, seeds = 2 * 4, 3
     assert counts["confirm"] == counts["default"] == cells * seeds
     assert counts["finalist"] == cells * 3 * 2
     assert counts["transfer"] == cells * seeds
+    progress = made[0].progress
+    assert (
+        progress.done["final"] == progress.expected["final"]
+    )  # what ran when all was settled, too

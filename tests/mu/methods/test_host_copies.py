@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from toy import toy_problem, toy_reference
 
+from mu import optimizers
 from mu.device import place
 from mu.methods import load, names
 from mu.rng import generator
@@ -103,7 +104,7 @@ def plain_optimizers(monkeypatch: pytest.MonkeyPatch) -> None:
         )
 
     for name in ("SGD", "Adam", "AdamW"):
-        monkeypatch.setattr(torch.optim, name, plain(getattr(torch.optim, name)))
+        monkeypatch.setattr(optimizers, name, plain(getattr(optimizers, name)))
 
 
 def copies(name: str, batch_size: int | None) -> Counter[str]:
