@@ -30,7 +30,7 @@ LIMIT_SECONDS = 1200.0
 """When a process that a test starts counts as hung: a study of 20 s takes minutes on a machine that is busy."""
 JIT: dict[str, Any] = {
     "name": "jit",
-    "fix": {"form": "equation"},
+    "fix": {"form": "equation", "perturbations": 5},
     "space": {"lr_per_sigma": {"low": 1e-6, "high": 1e-2, "log": True}},
 }
 """A method of one step with a rate and one more knob, which no draw makes collapse."""

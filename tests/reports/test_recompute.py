@@ -22,6 +22,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole study with two requests of a kind, and its tables beside it."""
     folder = tmp_path_factory.mktemp("recompute")
     raw = studies.tiny(
+        model="toy_cnn",
+        training__epochs=8,
+        training__lr=0.2,
         forget__other={"kind": "random", "fraction": 0.2},
         experiments__transfer=[["some", "other"], ["other", "some"], ["some", "three"]],
         seeds={"search": [0], "report": [1, 2], "retrain": 3},
