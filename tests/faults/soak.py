@@ -37,6 +37,7 @@ from servers import (
     command_line,
     free_port,
     mlflow_process,
+    mlflow_server,
     parents,
     postgres_programs,
 )
@@ -225,6 +226,11 @@ def compare(folder: Path, plain: Path, store: str, busy: tuple[float, float]) ->
     return [*wrong, "the bill is wrong"] if abs(off) > BILL else wrong
 
 
+def _musweep(folder: Path, *arguments: str) -> None:
+    done = studies.musweep(folder, *arguments)
+    assert done.returncode == 0, done.stderr
+
+
 def _keys_in_mlflow(store: str) -> list[str]:
     client = MlflowClient(store)
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
@@ -258,11 +264,10 @@ def main() -> int:
     finally:
         study.close()
     say("ended; killed " + ", ".join(f"{part} {count}" for part, count in sorted(killed.items())))
-    sync = ["sync", "results/soak", "--tracking-uri", study.store]
+    with mlflow_server(study.store, disturbed) as address:
+        _musweep(disturbed, "sync", "results/soak", "--tracking-uri", address)
     busy = Busy()
-    for place, arguments in ((disturbed, sync), (plain, ["run", "study.yaml"])):
-        done = studies.musweep(place, *arguments)
-        assert done.returncode == 0, done.stderr
+    _musweep(plain, "run", "study.yaml")
     say("the undisturbed run has ended")
     wrong = compare(disturbed, plain, study.store, (seconds, busy.end()))
     print(
