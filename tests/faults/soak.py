@@ -55,9 +55,13 @@ BILL = 0.02
 
 
 def soak_study(trials: int) -> dict[str, Any]:
-    """Return a study whose draws do not depend on the order in which trials end."""
+    """Return a study whose draws do not depend on the order in which trials end.
+
+    Its trials take seconds, so that what a loss costs until Ray notices it is a small part of the bill.
+    """
+    methods = [{"name": name, "fix": {"epochs": 20}} for name in ("finetune", "amnesiac")]
     return studies.tiny(
-        study="soak", methods=["finetune", "amnesiac"], search__trials=trials,
+        study="soak", methods=methods, search__trials=trials, experiments__sufficient={"epochs": 25},
         seeds={"search": [0], "report": [1, 2, 3], "retrain": 3},
     )  # fmt: skip
 
