@@ -15,6 +15,12 @@ SHAPE, CLASSES, GREY = (3, 32, 32), 4, ((0.5,) * 3, (0.2,) * 3)
 TIMM = "timm:test_resnet.r160_in1k"
 
 
+@pytest.fixture(autouse=True)
+def prepared() -> None:
+    """Tests import timm themselves, which imports torchvision: that must be prepared first, whatever ran before."""
+    torchvision_models()
+
+
 def make_hub(folder: Path, name: str) -> dict[str, torch.Tensor]:
     """Write a cache of timm's hub that holds random weights of a network, and return them."""
     timm = pytest.importorskip("timm")
