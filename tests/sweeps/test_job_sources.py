@@ -33,7 +33,5 @@ def test_every_configuration_is_chosen_after_its_search_and_finalists(
     assert counts["confirm"] == counts["default"] == cells * seeds
     assert counts["finalist"] == cells * 3 * 2
     assert counts["transfer"] == cells * seeds
-    progress = made[0].progress
-    assert (
-        progress.done["final"] == progress.expected["final"]
-    )  # what ran when all was settled, too
+    progress = made[0].progress  # it expects what ran already when the last search was settled, too
+    assert progress.done["final"] == progress.expected["final"]
