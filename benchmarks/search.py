@@ -37,7 +37,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from mu.data import Dataset, load
 from mu.data.spec import DataSpec
 from mu.keys import derive_seed
-from mu.problem import weights_of
+from mu.problem import Problem, weights_of
 from mu.record import TrialRecord
 from mu.relative import gaps
 from sweeps.plan import Job, Plan
@@ -143,11 +143,16 @@ def toy_least() -> float:
 
 
 class Digits:
-    """The objective of real trials, each run once."""
+    """The objective of real trials, each run once.
 
-    def __init__(self, data: Dataset) -> None:
+    Args:
+        problem: What is forgotten; without it a random fifth.
+    """
+
+    def __init__(self, data: Dataset, problem: Problem | None = None) -> None:
         torch.set_num_threads(1)
-        self.problem = planned("digits", data, SETTINGS["new"], 0, 1).problem("random0", 0)
+        plan = planned("digits", data, SETTINGS["new"], 0, 1)
+        self.problem = problem or plan.problem("random0", 0)
         self.split = self.problem.split()
         models = {role: self.problem.build() for role in ("original", "retrain")}
         for role, model in models.items():

@@ -20,6 +20,10 @@ A method is a module with
     True for a method that destroys the model, or part of it, before it repairs it: early stopping of destroyed
     models leaves it alone.
 
+``STEADY`` (optional)
+    True for a method of which the first epochs of a configuration tell how good it is after the last one, so that
+    `early_stop: asha` may stop it. `benchmarks/early_stop.py` measures it.
+
 ``NO_BATCH_NORM`` (optional)
     Why it cannot work on a model with batch norm: such a model is refused before anything starts.
 
@@ -78,6 +82,7 @@ class Method:
         doc: The module's docstring.
         check_problem: Its `check`, or None.
         impairs_first: Whether a model near chance may still be on its way.
+        steady: Whether the first epochs of a configuration tell how good it is after the last one.
         file: The module's file.
         no_batch_norm: Why it cannot work on a model with batch norm; empty where it can.
         restore: Its `restore`, or None.
@@ -92,6 +97,7 @@ class Method:
     doc: str
     check_problem: Callable[..., None] | None = None
     impairs_first: bool = False
+    steady: bool = False
     file: Path | None = None
     no_batch_norm: str = ""
     restore: Callable[..., None] | None = None
@@ -199,7 +205,7 @@ def load(name: str, folders: Sequence[Path] = ()) -> Method:
         knobs = knobs_of(module.unlearn)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{module.__file__}: {error}") from error
-    check, impairs = getattr(module, "check", None), getattr(module, "IMPAIRS_FIRST", False)
+    impairs, steady = (bool(getattr(module, flag, False)) for flag in ("IMPAIRS_FIRST", "STEADY"))
     reason = getattr(module, "NO_BATCH_NORM", "")
     if not isinstance(reason, str):
         raise ValueError(f"{module.__file__}: NO_BATCH_NORM must be a reason, but is {reason!r}")
@@ -212,8 +218,9 @@ def load(name: str, folders: Sequence[Path] = ()) -> Method:
         needs,
         requests,
         doc,
-        check,
-        bool(impairs),
+        getattr(module, "check", None),
+        impairs,
+        steady,
         file,
         reason,
         getattr(module, "restore", None),

@@ -28,8 +28,8 @@ def is_rung(epoch: int) -> bool:
 
 
 def is_judged(method: Method) -> bool:
-    """Return whether trials of a method may be stopped: it has epochs, and they improve its model from the first on."""
-    return EPOCHS in method.knobs and not method.impairs_first
+    """Return whether trials of a method may be stopped: it has epochs, of which the first tell how good the last will be."""
+    return EPOCHS in method.knobs and method.steady
 
 
 def rungs_of(search: Search, method: Method, knobs: Mapping[str, Any]) -> tuple[int, ...]:
@@ -43,9 +43,15 @@ def say_exempt(search: Search, methods: Iterable[MethodConfig]) -> str:
     """Return a line on the methods that ``asha`` never stops; empty where there are none, and without ``asha``."""
     if search.early_stop != "asha":
         return ""
-    exempt = [config for config in methods if not is_judged(config.method)]
-    whys = [
-        f"{config.name} ({'impairs first' if config.method.impairs_first else f'has no knob `{EPOCHS}`'})"
-        for config in exempt
-    ]
-    return f"early_stop asha never stops {', '.join(whys)}" if whys else ""
+    whys: dict[str, list[str]] = {}
+    for config in methods:
+        if not is_judged(config.method):
+            whys.setdefault(_why(config.method), []).append(config.name)
+    told = [f"{', '.join(names)} ({why})" for why, names in whys.items()]
+    return f"early_stop asha never stops {', '.join(told)}" if told else ""
+
+
+def _why(method: Method) -> str:
+    if EPOCHS not in method.knobs:
+        return f"no knob `{EPOCHS}`"
+    return "impairs first" if method.impairs_first else "not STEADY: may pass its goal"

@@ -139,7 +139,7 @@ def test_a_line_on_methods_that_are_never_stopped_has_their_names_in_the_study()
     raw["search"]["early_stop"] = "asha"
     wanted = study.parse(raw, "study.yaml")
     said = say_exempt(wanted.search, wanted.methods)
-    assert said == "early_stop asha never stops ssd_200 (has no knob `epochs`)"
+    assert said == "early_stop asha never stops ssd_200 (no knob `epochs`)"
 
 
 def test_an_alias_may_be_that_of_no_method_of_ones_own(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from mu.methods import finetune
 from mu.split import Split
 
 NEEDS = ("retain",)
+STEADY = True
 
 
 def unlearn(model: nn.Module, split: Split, generator, *, lr: float = 0.02, epochs: int = 10) -> Iterator[None]:
@@ -73,7 +74,7 @@ def decided(folder: Path, sleep: float, concurrent: int) -> tuple[list[Any], str
 @pytest.mark.usefixtures("ray_here")
 def test_slow_workers_change_no_decision(tmp_path: Path) -> None:
     once, said, _ = decided(tmp_path / "once", 0.0, 1)
-    assert said.count("early_stop asha never stops jit (has no knob `epochs`)") == 1
+    assert said.count("early_stop asha never stops jit (no knob `epochs`)") == 1
     twice, _, search = decided(tmp_path / "twice", 0.3, 2)
     assert twice == once
     states = {t[2] for t in once}

@@ -184,17 +184,19 @@ def test_a_twin_that_has_no_kept_state_is_the_same(ran: whole_study.Ran, tmp_pat
     assert Store(storage).get(rewind_key(plan.problem("some", 1))) is not None
 
 
-@pytest.mark.parametrize("most", [1, 6, 11, 17, 30])
-def test_a_study_goes_on_in_each_part(
-    ran: whole_study.Ran, most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_study_that_is_stopped_in_each_part_goes_on(
+    ran: whole_study.Ran, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """In the references, in the menu of the request, in that of the twin; each time it goes on from there."""
+    stops = (1, 6, 11, 17, 30)
     monkeypatch.setattr(whole_study, "OneSlot", Stopping)
-    monkeypatch.setattr(Stopping, "most", most)
-    with pytest.raises(KeyboardInterrupt):
-        whole_study.run(asked(), tmp_path / "results", tmp_path / "storage")
+    for earlier, stop in zip((0, *stops), stops):
+        monkeypatch.setattr(Stopping, "most", stop - earlier)
+        with pytest.raises(KeyboardInterrupt):
+            whole_study.run(asked(), tmp_path / "results", tmp_path / "storage")
     monkeypatch.undo()
     rest = whole_study.run(asked(), tmp_path / "results", tmp_path / "storage")
-    assert len(rest.done) == len(ran.done) - most
+    assert len(rest.done) == len(ran.done) - stops[-1]
     assert numbers(rest.folder) == numbers(ran.folder)
     assert whole_study.run(asked(), tmp_path / "results", tmp_path / "storage").finished_before
 

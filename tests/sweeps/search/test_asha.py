@@ -254,17 +254,25 @@ def test_no_trial_is_stopped_after_its_last_epoch() -> None:
     assert rungs_of(Search(), finetune, {"epochs": 28}) == ()
 
 
-def test_methods_that_impair_first_or_take_one_step_are_never_stopped() -> None:
+def test_methods_that_are_not_known_to_be_steady_are_never_stopped(tmp_path: Path) -> None:
     text = Search.model_fields["early_stop"].description
     assert text is not None
-    exempt = {name for name in methods.names() if not is_judged(methods.load(name))}
-    assert {"eu_k", "gkt", "pabi", "unsir", "jit", "ssd"} <= exempt
-    assert {name for name in methods.names() if f"`{name}`" in text} == exempt
+    judged = {name for name in methods.names() if is_judged(methods.load(name))}
+    assert {"finetune", "neggrad_plus"} <= judged
+    assert not judged & {"salun", "eu_k", "gkt", "pabi", "unsir", "jit", "ssd"}
+    assert {name for name in methods.names() if f"`{name}`" in text} == judged
+    (tmp_path / "mine.py").write_text(Path(methods.ga.__file__).read_text().replace("STEADY", "S"))
+    assert not is_judged(methods.load("mine", [tmp_path]))
     wanted = study.parse(
-        studies.tiny(methods=["eu_k", "finetune", "jit"], search__early_stop="asha"), "study.yaml"
+        studies.tiny(
+            methods=["eu_k", "salun", "finetune", "amnesiac", "jit"], search__early_stop="asha"
+        ),
+        "study.yaml",
     )
-    line = say_exempt(wanted.search, wanted.methods)
-    assert line == "early_stop asha never stops eu_k (impairs first), jit (has no knob `epochs`)"
+    assert say_exempt(wanted.search, wanted.methods) == (
+        "early_stop asha never stops eu_k (impairs first), salun, amnesiac (not STEADY: may pass its goal), "
+        "jit (no knob `epochs`)"
+    )
     plain = study.parse(studies.tiny(methods=["eu_k"]), "study.yaml")
     assert say_exempt(plain.search, plain.methods) == ""
 
