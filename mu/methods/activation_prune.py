@@ -32,6 +32,7 @@ from mu.split import Split
 from mu.training import Schedule, learning_rate_factor, make_optimizer, set_lr
 
 NEEDS = ("retain", "forget")
+STEADY = True
 ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Hardswish, nn.Tanh)
 Quantile = Annotated[float, Bounds(low=0, high=1)]
 Over = Literal["channels", "all", "locations"]

@@ -20,6 +20,7 @@ from mu.split import Split
 from mu.training import Hyperparameters, Optimizer, Schedule
 
 NEEDS = ("retain",)
+STEADY = True
 
 
 def unlearn(

@@ -20,6 +20,7 @@ from mu.split import Split
 from mu.training import Hyperparameters, Optimizer, Schedule, fit
 
 NEEDS = ("retain",)
+STEADY = True
 
 
 def unlearn(

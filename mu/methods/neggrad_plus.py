@@ -23,6 +23,7 @@ from mu.split import Split
 from mu.training import make_optimizer
 
 NEEDS = ("retain", "forget")
+STEADY = True
 
 
 def unlearn(

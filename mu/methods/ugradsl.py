@@ -31,6 +31,7 @@ from mu.split import Split
 from mu.training import Hyperparameters
 
 NEEDS = ("retain", "forget")
+STEADY = True
 
 
 def unlearn(

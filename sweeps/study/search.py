@@ -116,11 +116,11 @@ class Search(Section):
     mean_gap: Gaps = ()
     """The metrics whose mean gap the objective `mean_gap` is, where that is one of several objectives."""
     early_stop: Literal["collapse", "none", "asha"] = "collapse"
-    """`collapse` ends a trial whose model is destroyed, after two epochs in a row or at its end; `none` only ends what diverged; `asha` ends also, for methods that
-    improve steadily, what is behind others: after epochs 1, 3, 9, 27, ... a configuration goes on if its objective, the
-    mean over the search seeds, is in the best third of it and the configurations asked for before it. It needs one
-    objective other than `time_unlearn` and `samples_seen`, and never stops methods that impair first (`eu_k`, `gkt`, `pabi`,
-    `unsir`) or take one step (`fisher`, `iu`, `jit`, `ssd`)."""
+    """`collapse` ends a trial whose model is destroyed, after two epochs in a row or at its end; `none` only ends what diverged; `asha`
+    ends also, of methods whose first epochs tell how good the last will be (`activation_prune`, `cf_k`, `finetune`, `neggrad_plus`,
+    `ugradsl`), what is behind others: after epochs 1, 3, 9, 27, ... a configuration goes on if its objective, the mean over the search
+    seeds, is in the best third of it and the configurations asked for before it. It needs one objective other than `time_unlearn` and
+    `samples_seen`."""
     choose: Annotated[
         Choose | None,
         BeforeValidator(_unfold_choose, json_schema_input_type=Choose | str | list[str] | None),
