@@ -38,6 +38,7 @@ from mu import record as records
 from mu.keys import derive_seed
 from mu.metrics import METRICS
 from sweeps import __main__ as command_line
+from sweeps import launch
 from sweeps.search.cells import Cells
 from sweeps.state.results import Results
 from sweeps.tracking.mlflow import Tracking
@@ -193,9 +194,13 @@ def main() -> None:
         file.write_text(yaml.safe_dump(study(given.trials, given.concurrent, given.nodes > 0)))
         places = ["--storage", str(scratch / "models"), "--results", str(scratch / "results")]
         stack.enter_context(timed(spent))
+        memory: list[float] = []
+        report_of_run = launch._report
+        launch._report = lambda *given: memory.append(_peak()) or report_of_run(*given)  # type: ignore[func-returns-value]
         began, worked = time.perf_counter(), time.process_time()
         code = command_line.main(["run", str(file), *places, *address])
         total, worked = time.perf_counter() - began, time.process_time() - worked
+        memory.append(_peak())
         if code:
             raise SystemExit(code)
         folder = scratch / "results" / "scale"
@@ -209,23 +214,29 @@ def main() -> None:
         command_line.main(["report", str(folder)])
         report = time.perf_counter() - began
         where = placed(NoWork.nodes) if NoWork.nodes is not None else ""
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     search = max(ended) - began_search
     show(sorted(ended), search, worked, spent, given.seconds, summary["slots"])
     if where:
         print(where)
     print(f"efficiency {summary['efficiency']:.3f}")
     print(f"status {status:.2f} s, report {report:.1f} s, whole command {total:.1f} s")
-    print(f"driver memory at most {memory:.2f} GiB")
+    running, reported = (f"{peak:.2f} GiB" for peak in memory)
+    print(f"driver memory at most {running} while trials run, {reported} with the report")
     if given.save and not given.seconds and not given.nodes:
         of = f"of {len(ended):,} trials without work"
         each = f"{1000 * search / len(ended):.1f} ms"
         measured = [
             Figure("scale", f"a trial {of}", each, target="at most 20"),
-            Figure("scale", f"driver memory {of}", f"{memory:.2f} GiB", target="at most 1.3"),
+            Figure("scale", f"driver memory {of}", running, target="at most 1.3"),
+            Figure("scale", f"driver memory {of}, report included", reported, target="at most 1.3"),
             Figure("scale", f"status {of}", f"{status:.2f} s", target="at most 2"),
         ]
         figures.save(measured, processor())
+
+
+def _peak() -> float:
+    """The most memory that this process has had so far, in GiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def show(

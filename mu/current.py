@@ -18,6 +18,7 @@ from mu.record import TrialRecord
 from mu.relative import compared
 
 
+@record.without_collection()
 def read_current(path: Path) -> tuple[dict[str, Any], list[TrialRecord]]:
     """Read a results file: the last `study` line, and the records that belong to it, with their gaps.
 

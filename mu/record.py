@@ -6,10 +6,12 @@ counts) and `trial`. The report is made from these lines alone.
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -140,6 +142,19 @@ def trial_line(record: TrialRecord) -> str:
     return to_line("trial", {name: getattr(record, name) for name in FIELDS})
 
 
+@contextmanager
+def without_collection() -> Iterator[None]:
+    """Make many objects without looking for garbage among them, which takes as long as making them."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
+
+
+@without_collection()
 def read(path: Path) -> tuple[dict[str, Any], list[TrialRecord]]:
     """Read a results file: the last `study` line and every trial, each with its latest line.
 

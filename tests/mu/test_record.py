@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 from dataclasses import asdict, replace
@@ -137,6 +138,18 @@ def test_broken_line_before_the_last_is_refused_by_file_and_line(path: Path) -> 
     path.write_text("\n".join([trial_line(RECORD), '{"kind": "tri', trial_line(RECORD), ""]))
     with pytest.raises(ValueError, match=r"trials\.jsonl:2: not a JSON line"):
         read(path)
+
+
+@pytest.mark.parametrize("collects", [True, False])
+def test_reading_leaves_garbage_collection_as_it_was(path: Path, collects: bool) -> None:
+    path.write_text("{\n{\n", encoding="utf-8")
+    (gc.enable if collects else gc.disable)()
+    try:
+        with pytest.raises(ValueError, match="not a JSON line"):
+            read(path)
+        assert gc.isenabled() is collects
+    finally:
+        gc.enable()
 
 
 def test_results_of_version_0_1_are_refused_by_name(path: Path) -> None:
