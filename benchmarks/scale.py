@@ -194,9 +194,7 @@ def main() -> None:
         file.write_text(yaml.safe_dump(study(given.trials, given.concurrent, given.nodes > 0)))
         places = ["--storage", str(scratch / "models"), "--results", str(scratch / "results")]
         stack.enter_context(timed(spent))
-        memory: list[float] = []
-        report_of_run = launch._report
-        launch._report = lambda *given: memory.append(_peak()) or report_of_run(*given)  # type: ignore[func-returns-value]
+        memory = stack.enter_context(remembered())
         began, worked = time.perf_counter(), time.process_time()
         code = command_line.main(["run", str(file), *places, *address])
         total, worked = time.perf_counter() - began, time.process_time() - worked
@@ -223,15 +221,37 @@ def main() -> None:
     running, reported = (f"{peak:.2f} GiB" for peak in memory)
     print(f"driver memory at most {running} while trials run, {reported} with the report")
     if given.save and not given.seconds and not given.nodes:
-        of = f"of {len(ended):,} trials without work"
-        each = f"{1000 * search / len(ended):.1f} ms"
-        measured = [
-            Figure("scale", f"a trial {of}", each, target="at most 20"),
-            Figure("scale", f"driver memory {of}", running, target="at most 1.3"),
-            Figure("scale", f"driver memory {of}, report included", reported, target="at most 1.3"),
-            Figure("scale", f"status {of}", f"{status:.2f} s", target="at most 2"),
-        ]
-        figures.save(measured, processor())
+        save(len(ended), search, memory, status)
+
+
+def save(trials: int, search: float, memory: list[float], status: float) -> None:
+    """Put the figures of a whole study into the table."""
+    of = f"of {trials:,} trials without work"
+    running, reported = (f"{peak:.2f} GiB" for peak in memory)
+    measured = [
+        Figure("scale", f"a trial {of}", f"{1000 * search / trials:.1f} ms", target="at most 20"),
+        Figure("scale", f"driver memory {of}", running, target="at most 1.3"),
+        Figure("scale", f"driver memory {of}, report included", reported, target="at most 1.3"),
+        Figure("scale", f"status {of}", f"{status:.2f} s", target="at most 2"),
+    ]
+    figures.save(measured, processor())
+
+
+@contextmanager
+def remembered() -> Iterator[list[float]]:
+    """Yield a list that gets the most memory of this process before the report of the run."""
+    memory: list[float] = []
+    report = launch._report
+
+    def remember_first(*given: Any) -> Any:
+        memory.append(_peak())
+        return report(*given)
+
+    launch._report = remember_first
+    try:
+        yield memory
+    finally:
+        launch._report = report
 
 
 def _peak() -> float:
