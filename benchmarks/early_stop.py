@@ -1,11 +1,11 @@
 """What early stopping saves and costs: ``python benchmarks/early_stop.py [--forget class] [--methods NAME ...]``.
 
 Searches on 300 handwritten digits, a fifth of which or a class is forgotten, with 20 trials of 10 epochs and TPE, with
-and without `early_stop: asha`, for every method that has epochs and does not impair first. Trials are real; each configuration runs once, and a simulated
-cluster of so many slots hands out its epochs, each of which takes a time of its own. Printed are the share of epochs
-that was run, and by how many points of AvgGap the best trial is worse than that of the same search without early
-stopping: when this has all its epochs, and when it has had no more epochs than the other; each with the 95 % interval of
-the mean over the repetitions, which are seeds of the sampler.
+and without `early_stop: asha`, for every method that has epochs and does not impair first. Trials are real; each
+configuration runs once, and a simulated cluster of so many slots hands out its epochs, each of which takes a time of its
+own. Printed are the share of epochs that was run, and by how many points of AvgGap the best trial is worse than that of
+the same search without early stopping: when this has all its epochs, and when it has had no more epochs than the other;
+each with the 95 % interval of the mean over the repetitions, which are seeds of the sampler.
 """
 
 from __future__ import annotations

@@ -221,13 +221,12 @@ def main() -> None:
     running, reported = (f"{peak:.2f} GiB" for peak in memory)
     print(f"driver memory at most {running} while trials run, {reported} with the report")
     if given.save and not given.seconds and not given.nodes:
-        save(len(ended), search, memory, status)
+        save(len(ended), search, running, reported, status)
 
 
-def save(trials: int, search: float, memory: list[float], status: float) -> None:
+def save(trials: int, search: float, running: str, reported: str, status: float) -> None:
     """Put the figures of a whole study into the table."""
     of = f"of {trials:,} trials without work"
-    running, reported = (f"{peak:.2f} GiB" for peak in memory)
     measured = [
         Figure("scale", f"a trial {of}", f"{1000 * search / trials:.1f} ms", target="at most 20"),
         Figure("scale", f"driver memory {of}", running, target="at most 1.3"),

@@ -151,8 +151,9 @@ class Digits:
 
     def __init__(self, data: Dataset, problem: Problem | None = None) -> None:
         torch.set_num_threads(1)
-        plan = planned("digits", data, SETTINGS["new"], 0, 1)
-        self.problem = problem or plan.problem("random0", 0)
+        self.problem = problem or planned("digits", data, SETTINGS["new"], 0, 1).problem(
+            "random0", 0
+        )
         self.split = self.problem.split()
         models = {role: self.problem.build() for role in ("original", "retrain")}
         for role, model in models.items():

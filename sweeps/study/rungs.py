@@ -29,7 +29,7 @@ def is_rung(epoch: int) -> bool:
 
 def is_judged(method: Method) -> bool:
     """Return whether trials of a method may be stopped: it has epochs, of which the first tell how good the last will be."""
-    return EPOCHS in method.knobs and method.steady
+    return EPOCHS in method.knobs and method.steady and not method.impairs_first
 
 
 def rungs_of(search: Search, method: Method, knobs: Mapping[str, Any]) -> tuple[int, ...]:

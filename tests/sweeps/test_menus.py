@@ -187,7 +187,7 @@ def test_a_twin_that_has_no_kept_state_is_the_same(ran: whole_study.Ran, tmp_pat
 def test_a_study_that_is_stopped_in_each_part_goes_on(
     ran: whole_study.Ran, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In the references, in the menu of the request, in that of the twin; each time it goes on from there."""
+    """After the first training, among the cheap retrained models, before the twin is scored, and between the two menus."""
     stops = (1, 6, 11, 17, 30)
     monkeypatch.setattr(whole_study, "OneSlot", Stopping)
     for earlier, stop in zip((0, *stops), stops):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -259,10 +260,10 @@ def test_methods_that_are_not_known_to_be_steady_are_never_stopped(tmp_path: Pat
     assert text is not None
     judged = {name for name in methods.names() if is_judged(methods.load(name))}
     assert judged == {"activation_prune", "cf_k", "finetune", "neggrad_plus", "ugradsl"}
-    assert all("epochs" in methods.load(name).knobs for name in judged)
     assert {name for name in methods.names() if f"`{name}`" in text} == judged
     (tmp_path / "mine.py").write_text(Path(methods.load("ga").file).read_text())
     assert not is_judged(methods.load("mine", [tmp_path]))
+    assert not is_judged(replace(methods.load("finetune"), impairs_first=True))
     wanted = study.parse(
         studies.tiny(
             methods=["eu_k", "salun", "finetune", "amnesiac", "jit"], search__early_stop="asha"
