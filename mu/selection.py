@@ -307,5 +307,7 @@ def _mean(values: Iterable[float]) -> float:
 def _means(runs: Iterable[TrialRecord], view: str) -> dict[str, float]:
     """Return the mean of each metric of a view that all the runs have."""
     views = [run.metrics.get(view, {}) for run in runs]
+    if len(views) == 1:  # one search seed, as in most studies
+        return dict(views[0])
     shared = [name for name in (views[0] if views else {}) if all(name in view for view in views)]
     return {name: sum(view[name] for view in views) / len(views) for name in shared}

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TextIO
 
 from mu.current import read_current
-from mu.record import TrialRecord, from_content
+from mu.record import TrialRecord, from_line
 from sweeps.tracking.mlflow import END, SUMMARIZE
 from sweeps.tracking.mlflow_runs import Tracker
 
@@ -132,7 +132,7 @@ def main(lines: TextIO, answers: TextIO) -> None:
     sender, written = Sender(tracker), False
     for line in lines:
         if line not in (SUMMARIZE, END):
-            sender.put(from_content(json.loads(line)))
+            sender.put(from_line(line))
             continue
         if not written:
             sender.send_changed(records)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ import ray
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler
 
-from mu.record import from_content
+from mu.record import from_line
 from sweeps.workers.job_searcher import JobSearcher, out_of_memory
 
 ENDED_TRIALS = ("_stopped_trials", "_failed_trials", "_trials_to_cache")
@@ -29,7 +28,7 @@ class EarlyStopScheduler(FIFOScheduler):
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Tell the source all epochs so far, and ask it."""
         if not result.get("done") and "record" in result:
-            curve = from_content(json.loads(result["record"])).curve
+            curve = from_line(result["record"]).curve
             if curve and self.searcher.jobs.behind(trial.config["job"], curve):
                 return self.STOP
         return self.CONTINUE

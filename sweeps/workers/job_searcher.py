@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -13,7 +12,7 @@ import ray
 from numpy.typing import NDArray
 from ray.tune.search import Searcher
 
-from mu.record import TrialRecord, from_content
+from mu.record import TrialRecord, from_line
 from sweeps.errors import SweepError
 from sweeps.plan import Job
 from sweeps.state.store import unpack
@@ -211,7 +210,7 @@ class JobSearcher(Searcher):
         else:
             running = self.running.pop(trial_id)
             self.room.worked(running.actor)
-            record = from_content(json.loads(result["record"]))
+            record = from_line(result["record"])
             self._end(running.job, record, running.outputs)
 
     def requeue(self, words: str, lost: Collection[str] = ()) -> int:

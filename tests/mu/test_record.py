@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from mu.record import SCHEMA, TrialRecord, from_content, read, to_line, trial_line, write
+from mu.record import SCHEMA, TrialRecord, from_line, read, to_line, trial_line, write
 
 RECORD = TrialRecord(
     key="k1",
@@ -84,8 +84,16 @@ def test_records_share_the_strings_that_they_have_in_common(path: Path) -> None:
         assert of(one) is of(other)
 
 
+def test_reason_with_half_of_a_surrogate_pair_is_read_as_it_was_written(path: Path) -> None:
+    reason = b"no such file: caf\xe9.pt".decode(errors="surrogateescape")
+    write(path, [trial_line(replace(RECORD, reason=reason)), trial_line(replace(RECORD, key="b"))])
+    one, other = read(path)[1]
+    assert one.reason == reason
+    assert other.metrics.keys() == RECORD.metrics.keys()
+
+
 def test_null_metric_is_nan_and_null_knob_is_none(path: Path) -> None:
-    record = from_content(json.loads(trial_line(RECORD)))
+    record = from_line(trial_line(RECORD))
     assert math.isnan(record.metrics["val"]["mia_lr_entropy"])
     assert math.isnan(record.curve[0]["acc_test"])
     assert record.knobs["clip_norm"] is None
@@ -207,4 +215,4 @@ def test_field_of_another_form_is_refused_by_file_and_line(path: Path) -> None:
 
 def test_fields_of_a_later_version_of_the_schema_are_ignored() -> None:
     content = {**json.loads(trial_line(RECORD)), "new_field": 1}
-    assert from_content(content).key == "k1"
+    assert from_line(json.dumps(content)).key == "k1"

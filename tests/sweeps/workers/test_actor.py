@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mu.record import from_content
+from mu.record import from_line
 from sweeps.plan import Job
 from sweeps.state.code import Code
 from sweeps.state.store import unpack
@@ -55,7 +54,7 @@ def test_a_report_holds_the_whole_record(trial: Any) -> None:
     trial.running.result.metrics = {"val": {"acc_test": 0.25, "mia": math.nan}}
     trial.running.result.outputs = {"forget": np.ones((2, 3), np.float32)}
     report = trial._report(done=True)
-    record = from_content(json.loads(report["record"]))
+    record = from_line(report["record"])
     assert (record.key, record.study, record.phase, record.forget) == (
         "k0",
         "tiny",
@@ -80,7 +79,7 @@ def test_a_trial_between_epochs_reports_its_checkpoint_and_how_it_would_be_stopp
 ) -> None:
     monkeypatch.setattr(RunningTrial, "save", lambda self: {"method": np.arange(3, dtype=np.uint8)})
     report = trial._report(done=False)
-    record = from_content(json.loads(report["record"]))
+    record = from_line(report["record"])
     assert (record.status, record.reason) == ("stopped", "behind others")
     assert trial.running.result.status == "finished", "it goes on"
     assert (report["done"], report["outputs"], trial.timer.saves) == (False, b"", 1)
@@ -103,7 +102,7 @@ def test_a_trial_reports_at_its_rungs_and_between_them_now_and_then(
     ends = []
     while True:
         report = trial.step()
-        curve = from_content(json.loads(report["record"])).curve
+        curve = from_line(report["record"]).curve
         ends.append((curve[-1]["epoch"], report["done"]))
         assert [point["epoch"] for point in curve] == list(range(len(curve))), "every epoch"
         if report["done"]:
