@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -237,14 +238,19 @@ class Problem:
         views: tuple[str, ...],
         device: str = "cpu",
         attacks: Sequence[str] = (),
+        known: Mapping[str, Outputs] = MappingProxyType({}),
     ) -> Evaluation:
         """Compute the metrics of every view that need no retrained model. Each set passes through the model once.
 
         Args:
             attacks: Groups of costly attacks that are run as well, of ``mu.evaluate.COSTLY``.
+            known: Outputs of this model that are there already: of `retain`, of `forget`, or of a view.
         """
-        retain, forget = outputs(model, split.retain), outputs(model, split.forget)
-        held_out = {view: outputs(model, *self.held_out(view, device)) for view in views}
+        retain = known.get("retain") or outputs(model, split.retain)
+        forget = known.get("forget") or outputs(model, split.forget)
+        held_out = {
+            view: known.get(view) or outputs(model, *self.held_out(view, device)) for view in views
+        }
         scores: dict[str, dict[str, float]] = {}
         reasons: dict[str, str] = {}
         for view, outside in held_out.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from mu import metrics
@@ -65,14 +66,18 @@ class CurveEvaluator:
         device: str,
         objective: CurveObjective | None = None,
     ):
-        count = len(split.retain)
-        sample = torch.linspace(0, count - 1, min(count, CURVE_RETAIN), device=split.device).long()
-        self.retain = split.retain.take(sample)
+        self.retain, count = split.retain, len(split.retain)
+        self.shows_whole_retain = count <= CURVE_RETAIN
+        if not self.shows_whole_retain:
+            sample = torch.linspace(0, count - 1, CURVE_RETAIN, device=split.device).long()
+            self.retain = split.retain.take(sample)
         self.forget = split.forget
         self.held_out = problem.held_out("val", device)
         self.reference = reference
         self.gaps = {"avg_gap_natmu": metrics.AVG_GAP_NATMU[problem.request.splits_held_out]}
         self.objective = objective
+        self._weights: list[torch.Tensor] = []
+        self._outputs: dict[str, Outputs] = {}
         if objective is not None and objective.name == "delta_acc_forget":
             self.gaps[objective.name] = ("acc_forget",)
         elif objective is not None and objective.name == "mean_gap":
@@ -91,10 +96,28 @@ class CurveEvaluator:
         """
         retain, forget = outputs(model, self.retain), outputs(model, self.forget)
         held_out = outputs(model, *self.held_out)
+        self._weights = [value.clone() for value in model.state_dict().values()]
+        self._outputs = {"retain": retain, "forget": forget, "val": held_out}
         scores = few_scores(retain, forget, held_out)
         if self.objective is not None:
             scores |= self._more_scores(retain, forget, held_out, scores.keys())
         return self._point(epoch, seconds, scores)
+
+    def known(self, model: torch.nn.Module) -> dict[str, Outputs]:
+        """Return outputs of the last point that are this model's as well, by set: most methods end with their last epoch.
+
+        Equal weights are not enough, as a method may have taken a hook off: D_f passes through the model again, and has to give
+        the same, bit for bit.
+        """
+        weights = list(model.state_dict().values())
+        same = len(self._weights) == len(weights) and all(map(torch.equal, self._weights, weights))
+        if not same:
+            return {}
+        forget = outputs(model, self.forget)
+        if not np.array_equal(forget.logits, self._outputs["forget"].logits):
+            return {"forget": forget}
+        left_out = () if self.shows_whole_retain else ("retain",)
+        return {name: of for name, of in self._outputs.items() if name not in left_out}
 
     def _more_scores(
         self, retain: Outputs, forget: Outputs, held_out: Outputs, known: Collection[str]

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import time
 import traceback
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from mu.device import peak_memory, place
-from mu.evaluate import diagnostics_score
+from mu.evaluate import Outputs, diagnostics_score
 from mu.methods import Method
 from mu.problem import Problem, Weights, weights_of
 from mu.rng import generator, seed_process
@@ -111,7 +111,7 @@ def trial_steps(
         yield running
     followed.close()
     if result.status == "finished" and not _is_over(context, result, ended=True):
-        _score(context, job, model, result)
+        _score(context, job, model, result, evaluator.known(model))
 
 
 def _billed(
@@ -169,10 +169,20 @@ def _is_over(context: TrialContext, result: TrialResult, ended: bool = False) ->
     return result.status != "finished"
 
 
-def _score(context: TrialContext, job: Job, model: torch.nn.Module, result: TrialResult) -> None:
-    """Evaluate the unlearned model on the job's views."""
+def _score(
+    context: TrialContext,
+    job: Job,
+    model: torch.nn.Module,
+    result: TrialResult,
+    known: Mapping[str, Outputs],
+) -> None:
+    """Evaluate the unlearned model on the job's views.
+
+    Args:
+        known: As in ``Problem.evaluate``.
+    """
     problem, split, device = context.problem, context.split, context.device
-    evaluation = problem.evaluate(model, split, job.views, device, job.attacks)
+    evaluation = problem.evaluate(model, split, job.views, device, job.attacks, known)
     parts = (evaluation.retain, evaluation.forget, *evaluation.held_out.values())
     if not all(np.isfinite(part.logits).all() for part in parts):
         result.status, result.reason = "diverged", "outputs are not finite"

@@ -382,6 +382,57 @@ def test_requests_without_a_class_gap_over_three_metrics(original: Weights) -> N
     assert result.metrics["val"]["activation_distance"] == 0
 
 
+def ends_quietly(model: Any, split: Split, generator: Any) -> Iterator[None]:
+    model[-1][-1].weight.data *= 0.9
+    yield
+
+
+def ends_with_other_weights(model: Any, split: Split, generator: Any) -> Iterator[None]:
+    yield
+    model[-1][-1].weight.data *= -1
+
+
+def ends_without_its_hook(model: Any, split: Split, generator: Any) -> Iterator[None]:
+    hook = model.register_forward_hook(lambda module, inputs, logits: -logits)
+    yield
+    hook.remove()
+
+
+@pytest.mark.parametrize(
+    ("unlearn", "kept"),
+    [
+        (ends_quietly, ["retain", "forget", "val"]),
+        (ends_with_other_weights, []),
+        (ends_without_its_hook, ["forget"]),
+    ],
+)
+@pytest.mark.parametrize("few", [True, False])
+def test_scores_are_of_the_model_at_the_end_and_what_its_curve_has_shown_is_not_worked_out_again(
+    monkeypatch: pytest.MonkeyPatch,
+    run: Any,
+    problem: Problem,
+    unlearn: Any,
+    kept: list[str],
+    few: bool,
+) -> None:
+    known: list[dict[str, Any]] = []
+    evaluate = Problem.evaluate
+
+    def note(self: Problem, *given: Any) -> Any:
+        known.append(given[-1])
+        models.append(given[0])
+        return evaluate(self, *given)
+
+    models: list[torch.nn.Module] = []
+    monkeypatch.setattr(curve, "CURVE_RETAIN", 10**6 if few else 7)
+    monkeypatch.setattr(Problem, "evaluate", note)
+    result = run(method(unlearn), "confirm", early_stop="none")[1]
+    anew = evaluate(problem, models[0], problem.split(), ("val", "test")).scores
+    assert list(known[0]) == [name for name in kept if few or name != "retain"]
+    for view, scores in anew.items():
+        assert {name: result.metrics[view][name] for name in scores} == scores
+
+
 SHOWN = {
     "natmu": {"kl_naturalness", "partial_forget_acc", "partial_forget_acc_retrain"},
     "natmu_nri": {"kl_naturalness", "partial_forget_acc", "partial_forget_acc_retrain"},
