@@ -7,6 +7,7 @@ computed from a logit that is not finite is NaN.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -109,7 +110,8 @@ def mean_gap(
     Applied to one run's values this is the per-run gap, to means over seeds the gap of means (NatMU Table 1).
     With ``SVC_CHUNKED_GAP4`` it is what Akbari et al. call "best attack MIA".
     """
-    return float(np.mean([gap(values.get(name, NAN), reference.get(name, NAN)) for name in names]))
+    gaps = [gap(values.get(name, NAN), reference.get(name, NAN)) for name in names]
+    return math.fsum(gaps) / len(gaps)  # NumPy's mean takes five times as long for so few
 
 
 def max_gap(

@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
+from mu import record
 from sweeps.commands.common import DONE, add_storage, path, read_study
 from sweeps.errors import StudyError, SweepError
 from sweeps.state import results
@@ -63,6 +64,7 @@ def _add_server(command: argparse.ArgumentParser, port: int) -> None:
     command.add_argument("--port", type=int, default=port)
 
 
+@record.without_collection()  # among the records of a large study it takes longer than all else here
 def _status(options: argparse.Namespace) -> int:
     if options.address is not None:
         from sweeps.tracking import remote
