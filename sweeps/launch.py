@@ -280,6 +280,7 @@ def _sweep(
     """
     folder = sweep.locations.folder
     uri = options.tracking_uri or local_uri(folder)
+    known = options.tracking_uri is not None or (folder / "mlflow.db").exists()
     facts = describe(sweep.results.study)
     named = sweep.ledger.study, sweep.results.study["uuid"]
     artifacts = artifact_location(uri, folder)
@@ -289,12 +290,8 @@ def _sweep(
 
     # The process of MLflow starts beside Ray.
     with cluster.join(options.address, sweep.plan.study.resources) as joined:
-        try:
-            tracking.wait()
-        except OSError as error:
-            raise StudyError(
-                f"--tracking-uri {uri}: MLflow cannot be written to: {error}"
-            ) from error
+        if known:  # a database that is made now, beside the results, can hardly fail, and takes seconds
+            _connect(tracking, uri)
         sweep.ledger.tracking = tracking
         try:
             with LiveReport(folder):
@@ -302,6 +299,14 @@ def _sweep(
         finally:
             sweep.ledger.summarize("ended")
     tracking.summarize()
+
+
+def _connect(tracking: Tracking, uri: str) -> None:
+    """Wait for MLflow. Raises StudyError where it cannot be written to."""
+    try:
+        tracking.wait()
+    except OSError as error:
+        raise StudyError(f"--tracking-uri {uri}: MLflow cannot be written to: {error}") from error
 
 
 def _close_tracking(tracking: Tracking, sweep: Sweep, console: Console) -> None:

@@ -33,6 +33,8 @@ ARTIFACTS = "mlartifacts"
 """Folder of the artifacts of a study with a database of its own, beside its records."""
 CLOSE_SECONDS = 60.0
 """How long the end of a run waits for MLflow."""
+NICENESS = 15
+"""That of Ray's workers, in whose way it would be: to start it takes seconds of CPU."""
 
 
 class Tracking:
@@ -67,6 +69,9 @@ class Tracking:
             text=True,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )
+        niceness = max(NICENESS, os.getpriority(os.PRIO_PROCESS, 0))
+        os.setpriority(os.PRIO_PROCESS, self._process.pid, niceness)
+        self._connected = False
         first = {"uri": uri, "study": study, "facts": dict(facts), "artifacts": artifacts}
         self._lines: queue.Queue[str] = queue.Queue()
         self._lines.put(json.dumps({**first, "records": str(records)}) + "\n")
@@ -84,6 +89,7 @@ class Tracking:
         answer = self._answer()
         if "error" in answer:
             raise OSError(answer["error"])
+        self._connected = True
         self.pages = answer.get("pages", {})
 
     @property
@@ -106,7 +112,12 @@ class Tracking:
         killer = threading.Timer(CLOSE_SECONDS, self._process.kill)
         killer.start()
         try:
+            if not self._connected:
+                self.wait()
             return self._answer().get("unsent")
+        except OSError as error:
+            logger.warning("MLflow cannot be written to: %s", error)
+            return None
         finally:
             killer.cancel()
             self._end()

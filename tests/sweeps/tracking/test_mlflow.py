@@ -204,6 +204,25 @@ def test_records_go_through_a_process_of_their_own(uri: str, tmp_path: Path) -> 
     assert {run.info.status for run in found} == {"FINISHED"}
 
 
+def test_a_run_that_did_not_wait_for_mlflow_still_ends_with_all_of_it(
+    uri: str, tmp_path: Path
+) -> None:
+    tracking = start(uri, tmp_path, "unawaited", record("a"))
+    tracking.put(record("b"))
+    assert tracking.close() == 0
+    found = runs(Tracker(uri, ("unawaited", "id")))
+    assert sorted(run.data.tags[KEY] for run in found if KEY in run.data.tags) == ["a", "b"]
+
+
+def test_what_was_wrong_with_mlflow_is_said_at_the_end_where_nobody_waited_for_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("")
+    tracking = start(f"sqlite:///{tmp_path}/file/mlflow.db", tmp_path, "nowhere", record("a"))
+    assert tracking.close() is None
+    assert "MLflow cannot be written to: " in caplog.text
+
+
 def test_gaps_that_changed_in_a_run_are_sent_again_at_its_end(uri: str, tmp_path: Path) -> None:
     def model(seed: int, accuracy: float) -> TrialRecord:
         metrics = {"test": {"acc_forget": accuracy}}
