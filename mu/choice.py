@@ -121,8 +121,9 @@ class Choice:
         """Return the choice of a cell, as far as its records settle it."""
         tried = candidates(records, forget, method, self.objective, self.seeds, self.view)
         known = references(records, forget, self.seeds, self.view)
-        best, finalists = self.best(tried, known), self._first(tried, known)
         lossy = frozenset(one.number for one in tried if self._is_lossy(one, known))
+        eligible = [one for one in tried if one.number not in lossy] or tried
+        best, finalists = self._least(eligible, known), self._first(eligible, known)
         first = Decision(
             tuple(tried),
             chosen=best,
@@ -151,11 +152,11 @@ class Choice:
             first, finalists=finalists, chosen=chosen, lossy=self._is_lossy(chosen, known)
         )
 
-    def _first(self, tried: Sequence[Candidate], known: References) -> tuple[Candidate, ...]:
-        """Return the best configurations in their order, as many as there are finalists."""
+    def _first(self, eligible: Sequence[Candidate], known: References) -> tuple[Candidate, ...]:
+        """Return the best of the configurations that may be chosen in their order, as many as there are finalists."""
         if not self.further_seeds:
             return ()
-        left = self._eligible(tried, known)
+        left = list(eligible)
         first: list[Candidate] = []
         while len(first) < self.finalists and (best := self._least(left, known)) is not None:
             first.append(best)

@@ -167,34 +167,36 @@ def read(path: Path) -> tuple[dict[str, Any], list[TrialRecord]]:
     """
     study: dict[str, Any] = {}
     trials: dict[str, TrialRecord] = {}
-    lines = path.read_bytes().split(b"\n")
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            content = _parse(line)
-        except ValueError as error:
-            if number == len(lines):
-                break
-            raise ValueError(f"{path}:{number}: not a JSON line: {error}") from error
-        schema = content.get("schema") if isinstance(content, dict) else None
-        if schema == 1:
-            raise ValueError(
-                f"{path}:{number}: was written by musweep 0.1, whose results later versions do not read; "
-                "use another study name or --results, or musweep 0.1"
-            )
-        if schema != SCHEMA:
-            raise ValueError(f"{path}:{number}: schema is not {SCHEMA}; use a matching musweep")
-        if content.get("kind") == "study":
-            study = content
-        elif content.get("kind") == "trial":
-            record = _trial(content, f"{path}:{number}")
-            before = trials.get(record.key)
-            if before is None or record.status != "failed" or before.status == "failed":
-                trials[record.key] = record
-        else:
-            kind = content.get("kind")
-            raise ValueError(f"{path}:{number}: kind must be `study` or `trial`, but got {kind!r}")
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                content = _parse(line)
+            except ValueError as error:
+                if not line.endswith(b"\n"):
+                    break
+                raise ValueError(f"{path}:{number}: not a JSON line: {error}") from error
+            schema = content.get("schema") if isinstance(content, dict) else None
+            if schema == 1:
+                raise ValueError(
+                    f"{path}:{number}: was written by musweep 0.1, whose results later versions do not read; "
+                    "use another study name or --results, or musweep 0.1"
+                )
+            if schema != SCHEMA:
+                raise ValueError(f"{path}:{number}: schema is not {SCHEMA}; use a matching musweep")
+            if content.get("kind") == "study":
+                study = content
+            elif content.get("kind") == "trial":
+                record = _trial(content, f"{path}:{number}")
+                before = trials.get(record.key)
+                if before is None or record.status != "failed" or before.status == "failed":
+                    trials[record.key] = record
+            else:
+                kind = content.get("kind")
+                raise ValueError(
+                    f"{path}:{number}: kind must be `study` or `trial`, but got {kind!r}"
+                )
     return study, list(trials.values())
 
 

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
 
-from mu.record import REFERENCE_ROLES, TrialRecord
+from mu.record import TrialRecord
 from mu.selection import objective_value
-from reports.analysis.robustness import DEFAULT, SUFFICIENT, TRANSFER, robustness
+from reports.analysis.methods_rows import rows as method_rows
 from reports.analysis.summaries import (
     GAP,
-    CellSummary,
     cell_summary,
-    compares,
     is_target,
-    recovered,
     retrained,
     scale,
 )
-from reports.load import RecordedMethod, RecordedRequest, RecordedStudy
-from reports.statistics.intervals import Estimate, Interval, mean_estimate
+from reports.load import RecordedStudy
 from reports.statistics.recovery import recovery
 
 RUNS = (
@@ -33,8 +29,6 @@ TRIALS = (
     *("key", "number", "phase", "forget", "source", "method", "seed", "status", "reason"),
     *("objective", "recovery", "seconds", "knobs"),
 )
-RECOVERIES = {"transferred": TRANSFER, "defaults": DEFAULT, "longer": SUFFICIENT}
-"""Column of ``methods`` after `recovery_` to the phase whose knobs were not tuned on the request."""
 
 
 def runs(study: RecordedStudy) -> pd.DataFrame:
@@ -97,75 +91,9 @@ def _runs(study: RecordedStudy) -> Iterator[tuple[str | int | float | None, ...]
 
 
 def _methods(study: RecordedStudy) -> pd.DataFrame:
-    rows = []
-    for request in study.requests:
-        rows += [_reference_row(study, request, role) for role in REFERENCE_ROLES]
-        rows += [_method_row(study, request, m) for m in study.methods if m.used_on(request.name)]
-    frame = pd.DataFrame(rows)
+    frame = pd.DataFrame(method_rows(study))
     words = ["reason", *(name for name in frame.columns if name.startswith("verdict"))]
     return frame.fillna(dict.fromkeys(words, ""))
-
-
-def _reference_row(study: RecordedStudy, request: RecordedRequest, role: str) -> dict[str, Any]:
-    """Doing nothing takes no time; retrained models are compared with each other."""
-    reference, by = retrained(study, request), scale(study, request)
-    result = cell_summary(study, request, role, "reference")
-    row = _row(study, request, role, role, result, {"tuned": recovered(study, request, result)})
-    ratio = 1.0 if reference.seconds else math.nan
-    if role == "original":
-        return {**row, "seconds": 0.0, "time_ratio": 0.0 * ratio}
-    return {
-        **row,
-        **_columns("recovery_tuned", by.ceiling if by.measurable else None, None),
-        **_columns("avg_gap", reference.average, None),
-        **{"seconds": reference.seconds, "time_ratio": ratio},
-        **{name: "" for name in row if name.startswith("verdict")},
-    }
-
-
-def _method_row(
-    study: RecordedStudy, request: RecordedRequest, method: RecordedMethod
-) -> dict[str, Any]:
-    result = cell_summary(study, request, method.name)
-    untuned = [r for r in robustness(study, method).runs if r.request == request.name]
-    shares = {
-        name: mean_estimate([r.recovery for r in untuned if r.part == part and r.recovery])
-        for name, part in RECOVERIES.items()
-    }
-    shares["tuned"] = recovered(study, request, result)
-    return _row(study, request, method.name, "method", result, shares)
-
-
-def _row(
-    study: RecordedStudy,
-    request: RecordedRequest,
-    name: str,
-    role: str,
-    result: CellSummary,
-    shares: Mapping[str, Estimate | None],
-) -> dict[str, Any]:
-    row: dict[str, Any] = {"forget": request.name, "method": name, "role": role}
-    for kind in ("tuned", *RECOVERIES):
-        known = shares.get(kind)
-        row |= _columns(
-            f"recovery_{kind}", known.value if known else None, known.interval if known else None
-        )
-    ratio = (result.seconds or math.nan) / (retrained(study, request).seconds or math.nan)
-    return {
-        **row,
-        **_columns("avg_gap", result.average, result.average_interval),
-        **{"seconds": result.seconds, "time_ratio": ratio},
-        **{f"verdict_{metric}": result.verdicts.get(metric, "") for metric in request.metrics},
-        "verdict": result.verdict,
-        "measurable": scale(study, request).measurable,
-        "oracle": study.oracle or compares(study.objective),
-        "reason": result.reason,
-    }
-
-
-def _columns(name: str, value: float | None, interval: Interval | None) -> dict[str, float]:
-    low, high = interval or (math.nan, math.nan)
-    return {name: math.nan if value is None else value, f"{name}_low": low, f"{name}_high": high}
 
 
 def _trials(study: RecordedStudy) -> Iterator[tuple[Any, ...]]:

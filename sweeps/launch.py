@@ -290,7 +290,9 @@ def _sweep(
 
     # The process of MLflow starts beside Ray.
     with cluster.join(options.address, sweep.plan.study.resources) as joined:
-        if known:  # a database that is made now, beside the results, can hardly fail, and takes seconds
+        if (
+            known
+        ):  # a database that is made now, beside the results, can hardly fail, and takes seconds
             _connect(tracking, uri)
         sweep.ledger.tracking = tracking
         try:

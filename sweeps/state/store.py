@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -30,6 +29,8 @@ class Store:
     """
 
     def __init__(self, location: str):
+        import fsspec  # here, as commands that open no store would wait for it
+
         self.location = location
         self.files, self.root = fsspec.core.url_to_fs(os.path.expanduser(location))
         self.local = "file" in self.files.protocol or "local" in self.files.protocol

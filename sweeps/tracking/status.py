@@ -10,12 +10,12 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
-from mu.choice import Choice, choice_of
+from mu.choice import Choice, Decision, choice_of
 from mu.current import name_in_study
 from mu.failing import failing_cells, say_failing
 from mu.metrics import MEAN_GAPS
@@ -24,6 +24,11 @@ from sweeps.phases import trial_phases
 from sweeps.state import costs, results
 from sweeps.tracking.progress import duration, side_by_side
 
+if TYPE_CHECKING:
+    from reports.load import RecordedStudy
+
+Decisions = Mapping[tuple[str, str], Decision]
+"""Forget request and method to what is chosen."""
 RECENT = 100
 """Trials that the rate is taken over."""
 UNITS = {"gpus": "GPU-hours", "cpus": "CPU-hours"}
@@ -43,10 +48,15 @@ def show(
     console.print(f"{line['study']}: {len(records)} trials recorded, {state}", soft_wrap=True)
     planned = line.get("planned")
     console.print(_phases(planned, records))
-    layout = partial(_table, line, _best(line, records))
+    study = _reported(line, records)
+    decisions = study.decisions if study else _decisions(line, records)
+    layout = partial(_table, line, _best(line, records, decisions))
     for table in side_by_side(list(line["requests"]), layout, console):
         console.print(table)
-    _reported(line, records, console)
+    if study:
+        from reports import terminal
+
+        terminal.show(study, console)
     limit = line["definition"].get("max_failures")
     failing = say_failing(failing_cells(records, limit), limit)
     for text in (
@@ -61,12 +71,13 @@ def show(
         console.print(text, soft_wrap=True, highlight=False, markup=False)
 
 
-def _reported(line: Mapping[str, Any], records: Sequence[TrialRecord], console: Console) -> None:
-    """Print what the methods come to by the runs of the report that have ended."""
-    if any(record.phase == "confirm" for record in records):
-        from reports import load, terminal  # which take a second to import
+def _reported(line: Mapping[str, Any], records: Sequence[TrialRecord]) -> RecordedStudy | None:
+    """Return the study as reports have it, once a run of the report has ended."""
+    if not any(record.phase == "confirm" for record in records):
+        return None
+    from reports import load  # which takes a second to import
 
-        terminal.show(load.assemble(line, records, {}), console)
+    return load.assemble(line, records, {})
 
 
 def _summary(folder: Path) -> dict[str, Any]:
@@ -87,14 +98,29 @@ def _phases(planned: costs.Planned | None, records: Sequence[TrialRecord]) -> Ta
     return table
 
 
-def _best(line: Mapping[str, Any], records: Sequence[TrialRecord]) -> dict[tuple[str, str], str]:
-    """The best value of every cell so far, its recovery, and how many of its trials have finished, by method and request."""
-    search = line["definition"]["search"]
-    asked = {name_in_study(m): m.get("forget") for m in line["definition"].get("methods", ())}
+def _decisions(line: Mapping[str, Any], records: Sequence[TrialRecord]) -> Decisions:
+    """Return what is chosen in every cell, so far."""
     choice = choice_of(line["definition"])
     cells: dict[tuple[str, str], list[TrialRecord]] = defaultdict(list)
     for record in records:
         cells[record.forget, record.method].append(record)
+    return {
+        (forget, method): choice.decide(
+            [r for name in (*REFERENCE_ROLES, method) for r in cells[forget, name]], forget, method
+        )
+        for forget in line["requests"]
+        for method in line["methods"]
+    }
+
+
+def _best(
+    line: Mapping[str, Any], records: Sequence[TrialRecord], decisions: Decisions
+) -> dict[tuple[str, str], str]:
+    """The best value of every cell so far, its recovery, and how many of its trials have finished, by method and request."""
+    search = line["definition"]["search"]
+    asked = {name_in_study(m): m.get("forget") for m in line["definition"].get("methods", ())}
+    choice = choice_of(line["definition"])
+    known = [record for record in records if record.method in REFERENCE_ROLES]
     texts = {}
     for method, about in line["methods"].items():
         budget, wanted = (
@@ -105,10 +131,10 @@ def _best(line: Mapping[str, Any], records: Sequence[TrialRecord]) -> dict[tuple
             if forget not in wanted:
                 texts[method, forget] = "-"
                 continue
-            known = [r for role in REFERENCE_ROLES for r in cells[forget, role]]
-            decision = choice.decide([*cells[forget, method], *known], forget, method)
+            decision = decisions[forget, method]
             best, tried = decision.chosen, len(decision.tried)
-            share = _recovery(best.value, known, choice) if best else ""
+            theirs = [record for record in known if record.forget == forget]
+            share = _recovery(best.value, theirs, choice) if best else ""
             text = f"{best.value:.4f}{share} ({tried}/{budget})" if best else f"0/{budget}"
             texts[method, forget] = text
     return texts
