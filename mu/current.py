@@ -37,12 +37,12 @@ def name_in_study(entry: Mapping[str, Any]) -> str:
 def current(records: Sequence[TrialRecord], line: Mapping[str, Any]) -> list[TrialRecord]:
     """Return the records that belong to a study, in their order."""
     kept = {r.key for r in records if r.phase != "audit" and belongs(r, line)}
-    confirmed: dict[str, list[str]] = defaultdict(list)
-    for r in records:
-        if r.key in kept and r.phase == "confirm" and r.finished:
-            confirmed[_configuration(r)].append(r.key)
-    groups = {name: audit_cell(keys) for name, keys in confirmed.items()}
     if _planned(line, "audit"):
+        confirmed: dict[str, list[str]] = defaultdict(list)
+        for r in records:
+            if r.key in kept and r.phase == "confirm" and r.finished:
+                confirmed[_configuration(r)].append(r.key)
+        groups = {name: audit_cell(keys) for name, keys in confirmed.items()}
         audits = (r for r in records if r.phase == "audit")
         kept |= {r.key for r in audits if r.cell in ("", groups.get(_configuration(r)))}
     return [r for r in records if r.key in kept]

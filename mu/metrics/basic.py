@@ -125,7 +125,7 @@ def max_gap(
 def _gaps(
     values: Mapping[str, float], reference: Mapping[str, float], names: Sequence[str]
 ) -> list[float]:
-    return [gap(values.get(name, NAN), reference.get(name, NAN)) for name in names]
+    return [abs(values.get(name, NAN) - reference.get(name, NAN)) for name in names]
 
 
 def gap_of_means(

@@ -92,6 +92,8 @@ def with_audits(records: Sequence[TrialRecord]) -> list[TrialRecord]:
         return str((record.forget, record.method, record.seed, sorted(record.knobs.items())))
 
     audits = {name(r): r.metrics.get("test", {}) for r in records if r.phase == "audit"}
+    if not audits:
+        return list(records)
     joined = []
     for trial in records:
         if trial.phase == "confirm" and (attacked := audits.get(name(trial))) is not None:

@@ -177,7 +177,8 @@ def _ended(line: Mapping[str, Any]) -> str:
 
 
 def _rate(records: Sequence[TrialRecord], live: Mapping[str, Any]) -> str:
-    ends = sorted(record.ended for record in records if record.phase in trial_phases())
+    phases = set(trial_phases())
+    ends = sorted(record.ended for record in records if record.phase in phases)
     recent = ends[-RECENT:]
     parts = []
     if live.get("state") == "running":
