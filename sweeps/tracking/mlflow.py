@@ -33,8 +33,6 @@ ARTIFACTS = "mlartifacts"
 """Folder of the artifacts of a study with a database of its own, beside its records."""
 CLOSE_SECONDS = 60.0
 """How long the end of a run waits for MLflow."""
-NICENESS = 15
-"""That of Ray's workers, in whose way it would be: to start it takes seconds of CPU."""
 
 
 class Tracking:
@@ -69,8 +67,6 @@ class Tracking:
             text=True,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )
-        niceness = max(NICENESS, os.getpriority(os.PRIO_PROCESS, 0))
-        os.setpriority(os.PRIO_PROCESS, self._process.pid, niceness)
         self._connected = False
         first = {"uri": uri, "study": study, "facts": dict(facts), "artifacts": artifacts}
         self._lines: queue.Queue[str] = queue.Queue()
