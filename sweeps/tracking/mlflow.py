@@ -106,10 +106,10 @@ class Tracking:
         """Store the report, and wait for queued records; return how many did not arrive, None when that is not known."""
         self._lines.put(END)
         killer = threading.Timer(CLOSE_SECONDS, self._process.kill)
-        killer.start()
         try:
             if not self._connected:
                 self.wait()
+            killer.start()
             return self._answer().get("unsent")
         except OSError as error:
             logger.warning("MLflow cannot be written to: %s", error)
