@@ -8,6 +8,7 @@ Needs no torch. A study says what counts (``search.objective``, ``search.choose`
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -162,6 +163,23 @@ class Choice:
             first.append(best)
             left.remove(best)
         return tuple(first)
+
+
+def decisions(
+    choice: Choice, records: Iterable[TrialRecord], cells: Iterable[tuple[str, str]]
+) -> dict[tuple[str, str], Decision]:
+    """Return what is chosen in each cell, by forget request and method, which its own records and its references settle."""
+    by_cell: dict[tuple[str, str], list[TrialRecord]] = defaultdict(list)
+    for record in records:
+        by_cell[record.forget, record.method].append(record)
+    return {
+        (forget, method): choice.decide(
+            [r for name in (*REFERENCE_ROLES, method) for r in by_cell[forget, name]],
+            forget,
+            method,
+        )
+        for forget, method in cells
+    }
 
 
 def _lowest(

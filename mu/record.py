@@ -125,7 +125,6 @@ class TrialRecord:
 
 FIELDS = tuple(f.name for f in fields(TrialRecord))
 """What the line of a trial says, in this order."""
-_KNOWN = frozenset(FIELDS)
 REQUIRED = tuple(f.name for f in fields(TrialRecord) if f.default is f.default_factory is MISSING)
 """What every trial's line must say."""
 
@@ -226,8 +225,7 @@ def _parse(line: str | bytes) -> Any:
 
 
 def _from_content(content: dict[str, Any]) -> TrialRecord:
-    content = {name: value for name, value in content.items() if name in _KNOWN}
-    record = TrialRecord(**content)
+    record = TrialRecord(**{name: content[name] for name in FIELDS if name in content})
     for values in (*record.metrics.values(), *record.curve):
         if None in values.values():
             values |= {name: math.nan for name, value in values.items() if value is None}

@@ -4,8 +4,8 @@ Paper: Foster et al., arXiv:2402.01401v4, Eq. 1 and Algorithm 1.
 Reference: `jwf40/Information-Theoretic-Unlearning` c967614.
 Differs: `form` chooses between the paper and its code. `released`, the default, is what the code does and what the
     published `lr` are for: the perturbed output is a constant, the perturbed batch is clamped to the range of the
-    clean one, and each step takes the sum of the gradients of all batches so far, so that B batches move the model B^2 / 2 times
-    as far as one: for ten times as many samples `lr` has to be a hundredth. `equation` is Eq. 1, which at
+    clean one, and each step takes the sum of the gradients of all batches so far, so that B batches of like
+    gradients move the model B^2 / 2 times as far as one: ten times as many samples want a hundredth of `lr`. `equation` is Eq. 1, which at
     the published `lr` leaves a class of CIFAR-10 as well known as it was. The code leaves the model in train mode, where batch norm drifts and dropout perturbs, too: `mode="train"`. Losses are summed over
     a batch as in the code. `sigma` is in units of the inputs' standard deviation, as there. A step grows as
     lr / sigma, so that the rate is searched as `lr_per_sigma`. The paper advises against batch norm: a warning says so.

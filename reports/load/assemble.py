@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from mu import selection
-from mu.choice import Choice, Decision, choice_of, retrain_seeds
+from mu.choice import choice_of, decisions, retrain_seeds
 from mu.current import name_in_study, read_current
-from mu.record import REFERENCE_ROLES, TrialRecord
+from mu.record import TrialRecord
 from reports.load.counting import counting_runs, without_superseded
 from reports.load.study import EPOCHS, RecordedMethod, RecordedRequest, RecordedStudy, mapping
 
@@ -56,9 +55,9 @@ def assemble(
         {**definition, "search": {**search, "objective": [objective]}, "seeds": all_seeds}
     )
     cells = [(request.name, method.name) for request in requests for method in methods]
-    decisions, phases = _decisions(choice, records, cells), _phases(line, records)
+    chosen, phases = decisions(choice, records, cells), _phases(line, records)
     further = retrain_seeds({**seeds, **all_seeds})
-    runs = counting_runs(records, (all_seeds["report"], further), decisions, epochs, phases)
+    runs = counting_runs(records, (all_seeds["report"], further), chosen, epochs, phases)
     return RecordedStudy(
         name=str(line.get("study") or (records[0].study if records else fallback_name)),
         line=line,
@@ -75,7 +74,7 @@ def assemble(
         transfers=transfers,
         records=without_superseded(records, runs),
         audits=audits,
-        decisions=decisions,
+        decisions=chosen,
         references={
             each.name: selection.references(records, each.name, choice.seeds, choice.view)
             for each in requests
@@ -102,23 +101,6 @@ def with_audits(records: Sequence[TrialRecord]) -> list[TrialRecord]:
         if trial.phase != "audit":
             joined.append(trial)
     return joined
-
-
-def _decisions(
-    choice: Choice, records: Iterable[TrialRecord], cells: Iterable[tuple[str, str]]
-) -> dict[tuple[str, str], Decision]:
-    """Return what is chosen in each cell, which its own records and its references settle."""
-    by_cell: dict[tuple[str, str], list[TrialRecord]] = defaultdict(list)
-    for r in records:
-        by_cell[r.forget, r.method].append(r)
-    return {
-        (forget, method): choice.decide(
-            [r for name in (*REFERENCE_ROLES, method) for r in by_cell[forget, name]],
-            forget,
-            method,
-        )
-        for forget, method in cells
-    }
 
 
 def _requests(

@@ -67,7 +67,7 @@ class Tracking:
             text=True,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )
-        self._connected = False
+        self._awaited = False
         first = {"uri": uri, "study": study, "facts": dict(facts), "artifacts": artifacts}
         self._lines: queue.Queue[str] = queue.Queue()
         self._lines.put(json.dumps({**first, "records": str(records)}) + "\n")
@@ -82,10 +82,10 @@ class Tracking:
         Raises:
             OSError: It cannot be written to; the message says why.
         """
+        self._awaited = True
         answer = self._answer()
         if "error" in answer:
             raise OSError(answer["error"])
-        self._connected = True
         self.pages = answer.get("pages", {})
 
     @property
@@ -107,7 +107,7 @@ class Tracking:
         self._lines.put(END)
         killer = threading.Timer(CLOSE_SECONDS, self._process.kill)
         try:
-            if not self._connected:
+            if not self._awaited:
                 self.wait()
             killer.start()
             return self._answer().get("unsent")

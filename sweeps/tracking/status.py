@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from mu.choice import Choice, Decision, choice_of
+from mu.choice import Choice, Decision, choice_of, decisions
 from mu.current import name_in_study
 from mu.failing import failing_cells, say_failing
 from mu.metrics import MEAN_GAPS
@@ -27,8 +27,6 @@ from sweeps.tracking.progress import duration, side_by_side
 if TYPE_CHECKING:
     from reports.load import RecordedStudy
 
-Decisions = Mapping[tuple[str, str], Decision]
-"""Forget request and method to what is chosen."""
 RECENT = 100
 """Trials that the rate is taken over."""
 UNITS = {"gpus": "GPU-hours", "cpus": "CPU-hours"}
@@ -48,9 +46,10 @@ def show(
     console.print(f"{line['study']}: {len(records)} trials recorded, {state}", soft_wrap=True)
     planned = line.get("planned")
     console.print(_phases(planned, records))
-    study = _reported(line, records)
-    decisions = study.decisions if study else _decisions(line, records)
-    layout = partial(_table, line, _best(line, records, decisions))
+    study, choice = _reported(line, records), choice_of(line["definition"])
+    cells = [(forget, method) for forget in line["requests"] for method in line["methods"]]
+    chosen = study.decisions if study else decisions(choice, records, cells)
+    layout = partial(_table, line, _best(line, records, choice, chosen))
     for table in side_by_side(list(line["requests"]), layout, console):
         console.print(table)
     if study:
@@ -98,28 +97,15 @@ def _phases(planned: costs.Planned | None, records: Sequence[TrialRecord]) -> Ta
     return table
 
 
-def _decisions(line: Mapping[str, Any], records: Sequence[TrialRecord]) -> Decisions:
-    """Return what is chosen in every cell, so far."""
-    choice = choice_of(line["definition"])
-    cells: dict[tuple[str, str], list[TrialRecord]] = defaultdict(list)
-    for record in records:
-        cells[record.forget, record.method].append(record)
-    return {
-        (forget, method): choice.decide(
-            [r for name in (*REFERENCE_ROLES, method) for r in cells[forget, name]], forget, method
-        )
-        for forget in line["requests"]
-        for method in line["methods"]
-    }
-
-
 def _best(
-    line: Mapping[str, Any], records: Sequence[TrialRecord], decisions: Decisions
+    line: Mapping[str, Any],
+    records: Sequence[TrialRecord],
+    choice: Choice,
+    chosen: Mapping[tuple[str, str], Decision],
 ) -> dict[tuple[str, str], str]:
     """The best value of every cell so far, its recovery, and how many of its trials have finished, by method and request."""
     search = line["definition"]["search"]
     asked = {name_in_study(m): m.get("forget") for m in line["definition"].get("methods", ())}
-    choice = choice_of(line["definition"])
     known = [record for record in records if record.method in REFERENCE_ROLES]
     texts = {}
     for method, about in line["methods"].items():
@@ -131,7 +117,7 @@ def _best(
             if forget not in wanted:
                 texts[method, forget] = "-"
                 continue
-            decision = decisions[forget, method]
+            decision = chosen[forget, method]
             best, tried = decision.chosen, len(decision.tried)
             theirs = [record for record in known if record.forget == forget]
             share = _recovery(best.value, theirs, choice) if best else ""
