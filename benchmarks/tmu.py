@@ -1,10 +1,10 @@
 """What limits TMU: ``python benchmarks/tmu.py --cifar ZIP [--network small_cnn]``.
 
 TMU with its defaults on 10 % of 5,000 images of CIFAR-10, drawn at random, once with the samples that its classifier takes for hard
-and once with those that a retrained model does get wrong. The second bounds the first: no classifier knows better. For each
-seed are printed the classifier's AUC in percent, how many samples are hard and are taken for hard, and how much of the way to retraining
-either goes at how many points of test accuracy; then the means over the seeds with their 95 % intervals. A gap is that to the mean of
-the retrained models of all seeds, as in a study.
+and once with those that a retrained model does get wrong, which shows what a perfect classifier would change. For each seed are printed the
+classifier's AUC in percent, how many samples are hard and are taken for hard, and how much of the way to retraining either goes at how many
+points of test accuracy, with the accuracy on D_f, and how much of D_f the entropy attack takes for members; then the means over
+the seeds with their 95 % intervals. A gap is that to the mean of the retrained models of all seeds, as in a study.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(1)
     spec = DataSpec("image_folder", root=asked.cifar, subset=5000, test_subset=2000, twin=0.1)
-    problems = [problem(load(spec), asked.network, seed) for seed in SEEDS]
+    data = load(spec)
+    problems = [problem(data, asked.network, seed) for seed in SEEDS]
     references = [[trained(p, role) for p in problems] for role in ("original", "retrain")]
     originals, retrained = ([scores(p, w) for p, w in zip(problems, r)] for r in references)
     rows = []
@@ -62,7 +63,13 @@ def main() -> None:
             "taken_for_hard": int((probability >= 0.5).sum()),
             "of_these_hard": int(truth[probability >= 0.5].sum()),
         }
-        for name, after in (("", known), ("_true_labels", bound)):
+        runs = {
+            "": known,
+            "_true_labels": bound,
+            "_original": originals[number],
+            "_retrain": retrained[number],
+        }
+        for name, after in runs.items():
             row |= effect(after, originals, retrained, name, originals[number])
         rows.append(row)
         print(row, flush=True)
@@ -128,8 +135,12 @@ def effect(
         sum(gaps(run, target, False)["avg_gap_natmu"] for run in runs) / len(runs)
         for runs in ([after], originals)
     )
-    lost = original["acc_test"] - after["acc_test"]
-    return {f"recovery{name}": 100 * float(recovery(gap, nothing)), f"lost{name}": 100 * lost}
+    return {
+        f"recovery{name}": 100 * float(recovery(gap, nothing)),
+        f"lost{name}": 100 * (original["acc_test"] - after["acc_test"]),
+        f"acc_forget{name}": 100 * after["acc_forget"],
+        f"attack{name}": 100 * after["mia_lr_entropy"],
+    }
 
 
 if __name__ == "__main__":
