@@ -49,23 +49,25 @@ def main() -> None:
     data = load(spec)
     problems = [problem(data, asked.network, seed) for seed in SEEDS]
     references = [[trained(p, role) for p in problems] for role in ("original", "retrain")]
-    originals, retrained = ([scores(p, w) for p, w in zip(problems, r)] for r in references)
+    originals, retrained = ([scores(p, p.load(w)) for p, w in zip(problems, r)] for r in references)
+    threshold = load_method("tmu").defaults()["threshold"]
     rows = []
     for number, one in enumerate(problems):
         original, retrain = (weights[number] for weights in references)
         truth = wrong(one, retrain)
         known, probability = unlearned(one, original, None)
-        bound, _ = unlearned(one, original, truth)
+        perfect, _ = unlearned(one, original, truth)
+        taken = probability >= threshold
         row = {
             "seed": one.seed,
             "auc": 100 * auc(probability[truth], probability[~truth]),
             "hard": int(truth.sum()),
-            "taken_for_hard": int((probability >= 0.5).sum()),
-            "of_these_hard": int(truth[probability >= 0.5].sum()),
+            "taken_for_hard": int(taken.sum()),
+            "of_these_hard": int(truth[taken].sum()),
         }
         runs = {
             "": known,
-            "_true_labels": bound,
+            "_true_labels": perfect,
             "_original": originals[number],
             "_retrain": retrained[number],
         }
@@ -91,8 +93,7 @@ def trained(one: Problem, role: str) -> Weights:
     return weights_of(model)
 
 
-def scores(one: Problem, weights: Weights | nn.Module) -> Values:
-    model = weights if isinstance(weights, nn.Module) else one.load(weights)
+def scores(one: Problem, model: nn.Module) -> Values:
     return one.evaluate(model, one.split(), ("test",)).scores["test"]
 
 
